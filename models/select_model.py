@@ -1,0 +1,13 @@
+"""From options to a model that can be trained and tested."""
+
+from models.model_vrt import ModelVRT
+from models.select_network import define_G
+from options.schema import Opt
+from utils.utils_dist import Dist
+
+MODELS = {"vrt": ModelVRT}
+
+
+def define_Model(opt: Opt, dist: Dist) -> ModelVRT:
+    """Build the network of `opt.netG` and, around it, what trains and runs it on `dist.device`."""
+    return MODELS[opt.model](define_G(opt.netG, opt.train.manual_seed), opt.train, dist)

@@ -1,0 +1,101 @@
+"""The network equals the published one: outputs, flows, gradients, names and shapes."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models.network_vrt import VRT
+from utils.utils_checkpoint import load_weights
+
+GOLDEN = Path(__file__).resolve().parents[2] / ".." / "shared" / "golden"
+pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/golden is not here")
+MEAN_ERROR = 5e-5
+TINY = {
+    "in_chans": 3,
+    "depths": [4] * 7 + [2] * 2,
+    "indep_reconsts": [8],
+    "embed_dims": [24] * 7 + [36] * 2,
+    "num_heads": [2] * 9,
+    "deformable_groups": 4,
+}
+
+
+def golden_net(name):
+    net = VRT(**json.loads((GOLDEN / f"{name}.config.json").read_text()))
+    weights = load_file(GOLDEN / "vrt_deblur.weights.safetensors")
+    report = load_weights(net, {key: value.float() for key, value in weights.items()})
+    assert report.loaded == len(list(net.parameters()))
+    return net.eval()
+
+
+def fill_by_name(net):
+    """The seeded fill of the specification: every parameter is a function of its name."""
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            value = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(parameter.shape))
+            if name.endswith("relative_position_bias_table"):
+                value = 0.2 * value
+            elif value.ndim == 1:
+                value = 1 + 0.1 * value if name.endswith(".weight") else 0.05 * value
+            else:
+                gain = 1.4 if name.startswith("spynet") else 0.05 if name.endswith("conv_offset.6.weight") else 0.5
+                value = gain * value / np.sqrt(np.prod(value.shape[1:]))
+            parameter.copy_(torch.from_numpy(value))
+    return net.eval()
+
+
+@pytest.mark.parametrize("name", ["vrt_deblur", "vrt_deblur_odd"])
+def test_output_and_flows_of_the_official_network(name):
+    net = golden_net(name)
+    golden = load_file(GOLDEN / f"{name}.io.safetensors")
+    x = golden["input"].float()
+    with torch.no_grad():
+        out = net(x)
+        backward, forward = net.flows(x)
+    assert (out - golden["output"]).abs().mean() < MEAN_ERROR
+    for i in range(4):
+        assert (backward[i] - golden[f"flow_backward_{i}"]).abs().mean() < MEAN_ERROR
+        assert (forward[i] - golden[f"flow_forward_{i}"]).abs().mean() < MEAN_ERROR
+
+
+@pytest.mark.parametrize("name", ["vrt_deblur", "vrt_deblur_odd"])
+def test_gradients_of_the_official_network(name):
+    net = golden_net(name)
+    golden = load_file(GOLDEN / f"{name}.io.safetensors")
+    x = golden["input"].float().requires_grad_()
+    (net(x) * golden["loss_weight"]).sum().backward()
+    found = {f"grad:{key}": parameter.grad for key, parameter in net.named_parameters()} | {"grad_input": x.grad}
+    expected = {key: value.float() for key, value in golden.items() if key.startswith("grad")}
+    assert len(expected) > 5
+    for key, value in expected.items():
+        assert (found[key] - value).norm() / value.norm() < 0.01, key
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "shape"),
+    [
+        ("vrt_seeded_tiny", TINY, (1, 7, 3, 72, 88)),
+        pytest.param("vrt_seeded_full", {"in_chans": 3}, (1, 6, 3, 64, 64), marks=pytest.mark.slow),
+    ],
+)
+def test_output_under_name_seeded_weights(name, arguments, shape):
+    net = fill_by_name(VRT(**arguments))
+    x = torch.from_numpy(np.random.RandomState(123).rand(*shape)).float()
+    with torch.no_grad():
+        out = net(x)
+    expected = torch.from_numpy(np.load(GOLDEN / f"{name}.npz")["output"])
+    assert (out - expected).abs().mean() < MEAN_ERROR
+
+
+def test_every_official_name_and_shape():
+    official = json.loads((GOLDEN / "vrt_006_official.keys.json").read_text())
+    buffers = ("relative_position_index", "position_bias", "spynet.mean", "spynet.std")
+    official = {key: tuple(shape) for key, shape in official.items() if not key.endswith(buffers)}
+    own = {key: tuple(value.shape) for key, value in VRT(in_chans=3).state_dict().items()}
+    assert len(official) == 1410
+    assert own == official

@@ -1,0 +1,121 @@
+"""The network as users build it: any size, spikes beside RGB, gradients everywhere, official weights without loss."""
+
+import pytest
+import torch
+
+from models.network_vrt import VRT
+from models.vrt.window import effective_window, pad_to_windows, partition, region_labels, unpartition
+from utils.utils_checkpoint import load_weights
+from utils.utils_error import UserError
+
+SMALL = {
+    "window_size": [2, 4, 4],
+    "depths": [2] * 7 + [2],
+    "indep_reconsts": [],
+    "embed_dims": [8] * 8,
+    "num_heads": [2] * 8,
+    "deformable_groups": 2,
+    "optical_flow": "spynet_quarter",
+}
+
+
+def small_net(**changes):
+    torch.manual_seed(0)
+    net = VRT(**{**SMALL, **changes})
+    torch.nn.init.normal_(net.conv_last.weight, std=0.1)
+    return net
+
+
+def test_partition_has_an_exact_inverse_and_runs_depth_first():
+    x = torch.arange(2 * 4 * 4 * 6 * 3).view(2, 4, 4, 6, 3)
+    windows = partition(x, (2, 2, 3))
+    assert windows.shape == (2 * 2 * 2 * 2, 12, 3)
+    assert torch.equal(windows[0, 3:6], x[0, 0, 1, :3])  # second row of the first frame
+    assert torch.equal(windows[0, 6:9], x[0, 1, 0, :3])  # then the second frame
+    assert torch.equal(unpartition(windows, (2, 2, 3), (4, 4, 6)), x)
+
+
+def test_short_axes_are_one_unshifted_window():
+    assert effective_window((5, 16, 8), (6, 8, 8), (3, 4, 4)) == ((5, 8, 8), (0, 4, 0))
+
+
+def test_padding_is_at_the_end_and_zero():
+    x = pad_to_windows(torch.ones(1, 3, 5, 4, 1), (2, 4, 4))
+    assert x.shape == (1, 4, 8, 4, 1)
+    assert x[:, :3, :5].min() == 1
+    assert x.sum() == 60
+
+
+def test_shifted_windows_keep_wrapped_regions_apart():
+    labels = region_labels((2, 8, 8), (2, 4, 4), (0, 2, 2), torch.device("cpu"))
+    assert labels.shape == (4, 32)
+    assert labels[0].unique().numel() == 1  # the first window holds neighbours only
+    assert labels[3].unique().numel() == 4  # the last one holds four corners of the image
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, 33, 40), (2, 30, 47), (5, 64, 36), (7, 32, 32)])
+def test_any_size_is_restored_at_its_own_size(size):
+    depth, height, width = size
+    x = torch.rand(1, depth, 4, height, width)
+    with torch.no_grad():
+        out = small_net().eval()(x)
+    assert out.shape == (1, depth, 3, height, width)
+    assert torch.isfinite(out).all()
+
+
+def test_training_starts_at_the_blurred_input():
+    torch.manual_seed(0)
+    x = torch.rand(1, 2, 4, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(VRT(**SMALL)(x), x[:, :, :3])
+
+
+def test_every_parameter_gets_a_gradient():
+    net = small_net(drop_path_rate=0.0).train()
+    net(torch.rand(1, 3, 4, 32, 32)).square().sum().backward()
+    without = [name for name, parameter in net.named_parameters() if parameter.grad is None]
+    assert not without
+
+
+@pytest.mark.parametrize("spike_channels", [1, 3])
+def test_rgb_weights_start_a_network_with_spikes_exactly(spike_channels):
+    rgb_net = small_net(in_chans=3).eval()
+    net = small_net(in_chans=3 + spike_channels, drop_path_rate=0.0).eval()
+    report = load_weights(net, rgb_net.state_dict())
+    assert report.widened
+    x = torch.rand(1, 3, 3 + spike_channels, 32, 40)
+    with torch.no_grad():
+        assert (net(x) - rgb_net(x[:, :, :3])).abs().max() < 1e-5
+
+
+def test_flow_does_not_see_the_spikes():
+    net = small_net().eval()
+    x = torch.rand(1, 2, 4, 32, 32)
+    backward, _ = net.flows(x[:, :, :3])
+    assert backward[0].shape == (1, 1, 2, 32, 32)
+    with torch.no_grad():
+        net.conv_first.weight.unflatten(1, (9, 4))[:, :, 3] = 0
+        changed = x.clone()
+        changed[:, :, 3] = 0
+        assert torch.equal(net(x), net(changed))
+
+
+def test_checkpointing_changes_neither_output_nor_gradient():
+    plain = small_net(drop_path_rate=0.0).train()
+    saving = small_net(drop_path_rate=0.0, use_checkpoint_attn=True, use_checkpoint_ffn=True).train()
+    x = torch.rand(1, 2, 4, 32, 32)
+    for net in (plain, saving):
+        net(x).square().sum().backward()
+    for (name, one), other in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-5), name
+
+
+def test_missing_spynet_file_is_named_with_its_origin():
+    with pytest.raises(UserError, match=r"absent/spynet_sintel_final-3d2a1287\.pth not found.*official VRT release"):
+        VRT(**SMALL, spynet_path="absent/spynet_sintel_final-3d2a1287.pth")
+
+
+@pytest.mark.parametrize("change", [{"upscale": 4}, {"pa_frames": 4}, {"nonblind_denoising": True}, {"in_chans": 2}])
+def test_unsupported_arguments_are_named(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        VRT(**{**SMALL, **change})

@@ -1,0 +1,238 @@
+"""Weights and checkpoints: the only place that calls torch.save and torch.load."""
+
+import logging
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from utils.utils_error import UserError
+
+LOG = logging.getLogger("spikevrt")
+RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
+CONTAINERS = ("params", "params_ema")
+STATE_FILE = re.compile(r"(\d+)_state\.pth")
+
+
+class Resumable(Protocol):
+    """What a run can be resumed from: state_dicts by kind, "G", "state" and, with a moving average, "E"."""
+
+    def state_dicts(self) -> dict[str, dict[str, Any]]:
+        """Everything that the next step depends on."""
+
+    def load_state_dicts(self, states: Mapping[str, Any]) -> None:
+        """Exact inverse of state_dicts."""
+
+
+@dataclass
+class LoadReport:
+    """What a file gave a network.
+
+    Attributes:
+        loaded: number of parameters taken as they are.
+        missing: parameters that the file lacks.
+        unexpected: entries of the file that the network has no place for.
+        mismatched: "name: shape in the file -> shape in the network".
+        widened: parameters copied into a wider one (3-channel weights into 3 + S channels).
+    """
+
+    loaded: int = 0
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    widened: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{self.loaded} parameters loaded"]
+        for name in ("missing", "unexpected", "mismatched", "widened"):
+            keys = getattr(self, name)
+            if keys:
+                more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+                parts.append(f"{len(keys)} {name} ({', '.join(keys[:5])}{more})")
+        return "; ".join(parts)
+
+
+def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], strict: bool = True) -> LoadReport:
+    """Load weights by name, from this project or from an official release.
+
+    Buffers in the source are ignored: the network computes its own. A 3-channel `conv_first` widens to 3 + S input
+    channels such that the spike channels start without effect.
+
+    Args:
+        net: any module; for `VRT` official files load by name.
+        source: a .pth or .safetensors file (a state_dict, bare or under "params" or "params_ema"), or a state_dict.
+        strict: refuse a source that does not fill every parameter exactly.
+
+    Returns:
+        What was loaded and what was not.
+
+    Raises:
+        UserError: no such file, no weights in it, or (strict) keys missing, unexpected or of another shape.
+    """
+    name = "state_dict" if isinstance(source, Mapping) else str(source)
+    state = dict(source) if isinstance(source, Mapping) else read_state_dict(Path(source))
+    own = dict(net.named_parameters())
+    buffers = {key for key, _ in net.named_buffers()}
+    report = LoadReport()
+    _widen_conv_first(state, own, report)
+    fitting: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key in buffers:
+            continue
+        if key not in own:
+            report.unexpected.append(key)
+        elif value.shape != own[key].shape:
+            report.mismatched.append(f"{key}: {tuple(value.shape)} -> {tuple(own[key].shape)}")
+        else:
+            fitting[key] = value
+    report.loaded = len(fitting)
+    report.missing = [key for key in own if key not in state]
+    if strict and (report.missing or report.unexpected or report.mismatched):
+        raise UserError(
+            f"{name} does not fit the network: {report}; check netG in the options, or set G_param_strict to false"
+        )
+    with torch.no_grad():
+        for key, value in fitting.items():
+            own[key].copy_(value)
+    return report
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a .pth or .safetensors file, on the CPU, without running any code in it.
+
+    Raises:
+        UserError: the file is absent, damaged, needs code to be unpickled, or holds no tensors.
+    """
+    content = read_file(path)
+    for container in CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
+            content = content[container]
+            break
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path} holds no weights: expected a dict of tensors, bare or under one of {CONTAINERS}")
+    return dict(content)
+
+
+def read_file(path: Path) -> Any:
+    """torch.load on the CPU with weights_only, or safetensors; UserError where that is refused."""
+    if not path.is_file():
+        raise UserError(
+            f"{path} not found: weights are never downloaded; get {path.name} from {RELEASE} or your own training, "
+            "or set the option to null"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} refused: it is damaged or needs code to be run on loading ({_first_line(error)})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read, it is damaged or no checkpoint ({_first_line(error)})") from error
+
+
+def write_file(content: Any, path: Path) -> None:
+    """torch.save so that `path` holds the old content or the whole new one, whatever happens meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def save(run_dir: Path, step: int, model: Resumable, keep: int = 0) -> None:
+    """Write <step>_G.pth, <step>_E.pth and, last, <step>_state.pth; keep the newest `keep` sets (0 = all)."""
+    folder = run_dir / "models"
+    states = model.state_dicts()
+    for kind in sorted(states, key="GE".find, reverse=True):  # the state file, whose presence says "whole", comes last
+        if kind != "state":
+            write_file(states[kind], folder / f"{step}_{kind}.pth")
+    write_file({"step": step, "kinds": sorted(states), **states["state"]}, folder / f"{step}_state.pth")
+    if keep:
+        for old in saved_steps(run_dir)[:-keep]:
+            for kind in ("state", "G", "E"):
+                (folder / f"{old}_{kind}.pth").unlink(missing_ok=True)
+
+
+def save_best(run_dir: Path, model: Resumable) -> None:
+    """Write best_G.pth: the weights that were just found best, averaged ones where the model has them."""
+    states = model.state_dicts()
+    write_file(states.get("E", states["G"]), run_dir / "models" / "best_G.pth")
+
+
+def saved_steps(run_dir: Path) -> list[int]:
+    """Steps of which a state file exists, ascending."""
+    matches = (STATE_FILE.fullmatch(path.name) for path in (run_dir / "models").glob("*_state.pth"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def resume(run_dir: Path, model: Resumable) -> int:
+    """Load the newest whole checkpoint of a run into the model; a damaged one is named and the one before it is used.
+
+    Returns:
+        The step it was saved at; 0 where there is none.
+    """
+    for step in reversed(saved_steps(run_dir)):
+        try:
+            state = read_file(run_dir / "models" / f"{step}_state.pth")
+            kinds = [kind for kind in state["kinds"] if kind != "state"]
+            weights = {kind: read_state_dict(run_dir / "models" / f"{step}_{kind}.pth") for kind in kinds}
+        except UserError as error:
+            LOG.warning("checkpoint %d is not whole, trying the one before: %s", step, error)
+            continue
+        model.load_state_dicts({**weights, "state": state})
+        LOG.info("resumed from step %d in %s", step, run_dir / "models")
+        return step
+    return 0
+
+
+def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: str | None) -> tuple[Path, str]:
+    """Which weights to test: those given in the options, else the run's best, else its last.
+
+    Returns:
+        The file and, in words, why it was chosen.
+
+    Raises:
+        UserError: there are none.
+    """
+    for key, given in (("path.pretrained_netE", pretrained_netE), ("path.pretrained_netG", pretrained_netG)):
+        if given is not None and given != "auto":
+            return Path(given), f"given by {key}"
+    best = run_dir / "models" / "best_G.pth"
+    if best.is_file():
+        return best, "the run's best"
+    for step in reversed(saved_steps(run_dir)):
+        for kind in ("E", "G"):
+            path = run_dir / "models" / f"{step}_{kind}.pth"
+            if path.is_file():
+                return path, f"the run's last, step {step}"
+    raise UserError(f"no weights to test in {run_dir / 'models'}: train first, or set path.pretrained_netG to a file")
+
+
+def _widen_conv_first(state: dict[str, Tensor], own: Mapping[str, nn.Parameter], report: LoadReport) -> None:
+    """Spread 27 input planes (9 groups of RGB) over 9 groups of RGB + spikes; the spike planes start at zero."""
+    key = "conv_first.weight"
+    if key not in state or key not in own or state[key].shape == own[key].shape:
+        return
+    old, new = state[key], own[key]
+    if old.dim() != 5 or old.shape[1] != 27 or new.shape[1] % 9 or old.shape[0] != new.shape[0] or new.shape[1] < 27:
+        return
+    wide = torch.zeros_like(new, device="cpu").unflatten(1, (9, -1))
+    wide[:, :, :3] = old.unflatten(1, (9, 3)).to(wide.dtype)
+    state[key] = wide.flatten(1, 2)
+    report.widened.append(f"{key}: 3 -> {new.shape[1] // 9} channels a frame")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200]
