@@ -17,6 +17,7 @@ from options.schema import TrainOpt
 from utils import utils_dist
 from utils.utils_checkpoint import load_weights
 from utils.utils_dist import Dist
+from utils.utils_error import UserError
 
 LOG = logging.getLogger("spikevrt")
 AMP_DTYPES = {"bf16": torch.bfloat16}
@@ -37,6 +38,10 @@ class ModelVRT:
     """
 
     def __init__(self, net: nn.Module, opt: TrainOpt, dist: Dist) -> None:
+        if opt.compile:
+            raise UserError("train.compile is true, but compiling the network is not supported; set it to false")
+        if opt.amp.enable and opt.amp.dtype not in AMP_DTYPES:
+            raise UserError(f"train.amp.dtype is {opt.amp.dtype!r}; supported: {', '.join(AMP_DTYPES)}")
         self.opt, self.dist = opt, dist
         self.netG = net.to(dist.device)
         self.netE = copy.deepcopy(self.netG).eval().requires_grad_(False) if opt.E_decay > 0 else None
@@ -144,7 +149,7 @@ class ModelVRT:
 
     def _autocast(self) -> torch.autocast:
         amp = self.opt.amp
-        return torch.autocast(self.dist.device.type, AMP_DTYPES.get(amp.dtype, torch.bfloat16), enabled=amp.enable)
+        return torch.autocast(self.dist.device.type, AMP_DTYPES.get(amp.dtype), enabled=amp.enable)
 
     @staticmethod
     def _gradient_sync(net: nn.Module, last: bool) -> AbstractContextManager:

@@ -13,6 +13,7 @@ from models.vrt.stage import Stage
 from models.vrt.warp import nearest4_warp
 from models.vrt.window import mirror_index
 from utils.utils_checkpoint import load_weights
+from utils.utils_error import UserError
 
 KINDS = ("none", "down", "down", "down", "up", "up", "up")
 LEVELS = (0, 1, 2, 3, 2, 1, 0)  # scale of each stage: 1 / 2**level
@@ -60,7 +61,7 @@ class VRT(nn.Module):
         fusion: name of the fusion operator, see models/fusion.
 
     Raises:
-        ValueError: an argument is not supported, with its name and value.
+        UserError: an argument is not supported, with its name and value.
     """
 
     def __init__(  # noqa: PLR0913 - the published signature, which option files and users know
@@ -93,7 +94,7 @@ class VRT(nn.Module):
         _check(upscale=(upscale, 1), out_chans=(out_chans, RGB), pa_frames=(pa_frames, 2))
         _check(nonblind_denoising=(nonblind_denoising, False))
         if in_chans < RGB:
-            raise ValueError(f"in_chans is {in_chans}; at least 3, for RGB, are needed")
+            raise UserError(f"netG.in_chans is {in_chans}; at least 3, for RGB, are needed")
         self.window = (window_size[0], window_size[1], window_size[2])
         dim, dim_last = embed_dims[0], embed_dims[-1]
         args = [
@@ -218,4 +219,4 @@ def _split(values: list[float], lengths: Sequence[int]) -> list[list[float]]:
 def _check(**pairs: tuple[object, object]) -> None:
     for name, (value, supported) in pairs.items():
         if value != supported:
-            raise ValueError(f"{name} is {value}; this network supports {supported}")
+            raise UserError(f"netG.{name} is {value}; this network supports {supported} only")

@@ -1,7 +1,6 @@
 """Weights and checkpoints: the only place that calls torch.save and torch.load."""
 
 import logging
-import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.utils_error import UserError
+from utils.utils_file import whole_file
 
 LOG = logging.getLogger("spikevrt")
 RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
@@ -142,13 +142,8 @@ def read_file(path: Path) -> Any:
 
 def write_file(content: Any, path: Path) -> None:
     """torch.save so that `path` holds the old content or the whole new one, whatever happens meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
 
 
 def save(run_dir: Path, step: int, model: Resumable, keep: int = 0) -> None:

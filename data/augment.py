@@ -1,0 +1,75 @@
+"""Random cuts and flips, drawn once per sample and applied to all of its parts alike."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> slice:
+        """Rows as a slice."""
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def cols(self) -> slice:
+        """Columns as a slice."""
+        return slice(self.left, self.left + self.width)
+
+    def scaled(self, factor: int) -> "Box":
+        """Return the same rectangle on a grid that is `factor` times finer."""
+        return Box(self.top * factor, self.left * factor, self.height * factor, self.width * factor)
+
+
+def whole_ratio(large: tuple[int, int], small: tuple[int, int]) -> int:
+    """Return how often `small` (H, W) fits into `large`: one whole number for both axes, 0 if there is none."""
+    ratio = large[0] // small[0]
+    return ratio if large == (small[0] * ratio, small[1] * ratio) else 0
+
+
+def draw_box(rng: np.random.Generator, size: tuple[int, int], side: int, step: int) -> Box:
+    """Draw a square that lies inside an image, with its corner on a multiple of `step`.
+
+    Args:
+        rng: source of randomness.
+        size: (H, W) of the image, each at least `side`.
+        side: side of the square in pixels.
+        step: grid of the corner in pixels.
+    """
+    top, left = (int(rng.integers((length - side) // step + 1)) * step for length in size)
+    return Box(top, left, side, side)
+
+
+@dataclass(frozen=True)
+class Flips:
+    """What happens to a sample: `hflip`, `vflip`, then `transpose` in space; `reverse` in time."""
+
+    hflip: bool
+    vflip: bool
+    transpose: bool
+    reverse: bool
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """Flip and transpose a tensor (..., H, W) in space; time is reversed while reading."""
+        if self.hflip:
+            x = x.flip(-1)
+        if self.vflip:
+            x = x.flip(-2)
+        if self.transpose:
+            x = x.transpose(-2, -1)
+        return x.contiguous()
+
+
+def draw_flips(rng: np.random.Generator, *, use_hflip: bool, use_rot: bool, random_reverse: bool) -> Flips:
+    """Draw each allowed flip with probability 1/2; `use_rot` allows vertical flip and transposition."""
+    hflip, vflip, transpose, reverse = (bool(coin) for coin in rng.integers(2, size=4))
+    return Flips(use_hflip and hflip, use_rot and vflip, use_rot and transpose, random_reverse and reverse)

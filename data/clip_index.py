@@ -1,0 +1,109 @@
+"""Which clips a data set has, which frames a clip has, and where a training sample starts."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.utils_error import UserError
+
+Clips = dict[str, tuple[str, ...]]  # clip name -> its frame names (no extension), in order
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+META_LINE = re.compile(r"(?P<clip>\S+)\s+(?P<count>[1-9]\d*)\s+\([^)]*\)(?:\s+(?P<start>\d+))?")
+
+
+def raise_first(problems: Sequence[str]) -> None:
+    """Raise one UserError for a list of problems: the first one and how many more there are."""
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{problems[0]}{more}")
+
+
+def existing_folder(path: Path | str | None, key: str) -> Path:
+    """Return a folder that an option names.
+
+    Raises:
+        UserError: the option is null or the folder does not exist; names the option.
+    """
+    if path is None:
+        raise UserError(f"{key}: is null, expected a folder; set it in the options")
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{key}: {folder} is no folder; correct the path or prepare the data set first")
+    return folder
+
+
+def frame_names(folder: Path, ext: str) -> tuple[str, ...]:
+    """List the sorted names, without extension, of the files `*.<ext>` in a folder."""
+    return tuple(sorted(path.stem for path in folder.glob(f"*.{ext}") if not path.name.startswith(".")))
+
+
+def image_extensions(folder: Path) -> list[str]:
+    """List the image extensions (no dot) found in a folder or, where it holds no image, in its subfolders."""
+    for files in (folder.iterdir(), folder.glob("*/*")):
+        found = {path.suffix[1:] for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
+        if found:
+            return sorted(found)
+    return []
+
+
+def read_meta_info(path: Path | str, filename_tmpl: str) -> Clips:
+    """Read a meta info file: a line `clip count (h,w,c) start` per clip; without `start` frames count from 0.
+
+    Args:
+        path: the text file; blank lines are skipped.
+        filename_tmpl: format of a frame number, e.g. "06d".
+
+    Raises:
+        UserError: the file is missing or empty, or a line has another form; names file and line.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"meta_info_file: {path} does not exist; correct the path or use null to scan the folders")
+    clips: Clips = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        match = META_LINE.fullmatch(line.strip())
+        if match is None or match["clip"] in clips:
+            what = "is a second line for the same clip" if match else "is not `clip count (h,w,c) start`"
+            raise UserError(f"{path} line {number}: '{line.strip()}' {what}; correct the line")
+        start = int(match["start"] or 0)
+        clips[match["clip"]] = tuple(f"{frame:{filename_tmpl}}" for frame in range(start, start + int(match["count"])))
+    if not clips:
+        raise UserError(f"{path}: names no clip, expected a line `clip count (h,w,c) start` per clip")
+    return clips
+
+
+def scan_clips(root: Path, ext: str) -> Clips:
+    """Find the clips below a folder: its subfolders with frames or, if it holds frames itself, the folder.
+
+    Raises:
+        UserError: no file `*.<ext>` at either place; says which images there are.
+    """
+    own = frame_names(root, ext)
+    clips = {root.resolve().name: own} if own else {}
+    if not own:
+        folders = sorted(path for path in root.iterdir() if path.is_dir())
+        clips = {folder.name: names for folder in folders if (names := frame_names(folder, ext))}
+    if not clips:
+        found = ", ".join(image_extensions(root))
+        advice = f"there are {found} files: set filename_ext" if found else "correct the path"
+        raise UserError(f"{root}: no clip folders with *.{ext} frames; {advice}")
+    return clips
+
+
+def start_index(frame: int, clip_length: int, num_frame: int, interval: int) -> int:
+    """First frame of a sample: the given frame, moved forward in the clip until the sample fits into it."""
+    return min(frame, clip_length - (num_frame - 1) * interval - 1)
+
+
+def short_clips(clips: Clips, num_frame: int, interval: int) -> list[str]:
+    """One line per clip that is too short for a sample of `num_frame` frames, each `interval` apart."""
+    need = (num_frame - 1) * interval + 1
+    return [
+        f"clip {clip}: has {len(frames)} frames, num_frame {num_frame} with interval {interval} needs "
+        f"{need}; lower num_frame or interval_list, or leave the clip out"
+        for clip, frames in clips.items()
+        if len(frames) < need
+    ]

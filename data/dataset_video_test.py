@@ -1,0 +1,145 @@
+"""Whole clips for validation and testing, read piece by piece."""
+
+import numpy as np
+import torch
+
+from data.augment import Box, whole_ratio
+from data.clip_index import existing_folder, raise_first, read_meta_info, scan_clips
+from data.frame_store import FrameStore
+from data.spike.representations import sdm
+from data.spike.source import SpikeSource
+from options.schema import DatasetOpt
+from utils.utils_error import UserError
+from utils.utils_image import to_float
+
+
+class TestClip:
+    """One clip; frames are addressed by half-open ranges of their index and read when asked for.
+
+    Args:
+        name: name of the clip.
+        frames: names of its frames, in order.
+        lq: blurred frames.
+        gt: sharp frames, None if there are none.
+        spikes: spikes, None if there are none.
+    """
+
+    __test__ = False  # no test class of pytest's
+
+    def __init__(
+        self,
+        name: str,
+        frames: tuple[str, ...],
+        lq: FrameStore,
+        gt: FrameStore | None,
+        spikes: SpikeSource | None,
+    ) -> None:
+        self.name, self.frames = name, list(frames)
+        self._lq, self._gt, self._spikes = lq, gt, spikes
+        self.size = lq.size(name, frames[0])
+        self.gt_size = gt.size(name, frames[0]) if gt else None
+        if self.gt_size and not whole_ratio(self.gt_size, self.size):
+            raise UserError(
+                "clip {}: gt frames are {}x{}, lq frames {}x{}; expected the same whole ratio along both axes".format(
+                    name, *self.gt_size, *self.size
+                )
+            )
+        self._ratio = spikes.ratio(self.size, name) if spikes else 1
+
+    @property
+    def has_gt(self) -> bool:
+        """Whether the clip has sharp frames."""
+        return self._gt is not None
+
+    @property
+    def has_spike(self) -> bool:
+        """Whether the clip has spikes."""
+        return self._spikes is not None
+
+    def lq(self, start: int, stop: int) -> torch.Tensor:
+        """Return blurred frames, (t, 3, H, W) float32 in [0, 1]."""
+        return to_float(self._read(self._lq, start, stop, self.size))
+
+    def gt(self, start: int, stop: int) -> np.ndarray:
+        """Return sharp frames, (t, H, W, 3) uint8, RGB.
+
+        Raises:
+            ValueError: the clip has none.
+        """
+        if self._gt is None or self.gt_size is None:
+            raise ValueError(f"clip {self.name} has no sharp frames")
+        return self._read(self._gt, start, stop, self.gt_size)
+
+    def spike(self, start: int, stop: int) -> torch.Tensor:
+        """Return spike planes on the RGB grid, (t, S, H, W) float32; white is 1.
+
+        Raises:
+            ValueError: the clip has none.
+        """
+        if self._spikes is None:
+            raise ValueError(f"clip {self.name} has no spikes")
+        whole = Box(0, 0, *self._spikes.sensor[:2])
+        planes = [self._spikes.planes(self.name, name, whole, self._ratio) for name in self.frames[start:stop]]
+        return torch.from_numpy(np.stack(planes))
+
+    def network_input(self, start: int, stop: int) -> torch.Tensor:
+        """Return the network's input, (t, 3 + S, H, W) float32: blurred frames, then spikes where there are."""
+        lq = self.lq(start, stop)
+        return torch.cat([lq, self.spike(start, stop)], dim=1) if self.has_spike else lq
+
+    def baseline(self, index: int) -> np.ndarray | None:
+        """Return the training-free estimate of one sharp frame, blur times a ratio of spike rates.
+
+        Returns:
+            (H, W, 3) uint8, RGB; None if the clip has no spikes.
+        """
+        if self._spikes is None:
+            return None
+        blur = self._read(self._lq, index, index + 1, self.size)[0].astype(np.float32) / 255
+        around, exposure = self._spikes.playback(self.name, self.frames[index])
+        return np.round(sdm(blur, around, exposure) * 255).astype(np.uint8)
+
+    def _read(self, store: FrameStore, start: int, stop: int, size: tuple[int, int]) -> np.ndarray:
+        names = tuple(self.frames[start:stop])
+        return store.read_many(self.name, names, size, slice(None), slice(None))
+
+
+class VideoTestDataset:
+    """All clips below `opt.dataroot_lq`, or the one clip that this folder is.
+
+    Args:
+        opt: options of the test set; dataroot_gt may be null.
+
+    Raises:
+        UserError: folders, frames or `.dat` files are missing or do not fit together.
+    """
+
+    def __init__(self, opt: DatasetOpt) -> None:
+        root = existing_folder(opt.dataroot_lq, f"{opt.name}: dataroot_lq")
+        ext, backend = opt.filename_ext, opt.io_backend.type
+        lq = FrameStore(root, ext, backend=backend, cache=opt.cache_data)
+        if opt.meta_info_file:
+            clips = read_meta_info(opt.meta_info_file, opt.filename_tmpl)
+            raise_first(lq.problems(clips, exact=False))
+        else:
+            clips = scan_clips(root, ext)
+        gt = None
+        if opt.dataroot_gt is not None:
+            gt_root = existing_folder(opt.dataroot_gt, f"{opt.name}: dataroot_gt")
+            gt = FrameStore(gt_root, ext, backend=backend, cache=opt.cache_data)
+            raise_first(gt.problems(clips, exact=not opt.meta_info_file))
+        spikes = SpikeSource(opt, clips) if opt.uses_spikes else None
+        self.clips = [TestClip(name, frames, lq, gt, spikes) for name, frames in clips.items()]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> TestClip:
+        return self.clips[index]
+
+
+class SingleVideoTestDataset(VideoTestDataset):
+    """Clips that are restored without measuring: sharp frames are not looked for."""
+
+    def __init__(self, opt: DatasetOpt) -> None:
+        super().__init__(opt.model_copy(update={"dataroot_gt": None}))

@@ -1,0 +1,132 @@
+"""Training samples: T frames of blurred RGB, their spikes and sharp targets, cut and flipped alike."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.augment import Box, draw_box, draw_flips, whole_ratio
+from data.clip_index import (
+    Clips,
+    existing_folder,
+    raise_first,
+    read_meta_info,
+    scan_clips,
+    short_clips,
+    start_index,
+)
+from data.frame_store import FrameStore
+from data.spike.source import SpikeSource
+from options.schema import DatasetOpt
+from utils.utils_error import UserError
+from utils.utils_image import to_float
+
+
+class VideoTrainDatasetRGBSpike:
+    """One sample per frame of all clips; without spikes where the options use none.
+
+    Args:
+        opt: options of the training set.
+
+    Raises:
+        UserError: folders, frames or `.dat` files are missing or do not fit together.
+    """
+
+    def __init__(self, opt: DatasetOpt) -> None:
+        self.opt = opt
+        self.shuffle = opt.dataloader_shuffle
+        folders = [existing_folder(getattr(opt, key), f"{opt.name}: {key}") for key in ("dataroot_lq", "dataroot_gt")]
+        self.lq, self.gt = (self._store(folder) for folder in folders)
+        self.clips = self._find_clips(folders[0])
+        self.spikes = SpikeSource(opt, self.clips) if opt.uses_spikes else None
+        self.sizes = {clip: self.lq.size(clip, frames[0]) for clip, frames in self.clips.items()}
+        self.ratios = {clip: self.spikes.ratio(self.sizes[clip], clip) if self.spikes else 1 for clip in self.clips}
+        self.scale = self._find_scale()
+        self._check_crop()
+        self.index = [(clip, frame) for clip, frames in self.clips.items() for frame in range(len(frames))]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Read one sample.
+
+        Args:
+            index: its first frame, counted over all clips.
+            rng: decides interval, cut, flips and reversal.
+
+        Returns:
+            lq (T, 3, h, w), gt (T, 3, h * scale, w * scale): float32, RGB in [0, 1];
+            spike (T, S, h, w): float32, white is 1, noise may exceed it; key: `<clip>/<first frame>`.
+
+        Raises:
+            UserError: a file has become missing, empty or truncated; names clip and frame.
+        """
+        clip, first = self.index[index]
+        names = self.clips[clip]
+        ratio, side = self.ratios[clip], self.opt.gt_size // self.scale
+        interval = int(rng.choice(self.opt.interval_list))
+        start = start_index(first, len(names), self.opt.num_frame, interval)
+        frames = names[start : start + self.opt.num_frame * interval : interval]
+        box = draw_box(rng, self.sizes[clip], side, step=ratio)
+        flips = draw_flips(
+            rng,
+            use_hflip=self.opt.use_hflip,
+            use_rot=self.opt.use_rot,
+            random_reverse=self.opt.random_reverse,
+        )
+        if flips.reverse:
+            frames = frames[::-1]
+
+        sample = {
+            "lq": to_float(self._read(self.lq, clip, frames, box, scale=1)),
+            "gt": to_float(self._read(self.gt, clip, frames, box.scaled(self.scale), scale=self.scale)),
+        }
+        if self.spikes:
+            part = Box(box.top // ratio, box.left // ratio, side // ratio, side // ratio)
+            planes = [self.spikes.planes(clip, frame, part, ratio, reverse=flips.reverse) for frame in frames]
+            sample["spike"] = torch.from_numpy(np.stack(planes))
+        return {name: flips.apply(value) for name, value in sample.items()} | {"key": f"{clip}/{frames[0]}"}
+
+    def _store(self, folder: Path) -> FrameStore:
+        opt = self.opt
+        return FrameStore(folder, opt.filename_ext, backend=opt.io_backend.type, cache=opt.cache_data)
+
+    def _read(self, store: FrameStore, clip: str, frames: tuple[str, ...], box: Box, scale: int) -> np.ndarray:
+        height, width = self.sizes[clip]
+        return store.read_many(clip, frames, (height * scale, width * scale), box.rows, box.cols)
+
+    def _find_clips(self, lq_root: Path) -> Clips:
+        opt = self.opt
+        if opt.meta_info_file:
+            clips = read_meta_info(opt.meta_info_file, opt.filename_tmpl)
+        else:
+            clips = scan_clips(lq_root, opt.filename_ext)
+        exact = not opt.meta_info_file
+        problems = self.lq.problems(clips, exact=exact) + self.gt.problems(clips, exact=exact)
+        raise_first(problems + short_clips(clips, opt.num_frame, max(opt.interval_list)))
+        return clips
+
+    def _find_scale(self) -> int:
+        """Return gt size : lq size, the same whole number for all clips."""
+        scales = set()
+        for clip, size in self.sizes.items():
+            gt_size = self.gt.size(clip, self.clips[clip][0])
+            scales.add(whole_ratio(gt_size, size))
+            if 0 in scales or len(scales) > 1:
+                raise UserError(
+                    "clip {}: gt frames are {}x{}, lq frames {}x{}; expected the same whole ratio along both axes "
+                    "and in all clips".format(clip, *gt_size, *size)
+                )
+        return scales.pop()
+
+    def _check_crop(self) -> None:
+        size = self.opt.gt_size
+        for clip, (height, width) in self.sizes.items():
+            grid = self.scale * self.ratios[clip]
+            if size % grid or size > min(height, width) * self.scale:
+                raise UserError(
+                    f"gt_size: {size} does not fit clip {clip}; expected a multiple of {grid} up to "
+                    f"{min(height, width) * self.scale}"
+                )

@@ -1,0 +1,1 @@
+"""Spike streams as arrays (T, H, W): manifest, representations, simulator."""

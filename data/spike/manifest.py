@@ -1,0 +1,130 @@
+"""manifest.json: size, timing and physics of a spike data set; the rules of GoPro+Spike, which has none."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from utils.utils_error import UserError
+from utils.utils_file import write_text
+
+FILE_NAME = "manifest.json"
+_GOPRO_CLIP = re.compile(r"GOPR\d+_(\d+)_\d+")
+_Positive = Annotated[int, Field(gt=0)]
+_CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ClipTiming(BaseModel):
+    """What the steps of every `.dat` of one clip mean; steps count from the front of the file."""
+
+    model_config = _CONFIG
+
+    steps: _Positive  # sensor steps of one .dat
+    exposure: tuple[int, int]  # [first, last): the steps that the blurred frame integrates
+    sharp_step: int  # the step at which the sharp frame was taken
+    steps_of: dict[str, _Positive] = {}  # frames whose .dat has another number of steps
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ClipTiming":
+        first, last = self.exposure
+        shortest = min([self.steps, *self.steps_of.values()])
+        if not 0 <= first < last <= shortest:
+            raise ValueError(
+                f"exposure [{first}, {last}) must be a non-empty part of [0, {shortest}), the shortest .dat"
+            )
+        if not first <= self.sharp_step < last:
+            raise ValueError(f"sharp_step {self.sharp_step} must lie in the exposure [{first}, {last})")
+        return self
+
+    def num_steps(self, frame: str) -> int:
+        """Sensor steps in the `.dat` of `frame`."""
+        return self.steps_of.get(frame, self.steps)
+
+
+class Manifest(BaseModel):
+    """All that a spike data set's files do not say themselves; both splits share one manifest."""
+
+    model_config = _CONFIG
+
+    version: Literal[1] = 1
+    spike_h: _Positive
+    spike_w: _Positive
+    rgb_h: _Positive
+    rgb_w: _Positive
+    flipud: bool  # the files store their rows bottom-up
+    bit_order: Literal["little"] = "little"
+    clock_hz: Annotated[float, Field(gt=0)]  # sensor steps per second
+    rate_at_white: Annotated[float, Field(gt=0, le=1)]  # spikes per step of a white pixel
+    theta: Annotated[float, Field(gt=0)] | None = None  # firing threshold, in white pixels x steps
+    transfer: Literal["srgb", "linear"]  # what the sensor integrates
+    noise: Literal["none", "sensor"]
+    clips: dict[str, ClipTiming]
+
+    @classmethod
+    def load(cls, dataroot_spike: str | Path) -> "Manifest | None":
+        """Read the manifest in `dataroot_spike` or, if there is none, in its parent; None if neither has one.
+
+        Raises:
+            UserError: the file is no valid JSON, or a key is missing, unknown or contradicts another.
+        """
+        folder = Path(dataroot_spike)
+        path = next((at / FILE_NAME for at in (folder, folder.parent) if (at / FILE_NAME).is_file()), None)
+        if path is None:
+            return None
+        try:
+            return cls.model_validate_json(path.read_bytes(), strict=True)
+        except ValidationError as error:
+            raise UserError(f"{path}: {_first_problem(error)}; correct it or write the data set again") from None
+
+    def save(self, folder: str | Path) -> None:
+        """Write `manifest.json` into `folder`; the file appears whole or not at all."""
+        write_text(Path(folder) / FILE_NAME, self.model_dump_json(indent=1) + "\n")
+
+    def timing(self, clip: str) -> ClipTiming:
+        """Timing of one clip.
+
+        Raises:
+            UserError: the manifest does not know the clip; the message has the nearest names.
+        """
+        if clip not in self.clips:
+            nearest = ", ".join(difflib.get_close_matches(clip, self.clips, n=3)) or "none"
+            raise UserError(
+                f"{FILE_NAME}: unknown clip {clip!r} among {len(self.clips)}, nearest: {nearest}; "
+                "rename the clip's folder or add it to the manifest"
+            )
+        return self.clips[clip]
+
+
+def gopro_timing(clip: str) -> ClipTiming:
+    """Timing of a GoPro+Spike clip, read off its name: N blurred-together frames, 8 steps each.
+
+    The sharp frame is the middle one, at step 4(N-1), not T/2. The last `.dat` of a clip has only 8N-7 steps,
+    which still hold the whole exposure.
+
+    Args:
+        clip: such as `GOPR0372_07_00`, N = 7.
+
+    Raises:
+        UserError: the name is no such name.
+    """
+    match = _GOPRO_CLIP.fullmatch(clip)
+    frames = int(match[1]) if match else 0
+    if frames < 1:
+        raise UserError(
+            f"clip {clip!r}: without a {FILE_NAME} the timing is read off names such as GOPR0372_07_00; "
+            f"put a {FILE_NAME} beside the spikes or use the GoPro set's own clip names"
+        )
+    return ClipTiming(steps=8 * frames, exposure=(0, 8 * (frames - 1) + 1), sharp_step=4 * (frames - 1))
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line: place, message and found value of the first problem, and how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    place = ".".join(map(str, first["loc"]))
+    value = repr(first["input"])
+    found = f", found {value}" if len(value) <= 60 else ""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{place + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}{found}{more}"

@@ -1,0 +1,1 @@
+"""Every option of the project: types, defaults, units, ranges and cross-checks."""

@@ -1,0 +1,82 @@
+"""All options of a run: the root of the tree, and what must agree between its blocks."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from options.kair_keys import IGNORED_KEYS
+from options.schema_base import Block, FilePath, raise_all
+from options.schema_data import DatasetOpt, DatasetsOpt, SpikeOpt
+from options.schema_network import NetOpt
+from options.schema_train import AmpOpt, LoggingOpt, TrainOpt, ValOpt
+
+__all__ = [
+    "AmpOpt",
+    "DatasetOpt",
+    "DatasetsOpt",
+    "LoggingOpt",
+    "NetOpt",
+    "Opt",
+    "PathOpt",
+    "SpikeOpt",
+    "TrainOpt",
+    "ValOpt",
+]
+
+RGB = 3
+
+
+class PathOpt(Block):
+    """Where a run lives and what it starts from."""
+
+    root: FilePath = "experiments"
+    """Folder of all runs; a run lies in <root>/<task>."""
+    pretrained_netG: FilePath | None = None  # noqa: N815 - the name that KAIR users know
+    """File of weights to start from; null: none; "auto": go on with this run."""
+    pretrained_netE: FilePath | None = None  # noqa: N815
+    """The same for the moving average of the weights."""
+
+
+class Opt(Block):
+    """All options of a run."""
+
+    IGNORED_KEYS: ClassVar[tuple[str, ...]] = IGNORED_KEYS
+    """Dotted patterns of keys that are accepted and not used."""
+    MOVED_KEYS: ClassVar[dict[str, str]] = {"wandb_api_key": "logging.wandb_api_key"}
+    """Keys that may also stand elsewhere -> their place."""
+
+    task: Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
+    """Name of the run, its folder below path.root."""
+    model: Literal["vrt"] = "vrt"
+    """Kind of model."""
+    path: PathOpt = PathOpt()
+    """Where the run lives and what it starts from."""
+    datasets: DatasetsOpt = DatasetsOpt()
+    """Data sets."""
+    netG: NetOpt = NetOpt()
+    """Network."""
+    train: TrainOpt = TrainOpt()
+    """Training."""
+    val: ValOpt = ValOpt()
+    """Restoring and measuring clips."""
+    logging: LoggingOpt = LoggingOpt()
+    """Numbers and pictures besides the run's folder."""
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run."""
+        return Path(self.path.root) / self.task
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> "Opt":
+        problems = []
+        for block, dataset in (("train", self.datasets.train), ("test", self.datasets.test)):
+            if dataset is not None and self.netG.in_chans != RGB + dataset.spike_channels:
+                noise = "; a noise map (netG.nonblind_denoising) is not counted" * self.netG.nonblind_denoising
+                problems.append(
+                    f"netG.in_chans is {self.netG.in_chans}, but must be 3 + datasets.{block}.spike_channels "
+                    f"({dataset.spike_channels}) = {RGB + dataset.spike_channels}{noise}; change one of them"
+                )
+        raise_all(problems)
+        return self

@@ -1,0 +1,46 @@
+"""What all blocks of the options share: strictness and the kinds of values."""
+
+import os
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+class Block(BaseModel):
+    """One `{...}` of an option file: frozen, no unknown keys, no silent conversions ("4" is no number)."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("must be odd")
+    return value
+
+
+def raise_all(problems: list[str]) -> None:
+    """Raise one ValueError that names every problem, if there is any."""
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+Whole = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+Wholes = Annotated[tuple[Whole, ...], Field(strict=False)]
+Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+Sizes = Annotated[tuple[Count, Count, Count], Field(strict=False)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]

@@ -1,0 +1,174 @@
+"""Options of the data sets."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from options.kair_keys import OTHER_DATASET_TYPES
+from options.schema_base import Block, Count, Counts, FilePath, OddCount, Whole, raise_all
+
+# Written in a file -> meant, by the block it stands in.
+DATASET_TYPES = {
+    "train": {
+        "VideoRecurrentTrainDatasetRGBSpike": "VideoRecurrentTrainDatasetRGBSpike",
+        "VideoRecurrentTrainDataset": "VideoRecurrentTrainDataset",
+        "TrainDatasetRGBSpike": "VideoRecurrentTrainDatasetRGBSpike",
+        "TrainDataset": "VideoRecurrentTrainDataset",
+    },
+    "test": {
+        "VideoRecurrentTestDatasetRGBSpike": "VideoRecurrentTestDatasetRGBSpike",
+        "VideoRecurrentTestDataset": "VideoRecurrentTestDataset",
+        "SingleVideoRecurrentTestDataset": "SingleVideoRecurrentTestDataset",
+        "TrainDatasetRGBSpike": "VideoRecurrentTestDatasetRGBSpike",
+        "TestDatasetRGBSpike": "VideoRecurrentTestDatasetRGBSpike",
+        "TrainDataset": "VideoRecurrentTestDataset",
+        "TestDataset": "VideoRecurrentTestDataset",
+        "SingleTestDataset": "SingleVideoRecurrentTestDataset",
+    },
+}
+SPIKE_CHANNELS = {"tfp": 1}  # planes a frame that each representation gives
+
+
+class SpikeOpt(Block):
+    """How spikes become planes for the network. Matters only to data sets with spikes."""
+
+    representation: Literal["tfp"] = "tfp"
+    """Texture from playback: the mean firing rate in a window of steps."""
+    window: OddCount = 21
+    """Spike steps averaged, odd."""
+    center: Whole | None = None
+    """Spike step at the window's middle, counted from the file's first; null: the manifest's sharp step."""
+    rate_at_white: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Spikes per step of a white pixel, by which rates are divided; null: from the manifest."""
+    flipud: bool | None = None
+    """Rows are stored bottom-up; null: from the manifest."""
+
+
+class IoBackendOpt(Block):
+    """Where RGB frames are read from."""
+
+    type: Literal["disk", "lmdb"] = "disk"
+    """Image files, or a database of them."""
+
+
+class DatasetOpt(Block):
+    """One data set, of training or of testing."""
+
+    name: str = "dataset"
+    """A label for the reader."""
+    dataset_type: str
+    """Kind of data set: with or without spikes, long (KAIR's) or short name; see DATASET_TYPES."""
+    dataroot_gt: FilePath | None = None
+    """Folder of the sharp clips; in testing null = restore without measuring."""
+    dataroot_lq: FilePath | None = None
+    """Folder of the blurred clips."""
+    dataroot_spike: FilePath | None = None
+    """Folder of the clips' spike files."""
+    spike_h: Count | None = None
+    """Rows of the spike sensor; null: from the manifest."""
+    spike_w: Count | None = None
+    """Columns of the spike sensor; null: from the manifest."""
+    spike_channels: Whole = 0
+    """Planes a frame made of spikes; not given: 1 with spikes, else 0."""
+    spike: SpikeOpt = SpikeOpt()
+    """How spikes become planes."""
+    meta_info_file: FilePath | None = None
+    """Text file with a line `clip nframes (h,w,c) startframe` a clip; null: every clip that is found."""
+    filename_tmpl: Annotated[str, Field(pattern=r"^0?\d*d$")] = "06d"
+    """Format of the frame number in a file name."""
+    filename_ext: Annotated[str, Field(pattern=r"^\w+$")] = "png"
+    """Extension of the frames' files, no dot."""
+    io_backend: IoBackendOpt = IoBackendOpt()
+    """Where RGB frames are read from."""
+    num_frame: Annotated[int, Field(ge=-1)] = 6
+    """Frames of a training sample; testing takes whole clips, whatever stands here (KAIR: -1)."""
+    gt_size: Count = 192
+    """Side of the square training crop in pixels of the sharp frame."""
+    interval_list: Counts = (1,)
+    """Distances between the frames of a sample, one drawn each time; 1 = consecutive."""
+    random_reverse: bool = False
+    """Play half of the training samples backwards."""
+    use_hflip: bool = True
+    """Mirror half of the training samples left to right."""
+    use_rot: bool = True
+    """Mirror top to bottom, and transpose, half of the training samples each."""
+    cache_data: bool = False
+    """Keep decoded frames in memory."""
+    dataloader_shuffle: bool = True
+    """Draw training samples in random order."""
+    dataloader_num_workers: Whole = 4
+    """Reading processes of each training process; 0 = read in the training process itself."""
+    dataloader_batch_size: Count = 1
+    """Samples of a training step, of all processes together."""
+    dataloader_prefetch_factor: Count = 2
+    """Batches that each reading process prepares in advance."""
+    dataloader_persistent_workers: bool = True
+    """Keep the reading processes from epoch to epoch."""
+
+    @property
+    def uses_spikes(self) -> bool:
+        """Whether the frames come with spikes."""
+        return self.dataset_type.endswith("RGBSpike")
+
+    @field_validator("dataset_type")
+    @classmethod
+    def _known_type(cls, value: str) -> str:
+        known = [name for names in DATASET_TYPES.values() for name in names]
+        if value not in known and value not in OTHER_DATASET_TYPES:
+            raise ValueError("must be one of " + ", ".join(dict.fromkeys(known)))
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _channels_of_type(cls, data: object) -> object:
+        if isinstance(data, dict) and "spike_channels" not in data:
+            return data | {"spike_channels": int(str(data.get("dataset_type")).endswith("RGBSpike"))}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DatasetOpt":
+        problems = []
+        planes = SPIKE_CHANNELS[self.spike.representation] if self.uses_spikes else 0
+        if self.spike_channels != planes:
+            cause = f"spike.representation {self.spike.representation!r} of " if self.uses_spikes else ""
+            problems.append(
+                f"spike_channels is {self.spike_channels}, but {cause}dataset_type {self.dataset_type!r} "
+                f"gives {planes}; change one of them"
+            )
+        if (self.spike_h is None) != (self.spike_w is None):
+            problems.append(f"spike_h is {self.spike_h} and spike_w is {self.spike_w}; give both or neither")
+        if self.num_frame == 0:
+            problems.append("num_frame is 0, must be 1 or more (or -1 in testing)")
+        raise_all(problems)
+        return self
+
+
+class DatasetsOpt(Block):
+    """The data sets of a run."""
+
+    train: DatasetOpt | None = None
+    """What is trained on; null where the file is only for testing."""
+    test: DatasetOpt | None = None
+    """What is measured during and after training; null: nothing is."""
+
+    @field_validator("train", "test")
+    @classmethod
+    def _fits_block(cls, value: DatasetOpt | None, info: ValidationInfo) -> DatasetOpt | None:
+        if value is None:
+            return None
+        block = str(info.field_name)
+        kind = DATASET_TYPES[block].get(value.dataset_type, value.dataset_type)
+        problems = []
+        if kind not in DATASET_TYPES[block] and kind not in OTHER_DATASET_TYPES:
+            problems.append(
+                f"dataset_type is {kind!r}, which cannot stand in the {block} block; use one of "
+                + ", ".join(DATASET_TYPES[block])
+            )
+        needed = ["dataroot_lq"] + ["dataroot_gt"] * (block == "train") + ["dataroot_spike"] * value.uses_spikes
+        missing = [key for key in needed if getattr(value, key) is None]
+        if missing:
+            problems.append(f"{' and '.join(missing)} missing; give the folder of the data set")
+        if block == "train" and value.num_frame < 1:
+            problems.append(f"num_frame is {value.num_frame}, must be 1 or more in training")
+        raise_all(problems)
+        return value.model_copy(update={"dataset_type": kind})

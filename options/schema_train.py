@@ -1,0 +1,168 @@
+"""Options of training, validation and logging."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+
+from options.schema_base import Block, Count, Counts, Decay, Names, NotNegative, Positive, Whole, raise_all
+
+
+def _as_list(value: object) -> object:
+    return (value,) if isinstance(value, int) else value
+
+
+class AmpOpt(Block):
+    """Computing in 16 bits where that is safe."""
+
+    enable: bool = False
+    """Switch."""
+    dtype: Literal["bf16", "fp16"] = "bf16"
+    """Number format."""
+
+
+class TrainOpt(Block):
+    """One training run."""
+
+    G_lossfn_type: Literal["charbonnier", "l1", "l2"] = "charbonnier"
+    """Loss between output and sharp frames."""
+    G_lossfn_weight: Positive = 1.0
+    """Factor of the loss."""
+    G_charbonnier_eps: Positive = 1e-9
+    """eps of sqrt(d^2 + eps), not squared."""
+    E_decay: Decay = 0.0
+    """Decay a step of the moving average of the weights (netE); 0: none is kept."""
+    G_optimizer_type: Literal["adam", "adamw"] = "adam"
+    """Optimizer."""
+    G_optimizer_lr: Positive = 4e-4
+    """Highest learning rate."""
+    G_optimizer_betas: Annotated[tuple[Decay, Decay], Field(strict=False)] = (0.9, 0.999)
+    """Adam's decays of the gradient's mean and square."""
+    G_optimizer_wd: NotNegative = 0.0
+    """Weight decay."""
+    G_optimizer_clipgrad: Positive | None = None
+    """Largest norm of the gradient, longer ones are scaled down; null: no limit."""
+    G_optimizer_reuse: bool = False
+    """KAIR's switch for the optimizer's state; a resumed run takes it along in any case."""
+    fix_iter: Whole = 0
+    """Steps for which the parameters of fix_keys stay as they are."""
+    fix_lr_mul: Positive = 1.0
+    """Factor of the learning rate of the parameters of fix_keys."""
+    fix_keys: Names = ()
+    """A parameter belongs to fix_keys if its name contains one of these."""
+    total_iter: Count = 300000
+    """Steps of the whole run."""
+    G_scheduler_type: Literal["CosineAnnealingWarmRestarts", "MultiStepLR"] = "CosineAnnealingWarmRestarts"
+    """How the learning rate falls."""
+    G_scheduler_periods: Annotated[Counts, BeforeValidator(_as_list)] | None = None
+    """Cosine: steps of each cycle (one number: of the first); null: one cycle over total_iter."""
+    G_scheduler_eta_min: NotNegative = 1e-7
+    """Cosine: lowest learning rate."""
+    G_scheduler_restart_weights: Count = 1
+    """Cosine: every cycle after the given ones is this many times longer than the one before."""
+    G_scheduler_milestones: Annotated[tuple[Count, ...], Field(strict=False)] = ()
+    """MultiStepLR: steps at which the learning rate falls, increasing."""
+    G_scheduler_gamma: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """MultiStepLR: factor at each milestone."""
+    warmup_iter: Annotated[int, Field(ge=-1)] = 0
+    """Steps over which the learning rate rises from 0; 0 or -1: none."""
+    G_param_strict: bool = True
+    """path.pretrained_netG must fit the network exactly."""
+    E_param_strict: bool = True
+    """path.pretrained_netE must fit the network exactly."""
+    checkpoint_test: Count = 5000
+    """Steps between two measurements on datasets.test."""
+    checkpoint_save: Count = 5000
+    """Steps between two checkpoints."""
+    checkpoint_print: Count = 200
+    """Steps between two lines of the log."""
+    keep_checkpoints: Whole = 3
+    """Newest checkpoints that are kept beside the best one; 0: all."""
+    manual_seed: Whole = 0
+    """Seed of weights, sample order and augmentation."""
+    amp: AmpOpt = AmpOpt()
+    """Computing in 16 bits."""
+    compile: bool = False
+    """Compile the network."""
+    accumulate: Count = 1
+    """Batches whose gradients are summed up for one step."""
+
+    @property
+    def scheduler_periods(self) -> tuple[int, ...]:
+        """Steps of the given cosine cycles."""
+        return self.G_scheduler_periods or (self.total_iter,)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainOpt":
+        problems = []
+        steps = self.G_scheduler_milestones
+        if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+            problems.append(f"G_scheduler_milestones is {list(steps)}, must increase")
+        if self.G_scheduler_type == "MultiStepLR" and not steps:
+            problems.append(
+                "G_scheduler_milestones is empty, must name a step or more for G_scheduler_type 'MultiStepLR'"
+            )
+        if self.fix_iter and not self.fix_keys:
+            problems.append(f"fix_iter is {self.fix_iter} but fix_keys is empty; name parameters or use fix_iter 0")
+        raise_all(problems)
+        return self
+
+
+class ValOpt(Block):
+    """How clips are restored and measured, in training and in testing."""
+
+    save_img: bool = False
+    """Write the restored frames."""
+    pad_seq: bool = False
+    """Mirror the ends of a clip for the restoration, so that its first and last frames have neighbours too."""
+    flip_seq: bool = False
+    """Restore every piece forwards and played backwards, and average."""
+    center_frame_only: bool = False
+    """Measure the middle frame of a clip only."""
+    num_frame_testing: Whole = 0
+    """Frames restored at once; 0: the whole clip."""
+    num_frame_overlapping: Whole = 2
+    """Frames that two such pieces share."""
+    size_patch_testing: Whole = 0
+    """Side in pixels of the tiles restored at once; 0: whole frames."""
+    size_patch_overlapping: Whole = 20
+    """Pixels that two tiles share."""
+    task_name: str | None = None
+    """Name of the results' folder; null: the task's."""
+    metrics: Annotated[
+        tuple[Literal["psnr", "ssim", "psnr_y", "ssim_y", "ssim_matlab_rgb"], ...], Field(strict=False)
+    ] = (
+        "psnr",
+        "ssim",
+        "psnr_y",
+        "ssim_y",
+    )
+    """What is measured."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ValOpt":
+        problems = []
+        for piece in ("num_frame", "size_patch"):
+            size, overlap = getattr(self, f"{piece}_testing"), getattr(self, f"{piece}_overlapping")
+            if 0 < size <= overlap:
+                problems.append(f"{piece}_overlapping is {overlap}, must be below {piece}_testing, {size}")
+        raise_all(problems)
+        return self
+
+
+class LoggingOpt(Block):
+    """Where a run's numbers and pictures go besides its folder."""
+
+    use_tensorboard: bool = True
+    """Write TensorBoard files into the run's folder."""
+    use_wandb: bool = False
+    """Send to Weights & Biases."""
+    wandb_project: str = "spike-vrt"
+    """Project there."""
+    wandb_entity: str | None = None
+    """User or team there; null: the account's own."""
+    wandb_name: str | None = None
+    """Name of the run there; null: the task's."""
+    wandb_mode: Literal["online", "offline", "disabled"] = "online"
+    """Send at once, keep for later, or nothing."""
+    wandb_api_key: Annotated[SecretStr | None, Field(exclude=True)] = None
+    """Key of the account; better in the environment as WANDB_API_KEY. Never written anywhere."""

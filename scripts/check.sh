@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Set-up, lint, format, types and all tests; arguments go to pytest: ./scripts/check.sh -m "not slow"
+# Exit code 0 only if every step passed.
+set -euo pipefail
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=scripts/setup_env.sh
+source "$ROOT/scripts/setup_env.sh"
+cd "$ROOT"
+
+# The arrays of the tests are small: more threads than this cost time.
+cores="$(getconf _NPROCESSORS_ONLN)"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores < 4 ? cores : 4))}"
+
+summary="" failed=0
+step() {
+    local name=$1 began=$SECONDS code=0 verdict=ok
+    shift
+    say "== $name"
+    run_stoppable "$@" || code=$?
+    if ((code > 128)); then exit "$code"; fi # a signal: stop here
+    if ((code != 0)); then
+        failed=1
+        verdict="FAILED (exit code $code)"
+    fi
+    summary+="$(printf '%-12s %4d s  %s' "$name" "$((SECONDS - began))" "$verdict")"$'\n'
+}
+
+say "python: $PYTHON"
+step "ruff check" "$PYTHON" -m ruff check .
+step "ruff format" "$PYTHON" -m ruff format --check .
+step "mypy" "$PYTHON" -m mypy
+step "pytest" "$PYTHON" -m pytest "$@"
+printf '\n%s' "$summary"
+exit "$failed"

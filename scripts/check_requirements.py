@@ -1,0 +1,56 @@
+"""Say whether this Python can run the project: `PYTHON scripts/check_requirements.py requirement.txt`.
+
+Exit code 0: it can. 2: it cannot; one line on stderr says what is missing. Needs the standard library only.
+"""
+
+import re
+import sys
+from importlib import metadata
+
+# Packages that bring the same module.
+SAME = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version without trailing zeros: "2.8.0+cu128" -> (2, 8)."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    numbers = [int(part) for part in found.group().split(".")] if found else [0]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def installed(name: str) -> str | None:
+    """Return the version of a package or of one that stands for it; None where there is none."""
+    for candidate in (name, *SAME.get(name, ())):
+        try:
+            return metadata.version(candidate)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def missing(requirements: str) -> list[str]:
+    """Return what the lines `name>=version` ask for and this Python does not have."""
+    problems = []
+    for line in requirements.split():
+        name, lowest = line.split(">=")
+        found = installed(name)
+        if found is None:
+            problems.append(line)
+        elif release(found) < release(lowest):
+            problems.append(f"{line} (has {found})")
+    return problems
+
+
+def main() -> int:
+    """Check the file named on the command line."""
+    with open(sys.argv[1], encoding="utf-8") as file:
+        problems = missing(file.read())
+    if problems:
+        print("missing " + ", ".join(problems), file=sys.stderr)
+    return 2 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""A moving scene made of photographs: a virtual camera pans over one, cut-outs of others move in front of it.
+
+Every path is a sum of sines, so position is a function of the step alone. Lengths are relative to the frame's
+height, so a small frame shows the same scene.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import skimage
+from PIL import Image
+
+from utils.utils_error import UserError
+
+PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
+# Background speed and cut-out speed in frame heights a step, at the fastest point of a path.
+PAN_SPEED = (0.0013, 0.0019)
+CUTOUT_SPEED = (0.0013, 0.002)
+
+
+@dataclass(frozen=True)
+class Wave:
+    """amplitude * sin(2 pi (step / period + phase)), period in steps."""
+
+    amplitude: float
+    period: float
+    phase: float
+
+
+Path1D = tuple[Wave, ...]
+
+
+def position(path: Path1D, step: float) -> float:
+    """Return the sum of a path's waves at one step."""
+    return sum(wave.amplitude * np.sin(2 * np.pi * (step / wave.period + wave.phase)) for wave in path)
+
+
+def random_wave(rng: np.random.Generator, amplitude: float, speed: tuple[float, float]) -> Wave:
+    """Return a wave whose fastest change a step is drawn from `speed`, in the unit of `amplitude`."""
+    period = 2 * np.pi * amplitude / rng.uniform(*speed)
+    return Wave(amplitude, period, rng.uniform())
+
+
+def read_photograph(name: str, height: int) -> np.ndarray:
+    """Read a photograph that scikit-image ships and make its short side fit a frame of `height` rows.
+
+    Args:
+        name: file name inside skimage/data.
+        height: of the frames, pixels; the short side becomes 1.75 to 2.4 times that.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        UserError: this release of scikit-image does not ship the file.
+    """
+    path = PHOTOGRAPHS / name
+    if not path.is_file():
+        raise UserError(f"{path}: no such photograph, expected one that scikit-image ships; install scikit-image 0.26")
+    with Image.open(path) as image:
+        photo = np.asarray(image.convert("RGB"))
+    short = min(photo.shape[:2])
+    scale = np.clip(short, 1.75 * height, 2.4 * height) / short
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(photo, None, fx=scale, fy=scale, interpolation=interpolation)
+
+
+def outline(side: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a (side, side) uint8 mask, 255 inside, of a smooth-edged disc, rounded box or polygon."""
+    big = 4 * side
+    mask = np.zeros((big, big), np.uint8)
+    kind = rng.integers(3)
+    if kind == 0:
+        cv2.circle(mask, (big // 2, big // 2), int(0.48 * big), 255, -1)
+    elif kind == 1:
+        corner = int(0.12 * big)
+        low, high = corner + int(0.06 * big), big - corner - int(0.06 * big)
+        box = np.array([[low, low], [high, low], [high, high], [low, high]], np.int32)
+        cv2.fillPoly(mask, [box], 255)
+        cv2.polylines(mask, [box], True, 255, 2 * corner)
+    else:
+        corners = rng.integers(5, 8)
+        angles = 2 * np.pi * (np.arange(corners) + rng.uniform(-0.25, 0.25, corners)) / corners
+        radii = big * rng.uniform(0.36, 0.48, corners)
+        points = big / 2 + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], -1)
+        cv2.fillPoly(mask, [points.astype(np.int32)], 255)
+    return cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
+
+
+class Camera:
+    """A view of (height, width) pixels that pans, shakes, turns and zooms over a photograph."""
+
+    def __init__(self, photo: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> None:
+        height, width = size
+        self.photo, self.size = photo, size
+        rows, columns = photo.shape[:2]
+        speed = PAN_SPEED[0] * height, PAN_SPEED[1] * height
+        shake = 0.006 * height
+        self.paths: list[Path1D] = []
+        for side, view in ((columns, width), (rows, height)):
+            room = max(0.5 * (side - 1.2 * view), 0.1 * view) * rng.uniform(0.7, 1.0)
+            pan = random_wave(rng, room, speed)
+            self.paths.append((pan, Wave(shake * rng.uniform(0.5, 1.0), rng.uniform(60, 120), rng.uniform())))
+        self.angle: Path1D = (Wave(rng.uniform(0.04, 0.1), rng.uniform(500, 900), rng.uniform()),)
+        self.zoom: Path1D = (Wave(rng.uniform(0.05, 0.1), rng.uniform(500, 900), rng.uniform()),)
+
+    def render(self, step: float) -> np.ndarray:
+        """Return the view at one step: (height, width, 3) uint8."""
+        height, width = self.size
+        rows, columns = self.photo.shape[:2]
+        angle, scale = position(self.angle, step), 1.0 / (1.12 + position(self.zoom, step))
+        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        center = np.array([columns / 2, rows / 2]) + [position(path, step) for path in self.paths]
+        matrix = np.column_stack([turn, center - turn @ [width / 2, height / 2]])
+        return cv2.warpAffine(
+            self.photo,
+            matrix,
+            (width, height),
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+
+
+class Cutout:
+    """A piece of a photograph that moves and turns in front of the background."""
+
+    def __init__(self, photo: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> None:
+        height, width = size
+        self.side = max(4, int(height * rng.uniform(0.26, 0.4)))
+        source = int(min(photo.shape[:2]) * rng.uniform(0.3, 0.5))
+        top, left = (int(rng.integers(length - source + 1)) for length in photo.shape[:2])
+        piece = photo[top : top + source, left : left + source]
+        piece = cv2.resize(piece, (self.side, self.side), interpolation=cv2.INTER_AREA)
+        self.alpha = outline(self.side, rng)
+        self.piece = piece
+        speed = CUTOUT_SPEED[0] * height, CUTOUT_SPEED[1] * height
+        self.middle = np.array([width, height]) * rng.uniform(0.35, 0.65, 2)
+        amplitudes = np.array([width, height]) * rng.uniform(0.25, 0.4, 2)
+        self.paths: list[Path1D] = [(random_wave(rng, amplitude, speed),) for amplitude in amplitudes]
+        self.angle: Path1D = (random_wave(rng, rng.uniform(0.5, 1.5), (0.004, 0.012)),)
+
+    def draw(self, frame: np.ndarray, step: float) -> None:
+        """Paint the cut-out over `frame`, (height, width, 3) uint8, in place."""
+        center = self.middle + [position(path, step) for path in self.paths]
+        reach = 0.75 * self.side
+        low = np.maximum(np.floor(center - reach).astype(int), 0)
+        high = np.minimum(np.ceil(center + reach).astype(int), [frame.shape[1], frame.shape[0]])
+        if (high <= low).any():
+            return
+        angle = position(self.angle, step)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        matrix = np.column_stack([turn, self.side / 2 + turn @ (low - center)])
+        box = int(high[0] - low[0]), int(high[1] - low[1])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        piece = cv2.warpAffine(self.piece, matrix, box, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        alpha = cv2.warpAffine(self.alpha, matrix, box, flags=flags).astype(np.float32)[..., None] / 255
+        under = frame[low[1] : high[1], low[0] : high[0]]
+        under[...] = np.rint(under + alpha * (piece.astype(np.float32) - under))
+
+
+class Scene:
+    """One clip's world: a background photograph and cut-outs of other photographs."""
+
+    def __init__(self, background: str, cutouts: list[str], size: tuple[int, int], rng: np.random.Generator) -> None:
+        """Draw all paths.
+
+        Args:
+            background: file name inside skimage/data.
+            cutouts: file names of the photographs that the moving pieces come from, back to front.
+            size: (H, W) of the frames, pixels.
+            rng: source of all that is random.
+        """
+        self.camera = Camera(read_photograph(background, size[0]), size, rng)
+        self.cutouts = [Cutout(read_photograph(name, size[0]), size, rng) for name in cutouts]
+
+    def render(self, step: int) -> np.ndarray:
+        """Return what is seen at one step: (H, W, 3) uint8, RGB."""
+        frame = self.camera.render(step)
+        for cutout in self.cutouts:
+            cutout.draw(frame, step)
+        return frame

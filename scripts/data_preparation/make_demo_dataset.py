@@ -1,0 +1,203 @@
+"""Make the demo data set: sharp, blurred and spike frames of photographs that scikit-image ships, set in motion.
+
+No download. The photographs of the test clips are in no training clip. Steps are rendered one by one, so motion
+between two steps is real motion and no blend.
+
+python scripts/data_preparation/make_demo_dataset.py [--out datasets/demo] [--seed S] [--force]
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from demo_scene import Scene
+
+from data.layout import TOP_LEVEL, DatasetWriter, Frame, Split
+from data.spike.manifest import ClipTiming, Manifest
+from data.spike.simulator import integrate_and_fire, to_gray
+from utils.utils_cli import program
+from utils.utils_error import UserError
+from utils.utils_file import write_text
+
+# Background and the photographs of the cut-outs, one line a clip.
+CLIPS: dict[Split, list[tuple[str, list[str]]]] = {
+    "train": [
+        ("coffee.png", ["coins.png", "chelsea.png"]),
+        ("chelsea.png", ["coffee.png", "ihc.png"]),
+        ("ihc.png", ["brick.png", "chelsea.png"]),
+        ("page.png", ["ihc.png", "coffee.png"]),
+        ("brick.png", ["chelsea.png", "retina.jpg"]),
+        ("coins.png", ["retina.jpg", "chelsea.png"]),
+        ("rocket.jpg", ["ihc.png", "coins.png"]),
+        ("gravel.png", ["chelsea.png", "page.png"]),
+        ("text.png", ["coffee.png", "rocket.jpg"]),
+        ("retina.jpg", ["page.png", "ihc.png"]),
+    ],
+    "test": [
+        ("motorcycle_left.png", ["astronaut.png", "camera.png"]),
+        ("astronaut.png", ["camera.png", "motorcycle_left.png"]),
+        ("camera.png", ["motorcycle_left.png", "astronaut.png"]),
+    ],
+}
+STAMP = "demo_set.json"
+# Raised with every change of the pictures: sets of another recipe are made anew.
+RECIPE = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the set's bytes: pixels and spike steps, GoPro's timing with N = 7."""
+
+    seed: int = 2
+    height: int = 192
+    width: int = 256
+    spike_scale: int = 2
+    frames: int = 12
+    train_clips: int = 10
+    test_clips: int = 3
+    steps: int = 56
+    exposure: int = 49
+    sharp_step: int = 24
+    theta: float = 2.0
+    version: int = RECIPE
+
+    def manifest(self) -> Manifest:
+        """Return geometry and physics: 8 steps for each of GoPro's 240 frames a second."""
+        return Manifest(
+            version=1,
+            spike_h=self.height // self.spike_scale,
+            spike_w=self.width // self.spike_scale,
+            rgb_h=self.height,
+            rgb_w=self.width,
+            flipud=True,
+            bit_order="little",
+            clock_hz=8 * 240.0,
+            rate_at_white=1 / self.theta,
+            theta=self.theta,
+            transfer="srgb",
+            noise="none",
+            clips={},
+        )
+
+    def timing(self) -> ClipTiming:
+        """Return the timing that all clips share."""
+        return ClipTiming(steps=self.steps, exposure=(0, self.exposure), sharp_step=self.sharp_step)
+
+
+def render_clip(scene: Scene, recipe: Recipe, rng: np.random.Generator) -> Iterator[Frame]:
+    """Yield the frames of a clip; their spikes are one continuous stream, charge is carried on."""
+    charge = None
+    spike_size = recipe.width // recipe.spike_scale, recipe.height // recipe.spike_scale
+    for first in range(0, recipe.frames * recipe.steps, recipe.steps):
+        steps = [scene.render(first + step) for step in range(recipe.steps)]
+        blurred = np.mean(steps[: recipe.exposure], axis=0, dtype=np.float32)
+        small = [cv2.resize(rgb.astype(np.float32), spike_size, interpolation=cv2.INTER_AREA) for rgb in steps]
+        intensity = to_gray(np.stack(small) / np.float32(255))
+        spikes, charge = integrate_and_fire(intensity, recipe.theta, rng, charge)
+        yield Frame(np.rint(blurred).astype(np.uint8), steps[recipe.sharp_step], spikes)
+
+
+def build(root: Path, recipe: Recipe) -> None:
+    """Render all clips into `root`, one thread a clip."""
+    jobs: list[tuple[Split, int]] = [("train", index) for index in range(recipe.train_clips)]
+    jobs += [("test", index) for index in range(recipe.test_clips)]
+
+    def make(writer: DatasetWriter, job: tuple[Split, int]) -> None:
+        split, index = job
+        rng = np.random.default_rng([recipe.seed, split == "test", index])
+        background, cutouts = CLIPS[split][index]
+        scene = Scene(background, cutouts, (recipe.height, recipe.width), rng)
+        clip = f"demo_{split}_{index:02d}"
+        writer.add_clip(split, clip, render_clip(scene, recipe, rng), recipe.timing())
+
+    with DatasetWriter(root, recipe.manifest()) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = pool.map(partial(make, writer), jobs)
+        list(tqdm(made, total=len(jobs), unit="clip", desc="demo set"))
+        writer.finish()
+
+
+def stamp(root: Path, recipe: Recipe) -> dict[str, object]:
+    """Return what the stamp of a whole set says: its recipe and how many files it has."""
+    files = sum(path.is_file() and path.name != STAMP for path in root.rglob("*"))
+    return {"recipe": asdict(recipe), "files": files}
+
+
+def why_make(root: Path, recipe: Recipe, force: bool) -> str:
+    """Return why the set must be made, or nothing where it is whole and up to date.
+
+    Raises:
+        UserError: `root` holds files of somebody else, which would be lost.
+    """
+    if not root.exists() or not any(root.iterdir()):
+        return "it is not there"
+    foreign = sorted({path.name for path in root.iterdir()} - TOP_LEVEL - {STAMP})
+    foreign += [path.name for path in root.glob("*_GT*/*") if not path.name.startswith("demo_")]
+    if foreign:
+        raise UserError(f"{root}: holds {foreign[0]}, which is no part of a demo set; give --out a new or empty folder")
+    if force:
+        return "--force"
+    if not (root / STAMP).is_file():
+        return "it is half made: no stamp"
+    try:
+        found = json.loads((root / STAMP).read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        return "its stamp is unreadable"
+    expected = stamp(root, recipe)
+    if found.get("recipe") != expected["recipe"]:
+        return "it was made with other settings"
+    return "" if found == expected else f"files are missing: {expected['files']} of {found.get('files')}"
+
+
+def make_demo_dataset(out: Path, recipe: Recipe, force: bool = False) -> bool:
+    """Make the demo set unless it is there, whole and up to date.
+
+    Args:
+        out: folder of the set; made in a temporary folder beside it, then renamed.
+        recipe: sizes, times and seed.
+        force: make it anew in any case.
+
+    Returns:
+        Whether it was made.
+    """
+    reason = why_make(out, recipe, force)
+    if not reason:
+        print(f"{out} is up to date")
+        return False
+    print(f"making {out}: {reason}")
+    unfinished = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    build(unfinished, recipe)
+    write_text(unfinished / STAMP, json.dumps(stamp(unfinished, recipe), indent=1))
+    if out.exists():
+        shutil.rmtree(out)
+    unfinished.replace(out)
+    print(f"{out}: {recipe.train_clips} train and {recipe.test_clips} test clips of {recipe.frames} frames")
+    return True
+
+
+def main() -> None:
+    """Read the command line and make the set."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("datasets/demo"), help="folder of the set")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="same seed, same bytes")
+    parser.add_argument("--force", action="store_true", help="make it anew even where it is up to date")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    args = parser.parse_args()
+    with program(debug=args.debug):
+        make_demo_dataset(args.out, Recipe(seed=args.seed), args.force)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,335 @@
+"""Turn any sharp video into a data set of sharp, blurred and spike frames in the layout of GoPro+Spike.
+
+A window of N source frames becomes one frame: blurred = their mean, sharp = the middle one, spikes = S steps from
+each source frame to the next (S = --steps-per-frame). Windows follow each other without a gap, so the spikes of a
+clip are one continuous stream. Between two source frames the steps are a linear blend of both, in the chosen light:
+no motion is estimated, so what moves many pixels from one source frame to the next fades instead of moving. Use a
+video of high frame rate, 120 frames a second or more.
+
+The exposure covers steps 0 .. S(N-1), the sharp frame lies at step S(N-1)/2, a frame has SN steps; the last one of
+a clip has S-1 fewer where no source frame follows.
+
+Both splits from one video, in two calls:
+simulate_spike_dataset.py --video v.mp4 --out datasets/v --split train --range 0:200
+simulate_spike_dataset.py --video v.mp4 --out datasets/v --split test --range 200:250
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.layout import SPLITS, DatasetWriter, Frame, Split
+from data.spike.manifest import ClipTiming, Manifest
+from data.spike.simulator import integrate_and_fire, linear_to_srgb, srgb_to_linear, to_gray
+from utils.utils_cli import program
+from utils.utils_error import UserError
+from utils.utils_image import read_rgb
+
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+# GoPro's rate, taken for folders of frames, which have none of their own.
+FRAMES_PER_SECOND = 240.0
+Transfer = Literal["srgb", "linear"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line chooses; checked at construction.
+
+    Raises:
+        UserError: a value is out of range; names the option.
+    """
+
+    blur_frames: int = 7
+    steps_per_frame: int = 8
+    spike_scale: int = 2
+    theta: float = 2.0
+    noise: Literal["none", "sensor"] = "none"
+    transfer: Transfer = "srgb"
+    seed: int = 0
+    span: tuple[int, int | None] = (0, None)
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        first, last = self.span
+        odd = self.blur_frames > 0 and self.blur_frames % 2 == 1
+        checks = [
+            ("--blur-frames", self.blur_frames, odd, "an odd number, so that one frame is the middle"),
+            ("--steps-per-frame", self.steps_per_frame, self.steps_per_frame > 0, "1 or more"),
+            ("--spike-scale", self.spike_scale, self.spike_scale > 0, "1 or more"),
+            ("--theta", self.theta, self.theta >= 1, "1 or more: white fires every theta steps"),
+            ("--noise", self.noise, self.noise == "none", "none: sensor noise is not available yet"),
+            ("--seed", self.seed, self.seed >= 0, "0 or more"),
+            ("--range", f"{first}:{last}", last is None or first < last, "FIRST below LAST"),
+            ("--fps", self.fps, self.fps is None or self.fps > 0, "more than 0"),
+        ]
+        for option, value, good, expected in checks:
+            if not good:
+                raise UserError(f"{option}: {value}, expected {expected}; change or leave out {option}")
+
+    def timing(self) -> ClipTiming:
+        """Return the timing of a clip whose frames all have their full number of steps."""
+        last = self.steps_per_frame * (self.blur_frames - 1)
+        return ClipTiming(steps=self.steps_per_frame * self.blur_frames, exposure=(0, last + 1), sharp_step=last // 2)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One recording: a video file or a folder of frames, and the clip that it becomes."""
+
+    path: Path
+    clip: str
+    frame_size: tuple[int, int]  # (H, W), pixels
+    fps: float
+
+
+def open_video(path: Path) -> cv2.VideoCapture:
+    """Open a video or raise a UserError that names it."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, expected a video; check --video")
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise UserError(
+            f"{path}: cannot be decoded, expected a video; convert it to mp4 or give its frames with --frames"
+        )
+    return capture
+
+
+def video_frames(path: Path) -> Iterator[np.ndarray]:
+    """Yield the frames of a video as (H, W, 3) uint8 RGB; one is in memory at a time."""
+    capture = open_video(path)
+    count, announced = 0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    try:
+        while (frame := capture.read()[1]) is not None:
+            count += 1
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
+    if count < announced:
+        print(f"warning: {path}: decoding ends after {count} of {announced} frames", file=sys.stderr)
+
+
+def folder_frames(path: Path) -> Iterator[np.ndarray]:
+    """Yield the images of a folder, sorted by name, as (H, W, 3) uint8 RGB; one is in memory at a time."""
+    for file in sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES):
+        yield read_rgb(file)
+
+
+def source_frames(path: Path) -> Iterator[np.ndarray]:
+    """Yield the frames of a video file or of a folder as (H, W, 3) uint8 RGB.
+
+    Raises:
+        UserError: a frame cannot be decoded or changes its size.
+    """
+    shape = None
+    for index, frame in enumerate(video_frames(path) if path.is_file() else folder_frames(path)):
+        shape = shape or frame.shape
+        if frame.shape != shape:
+            raise UserError(f"{path}: frame {index} is {frame.shape}, expected {shape}; end --range before it")
+        yield frame
+
+
+def make_source(path: Path, settings: Settings, video: bool) -> Source:
+    """Check one recording; the clip is named as the file or folder, with the range where one is given.
+
+    Raises:
+        UserError: the recording is missing, cannot be decoded or has no frame.
+    """
+    fps = settings.fps
+    if video:
+        capture = open_video(path)
+        fps = fps or capture.get(cv2.CAP_PROP_FPS)
+        capture.release()
+    elif not path.is_dir():
+        raise UserError(f"{path}: no such folder, expected a folder of frames; check --frames")
+    frame = next(source_frames(path), None)
+    if frame is None:
+        raise UserError(f"{path}: no frame could be read, expected {settings.blur_frames} or more; check it")
+    clip = re.sub(r"[^\w-]+", "_", path.stem if video else path.resolve().name)
+    first, last = settings.span
+    if (first, last) != (0, None):
+        clip += f"_{first:06d}" + ("" if last is None else f"_{last:06d}")
+    return Source(path, clip, (frame.shape[0], frame.shape[1]), fps or FRAMES_PER_SECOND)
+
+
+def cropped_size(frame: tuple[int, int], scale: int) -> tuple[int, int]:
+    """Return the largest (H, W) inside a frame that is `scale` times a spike size of a multiple of 8 pixels.
+
+    Raises:
+        UserError: the frame is too small.
+    """
+    rows, columns = frame[0] // scale, frame[1] // scale
+    fits = [
+        (h * w, h, w)
+        for h in range(max(1, rows - 7), rows + 1)
+        for w in range(max(1, columns - 7), columns + 1)
+        if h * w % 8 == 0
+    ]
+    if not fits:
+        raise UserError(
+            f"frames of {frame}: too small for --spike-scale {scale}, expected 8 spike pixels; use a smaller scale"
+        )
+    _, h, w = max(fits)
+    return h * scale, w * scale
+
+
+def center_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cut the (H, W) in the middle out of a frame (H', W', 3)."""
+    top, left = (frame.shape[0] - size[0]) // 2, (frame.shape[1] - size[1]) // 2
+    return frame[top : top + size[0], left : left + size[1]]
+
+
+def to_light(frame: np.ndarray, transfer: Transfer) -> np.ndarray:
+    """Turn uint8 RGB into float32 [0, 1] of the light that the sensor adds up."""
+    light = frame.astype(np.float32) / 255
+    return srgb_to_linear(light) if transfer == "linear" else light
+
+
+def to_rgb(light: np.ndarray, transfer: Transfer) -> np.ndarray:
+    """Invert to_light, rounded to uint8."""
+    encoded = linear_to_srgb(light) if transfer == "linear" else light
+    return np.rint(np.clip(encoded, 0, 1) * 255).astype(np.uint8)
+
+
+def spike_light(frame: np.ndarray, size: tuple[int, int], settings: Settings) -> np.ndarray:
+    """Return what the spike sensor sees of a source frame: gray light, (H, W) / spike_scale, float32."""
+    gray = to_gray(to_light(frame, settings.transfer))
+    small = size[1] // settings.spike_scale, size[0] // settings.spike_scale
+    return cv2.resize(gray, small, interpolation=cv2.INTER_AREA)
+
+
+def blend(planes: np.ndarray, steps_per_frame: int) -> np.ndarray:
+    """Return the steps from each plane (n, h, w) to the next: ((n-1) * steps_per_frame, h, w) float32."""
+    parts = np.arange(steps_per_frame, dtype=np.float32)[:, None, None] / np.float32(steps_per_frame)
+    steps = (1 - parts) * planes[:-1, None] + parts * planes[1:, None]
+    return steps.reshape(-1, *planes.shape[1:])
+
+
+def make_frames(source: Iterator[np.ndarray], size: tuple[int, int], settings: Settings) -> Iterator[Frame]:
+    """Yield one frame for each whole window of source frames; two windows are in memory at a time.
+
+    Args:
+        source: (H', W', 3) uint8 RGB frames.
+        size: (H, W) that is cut out of them.
+        settings: of the command line.
+    """
+    rng = np.random.default_rng(settings.seed)
+    charge = None
+    crops = (center_crop(frame, size) for frame in source)
+    window = list(islice(crops, settings.blur_frames))
+    while len(window) == settings.blur_frames:
+        following = list(islice(crops, settings.blur_frames))
+        mean = np.mean([to_light(frame, settings.transfer) for frame in window], axis=0)
+        planes = np.stack([spike_light(frame, size, settings) for frame in window + following[:1]])
+        intensity = blend(planes, settings.steps_per_frame)
+        if not following:  # the clip's stream ends with its last source frame
+            intensity = np.concatenate([intensity, planes[-1:]])
+        spikes, charge = integrate_and_fire(intensity, settings.theta, rng, charge)
+        yield Frame(to_rgb(mean, settings.transfer), window[len(window) // 2], spikes)
+        window = following
+
+
+def make_manifest(source: Source, settings: Settings) -> Manifest:
+    """Return geometry and physics of the simulated camera."""
+    size = cropped_size(source.frame_size, settings.spike_scale)
+    return Manifest(
+        version=1,
+        spike_h=size[0] // settings.spike_scale,
+        spike_w=size[1] // settings.spike_scale,
+        rgb_h=size[0],
+        rgb_w=size[1],
+        flipud=True,
+        bit_order="little",
+        clock_hz=source.fps * settings.steps_per_frame,
+        rate_at_white=1 / settings.theta,
+        theta=settings.theta,
+        transfer=settings.transfer,
+        noise="none",
+        clips={},
+    )
+
+
+def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, video: bool = True) -> None:
+    """Simulate one clip for each recording and add them to the data set in `out`.
+
+    Args:
+        paths: video files, or folders of frames.
+        out: folder of the data set; clips of the other split and of other names stay.
+        split: where the clips belong; a clip of the same name in the same split is replaced.
+        settings: of the command line.
+        video: whether `paths` are video files.
+
+    Raises:
+        UserError: a recording is missing, too short or of another size or frame rate than the set's.
+    """
+    sources = [make_source(path, settings, video) for path in paths]
+    manifest = make_manifest(sources[0], settings)
+    size = manifest.rgb_h, manifest.rgb_w
+    for source in sources:
+        if make_manifest(source, settings) != manifest:
+            raise UserError(
+                f"{source.path}: frames of {source.frame_size} at {source.fps:g} a second, expected those of "
+                f"{paths[0]}; one data set has one camera, so convert it or use another --out"
+            )
+        if source.frame_size != size:
+            print(f"{source.path}: frames of {source.frame_size} are cut to {size} around the middle")
+    with DatasetWriter(out, manifest) as writer:
+        for source in sources:
+            frames = tqdm(islice(source_frames(source.path), *settings.span), desc=source.clip, unit="frame")
+            made = make_frames(iter(frames), size, settings)
+            count = writer.add_clip(split, source.clip, made, settings.timing())
+            left = frames.n - count * settings.blur_frames
+            rest = f"; the last {left} fill no window" if left else ""
+            print(f"{source.clip}: {count} {split} frames from {frames.n} source frames{rest}")
+        writer.finish()
+
+
+def parse_range(text: str) -> tuple[int, int | None]:
+    """Read FIRST:LAST, both optional, LAST excluded."""
+    match = re.fullmatch(r"(\d*):(\d*)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is no FIRST:LAST of source frames, such as 0:200")
+    return int(match[1] or 0), int(match[2]) if match[2] else None
+
+
+def main() -> None:
+    """Read the command line and simulate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    inputs = parser.add_mutually_exclusive_group(required=True)
+    inputs.add_argument("--video", type=Path, nargs="+", metavar="FILE", help="sharp videos, one clip each")
+    inputs.add_argument("--frames", type=Path, nargs="+", metavar="DIR", help="folders of sharp frames, one clip each")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="ROOT", help="folder of the data set; clips are added"
+    )
+    parser.add_argument("--split", choices=SPLITS, default="train")
+    parser.add_argument("--range", type=parse_range, default=(0, None), metavar="FIRST:LAST",
+                        help="use source frames FIRST .. LAST-1 of each recording")  # fmt: skip
+    parser.add_argument("--blur-frames", type=int, default=7, metavar="N", help="source frames a blurred frame, odd")
+    parser.add_argument("--steps-per-frame", type=int, default=8, metavar="S", help="spike steps a source frame")
+    parser.add_argument("--spike-scale", type=int, default=2, help="RGB pixels a spike pixel, along each axis")
+    parser.add_argument("--theta", type=float, default=2.0, help="firing threshold; white fires every theta steps")
+    parser.add_argument("--noise", choices=["none", "sensor"], default="none", help="only none is available yet")
+    parser.add_argument("--transfer", choices=["srgb", "linear"], default="srgb", help="light that is added up")
+    parser.add_argument("--fps", type=float, help="source frames a second; default: the video's, 240 for --frames")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    args = parser.parse_args()
+    with program(debug=args.debug):
+        settings = Settings(
+            args.blur_frames, args.steps_per_frame, args.spike_scale, args.theta, args.noise, args.transfer,
+            args.seed, args.range, args.fps,
+        )  # fmt: skip
+        simulate(args.video or args.frames, args.out, args.split, settings, video=bool(args.video))
+
+
+if __name__ == "__main__":
+    main()

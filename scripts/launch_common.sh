@@ -1,0 +1,269 @@
+# shellcheck shell=bash
+# launch_train.sh and launch_test.sh: arguments, data preparation, choice of processes. For `source`.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=scripts/shell_lib.sh
+source "$ROOT/scripts/shell_lib.sh"
+
+FLAGS="--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --debug --help"
+
+usage() {
+    local demo="" demo_help=""
+    if [[ $MODE == train ]]; then
+        demo=" [--demo]"
+        demo_help="
+  --demo             make a small data set, train on it, test, write a picture and a video: minutes on a CPU"
+    fi
+    cat <<EOF
+./launch_$MODE.sh [GPU_COUNT] [CONFIG.json] [--prepare-data] [--generate-lmdb] [--force-prepare]
+    [--dataset-root P] [--gopro-root P] [--spike-root P] [--gpus 0,2]$demo [--set KEY=VALUE ...] [--debug] [--help]
+
+  GPU_COUNT          how many GPUs; 0 is the CPU; default: 1 if there is a GPU, else the CPU
+  CONFIG.json        options, also as --opt CONFIG.json; default: $DEFAULT_CONFIG
+  --gpus 0,2         use these GPUs; without GPU_COUNT all of them$demo_help
+  --set KEY=VALUE    change options for this run, dotted keys and JSON values: --set train.total_iter=200
+  --dataset-root P   take sharp, blurred and spike folders below P instead of those in CONFIG.json
+  --spike-root P     take the spikes from P/train and P/test
+  --gopro-root P     where the downloaded GoPro set lies, for --prepare-data
+  --prepare-data     first bring the downloaded sets into the layout that the options expect
+  --generate-lmdb    as --prepare-data, and write lmdb files
+  --force-prepare    as --prepare-data, also what has been prepared before
+  --debug            show the traceback of an error
+
+Python: \$PYTHON, else an active environment that satisfies requirement.txt, else .venv here, made on first use.
+Several machines: NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT, or one SLURM task a node. Where a platform has set
+WORLD_SIZE, one plain process is started that reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+EOF
+}
+
+# from_caller PATH: a path that was typed in another folder than the checkout, made absolute.
+from_caller() {
+    if [[ "$1" == /* || "$PWD" == "$ROOT" ]]; then printf '%s' "$1"; else printf '%s' "$PWD/$1"; fi
+}
+
+die_unknown() {
+    local flag hint="" given="${1//_/-}"
+    for flag in $FLAGS; do
+        if [[ "$given" == --?* && ("$flag" == "$given"* || "$given" == "$flag"* || "${flag:0:5}" == "${given:0:5}") ]]; then
+            hint="; did you mean $flag?"
+            break
+        fi
+    done
+    die 2 "unknown argument $1${hint:-; --help lists what is known}"
+}
+
+set_config() {
+    if [[ -n "$CONFIG" ]]; then die 2 "two option files: $CONFIG and $1; give one"; fi
+    CONFIG="$1"
+}
+
+parse_arguments() {
+    GPU_COUNT="" CONFIG="" GPUS="" DEMO=false PREPARE=false
+    DATASET_ROOT="" GOPRO_ROOT="" SPIKE_ROOT=""
+    PREPARE_ARGS=() PROGRAM_ARGS=() SETS=()
+    while (($#)); do
+        case "$1" in
+            --opt=* | --gpus=* | --set=* | --dataset-root=* | --gopro-root=* | --spike-root=*)
+                set -- "${1%%=*}" "${1#*=}" "${@:2}"
+                ;;
+        esac
+        case "$1" in
+            --opt | --gpus | --set | --dataset-root | --gopro-root | --spike-root)
+                if [[ -z "${2:-}" || "$2" == --* ]]; then die 2 "$1 needs a value; --help shows how"; fi
+                ;;
+        esac
+        case "$1" in
+            --help | -h) usage && exit 0 ;;
+            --opt) set_config "$2" && shift ;;
+            --gpus) GPUS="$2" && shift ;;
+            --dataset-root) DATASET_ROOT="$(from_caller "$2")" && shift ;;
+            --gopro-root) GOPRO_ROOT="$(from_caller "$2")" && shift ;;
+            --spike-root) SPIKE_ROOT="$(from_caller "$2")" && shift ;;
+            --set)
+                if [[ ! "$2" =~ $KEY_VALUE ]]; then die 2 "--set $2: expected KEY=VALUE, such as train.total_iter=200"; fi
+                while [[ "${2:-}" =~ $KEY_VALUE ]]; do SETS+=("$2") && shift; done
+                ;;
+            --demo)
+                if [[ $MODE != train ]]; then die 2 "--demo belongs to ./launch_train.sh, which tests as well"; fi
+                DEMO=true
+                ;;
+            --prepare-data) PREPARE=true ;;
+            --generate-lmdb) PREPARE=true && PREPARE_ARGS+=(--generate_lmdb) ;;
+            --force-prepare) PREPARE=true && PREPARE_ARGS+=(--force) ;;
+            --debug) PROGRAM_ARGS+=(--debug) ;;
+            -*) die_unknown "$1" ;;
+            *[!0-9]*)
+                if [[ "$1" != *.json && ! -f "$1" ]]; then die_unknown "$1"; fi
+                set_config "$1"
+                ;;
+            *)
+                if [[ -n "$GPU_COUNT" ]]; then die 2 "two GPU counts: $GPU_COUNT and $1; give one"; fi
+                GPU_COUNT="$1"
+                ;;
+        esac
+        shift
+    done
+    if ((${#SETS[@]})); then PROGRAM_ARGS+=(--set "${SETS[@]}"); fi
+}
+KEY_VALUE='^[A-Za-z_][A-Za-z0-9_.]*='
+
+check_arguments() {
+    if $DEMO; then
+        if [[ -n "$CONFIG$DATASET_ROOT$GOPRO_ROOT$SPIKE_ROOT" ]] || $PREPARE; then
+            die 2 "--demo has its own options and data; of the other arguments it takes GPU_COUNT, --gpus, --set and --debug"
+        fi
+        CONFIG=options/vrt/demo.json
+        return
+    fi
+    if [[ -z "$CONFIG" ]]; then CONFIG="$DEFAULT_CONFIG"; elif [[ -f "$CONFIG" ]]; then CONFIG="$(from_caller "$CONFIG")"; fi
+    if [[ "$CONFIG" == /* ]]; then CONFIG_PATH="$CONFIG"; else CONFIG_PATH="$ROOT/$CONFIG"; fi
+    if [[ ! -f "$CONFIG_PATH" ]]; then die 2 "no option file $CONFIG; options/vrt/ has some"; fi
+    if [[ -n "$GOPRO_ROOT" ]] && ! $PREPARE; then say "note: --gopro-root does nothing without --prepare-data"; fi
+    if $PREPARE && { ((${WORLD_SIZE:-1} > 1)) || ((NODES > 1)); }; then
+        die 2 "--prepare-data in a run of several machines; prepare once on one machine, then start the run without it"
+    fi
+}
+
+# Fills GPUS_HERE with the GPUs that a run may use, by the names that CUDA_VISIBLE_DEVICES takes.
+find_gpus() {
+    local count="" device
+    if command -v nvidia-smi >/dev/null; then
+        count="$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')" || true
+    elif [[ -e /dev/nvidia0 || -e /dev/kfd || -e /dev/dxg ]]; then
+        count="$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())' 2>/dev/null)" || true
+    fi
+    if [[ ! "$count" =~ ^[0-9]+$ ]]; then count=0; fi
+    GPUS_HERE=()
+    if [[ -z "${CUDA_VISIBLE_DEVICES+set}" ]]; then
+        for ((device = 0; device < count; device++)); do GPUS_HERE+=("$device"); done
+    else
+        for device in ${CUDA_VISIBLE_DEVICES//,/ }; do
+            if [[ $device != -1 ]] && ((${#GPUS_HERE[@]} < count)); then GPUS_HERE+=("$device"); fi
+        done
+    fi
+}
+
+# Applies --gpus, then fills or checks GPU_COUNT.
+choose_gpus() {
+    local index chosen="" present
+    find_gpus
+    present=${#GPUS_HERE[@]}
+    if [[ -n "$GPUS" ]]; then
+        if [[ ! "$GPUS" =~ ^[0-9]+(,[0-9]+)*$ ]]; then die 2 "--gpus $GPUS: expected numbers with commas, such as 0,2"; fi
+        present=0
+        for index in ${GPUS//,/ }; do
+            if ((10#$index >= ${#GPUS_HERE[@]})); then
+                die 2 "--gpus $GPUS: there is no GPU $index; ${#GPUS_HERE[@]} present, numbered from 0"
+            fi
+            chosen+=",${GPUS_HERE[10#$index]}"
+            present=$((present + 1))
+        done
+        export CUDA_VISIBLE_DEVICES="${chosen#,}"
+        GPU_COUNT="${GPU_COUNT:-$present}"
+    fi
+    GPU_COUNT=$((10#${GPU_COUNT:-$((present > 0 ? 1 : 0))}))
+    if ((GPU_COUNT > present)); then
+        die 2 "GPU_COUNT is $GPU_COUNT, but there are $present GPUs to use; give $present or fewer (0: the CPU)"
+    fi
+    if ((GPU_COUNT == 0)); then export CUDA_VISIBLE_DEVICES=""; fi
+}
+
+# The first host of a SLURM list: "gpu[03-05,9],big1" -> gpu03.
+first_host() {
+    [[ "$1" =~ ^([^][,]+)(\[([0-9]+))? ]] && printf '%s' "${BASH_REMATCH[1]}${BASH_REMATCH[3]:-}"
+}
+
+# NODES, NODE, MASTER_ADDR and MASTER_PORT from the environment, SLURM's variables where the plain ones are missing.
+find_nodes() {
+    local hosts="${SLURM_STEP_NODELIST:-${SLURM_JOB_NODELIST:-${SLURM_NODELIST:-}}}"
+    NODES="${NNODES:-${SLURM_STEP_NUM_NODES:-${SLURM_NNODES:-${SLURM_JOB_NUM_NODES:-1}}}}"
+    NODE="${NODE_RANK:-${SLURM_NODEID:-}}"
+    if [[ ! "$NODES" =~ ^[1-9][0-9]*$ ]]; then die 2 "NNODES is $NODES, expected a number of machines from 1"; fi
+    if ((NODES == 1)) || [[ -n "${WORLD_SIZE:-}" ]]; then return; fi
+    if [[ ! "$NODE" =~ ^[0-9]+$ ]] || ((10#$NODE >= NODES)); then
+        die 2 "NNODES is $NODES and NODE_RANK is ${NODE:-not set}; set it to this machine's number, 0 to $((NODES - 1))"
+    fi
+    if [[ -z "${NNODES:-}" ]] && ((${SLURM_STEP_NUM_TASKS:-${SLURM_NTASKS:-$NODES}} > NODES)); then
+        die 2 "SLURM starts more tasks than nodes; start one a node: srun --ntasks-per-node=1"
+    fi
+    MASTER_ADDR="${MASTER_ADDR:-$(first_host "$hosts" || true)}"
+    if [[ -z "$MASTER_ADDR" ]]; then die 2 "NNODES is $NODES and MASTER_ADDR is not set; set it to the first machine's address"; fi
+}
+
+# COMMAND: what runs a program of this project in the chosen number of processes.
+choose_processes() {
+    local count cores
+    COMMAND=("$PYTHON")
+    if [[ -n "${WORLD_SIZE:-}" ]]; then
+        if [[ -n "$GPUS" ]]; then export CUDA_VISIBLE_DEVICES="$GPUS"; fi
+        return
+    fi
+    choose_gpus
+    count=$((GPU_COUNT > 1 ? GPU_COUNT : 1))
+    if ((NODES > 1)); then
+        COMMAND+=(scripts/torchrun.py "--nnodes=$NODES" "--node_rank=$((10#$NODE))" "--nproc_per_node=$count"
+            "--master_addr=$MASTER_ADDR" "--master_port=${MASTER_PORT:-29500}")
+    elif ((count > 1)); then
+        COMMAND+=(scripts/torchrun.py --standalone "--nproc_per_node=$count")
+    fi
+    if ((count > 1)); then
+        cores="$(getconf _NPROCESSORS_ONLN)"
+        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > count ? cores / count : 1))}"
+    fi
+}
+
+prepare_data() {
+    local arguments=()
+    if [[ -n "$GOPRO_ROOT" ]]; then arguments+=(--gopro_root "$GOPRO_ROOT"); fi
+    if [[ -n "$SPIKE_ROOT" ]]; then arguments+=(--spike_root "$SPIKE_ROOT"); fi
+    if [[ -n "$DATASET_ROOT" ]]; then arguments+=(--dataset_root "$DATASET_ROOT"); fi
+    run_stoppable "$PYTHON" scripts/data_preparation/prepare_gopro_spike_dataset.py \
+        ${arguments[@]+"${arguments[@]}"} ${PREPARE_ARGS[@]+"${PREPARE_ARGS[@]}"} || exit $?
+}
+
+# The user's option file stays as it is: other roots go into a copy in the experiment folder, which then is CONFIG.
+override_roots() {
+    local arguments=(--mode "$MODE" --opt "$CONFIG")
+    if [[ -n "$DATASET_ROOT" ]]; then arguments+=(--dataset-root "$DATASET_ROOT"); fi
+    if [[ -n "$SPIKE_ROOT" ]]; then arguments+=(--spike-root "$SPIKE_ROOT"); fi
+    if ((${#SETS[@]})); then arguments+=(--set "${SETS[@]}"); fi
+    CONFIG="$("$PYTHON" scripts/runtime_config.py "${arguments[@]}")" || exit $?
+    say "options: $CONFIG"
+}
+
+run_demo() {
+    local pair task=demo
+    run_stoppable "$PYTHON" scripts/data_preparation/make_demo_dataset.py || exit $?
+    run_stoppable "${COMMAND[@]}" main_train_vrt.py --opt "$CONFIG" ${PROGRAM_ARGS[@]+"${PROGRAM_ARGS[@]}"} || exit $?
+    run_stoppable "${COMMAND[@]}" main_test_vrt.py --opt "$CONFIG" ${PROGRAM_ARGS[@]+"${PROGRAM_ARGS[@]}"} || exit $?
+    for pair in ${SETS[@]+"${SETS[@]}"}; do
+        if [[ $pair == task=* ]]; then task="${pair#task=}"; fi
+    done
+    cat <<EOF
+
+blurred | spikes | restored | sharp: results/$task/comparison.png, and as a video results/$task/comparison.mp4
+all numbers: results/$task/metrics.json; the training run: experiments/$task (tensorboard --logdir experiments/$task)
+next: your own video   scripts/data_preparation/simulate_spike_dataset.py --video FILE --out datasets/mine
+      GoPro + spikes   ./launch_train.sh --prepare-data --gopro-root P --spike-root P
+EOF
+}
+
+# launch MODE DEFAULT_CONFIG ARGUMENTS...: MODE is train or test.
+launch() {
+    MODE=$1 DEFAULT_CONFIG=$2
+    shift 2
+    parse_arguments "$@"
+    find_nodes
+    check_arguments
+    # shellcheck source=scripts/setup_env.sh
+    source "$ROOT/scripts/setup_env.sh"
+    cd "$ROOT"
+    choose_processes
+    if $DEMO; then
+        run_demo
+        return
+    fi
+    if $PREPARE; then prepare_data; fi
+    if [[ -n "$DATASET_ROOT$SPIKE_ROOT" ]]; then override_roots; fi
+    exec "${COMMAND[@]}" "main_${MODE}_vrt.py" --opt "$CONFIG" ${PROGRAM_ARGS[@]+"${PROGRAM_ARGS[@]}"}
+}

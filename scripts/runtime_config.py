@@ -1,0 +1,92 @@
+"""Write a copy of an option file in which the data sets lie elsewhere; the launch scripts run with that copy.
+
+The copy is experiments/<task>/runtime_<mode>.json. It inherits from the option file, so it holds folders only.
+Its path is printed.
+
+python scripts/runtime_config.py --mode train --opt CONFIG.json [--dataset-root P] [--spike-root P]
+                                 [--set KEY=VALUE ...]
+"""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.layout import SPIKES, Split, gt_dir, lq_dir, meta_info_path
+from options.schema import DatasetOpt, Opt
+from utils import utils_option
+from utils.utils_cli import program
+from utils.utils_file import write_text
+
+
+def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root: Path | None) -> dict[str, str]:
+    """Return the options of one data set that change.
+
+    Args:
+        dataset: as the option file has it; of its folders only those that it names are moved.
+        split: "train" or "test".
+        root: holds <split>_GT, <split>_GT_blurred and GOPRO_Large_spike_seq/<split>; None: only spikes move.
+        spike_root: holds <split> with the spikes; None: those below `root`.
+    """
+    moved = {}
+    if root is not None:
+        moved["dataroot_lq"] = lq_dir(root, split)
+        if dataset.dataroot_gt is not None:
+            moved["dataroot_gt"] = gt_dir(root, split)
+        meta_info = meta_info_path(root, split)
+        if dataset.meta_info_file is not None and meta_info.is_file():
+            moved["meta_info_file"] = meta_info
+    if dataset.uses_spikes:
+        spikes = spike_root if spike_root is not None or root is None else root / SPIKES
+        if spikes is not None:
+            moved["dataroot_spike"] = spikes / split
+    return {key: str(path) for key, path in moved.items()}
+
+
+def write_runtime_config(
+    config: Path, mode: str, root: Path | None, spike_root: Path | None, overrides: list[str]
+) -> Path:
+    """Write the copy, whole or not at all, into the folder of the run that `config` describes.
+
+    Args:
+        config: the user's option file.
+        mode: "train" or "test", part of the copy's name.
+        root: folder of a whole data set, or None.
+        spike_root: folder of the spikes, or None.
+        overrides: "KEY=VALUE" of the same run; they may name another task.
+
+    Returns:
+        Path of the copy.
+
+    Raises:
+        UserError: the option file cannot be used.
+    """
+    opt = utils_option.load(config, Opt, overrides=overrides)
+    blocks: dict[Split, DatasetOpt | None] = {"train": opt.datasets.train, "test": opt.datasets.test}
+    datasets = {
+        split: moved_roots(dataset, split, root, spike_root) for split, dataset in blocks.items() if dataset is not None
+    }
+    path = opt.run_dir / f"runtime_{mode}.json"
+    tree = {utils_option.BASE_KEY: str(config.resolve()), "datasets": datasets}
+    write_text(path, json.dumps(tree, indent=2) + "\n")
+    return path
+
+
+def main() -> None:
+    """Read the command line and write the copy."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mode", choices=("train", "test"), required=True)
+    parser.add_argument("--opt", type=Path, required=True, help="the option file")
+    parser.add_argument("--dataset-root", type=Path, help="folder of a whole data set")
+    parser.add_argument("--spike-root", type=Path, help="folder with train and test spikes")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of the same run")
+    args = parser.parse_args()
+    with program():
+        logging.getLogger("spikevrt").setLevel(logging.WARNING)  # stdout is the path, for the caller
+        print(write_runtime_config(args.opt, args.mode, args.dataset_root, args.spike_root, args.set))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# The one set-up: finds or makes the Python that runs this project. After `source scripts/setup_env.sh` it is $PYTHON;
+# run by itself it does the same and prints its path. The order:
+#   1. $PYTHON, where set: it must satisfy requirement.txt
+#   2. the active environment (venv, conda) or the python3 on PATH, where it satisfies requirement.txt
+#   3. .venv in the checkout, made and filled on first use, by uv where present, else by pip
+# Nothing is installed outside .venv. A copy of requirement.txt in it marks a finished installation.
+set -euo pipefail
+
+SETUP_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=scripts/shell_lib.sh
+source "$SETUP_ROOT/scripts/shell_lib.sh"
+VENV="$SETUP_ROOT/.venv"
+STAMP="$VENV/installed_requirements.txt"
+
+is_python_310() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+}
+
+# Silent where all is well, else one line on stderr.
+satisfies_requirements() {
+    if ! is_python_310 "$1"; then
+        say "it is no Python 3.10 or newer"
+        return 2
+    fi
+    "$1" "$SETUP_ROOT/scripts/check_requirements.py" "$SETUP_ROOT/requirement.txt"
+}
+
+is_installed() {
+    [[ -x "$VENV/bin/python" ]] && cmp -s "$SETUP_ROOT/requirement.txt" "$STAMP"
+}
+
+# Prints the path of the first Python on PATH that can make a virtual environment for this project.
+find_base_python() {
+    local name
+    for name in python3 python python3.14 python3.13 python3.12 python3.11 python3.10; do
+        if command -v "$name" >/dev/null && is_python_310 "$name"; then
+            command -v "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+make_venv() {
+    local base
+    base="$(find_base_python)" || die 2 "no Python 3.10 or newer on PATH; install one, or set PYTHON to its path"
+    rm -rf "$VENV"
+    if command -v uv >/dev/null; then
+        uv venv --quiet --python "$base" "$VENV"
+    elif ! "$base" -m venv "$VENV" >/dev/null; then
+        rm -rf "$VENV"
+        die 1 "$base cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
+    fi
+}
+
+# pip's output goes to a file; of it the user sees the large downloads and the last step.
+pip_install() {
+    local log="$VENV/install.log" line
+    PIP_USER=0 "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
+        -r "$SETUP_ROOT/requirement.txt" 2>&1 | tee "$log" | while IFS= read -r line; do
+        case "$line" in
+            *Downloading*[MG]B\)*) say "  downloading ${line##*Downloading }" ;;
+            *"Using cached"*[MG]B\)*) say "  using ${line##*Using cached }" ;;
+            "Installing collected packages"*) say "  unpacking all of them, about a minute" ;;
+        esac
+    done || die 1 "the installation failed: $(grep -i '^error' "$log" | tail -n 1 | cut -c 1-300) (whole log: $log)"
+}
+
+fill_venv() {
+    if satisfies_requirements "$VENV/bin/python" 2>/dev/null; then return; fi
+    say "installing the packages of requirement.txt into .venv, once: PyTorch and what it needs,"
+    say "on Linux about 3 GB to download and 7 GB on disk; it takes 2 to 10 minutes"
+    if command -v uv >/dev/null; then
+        uv pip install --python "$VENV/bin/python" -r "$SETUP_ROOT/requirement.txt" >&2 ||
+            die 1 "the installation failed; uv's message is above"
+    else
+        if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+            "$VENV/bin/python" -m ensurepip >/dev/null 2>&1 || die 1 "$VENV has no pip; remove that folder and start again"
+        fi
+        pip_install
+    fi
+    say "installed"
+}
+
+# One start installs, others that begin meanwhile wait for it.
+install_locked() {
+    if command -v flock >/dev/null; then
+        exec 9>"$SETUP_ROOT/.venv.lock"
+        if ! flock -n 9; then
+            say "another start is installing into .venv; waiting for it"
+            flock 9
+        fi
+    fi
+    if is_installed; then return; fi
+    if [[ ! -x "$VENV/bin/python" ]] || ! is_python_310 "$VENV/bin/python"; then make_venv; fi
+    rm -f "$STAMP"
+    fill_venv
+    cp "$SETUP_ROOT/requirement.txt" "$STAMP.tmp"
+    mv "$STAMP.tmp" "$STAMP"
+}
+
+# Prints the Python of an environment that the user has made ready, if there is one.
+find_ready_python() {
+    local candidate
+    for candidate in "$@"; do
+        if command -v "$candidate" >/dev/null && satisfies_requirements "$candidate" 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+check_given_python() {
+    local problem code=0
+    if [[ "$PYTHON" == */* && "$PYTHON" != /* ]]; then PYTHON="$PWD/$PYTHON"; fi
+    command -v "$PYTHON" >/dev/null || die 2 "PYTHON is $PYTHON, which cannot be run; set it to a Python, or unset it"
+    problem="$(satisfies_requirements "$PYTHON" 2>&1)" || code=$?
+    if ((code != 0)); then
+        die 2 "PYTHON is $PYTHON: ${problem##*$'\n'}; install it there, or unset PYTHON to have .venv made"
+    fi
+}
+
+setup_env() {
+    if [[ -n "${PYTHON:-}" ]]; then
+        check_given_python
+    elif [[ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]] &&
+        PYTHON="$(find_ready_python ${VIRTUAL_ENV:+"$VIRTUAL_ENV/bin/python"} ${CONDA_PREFIX:+"$CONDA_PREFIX/bin/python"})"; then
+        :
+    elif is_installed; then
+        PYTHON="$VENV/bin/python"
+    elif ! PYTHON="$(find_ready_python python3 python)"; then
+        run_stoppable install_locked || exit $?
+        PYTHON="$VENV/bin/python"
+    fi
+    export PYTHON
+}
+
+setup_env
+if [[ "${BASH_SOURCE[0]}" == "$0" ]]; then printf '%s\n' "$PYTHON"; fi

@@ -1,0 +1,107 @@
+"""Real spike files: every bit, and the playback picture against the sharp frame."""
+
+import json
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data.spike.manifest import gopro_timing
+from data.spike.representations import tfp
+from data.spike.simulator import to_gray
+from utils.spike_loader import likelier_geometry, num_steps, read_spikes, write_spikes
+from utils.utils_error import UserError
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+SHARP = {"spkgopro_000226": "spkgopro_000226_sharp.png", "reds_200_part1": "reds_200_part1_gt.png"}
+pytestmark = pytest.mark.skipif(
+    not (SHARED / "golden" / "spike.json").is_file(), reason="needs ../shared with the golden data"
+)
+
+
+def file_of(name):
+    return SHARED / "data" / f"{name}.dat"
+
+
+def golden(name):
+    return json.loads((SHARED / "golden" / "spike.json").read_text(encoding="utf-8"))[name]
+
+
+def sharp_gray(name, size):
+    """(H, W) float32 in [0, 1]: gray first, then area-averaged to the spike size, as for the golden file."""
+    rgb = cv2.cvtColor(cv2.imread(str(SHARED / "data" / SHARP[name])), cv2.COLOR_BGR2RGB)
+    gray = to_gray(rgb.astype(np.float32) / 255)
+    return cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def tfp_psnr(name, center):
+    numbers = golden(name)
+    _, h, w = numbers["shape"]
+    rate = tfp(read_spikes(file_of(name), h, w), center, numbers["window"])
+    error = np.clip(rate / numbers["rate"], 0, 1).astype(np.float64) - sharp_gray(name, (h, w))
+    return -10 * np.log10(np.mean(error**2))
+
+
+@pytest.mark.parametrize("name", SHARP)
+def test_every_bit(name):
+    numbers = golden(name)
+    steps, h, w = numbers["shape"]
+    assert num_steps(file_of(name), h, w) == steps
+    spikes = read_spikes(file_of(name), h, w)
+    assert zlib.crc32(spikes) == numbers["crc32_of_uint8_array"]
+    assert spikes.mean() == pytest.approx(numbers["mean"])
+    assert spikes[:5].sum(axis=(1, 2)).tolist() == numbers["ones_per_step_first5"]
+    assert int(spikes[:, 0].sum()) == numbers["row0_ones"]
+    assert int(spikes[:, -1].sum()) == numbers["rowlast_ones"]
+
+
+@pytest.mark.parametrize("name", SHARP)
+def test_windows_and_writing(name, tmp_path):
+    steps, h, w = golden(name)["shape"]
+    spikes = read_spikes(file_of(name), h, w)
+    part = read_spikes(file_of(name), h, w, steps=(30, 51), rows=(7, 133), cols=(101, 203))
+    assert np.array_equal(part, spikes[30:51, 7:133, 101:203])
+    write_spikes(tmp_path / "copy.dat", spikes)
+    assert (tmp_path / "copy.dat").read_bytes() == file_of(name).read_bytes()
+
+
+@pytest.mark.parametrize("name", SHARP)
+def test_playback_against_the_sharp_frame(name):
+    numbers = golden(name)
+    _, h, w = numbers["shape"]
+    rate = tfp(read_spikes(file_of(name), h, w), numbers["center"], numbers["window"])
+    assert rate.mean() == pytest.approx(numbers["tfp_mean"], abs=1e-6)
+    assert tfp_psnr(name, numbers["center"]) == pytest.approx(numbers["tfp_psnr_vs_gray"], abs=1e-3)
+
+
+def test_gopro_sharp_frame_stands_at_4n_minus_4_not_in_the_middle():
+    at_40, at_44 = tfp_psnr("spkgopro_000226", 40), tfp_psnr("spkgopro_000226", 44)
+    assert gopro_timing("GOPR0384_11_00").sharp_step == 40
+    assert at_40 == pytest.approx(27.51, abs=0.05)
+    assert at_44 == pytest.approx(golden("spkgopro_000226")["tfp_psnr_at_center_44"], abs=1e-3)
+    assert at_40 > at_44 + 0.9
+
+
+@pytest.mark.parametrize("name", SHARP)
+def test_geometry_check_trusts_the_right_size(name):
+    _, h, w = golden(name)["shape"]
+    assert likelier_geometry(file_of(name), h, w) is None
+
+
+@pytest.mark.parametrize("declared", [(180, 320), (720, 1280)])
+def test_geometry_check_unmasks_sizes_that_divide_the_file(declared):
+    num_steps(file_of("spkgopro_000226"), *declared)
+    assert likelier_geometry(file_of("spkgopro_000226"), *declared) == (360, 640)
+
+
+def test_gopro_file_is_not_250x400():
+    with pytest.raises(UserError, match=r"remainder 9400.*360x640"):
+        num_steps(file_of("spkgopro_000226"), 250, 400)
+
+
+def test_geometry_check_trusts_a_real_sensor(tmp_path):
+    spikes = np.load(SHARED / "data" / "real_capture_uhsr.npz")["spk"][:, :248, :248]
+    write_spikes(tmp_path / "real.dat", spikes)
+    assert likelier_geometry(tmp_path / "real.dat", 248, 248) is None

@@ -1,0 +1,195 @@
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from utils import utils_dist, utils_eval, utils_image, utils_metric
+from utils.utils_tile import TileOpt
+
+NAMES = ["psnr", "ssim", "psnr_y", "ssim_y"]
+
+
+@dataclass(frozen=True)
+class Val:
+    num_frame_testing: int = 0
+    num_frame_overlapping: int = 2
+    size_patch_testing: int = 0
+    size_patch_overlapping: int = 4
+    metrics: tuple[str, ...] = ("psnr", "ssim", "psnr_y", "ssim_y")
+    pad_seq: bool = False
+    flip_seq: bool = False
+    center_frame_only: bool = False
+
+
+@dataclass
+class FakeClip:
+    name: str
+    length: int
+    has_gt: bool = True
+    has_spike: bool = True
+    size: tuple[int, int] = (20, 24)
+    reads: list[tuple[int, int]] = field(default_factory=list)
+
+    def __post_init__(self):
+        rng = np.random.default_rng(len(self.name) + self.length)
+        self.frames = [f"{index:06d}" for index in range(5, 5 + self.length)]
+        self._gt = rng.integers(0, 256, (self.length, *self.size, 3), dtype=np.uint8)
+        self._lq = np.clip(self._gt + rng.integers(-30, 31, self._gt.shape), 0, 255).astype(np.uint8)
+
+    def lq(self, start, stop):
+        return utils_image.to_float(self._lq[start:stop])
+
+    def gt(self, start, stop):
+        assert self.has_gt
+        return self._gt[start:stop]
+
+    def spike(self, start, stop):
+        return self.lq(start, stop)[:, :1]
+
+    def network_input(self, start, stop):
+        self.reads.append((start, stop))
+        return torch.cat([self.lq(start, stop), self.spike(start, stop)], dim=1)
+
+    def baseline(self, index):
+        return self._lq[index] // 2 if self.has_spike else None
+
+
+def restore(window):
+    return window[:, :, :3] * 0.9
+
+
+@pytest.fixture
+def clips():
+    return [
+        FakeClip("a", 5),
+        FakeClip("bb", 3),
+        FakeClip("ccc", 4),
+        FakeClip("dddd", 2),
+        FakeClip("eeeee", 1),
+    ]
+
+
+def test_keys_and_averages(clips):
+    result = utils_eval.evaluate(restore, clips, Val())
+    assert list(result["mean"]) == [prefix + name for prefix in ("", "lq_", "sdm_") for name in NAMES]
+    assert list(result["clips"]) == [clip.name for clip in clips]
+    assert len(result["frames"]) == sum(clip.length for clip in clips)
+    assert result["frames"][0].keys() == {"clip", "frame"} | result["mean"].keys()
+    of_a = [row["psnr"] for row in result["frames"] if row["clip"] == "a"]
+    assert result["clips"]["a"]["psnr"] == pytest.approx(np.mean(of_a))
+    assert result["mean"]["psnr"] == pytest.approx(np.mean([clip["psnr"] for clip in result["clips"].values()]))
+    assert result["mean_over_frames"]["psnr"] == pytest.approx(np.mean([row["psnr"] for row in result["frames"]]))
+    assert "clip mean" in result["protocol"]
+    expected = utils_metric.ssim(clips[0]._lq[0], clips[0]._gt[0])
+    assert result["frames"][0]["lq_ssim"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_any_number_of_processes_gives_the_same_numbers(clips, world_size, monkeypatch):
+    single = utils_eval.evaluate(restore, clips, Val())
+    parts = []
+
+    def collect(dist, value):
+        parts.append(value)
+        return [value]
+
+    monkeypatch.setattr(utils_dist, "gather_objects", collect)
+    for rank in range(world_size):
+        utils_eval.evaluate(restore, clips, Val(), utils_dist.Dist(rank, world_size))
+    assert sorted(index for part in parts for index in part) == list(range(len(clips))), "each clip exactly once"
+    monkeypatch.setattr(utils_dist, "gather_objects", lambda dist, value: parts)
+    for rank in range(world_size):
+        assert utils_eval.evaluate(restore, clips, Val(), utils_dist.Dist(rank, world_size)) == single
+
+
+def test_without_sharp_frames_it_only_restores():
+    clips = [FakeClip("a", 3, has_gt=False), FakeClip("b", 2, has_gt=False)]
+    seen = []
+    result = utils_eval.evaluate(restore, clips, Val(), watchers=[seen.append])
+    assert result["mean"] == {}
+    assert result["clips"] == {"a": {}, "b": {}}
+    assert [(frame.clip.name, frame.index) for frame in seen] == [
+        ("a", 0),
+        ("a", 1),
+        ("a", 2),
+        ("b", 0),
+        ("b", 1),
+    ]
+
+
+def test_without_spikes_there_is_no_training_free_estimate():
+    result = utils_eval.evaluate(restore, [FakeClip("a", 2, has_spike=False)], Val(metrics=("psnr",)))
+    assert list(result["mean"]) == ["psnr", "lq_psnr"]
+
+
+def test_frames_are_written(tmp_path, clips):
+    utils_eval.evaluate(restore, clips, Val(), watchers=[utils_eval.frame_writer(tmp_path)])
+    assert len(list(tmp_path.rglob("*"))) == len(clips) + sum(clip.length for clip in clips)
+    expected = utils_image.to_uint8(clips[0].lq(1, 2)[0] * 0.9)
+    assert np.array_equal(utils_image.read_rgb(tmp_path / "a" / "000006.png"), expected)
+
+
+def test_frames_are_handed_over_while_later_ones_are_still_unread():
+    clip = FakeClip("long", 20)
+    behind = []
+    utils_eval.evaluate(
+        restore,
+        [clip],
+        Val(num_frame_testing=4, num_frame_overlapping=1, metrics=("psnr",)),
+        watchers=[lambda frame: behind.append(clip.reads[-1][1] - frame.index)],
+    )
+    assert max(behind) <= 4
+    assert max(stop - start for start, stop in clip.reads) == 4
+
+
+def test_tiles_come_from_the_options_and_can_be_given(clips):
+    shapes = set()
+
+    def watch(window):
+        shapes.add(tuple(window.shape[1:]))
+        return restore(window)
+
+    utils_eval.evaluate(watch, clips[:1], Val(num_frame_testing=3, size_patch_testing=12))
+    assert shapes == {(3, 4, 12, 12)}
+    shapes.clear()
+    utils_eval.evaluate(watch, clips[:1], Val(), tile=TileOpt(0, 0, (10, 24), (2, 0)))
+    assert shapes == {(5, 4, 10, 24)}
+
+
+def test_sequence_options(clips):
+    result = utils_eval.evaluate(restore, clips[:1], Val(center_frame_only=True))
+    scored = [row["frame"] for row in result["frames"] if "psnr" in row]
+    assert scored == [clips[0].frames[2]]
+    assert "centre frame" in result["protocol"]
+
+    lengths = []
+
+    def watch(window):
+        lengths.append(window.shape[1])
+        return restore(window)
+
+    plain = utils_eval.evaluate(restore, clips[:1], Val())
+    both = utils_eval.evaluate(watch, clips[:1], Val(pad_seq=True, flip_seq=True))
+    assert lengths == [9, 9], "two mirrored frames at each end, forwards and backwards"
+    assert both["frames"] == plain["frames"], "nothing changes for a network that works frame by frame"
+
+
+def test_log_reads_like_kairs(clips, caplog):
+    logger = logging.getLogger("spikevrt")
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO, "spikevrt"):
+        utils_eval.evaluate(restore, clips, Val())
+    logger.removeHandler(caplog.handler)
+    lines = list(dict.fromkeys(caplog.messages))
+    assert len(lines) == len(clips) + 1
+    assert lines[0].startswith("Testing a ( 1/5) - PSNR: ")
+    assert " dB; SSIM: 0." in lines[0]
+    assert "; PSNR_Y: " in lines[0]
+    assert lines[-1].startswith("Average over 5 clips - PSNR: ")
+
+
+def test_output_that_is_not_finite_is_an_error(clips):
+    with pytest.raises(FloatingPointError, match="clip a, frame 000005"):
+        utils_eval.evaluate(lambda window: restore(window) * float("nan"), clips, Val())

@@ -1,0 +1,408 @@
+"""The launch scripts' arguments, processes and signals, with a stand-in for Python that records how it is called."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from options.schema import Opt
+from scripts import runtime_config
+from utils import utils_option
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = (
+    "--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --debug"
+)
+STUB = """#!/usr/bin/env bash
+case "$1" in
+    -c | *check_requirements.py) exit 0 ;;
+    *runtime_config.py) echo experiments/x/runtime.json ;;
+esac
+(IFS=$'\\x1f'; printf '%s\\n' "$*" >>"$CALLS")
+printf '%s\\n' "${CUDA_VISIBLE_DEVICES-unset}" >"$CALLS.gpus"
+if [[ "$*" == *"${HANG_IN:-nowhere}"* ]]; then sleep 300 & echo "$$ $!" >"$CALLS.pids"; wait; fi
+if [[ "$*" == *"${FAIL_IN:-nowhere}"* ]]; then exit "$CODE"; fi
+"""
+
+
+class Machine:
+    """A machine with a given number of GPUs and a Python that only records."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.calls_file = folder, folder / "calls"
+        self.executable("python", STUB)
+        self.gpus(0)
+        self.config = folder / "mine.json"
+        self.config.write_text("{}")
+        self.env = {
+            "PATH": f"{folder}:/usr/bin:/bin",
+            "HOME": str(folder),
+            "PYTHON": str(folder / "python"),
+            "CALLS": str(self.calls_file),
+        }
+
+    def executable(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+        (self.folder / name).chmod(0o755)
+
+    def gpus(self, count: int) -> None:
+        lines = "".join(f"echo 'GPU {index}: NVIDIA (UUID: GPU-{index})'\n" for index in range(count))
+        self.executable("nvidia-smi", f"#!/bin/sh\n{lines}")
+
+    def launch(self, *args: str, mode: str = "train", cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+        self.calls_file.unlink(missing_ok=True)
+        command = [str(ROOT / f"launch_{mode}.sh"), *args]
+        return subprocess.run(command, cwd=cwd, env=self.env | env, capture_output=True, text=True, timeout=60)
+
+    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
+        def default_ctrl_c() -> None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+        process = subprocess.Popen(
+            [str(ROOT / "launch_train.sh"), *args],
+            cwd=ROOT,
+            env=self.env | env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            preexec_fn=default_ctrl_c,
+        )
+        wait_until(lambda: (self.folder / "calls.pids").exists() and (self.folder / "calls.pids").read_text())
+        return process
+
+    @property
+    def calls(self) -> list[list[str]]:
+        if not self.calls_file.exists():
+            return []
+        return [line.split("\x1f") for line in self.calls_file.read_text().splitlines()]
+
+    @property
+    def visible(self) -> str:
+        return (self.folder / "calls.gpus").read_text().strip()
+
+
+def wait_until(condition, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], machine: Machine, *words: str) -> None:
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert all(word in result.stderr for word in words), result.stderr
+    assert machine.calls == []
+
+
+@pytest.mark.parametrize("mode", ["train", "test"])
+def test_help_names_every_flag(machine, mode):
+    result = machine.launch("--help", mode=mode)
+    assert result.returncode == 0
+    assert [flag for flag in FLAGS.split() if flag not in result.stdout] == []
+    assert ("--demo" in result.stdout) == (mode == "train")
+    assert machine.calls == []
+
+
+@pytest.mark.parametrize("mode", ["train", "test"])
+@pytest.mark.parametrize("form", [["--opt", "{}"], ["--opt={}"], ["{}"], ["0", "{}"], ["{}", "0"]], ids=" ".join)
+def test_forms_of_the_option_file(machine, mode, form):
+    args = [arg.format(machine.config) for arg in form]
+    assert machine.launch(*args, mode=mode).returncode == 0
+    assert machine.calls == [[f"main_{mode}_vrt.py", "--opt", str(machine.config)]]
+
+
+def test_file_and_roots_are_taken_from_the_callers_folder(machine):
+    assert machine.launch("mine.json", "--dataset-root", "sets", cwd=machine.folder).returncode == 0
+    folder = str(machine.folder)
+    assert machine.calls[0][-4:] == ["--opt", f"{folder}/mine.json", "--dataset-root", f"{folder}/sets"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--gpu", "1"], ["--gpu", "did you mean --gpus?"]),
+        (["--dataset_root=x"], ["did you mean --dataset-root?"]),
+        (["--datset-root", "x"], ["did you mean --dataset-root?"]),
+        (["--nonsense"], ["unknown argument --nonsense", "--help"]),
+        (["--debug=1"], ["--debug"]),
+        (["nonsense"], ["unknown argument nonsense"]),
+        (["-1"], ["unknown argument -1"]),
+        (["--opt"], ["--opt needs a value"]),
+        (["--opt", "--debug"], ["--opt needs a value"]),
+        (["--gpus="], ["--gpus needs a value"]),
+        (["--set", "train.total_iter"], ["KEY=VALUE"]),
+        (["missing.json"], ["missing.json"]),
+        (["a.json", "--opt", "b.json"], ["a.json", "b.json"]),
+        (["1", "2"], ["two GPU counts"]),
+        (["--demo", "a.json"], ["--demo"]),
+        (["--demo", "--prepare-data"], ["--demo"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_wrong_arguments_are_refused_in_one_line(machine, given, words):
+    assert_refused(machine.launch(*given), machine, *words)
+
+
+def test_the_test_launcher_has_no_demo(machine):
+    assert_refused(machine.launch("--demo", mode="test"), machine, "launch_train.sh")
+
+
+def test_set_takes_several_pairs_and_is_repeatable(machine):
+    pairs = ["train.total_iter=2", "task=a b", 'netG.depths=[1, "x=y"]']
+    result = machine.launch("--set", *pairs[:2], str(machine.config), f"--set={pairs[2]}", "--debug")
+    assert result.returncode == 0
+    assert machine.calls == [
+        ["main_train_vrt.py", "--opt", str(machine.config), "--debug", "--set", *pairs],
+    ]
+
+
+@pytest.mark.parametrize("code", [1, 2, 7, 130])
+def test_exit_code_is_the_programs_own(machine, code):
+    args = [str(machine.config), "--prepare-data"]
+    assert machine.launch(*args, FAIL_IN="main_train", CODE=str(code)).returncode == code
+    assert machine.launch(*args, FAIL_IN="prepare_gopro", CODE=str(code)).returncode == code
+    assert len(machine.calls) == 1
+    result = machine.launch(args[0], "--spike-root", "x", FAIL_IN="runtime_config", CODE=str(code))
+    assert result.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("present", "given", "visible", "processes"),
+    [
+        (0, [], "", 1),
+        (0, ["0"], "", 1),
+        (1, [], "unset", 1),
+        (4, [], "unset", 1),
+        (4, ["0"], "", 1),
+        (4, ["1"], "unset", 1),
+        (4, ["3"], "unset", 3),
+        (4, ["--gpus", "2"], "2", 1),
+        (4, ["--gpus=0,2"], "0,2", 2),
+        (4, ["1", "--gpus", "0,2"], "0,2", 1),
+    ],
+)
+def test_processes_on_one_machine(machine, present, given, visible, processes):
+    machine.gpus(present)
+    result = machine.launch(*given, str(machine.config))
+    assert result.returncode == 0, result.stderr
+    torchrun = ["scripts/torchrun.py", "--standalone", f"--nproc_per_node={processes}"]
+    expected = torchrun * (processes > 1) + ["main_train_vrt.py", "--opt", str(machine.config)]
+    assert machine.calls == [expected]
+    assert machine.visible == visible
+
+
+@pytest.mark.parametrize(
+    ("present", "given", "words"),
+    [
+        (0, ["1"], ["GPU_COUNT is 1", "0 GPUs"]),
+        (2, ["3"], ["GPU_COUNT is 3", "2 GPUs"]),
+        (4, ["3", "--gpus", "0,2"], ["GPU_COUNT is 3", "2 GPUs"]),
+        (2, ["--gpus", "0,2"], ["no GPU 2", "2 present"]),
+        (2, ["--gpus", "all"], ["--gpus all"]),
+        (2, ["--gpus", "0,,1"], ["--gpus 0,,1"]),
+    ],
+)
+def test_more_gpus_than_there_are(machine, present, given, words):
+    machine.gpus(present)
+    assert_refused(machine.launch(*given, str(machine.config)), machine, *words)
+
+
+def test_gpus_hidden_by_the_environment_do_not_count(machine):
+    machine.gpus(8)
+    args = [str(machine.config), "--gpus", "1"]
+    assert machine.launch(*args, CUDA_VISIBLE_DEVICES="4,6").returncode == 0
+    assert machine.visible == "6"
+    assert_refused(machine.launch("3", args[0], CUDA_VISIBLE_DEVICES="4,6"), machine, "2 GPUs")
+    assert machine.launch(args[0], CUDA_VISIBLE_DEVICES="").returncode == 0
+    assert machine.visible == ""
+
+
+SLURM = {"SLURM_NNODES": "2", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "gpu[03-04,7]", "SLURM_NTASKS": "2"}
+PLAIN = {"NNODES": "3", "NODE_RANK": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        (PLAIN, "--nnodes=3 --node_rank=2 --nproc_per_node=2 --master_addr=10.0.0.1 --master_port=1234"),
+        (SLURM, "--nnodes=2 --node_rank=1 --nproc_per_node=2 --master_addr=gpu03 --master_port=29500"),
+        (SLURM | PLAIN, "--nnodes=3 --node_rank=2 --nproc_per_node=2 --master_addr=10.0.0.1 --master_port=1234"),
+        ({"NNODES": "1", "NODE_RANK": "0"}, "--standalone --nproc_per_node=2"),
+    ],
+    ids=["plain", "slurm", "both", "one machine"],
+)
+def test_several_machines(machine, env, expected):
+    machine.gpus(2)
+    assert machine.launch("2", str(machine.config), **env).returncode == 0
+    command = ["scripts/torchrun.py", *expected.split(), "main_train_vrt.py", "--opt", str(machine.config)]
+    assert machine.calls == [command]
+
+
+@pytest.mark.parametrize(
+    ("env", "word"),
+    [
+        ({"NNODES": "two"}, "NNODES"),
+        ({"NNODES": "2"}, "NODE_RANK"),
+        ({"NNODES": "2", "NODE_RANK": "2", "MASTER_ADDR": "a"}, "0 to 1"),
+        ({"NNODES": "2", "NODE_RANK": "0"}, "MASTER_ADDR"),
+        (SLURM | {"SLURM_NTASKS": "8"}, "--ntasks-per-node=1"),
+    ],
+)
+def test_incomplete_description_of_several_machines(machine, env, word):
+    assert_refused(machine.launch(str(machine.config), **env), machine, word)
+
+
+def test_a_platforms_processes_are_left_alone(machine):
+    machine.gpus(4)
+    env = {"WORLD_SIZE": "8", "RANK": "3", "LOCAL_RANK": "3", "NNODES": "2"}
+    assert machine.launch("4", str(machine.config), **env).returncode == 0
+    assert machine.calls == [["main_train_vrt.py", "--opt", str(machine.config)]]
+    assert machine.visible == "unset"
+    assert_refused(machine.launch("--prepare-data", str(machine.config), **env), machine, "prepare once")
+
+
+def test_preparation_gets_the_roots_and_runs_first(machine):
+    roots = ["--dataset-root", "d", "--gopro-root=g", "--spike-root", "s"]
+    result = machine.launch(str(machine.config), *roots, "--generate-lmdb", "--force-prepare", "--set", "task=t")
+    assert result.returncode == 0
+    prepare, runtime, train = machine.calls
+    script = "scripts/data_preparation/prepare_gopro_spike_dataset.py"
+    given = "--gopro_root g --spike_root s --dataset_root d --generate_lmdb --force"
+    assert prepare == [script, *given.split()]
+    roots_of_run = "--dataset-root d --spike-root s --set task=t"
+    config = ["--mode", "train", "--opt", str(machine.config)]
+    assert runtime == ["scripts/runtime_config.py", *config, *roots_of_run.split()]
+    assert train == ["main_train_vrt.py", "--opt", "experiments/x/runtime.json", "--set", "task=t"]
+
+
+def test_demo_makes_trains_and_tests(machine):
+    result = machine.launch("--demo", "--set", "train.total_iter=1")
+    assert result.returncode == 0
+    run = ["--opt", "options/vrt/demo.json", "--set", "train.total_iter=1"]
+    assert machine.calls == [
+        ["scripts/data_preparation/make_demo_dataset.py"],
+        ["main_train_vrt.py", *run],
+        ["main_test_vrt.py", *run],
+    ]
+    assert "results/demo/comparison.png" in result.stdout
+    assert "results/demo/comparison.mp4" in result.stdout
+    assert "results/mine/comparison.png" in machine.launch("--demo", "--set", "task=mine").stdout
+
+
+@pytest.mark.parametrize("program", ["make_demo", "main_train", "main_test"])
+def test_demo_stops_at_the_first_failure(machine, program):
+    result = machine.launch("--demo", FAIL_IN=program, CODE="5")
+    assert result.returncode == 5
+    assert program in machine.calls[-1][0]
+    assert "results/demo" not in result.stdout
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("args", [["--demo"], ["--prepare-data"], []], ids=["demo", "prepare", "train"])
+def test_a_signal_stops_all_that_was_started(machine, args, number, code):
+    where = {"--demo": "make_demo", "--prepare-data": "prepare_gopro"}.get("".join(args), "main_train")
+    process = machine.start(*args, *([] if args == ["--demo"] else [str(machine.config)]), HANG_IN=where)
+    pids = [int(pid) for pid in (machine.folder / "calls.pids").read_text().split()]
+    try:
+        if args:
+            process.send_signal(number)  # to the launcher alone
+            assert process.wait(timeout=20) == code
+        else:
+            os.killpg(process.pid, number)  # to all, as a terminal does; the launcher has become the program
+            assert process.wait(timeout=20) in (code, -number)
+        if args or number == signal.SIGTERM:  # the stand-in's own child ignores Ctrl-C
+            wait_until(lambda: not any(is_running(pid) for pid in pids))
+        assert len(machine.calls) == 1
+    finally:
+        for pid in filter(is_running, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def option_file(tmp_path: Path) -> Path:
+    kind = "VideoRecurrent{}DatasetRGBSpike"
+    roots = {"dataroot_gt": "a", "dataroot_lq": "b", "dataroot_spike": "c", "meta_info_file": "m.txt"}
+    tree = {
+        "task": "mine",
+        "path": {"root": str(tmp_path / "experiments")},
+        "datasets": {
+            "train": roots | {"dataset_type": kind.format("Train"), "gt_size": 64},
+            "test": {"dataset_type": kind.format("Test"), "dataroot_lq": "b", "dataroot_spike": "c"},
+        },
+        "netG": {"in_chans": 4},
+    }
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(tree))
+    return path
+
+
+def test_other_roots_go_into_a_copy(option_file, tmp_path):
+    before = option_file.read_text()
+    root = tmp_path / "set"
+    (root / "meta_info").mkdir(parents=True)
+    (root / "meta_info" / "meta_info_train.txt").touch()
+    path = runtime_config.write_runtime_config(option_file, "train", root, None, ["task=other"])
+    assert path == tmp_path / "experiments" / "other" / "runtime_train.json"
+    assert option_file.read_text() == before
+    opt = utils_option.load(path, Opt)
+    assert opt.datasets.train.dataroot_gt == f"{root}/train_GT"
+    assert opt.datasets.train.dataroot_lq == f"{root}/train_GT_blurred"
+    assert opt.datasets.train.dataroot_spike == f"{root}/GOPRO_Large_spike_seq/train"
+    assert opt.datasets.train.meta_info_file == f"{root}/meta_info/meta_info_train.txt"
+    assert opt.datasets.train.gt_size == 64
+    assert opt.datasets.test.dataroot_gt is None
+    assert opt.datasets.test.dataroot_lq == f"{root}/test_GT_blurred"
+    assert opt.datasets.test.dataroot_spike == f"{root}/GOPRO_Large_spike_seq/test"
+
+
+def test_spike_root_moves_the_spikes_only(option_file):
+    path = runtime_config.write_runtime_config(option_file, "test", None, Path("/spikes"), [])
+    moved = json.loads(path.read_text())["datasets"]
+    assert moved == {split: {"dataroot_spike": f"/spikes/{split}"} for split in ("train", "test")}
+
+
+def test_runtime_config_prints_the_path_or_one_line(option_file, tmp_path):
+    script = [sys.executable, str(ROOT / "scripts" / "runtime_config.py"), "--mode", "train", "--spike-root", "s"]
+    good = subprocess.run([*script, "--opt", str(option_file)], capture_output=True, text=True)
+    assert good.stdout == f"{tmp_path}/experiments/mine/runtime_train.json\n"
+    bad = subprocess.run([*script, "--opt", str(option_file), "--set", "tsk=x"], capture_output=True, text=True)
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert "tsk" in bad.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("action", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 137), ("pass", 0)])
+def test_torchrun_ends_with_the_programs_exit_code(tmp_path, action, code):
+    program = tmp_path / "program.py"
+    program.write_text(f"import os, sys\nif os.environ['RANK'] == '1':\n    {action}\n")
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "torchrun.py"),
+        "--standalone",
+        "--nproc_per_node=2",
+        str(program),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == code
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,95 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from data.loader import train_batches
+from utils.utils_error import UserError
+
+
+class Toy:
+    """Seven samples that show their index and their first random number; sample `broken` cannot be read."""
+
+    def __init__(self, shuffle=True, broken=None):
+        self.shuffle, self.broken = shuffle, broken
+
+    def __len__(self):
+        return 7
+
+    def sample(self, index, rng):
+        if index == self.broken:
+            raise UserError(f"clip a frame {index:06d}: gone")
+        return {"lq": torch.tensor([index, rng.random()]), "key": f"a/{index}"}
+
+
+def batches(start=0, total=6, batch_size=4, source=None, **more):
+    arguments = {"seed": 3, "start_step": start, "total_steps": total, "batch_size": batch_size} | more
+    return list(train_batches(source or Toy(), **arguments))
+
+
+def same(a, b):
+    return len(a) == len(b) and all(
+        x["key"] == y["key"] and torch.equal(x["lq"], y["lq"]) for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_together_give_the_batch_of_one_process(world_size):
+    parts = [batches(rank=rank, world_size=world_size) for rank in range(world_size)]
+    joined = [
+        {"lq": torch.cat([p["lq"] for p in step]), "key": list(itertools.chain(*(p["key"] for p in step)))}
+        for step in zip(*parts, strict=True)
+    ]
+    assert same(joined, batches())
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_do_not_change_the_batches(num_workers):
+    assert same(batches(num_workers=num_workers, prefetch_factor=2, persistent_workers=True), batches())
+
+
+def test_a_resumed_run_repeats_nothing_and_skips_nothing():
+    assert same(batches(total=2) + batches(start=2), batches())
+    assert same(batches(start=1, total=3, accumulate=2), batches(total=6)[2:])
+    assert batches(start=6) == []
+
+
+def test_every_epoch_shows_each_sample_once_in_an_order_of_its_own():
+    keys = list(itertools.chain(*(batch["key"] for batch in batches(total=7))))
+    epochs = [keys[i : i + 7] for i in range(0, 28, 7)]
+    assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_augmentation_differs_between_epochs_and_seeds():
+    draws = [float(x) for batch in batches(total=7) for x in batch["lq"][:, 1]]
+    assert len(set(draws)) == 28
+    assert not same(batches(seed=4), batches())
+
+
+def test_without_shuffle_the_order_is_that_of_the_set():
+    assert [batch["key"] for batch in batches(total=2, source=Toy(shuffle=False))] == [
+        ["a/0", "a/1", "a/2", "a/3"],
+        ["a/4", "a/5", "a/6", "a/0"],
+    ]
+
+
+def test_the_global_generators_are_left_alone():
+    torch.manual_seed(0)
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    batches(num_workers=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+
+
+def test_a_batch_that_cannot_be_divided_is_the_users_mistake():
+    with pytest.raises(UserError, match="dataloader_batch_size: 4 samples cannot be shared by 3 processes"):
+        train_batches(Toy(), seed=0, start_step=0, total_steps=1, batch_size=4, rank=0, world_size=3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_users_mistake_in_a_sample_stays_one_line(num_workers):
+    with pytest.raises(UserError) as caught:
+        batches(source=Toy(broken=5), num_workers=num_workers)
+    assert str(caught.value) == "clip a frame 000005: gone"

@@ -1,0 +1,184 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import main_test_vrt
+from data.layout import DatasetWriter, Frame
+from data.spike.manifest import ClipTiming, Manifest
+from models.select_network import define_G
+from options.schema import NetOpt
+from utils import utils_checkpoint, utils_image
+from utils.utils_error import UserError
+
+TINY = {
+    "img_size": [2, 16, 16],
+    "window_size": [2, 4, 4],
+    "depths": [1] * 8,
+    "indep_reconsts": [],
+    "embed_dims": [4] * 8,
+    "num_heads": [1] * 8,
+    "mlp_ratio": 1.0,
+    "deformable_groups": 1,
+}
+RGB_TASK, SPIKE_TASK = "006_VRT_videodeblurring_GoPro", "006_SVRT_videodeblurring_GoPro_rgbspike"
+
+
+def run(*words):
+    main_test_vrt.main(main_test_vrt.parse_args([str(word) for word in words]))
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    manifest = Manifest(
+        spike_h=8,
+        spike_w=12,
+        rgb_h=16,
+        rgb_w=24,
+        flipud=True,
+        clock_hz=2000,
+        rate_at_white=0.5,
+        transfer="srgb",
+        noise="none",
+        clips={},
+    )
+    writer = DatasetWriter(root, manifest)
+    for name, count in (("one", 3), ("two", 2)):
+        blurred, sharp = rng.integers(0, 256, (2, count, 16, 24, 3), dtype=np.uint8)
+        spikes = rng.integers(0, 2, (count, 30, 8, 12), dtype=np.uint8)
+        frames = [Frame(*parts) for parts in zip(blurred, sharp, spikes, strict=True)]
+        writer.add_clip("test", name, frames, ClipTiming(steps=30, exposure=(0, 30), sharp_step=15))
+    writer.finish()
+    return root
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def weights(path, channels):
+    utils_checkpoint.write_file(define_G(NetOpt(in_chans=channels, **TINY)).state_dict(), path)
+    return path
+
+
+def tiny_flags():
+    return ["--set", *[f"netG.{key}={json.dumps(value)}" for key, value in TINY.items()]]
+
+
+def test_option_file_restores_measures_and_reports(data_root, place, capsys):
+    test = {
+        "dataset_type": "VideoRecurrentTestDatasetRGBSpike",
+        "dataroot_lq": str(data_root / "test_GT_blurred"),
+        "dataroot_gt": str(data_root / "test_GT"),
+        "dataroot_spike": str(data_root / "GOPRO_Large_spike_seq" / "test"),
+    }
+    opt = {"task": "tiny", "datasets": {"test": test}, "netG": {"in_chans": 4, **TINY}}
+    opt["val"] = {"num_frame_testing": 2, "num_frame_overlapping": 1}
+    (place / "tiny.json").write_text(json.dumps(opt))
+    weights(place / "experiments" / "tiny" / "models" / "best_G.pth", 4)
+
+    run("--opt", "tiny.json")
+
+    folder = place / "results" / "tiny"
+    assert sorted(path.name for path in (folder / "one").iterdir()) == ["000000.png", "000001.png", "000002.png"]
+    assert utils_image.read_rgb(folder / "two" / "000001.png").shape == (16, 24, 3)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["clips"].keys() == {"one", "two"}
+    assert {"psnr", "ssim_y", "lq_psnr", "sdm_ssim"} <= metrics["mean"].keys()
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 5
+    assert (folder / "comparison.png").stat().st_size > 0
+    assert (folder / "comparison.mp4").stat().st_size > 0
+    printed = capsys.readouterr().out
+    assert f"{metrics['mean']['psnr']:.2f} dB / {metrics['mean']['ssim']:.4f}" in printed
+    assert "SDM" in printed
+
+
+def test_older_flags_with_spikes(data_root, place, capsys):
+    path = weights(place / "w.pth", 4)
+    run(
+        *("--task", SPIKE_TASK, "--folder_lq", data_root / "test_GT_blurred", "--weights", path, "--save_result"),
+        *("--folder_spike", data_root / "GOPRO_Large_spike_seq" / "test", "--tile", 2, 16, 12),
+        *("--tile_overlap", 1, 4, 4, "--num_workers", 3, "--sigma", 0, *tiny_flags()),
+    )
+    folder = place / "results" / SPIKE_TASK
+    assert len(list(folder.glob("*/*.png"))) == 5
+    assert json.loads((folder / "metrics.json").read_text())["mean"] == {}
+    assert "no sharp frames" in capsys.readouterr().out
+
+
+def test_older_flags_without_saving_write_only_metrics(data_root, place):
+    weights(place / "model_zoo" / "vrt" / f"{RGB_TASK}.pth", 3)
+    folders = ["--folder_lq", data_root / "test_GT_blurred", "--folder_gt", data_root / "test_GT"]
+    run("--task", RGB_TASK, *folders, "--tile", 0, 0, 0, *tiny_flags())
+    written = sorted(path.name for path in (place / "results" / RGB_TASK).iterdir())
+    assert written == ["metrics.csv", "metrics.json"]
+
+
+def test_spikes_without_manifest_are_gopros(tmp_path):
+    assert main_test_vrt.spike_changes(SPIKE_TASK, str(tmp_path)) == {
+        "dataroot_spike": str(tmp_path),
+        "spike_h": 360,
+        "spike_w": 640,
+    }
+
+
+@pytest.mark.parametrize("task", main_test_vrt.known_tasks())
+def test_tasks_have_their_geometry(task):
+    from options.schema import Opt
+    from utils import utils_option
+
+    opt = utils_option.load(main_test_vrt.task_file(task), Opt)
+    assert opt.task == task
+    assert opt.netG.img_size == (6, 192, 192)
+    assert opt.netG.window_size == (6, 8, 8)
+    assert opt.netG.depths == (8,) * 7 + (4,) * 4
+    assert opt.netG.indep_reconsts == (9, 10)
+    assert opt.netG.embed_dims == (96,) * 7 + (120,) * 4
+    assert (opt.netG.pa_frames, opt.netG.deformable_groups) == (2, 16)
+    assert opt.netG.in_chans == (4 if "rgbspike" in task else 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--task", "008_VRT_videodenoising_DAVIS"], "not available yet"),
+        (["--task", "001_VRT_videosr_bi_REDS_6frames"], "not available yet"),
+        (["--task", "006_VRT_videodeblurring_GoPr"], f"did you mean {RGB_TASK}"),
+        (["--task", RGB_TASK], "--folder_lq is missing"),
+        (["--task", RGB_TASK, "--folder_lq", "nowhere"], "--folder_lq: nowhere is no folder"),
+        (["--task", RGB_TASK, "--folder_lq", ".", "--sigma", "10"], "takes no noise level"),
+        (["--task", RGB_TASK, "--folder_lq", ".", "--folder_spike", "."], "takes no spikes"),
+        (["--task", SPIKE_TASK, "--folder_lq", "."], "needs spikes"),
+        (["--task", RGB_TASK, "--folder_lq", ".", "--tile", "4", "8", "8"], "smaller than the tile"),
+        (["--task", RGB_TASK, "--folder_lq", "."], f"model_zoo/vrt/{RGB_TASK}.pth .* nothing is downloaded"),
+        (["--opt", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_mistakes_get_one_line(words, message, place):
+    with pytest.raises(UserError, match=message) as error:
+        run(*words)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("words", [[], ["--opt", "a.json", "--task", "b"], ["--opt", "a.json", "--save_result"]])
+def test_the_two_forms_do_not_mix(words):
+    with pytest.raises(SystemExit) as stop:
+        main_test_vrt.parse_args(words)
+    assert stop.value.code == 2
+
+
+def test_data_are_checked_before_the_model_is_built(data_root, place, monkeypatch):
+    def never(*_):
+        raise AssertionError("built a model")
+
+    monkeypatch.setattr(main_test_vrt, "define_Model", never)
+    path = place / "w.pth"
+    torch.save({}, path)
+    folders = ["--folder_lq", data_root / "test_GT_blurred", "--folder_gt", data_root / "train_GT"]
+    with pytest.raises(UserError, match="dataroot_gt"):
+        run("--task", RGB_TASK, *folders, "--weights", path)

@@ -1,0 +1,140 @@
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_set import SHARP, SPIKE_SIZE, STEPS, WINDOW, make_set, options, rng
+
+from data.augment import Box, draw_box
+from data.dataset_video_test import VideoTestDataset
+from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
+from data.select_dataset import define_Dataset
+from data.spike.manifest import ClipTiming
+from data.spike.source import REPRESENTATIONS
+from options.schema_data import SPIKE_CHANNELS
+from utils.spike_loader import read_spikes, write_spikes
+from utils.utils_error import UserError
+from utils.utils_image import write_rgb
+
+
+@pytest.fixture(scope="module")
+def shared_set(tmp_path_factory):
+    return make_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture
+def own_set(tmp_path, shared_set):
+    return shutil.copytree(shared_set, tmp_path / "set")
+
+
+def test_cut_then_enlarge_is_enlarge_then_cut(shared_set):
+    dataset = VideoTrainDatasetRGBSpike(options(shared_set, use_hflip=False, use_rot=False))
+    source, frame = dataset.spikes, dataset.clips["clip_a"][0]
+    whole = source.planes("clip_a", frame, Box(0, 0, *SPIKE_SIZE), 2)
+    for top, left in ((0, 0), (3, 5), (8, 16), (4, 0)):
+        box = Box(top, left, 8, 8)
+        inner = box.scaled(2)
+        assert np.array_equal(source.planes("clip_a", frame, box, 2), whole[:, inner.rows, inner.cols])
+
+
+def test_a_reversed_sample_sees_its_spikes_mirrored_about_the_sharp_step(shared_set):
+    source = VideoTrainDatasetRGBSpike(options(shared_set)).spikes
+    seen = []
+    source.represent = lambda spikes: seen.append(spikes) or spikes[:1].astype(np.float32)
+    for reverse in (False, True):
+        source.planes("clip_a", "000047", Box(0, 0, *SPIKE_SIZE), 1, reverse=reverse)
+    path = source.path("clip_a", "000047")
+    wanted = read_spikes(path, *SPIKE_SIZE, steps=(SHARP - WINDOW // 2, SHARP + WINDOW // 2 + 1))
+    assert np.array_equal(seen[0], wanted)
+    assert np.array_equal(seen[1], wanted[::-1])
+
+
+def test_channels_are_those_that_the_options_promise():
+    spikes = np.zeros((WINDOW, *SPIKE_SIZE), np.uint8)
+    assert {name: len(represent(spikes)) for name, represent in REPRESENTATIONS.items()} == SPIKE_CHANNELS
+
+
+def test_frames_that_are_no_whole_multiple_of_the_spikes_are_refused(own_set):
+    for path in own_set.rglob("*.png"):
+        write_rgb(path, np.zeros((32, 72, 3), np.uint8))
+    with pytest.raises(UserError, match="32x72 over spikes of 16x24 give no whole ratio"):
+        VideoTrainDatasetRGBSpike(options(own_set))
+
+
+# Spikes without a manifest, and of a wrong size
+
+
+def gopro_set(root):
+    timing = ClipTiming(steps=24, exposure=(0, 17), sharp_step=8)
+    return make_set(root, clips=("GOPR0001_03_00",), manifest=False, timing=timing)
+
+
+def test_gopro_rules_hold_without_a_manifest_and_are_said_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("spikevrt"), "propagate", True)
+    root = gopro_set(tmp_path)
+    last = root / "spikes/train/GOPR0001_03_00/spike/000051.dat"
+    write_spikes(last, np.zeros((17, *SPIKE_SIZE), np.uint8))
+    with caplog.at_level("WARNING", "spikevrt"):
+        dataset = VideoTrainDatasetRGBSpike(options(root, spike_h=16, spike_w=24))
+    assert sum("rules of the GoPro set" in record.message for record in caplog.records) == 1
+    assert dataset.spikes.target_step("GOPR0001_03_00") == 8
+    assert dataset.spikes.sensor == (16, 24, True, 0.5)
+    write_spikes(last.with_name("000050.dat"), np.zeros((17, *SPIKE_SIZE), np.uint8))
+    with pytest.raises(UserError, match="frame 000050: .* has 17 steps of 16x24, 24 expected"):
+        VideoTrainDatasetRGBSpike(options(root, spike_h=16, spike_w=24))
+
+
+def test_size_missing_everywhere_is_named(tmp_path):
+    with pytest.raises(UserError, match="spike_h: is null and .* has no manifest.json"):
+        VideoTrainDatasetRGBSpike(options(gopro_set(tmp_path)))
+
+
+def test_all_files_are_sized_up(own_set):
+    path = own_set / "spikes/train/clip_b/spike/000051.dat"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(UserError, match="clip clip_b frame 000051: .*000051.dat: 1147 bytes"):
+        VideoTrainDatasetRGBSpike(options(own_set))
+    write_spikes(path, np.zeros((STEPS + 1, *SPIKE_SIZE), np.uint8))
+    with pytest.raises(UserError, match="has 25 steps of 16x24, 24 expected"):
+        VideoTrainDatasetRGBSpike(options(own_set))
+
+
+def test_a_likelier_geometry_is_said_aloud(shared_set, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("spikevrt"), "propagate", True)
+    monkeypatch.setattr("data.spike.source.likelier_geometry", lambda path, h, w: (360, 640))
+    with caplog.at_level("WARNING", "spikevrt"):
+        VideoTestDataset(options(shared_set, "Test"))
+    assert "looks like 360x640 spikes, not like 16x24" in caplog.text
+
+
+# The real thing
+
+
+def test_the_real_gopro_frame_shows_its_sharp_picture(tmp_path):
+    real = Path(__file__).resolve().parents[3] / "shared" / "data"
+    if not real.is_dir():
+        pytest.skip("needs ../shared/data")
+    clip = "GOPR0384_11_00"
+    spikes = tmp_path / "spikes/train" / clip
+    spikes.mkdir(parents=True)
+    shutil.copy(real / "spkgopro_000226.dat", spikes / "000226.dat")
+    for kind in ("lq", "gt"):
+        (tmp_path / kind / clip).mkdir(parents=True)
+        shutil.copy(real / "spkgopro_000226_sharp.png", tmp_path / kind / clip / "000226.png")
+    changes = {"spike": {"window": 21}, "num_frame": 1, "gt_size": 192}
+    with pytest.raises(UserError, match="250.*400.*360x640"):
+        define_Dataset(options(tmp_path, **changes, spike_h=250, spike_w=400))
+    with pytest.raises(UserError, match="has 352 steps of 180x320, 88 or 81 expected"):
+        define_Dataset(options(tmp_path, **changes, spike_h=180, spike_w=320))
+    dataset = define_Dataset(options(tmp_path, **changes, spike_h=360, spike_w=640))
+
+    whole = dataset.spikes.planes(clip, "000226", Box(0, 0, 360, 640), 2)
+    gray = dataset.gt.read(clip, "000226") @ np.array([0.299, 0.587, 0.114]) / 255
+    psnr = -10 * np.log10(np.square(whole[0] - gray).mean())
+    assert psnr > 27
+    for seed in range(20):
+        box = draw_box(rng(seed), (360, 640), 96, 1)
+        inner = box.scaled(2)
+        part = dataset.spikes.planes(clip, "000226", box, 2)
+        assert np.array_equal(part, whole[:, inner.rows, inner.cols])

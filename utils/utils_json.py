@@ -1,0 +1,81 @@
+"""Reading JSON as KAIR's users write it: with comments, trailing commas and commas before the first entry."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import json5
+
+from utils.utils_error import UserError
+
+TOKEN = re.compile(
+    r'"(?:\\.|[^"\\\n])*"'
+    r"|'(?:\\.|[^'\\\n])*'"
+    r"|//[^\n]*|/\*.*?\*/|\s+"  # comments and blanks
+    r"""|[^\s{}\[\],:"'/]+|.""",  # words and numbers; any other sign
+    re.DOTALL,
+)
+JSON5_MESSAGE = re.compile(r"<string>:(\d+) (.*)", re.DOTALL)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object from a JSON file.
+
+    Args:
+        path: the file, UTF-8.
+
+    Raises:
+        UserError: the file is missing or unreadable, its text is wrong (names the line), a key stands twice
+            in an object (names the key and both lines), or it holds something else than an object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise UserError(f"{path}: cannot be read ({reason}); give an existing option file") from None
+    text = _without_leading_commas(text, path)
+    try:
+        value = json5.loads(text, allow_duplicate_keys=False)
+    except ValueError as error:
+        found = JSON5_MESSAGE.match(str(error))
+        line, what = (f":{found[1]}", found[2]) if found else ("", str(error))
+        raise UserError(f"{path}{line}: {' '.join(what.split())}; correct the JSON there or just before") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply for an option file") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds a {type(value).__name__}, expected an object {{...}}")
+    return value
+
+
+def _without_leading_commas(text: str, path: Path) -> str:
+    """Blank each comma that directly follows a bracket; refuse a key that its object already has."""
+    pieces: list[str] = []
+    objects: list[dict[str, int] | None] = []  # key -> line, of every open {; None for every open [
+    before = ""
+    line = 1
+    for match in TOKEN.finditer(text):
+        token = match[0]
+        if token[0].isspace() or token.startswith(("//", "/*")):
+            pieces.append(token)
+            line += token.count("\n")
+            continue
+        if token == "," and before in ("{", "["):
+            token = " "
+        elif token in ("{", "["):
+            objects.append({} if token == "{" else None)
+        elif token in ("}", "]") and objects:
+            objects.pop()
+        elif token == ":" and objects:
+            _note_key(objects[-1], before[1:-1] if before[:1] in ("'", '"') else before, line, path)
+        pieces.append(token)
+        before = token
+        line += token.count("\n")
+    return "".join(pieces)
+
+
+def _note_key(keys: dict[str, int] | None, key: str, line: int, path: Path) -> None:
+    if keys is None:
+        return
+    if key in keys:
+        raise UserError(f"{path}:{line}: key {key!r} stands here and in line {keys[key]}; remove one of them")
+    keys[key] = line

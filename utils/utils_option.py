@@ -1,0 +1,250 @@
+"""From an option file to a checked, frozen tree of options, and back. Knows no option by name.
+
+The schema is a pydantic model. It may have two class variables: `IGNORED_KEYS`, dotted patterns of keys that
+are accepted and dropped, and `MOVED_KEYS`, a key of the root that means another place -> that place, `block.key`.
+"""
+
+import difflib
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from utils.utils_error import UserError
+from utils.utils_file import write_text
+from utils.utils_json import read_json
+
+T = TypeVar("T", bound=BaseModel)
+Tree = dict[str, Any]
+BASE_KEY = "_base_"
+SET = "--set"
+LIKELY = 0.6  # similarity from which a name counts as meant
+LONGEST_VALUE = 60  # characters of a wrong value that are shown
+
+logger = logging.getLogger("spikevrt")
+
+
+def load(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
+    """Read an option file and check it.
+
+    Args:
+        path: the file. It may inherit: `"_base_": FILE`, relative to the file itself, is read first; objects
+            are merged key by key, everything else is replaced.
+        schema: root of the options.
+        overrides: "dotted.key=VALUE", VALUE in JSON; what is no JSON is a string.
+
+    Returns:
+        The options, frozen.
+
+    Raises:
+        UserError: one line that names the first problem (key, place, value found, what is allowed) and counts
+            the others.
+    """
+    path = Path(path).expanduser()
+    sources = _read_chain(path, ())
+    if overrides:
+        sources.append((SET, _read_overrides(overrides, schema)))
+    sources = [(name, _moved(tree, schema, name)) for name, tree in sources]
+    tree: Tree = {}
+    for _, part in sources:
+        tree = _merged(tree, part)
+    ignored = _drop_ignored(tree, getattr(schema, "IGNORED_KEYS", ()))
+    try:
+        opt = schema.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_one_line(error, schema, sources)) from None
+    if ignored:
+        logger.info("%s: these keys of KAIR have no effect here: %s", path, ", ".join(ignored))
+    return opt
+
+
+def save(opt: BaseModel, path: Path) -> None:
+    """Write options to a file, whole or not at all, without secrets; `load` gives them back.
+
+    Args:
+        opt: the options.
+        path: the file; missing folders are made.
+    """
+    write_text(path, opt.model_dump_json(indent=2) + "\n")
+
+
+def _read_chain(path: Path, users: tuple[Path, ...]) -> list[tuple[str, Tree]]:
+    """Read a file and all it inherits from, the first base first; `users` are the files that led here."""
+    if path.resolve() in users:
+        circle = " -> ".join(str(user) for user in (*users, path.resolve()))
+        raise UserError(f"{path}: inherits from itself: {circle}; remove one {BASE_KEY}")
+    tree = read_json(path)
+    if BASE_KEY not in tree:
+        return [(str(path), tree)]
+    base = tree.pop(BASE_KEY)
+    if not isinstance(base, str):
+        raise UserError(f"{path}: {BASE_KEY}: found {_shown(base)}, expected the name of an option file")
+    base_path = path.parent / Path(base).expanduser()
+    if not base_path.is_file():
+        raise UserError(
+            f"{path}: {BASE_KEY}: {base_path} does not exist; give a file, relative to the one it stands in"
+        )
+    return [*_read_chain(base_path, (*users, path.resolve())), (str(path), tree)]
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
+    tree = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(tree.get(key), dict)
+        tree[key] = _merged(tree[key], value) if both else value
+    return tree
+
+
+def _read_overrides(overrides: Sequence[str], schema: type[BaseModel]) -> Tree:
+    tree: Tree = {}
+    known = dict(_walk(schema))
+    ignored = getattr(schema, "IGNORED_KEYS", ())
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise UserError(f"{SET}: found {key!r}, expected KEY=VALUE, e.g. train.total_iter=200")
+        moved = getattr(schema, "MOVED_KEYS", {})
+        if key not in known and key not in moved and not any(fnmatchcase(key, pattern) for pattern in ignored):
+            raise UserError(f"{SET}: {_unknown(key, schema)}")
+        part = _value(value)
+        for name in reversed(key.split(".")):
+            part = {name: part}
+        tree = _merged(tree, part)
+    return tree
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _moved(tree: Tree, schema: type[BaseModel], source: str) -> Tree:
+    """Put keys that may stand in two places into their own."""
+    for key, place in getattr(schema, "MOVED_KEYS", {}).items():
+        if key not in tree:
+            continue
+        block, name = place.split(".")
+        if isinstance(tree.get(block), dict) and name in tree[block]:
+            raise UserError(f"{source}: {key} and {place} are both given; remove one of them")
+        part = {block: {name: tree[key]}}
+        tree = _merged(part, {other: value for other, value in tree.items() if other != key})
+    return tree
+
+
+def _drop_ignored(tree: Tree, patterns: Sequence[str], place: str = "") -> list[str]:
+    """Remove keys that match a pattern; return them."""
+    dropped = []
+    for key in list(tree):
+        dotted = place + key
+        if any(fnmatchcase(dotted, pattern) for pattern in patterns):
+            del tree[key]
+            dropped.append(dotted)
+        elif isinstance(tree[key], dict):
+            dropped += _drop_ignored(tree[key], patterns, dotted + ".")
+    return dropped
+
+
+def _block(annotation: Any) -> type[BaseModel] | None:
+    """Return the model in an annotation like `Model` or `Model | None`."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _walk(schema: type[BaseModel], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every dotted key of a schema with its annotation."""
+    for name, field in schema.model_fields.items():
+        yield place + name, field.annotation
+        block = _block(field.annotation)
+        if block:
+            yield from _walk(block, f"{place}{name}.")
+
+
+def _nearest(key: str, schema: type[BaseModel]) -> str:
+    """Return the known dotted key that an unknown one most likely means."""
+    block, _, name = key.rpartition(".")
+    known = [(dotted.rpartition("."), dotted) for dotted, _ in _walk(schema)]
+    misplaced = [dotted for (_, _, leaf), dotted in known if leaf == name]
+    if misplaced:
+        return difflib.get_close_matches(key, misplaced, n=1, cutoff=0)[0]
+    siblings = {leaf: dotted for (place, _, leaf), dotted in known if place == block}
+    others = {leaf: dotted for (_, _, leaf), dotted in reversed(known)}
+    for names, cutoff in ((siblings, LIKELY), (others, LIKELY), (siblings, 0.0), (others, 0.0)):
+        close = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+        if close:
+            return names[close[0]]
+    return ""
+
+
+def _unknown(key: str, schema: type[BaseModel]) -> str:
+    return f"{key}: unknown option; did you mean {_nearest(key, schema)}?"
+
+
+def _one_line(error: ValidationError, schema: type[BaseModel], sources: Sequence[tuple[str, Tree]]) -> str:
+    details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
+    first = details[0]
+    line = f"{_origin(first['loc'], sources)}: {_problem(first, schema)}"
+    if len(details) > 1:
+        rest = ", ".join(dict.fromkeys(_dotted(detail["loc"]) or "options" for detail in details[1:]))
+        line += f" (and {len(details) - 1} more: {rest})"
+    return line
+
+
+def _origin(loc: Sequence[int | str], sources: Sequence[tuple[str, Tree]]) -> str:
+    """Return the file (or --set) that gave a value last; the option file itself where none did."""
+    keys = [step for step in loc if isinstance(step, str)]
+    for name, tree in reversed(sources):
+        if keys and _has(tree, keys):
+            return name
+    return next(name for name, _ in reversed(sources) if name != SET)
+
+
+def _has(tree: Any, keys: Sequence[str]) -> bool:
+    for key in keys:
+        if not isinstance(tree, dict) or key not in tree:
+            return False
+        tree = tree[key]
+    return True
+
+
+def _dotted(loc: Sequence[int | str]) -> str:
+    """Write ("netG", "depths", 3) as netG.depths[3]."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).lstrip(".")
+
+
+def _problem(detail: ErrorDetails, schema: type[BaseModel]) -> str:
+    key = _dotted(detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return _unknown(key, schema)
+    message = re.sub(r"^\w+ should", "must", detail["msg"].removeprefix("Value error, "))
+    if detail["type"] == "missing":
+        return f"{key}: is missing; give it a value"
+    if detail["type"] == "value_error" and not message.startswith("must"):
+        return f"{key}: {message}" if key else message
+    message = message.replace("a valid tuple", "a list")
+    if detail["type"] == "model_type":
+        message = "must be an object {...}"
+    elif detail["type"] == "bool_type":
+        message = "must be true or false"
+    secret = SecretStr in get_args(dict(_walk(schema)).get(key))
+    return f"{key}: found {'(hidden)' if secret else _shown(detail['input'])}, {message}"
+
+
+def _shown(value: Any) -> str:
+    """Show a value as in JSON; of lists and objects only the kind, they may be long or hold secrets."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "..."

@@ -1,0 +1,207 @@
+"""What a person looks at after a test: tables, metric files, side-by-side pictures and videos."""
+
+import csv
+import io
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from utils import utils_image
+from utils.utils_eval import Clip, Frame, TestSet
+from utils.utils_file import whole_file, write_text
+
+PANEL_WIDTHS = 320, 480
+FRAMES_PER_SECOND = 12
+GAP = 6
+PAPER, INK = (24, 24, 27), (240, 240, 240)
+
+
+class Board(Protocol):
+    """Where a training run shows pictures."""
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Show (H, W, 3) uint8, RGB, under a name."""
+        ...
+
+
+def write_metrics(result: dict[str, Any], folder: Path) -> None:
+    """Write metrics.json (means and clips) and metrics.csv (one row a frame) of a result of `evaluate`.
+
+    Values that are not finite (PSNR of equal images) become null and an empty field.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {key: _finite(value) for key, value in result.items() if key != "frames"}
+    write_text(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
+    columns = list(dict.fromkeys(key for row in result["frames"] for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_finite(row) for row in result["frames"])
+    write_text(folder / "metrics.csv", text.getvalue())
+
+
+def table(result: dict[str, Any]) -> str:
+    """Text table of a result of `evaluate`: clip by clip blurred, SDM, restored, and the gain."""
+    if "psnr" not in result["mean"]:
+        return "no sharp frames to compare with" if not result["mean"] else _plain(result["mean"])
+    columns = [("lq_", "blurred"), ("sdm_", "SDM (no training)"), ("", "restored")]
+    columns = [column for column in columns if column[0] + "psnr" in result["mean"]]
+    width = max(len(name) for name in [*result["clips"], "clip", "mean"])
+    lines = [f"{'clip':<{width}}" + "".join(f"  {title:>18}" for _, title in columns) + f"  {'gain':>9}"]
+    for name, values in [*result["clips"].items(), ("mean", result["mean"])]:
+        cells = "".join(f"  {_cell(values, prefix):>18}" for prefix, _ in columns)
+        gain = values.get("psnr", math.nan) - values.get("lq_psnr", math.nan)
+        lines.append(f"{name:<{width}}{cells}  {f'{gain:+.2f} dB':>9}")
+    lines.insert(-1, "-" * len(lines[0]))
+    return "\n".join(lines)
+
+
+def panels(clip: Clip, index: int, restored: np.ndarray, metrics: dict[str, float]) -> dict[str, np.ndarray]:
+    """The labelled pictures of one frame: blurred, spikes, restored, sharp, as far as the clip has them.
+
+    Args:
+        clip: read for the blurred frame, the first spike plane and the sharp frame.
+        index: of the frame.
+        restored: (H, W, 3) uint8.
+        metrics: of the frame, shown in the labels; may be empty.
+
+    Returns:
+        Label -> (H, W, 3) uint8, RGB.
+    """
+    decibels = {key: f"  {metrics[key]:.2f} dB" if key in metrics else "" for key in ("psnr", "lq_psnr")}
+    pictures = {f"blurred{decibels['lq_psnr']}": utils_image.to_uint8(clip.lq(index, index + 1)[0])}
+    if clip.has_spike:
+        plane = clip.spike(index, index + 1)[0, :1]
+        pictures["spikes"] = utils_image.to_uint8(plane.expand(3, -1, -1))
+    pictures[f"restored{decibels['psnr']}"] = restored
+    if clip.has_gt:
+        pictures["sharp"] = clip.gt(index, index + 1)[0]
+    return pictures
+
+
+def side_by_side(title: str, pictures: dict[str, np.ndarray]) -> np.ndarray:
+    """One row of pictures with a title above and a label over each; large ones shrink, small ones grow."""
+    scaled = [_to_panel_width(picture) for picture in pictures.values()]
+    height, width = (max(picture.shape[axis] for picture in scaled) for axis in (0, 1))
+    font = ImageFont.load_default(size=18)
+    band = 30
+    canvas = Image.new("RGB", (len(scaled) * (width + GAP) + GAP, height + 2 * band + GAP), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((GAP + 2, band // 2), title, INK, font, anchor="lm")
+    for column, (label, picture) in enumerate(zip(pictures, scaled, strict=True)):
+        left = GAP + column * (width + GAP)
+        draw.text((left + 2, band + band // 2), label, INK, font, anchor="lm")
+        canvas.paste(Image.fromarray(picture), (left, 2 * band))
+    return np.asarray(canvas)
+
+
+def board_images(board: Board, step: int) -> Callable[[Frame], None]:
+    """A watcher for `evaluate` that puts the pictures of each clip's middle frame on a board."""
+
+    def show(frame: Frame) -> None:
+        if frame.index == len(frame.clip.frames) // 2:
+            pictures = panels(frame.clip, frame.index, frame.restored, frame.metrics)
+            board.image(step, frame.clip.name, side_by_side(f"{frame.clip.name}  {frame.name}", pictures))
+
+    return show
+
+
+def write_comparison(result: dict[str, Any], test_set: TestSet, folder: Path) -> None:
+    """Write comparison.png (middle frame of each clip) and comparison.mp4 (all frames).
+
+    Args:
+        result: of `evaluate`, for the labels.
+        test_set: the clips that were restored.
+        folder: holds <clip>/<frame>.png and receives the two files.
+    """
+    metrics = {(row["clip"], row["frame"]): _numbers(row) for row in result["frames"]}
+    middle_rows: list[np.ndarray] = []
+
+    def rows() -> Iterable[np.ndarray]:
+        for clip in (test_set[index] for index in range(len(test_set))):
+            for index, name in enumerate(clip.frames):
+                restored = utils_image.read_rgb(folder / clip.name / f"{name}.png")
+                pictures = panels(clip, index, restored, metrics[clip.name, name])
+                row = side_by_side(f"{clip.name}  {name}", pictures)
+                if index == len(clip.frames) // 2:
+                    middle_rows.append(row)
+                yield row
+
+    write_video(folder / "comparison.mp4", rows())
+    utils_image.write_rgb(folder / "comparison.png", _stack(middle_rows))
+
+
+def write_video(path: Path, images: Iterable[np.ndarray], rate: int = FRAMES_PER_SECOND) -> None:
+    """Write an H.264 video (yuv420p) that browsers play; images are taken one at a time.
+
+    Args:
+        path: ends in .mp4; written as a temporary file, then renamed.
+        images: (H, W, 3) uint8, RGB; the first sets the size, later ones are fitted into it.
+        rate: images per second.
+    """
+    import av
+
+    images = iter(images)
+    first = next(images)
+    size = first.shape[0] + first.shape[0] % 2, first.shape[1] + first.shape[1] % 2
+    with whole_file(path) as temporary, av.open(str(temporary), "w") as container:
+        stream = container.add_stream("libx264", rate, {"crf": "18"})
+        stream.pix_fmt = "yuv420p"
+        stream.height, stream.width = size
+        for image in itertools.chain([first], images):
+            fitted = _fit(image, size)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(fitted, "rgb24")))
+        container.mux(stream.encode())
+
+
+def _to_panel_width(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    smallest, largest = PANEL_WIDTHS
+    if width > largest:
+        return cv2.resize(picture, (largest, round(height * largest / width)), interpolation=cv2.INTER_AREA)
+    times = -(-smallest // width)
+    return np.repeat(np.repeat(picture, times, axis=0), times, axis=1)
+
+
+def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Shrink where too large, keeping the shape, and fill up with paper to the right and below."""
+    scale = min(size[0] / image.shape[0], size[1] / image.shape[1], 1)
+    if scale < 1:
+        shrunk = max(1, int(image.shape[1] * scale)), max(1, int(image.shape[0] * scale))
+        image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
+    fitted = np.full((*size, 3), PAPER, dtype=np.uint8)
+    fitted[: image.shape[0], : image.shape[1]] = image
+    return fitted
+
+
+def _stack(rows: list[np.ndarray]) -> np.ndarray:
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([_fit(row, (row.shape[0], width)) for row in rows])
+
+
+def _cell(values: dict[str, float], prefix: str) -> str:
+    if prefix + "psnr" not in values:
+        return "-"
+    similarity = f" / {values[prefix + 'ssim']:.4f}" if prefix + "ssim" in values else ""
+    return f"{values[prefix + 'psnr']:.2f} dB{similarity}"
+
+
+def _plain(values: dict[str, float]) -> str:
+    return "mean: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in row.items() if isinstance(value, float)}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
