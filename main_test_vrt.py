@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
         )
     if opt.datasets.test is None:
         raise UserError("datasets.test is null, expected a test set: there is nothing to restore")
-    test_set = define_Dataset(opt.datasets.test)  # the schema saw to it
+    test_set = define_Dataset(opt.datasets.test, opt.netG.upscale)
 
     # 2. Model and weights.
     dist = utils_dist.init()
@@ -79,15 +79,16 @@ def main(args: argparse.Namespace) -> None:
     # 4. Report.
     if dist.is_main:
         utils_report.write_metrics(result, folder)
+        sys.stdout.write(f"\n{utils_report.table(result)}\n\n")
         if job.save_frames:
             utils_report.write_comparison(result, test_set, folder)
-        sys.stdout.write(f"\n{utils_report.table(result)}\n\nresults in {folder}\n")
+        sys.stdout.write(f"results in {folder}\n")
     utils_dist.close()
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line: the --opt form or the older --task form, not both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument("--opt", type=Path, metavar="CONFIG", help="option file; its run's weights are tested")
@@ -101,7 +102,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     older.add_argument("--tile_overlap", type=int, nargs=3, metavar=("T", "H", "W"), help="default 2 20 20")
     older.add_argument("--sigma", type=float, help="noise level; only of the denoising task")
     older.add_argument("--num_workers", type=int, help="accepted; frames are read as they are needed")
-    older.add_argument("--save_result", action="store_true", help="write frames and comparison, not only metrics")
+    older.add_argument(
+        "--save_result", action="store_true", help="write frames and comparison; without --folder_gt always"
+    )
     older.add_argument("--weights", type=Path, help="default model_zoo/vrt/<task>.pth")
     args = parser.parse_args(argv)
     given = [action.dest for action in older._group_actions if getattr(args, action.dest) not in (None, False)]
@@ -136,7 +139,7 @@ def job_of_task(args: argparse.Namespace) -> Job:
     tile = TileOpt(frames, frame_overlap, (height, width), (rows, cols))
     weights = args.weights or Path("model_zoo") / "vrt" / f"{args.task}.pth"
     reason = "given by --weights" if args.weights else "the task's own"
-    return Job(opt, weights, reason, tile, save_frames=args.save_result)
+    return Job(opt, weights, reason, tile, save_frames=args.save_result or args.folder_gt is None)
 
 
 def spike_changes(task: str, folder: str | None) -> dict[str, Any]:

@@ -36,6 +36,10 @@ from utils.utils_eval import TestSet, evaluate, frame_writer
 from utils.utils_logger import Run
 
 LOG = logging.getLogger("spikevrt")
+RANDOM_FLOW = (
+    "netG.spynet_path is null: optical flow starts from random weights, so frames align worse and the same training "
+    "restores less; the official spynet_sintel_final-3d2a1287.pth avoids that"
+)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -47,27 +51,26 @@ def main(args: argparse.Namespace) -> None:
     train, train_opt = opt.train, opt.datasets.train
 
     # 2. Data first: whatever is wrong with it shows before a network is built.
-    train_set = define_Dataset(train_opt)
-    test_set = define_Dataset(opt.datasets.test) if opt.datasets.test else None
+    train_set = define_Dataset(train_opt, opt.netG.upscale)
+    test_set = define_Dataset(opt.datasets.test, opt.netG.upscale) if opt.datasets.test else None
 
     # 3. Processes, records, model.
     dist = utils_dist.init()
     share = utils_dist.share(train_opt.dataloader_batch_size, dist.world_size)
-    run = utils_logger.start_run(opt.task, opt.run_dir, opt.logging, dist, opt)
+    run = utils_logger.start_run(opt.run_dir, opt.logging, dist, opt)
     model = define_Model(opt, dist)
     LOG.info(
         "%d samples; %d process(es) on %s, %d at once in each", len(train_set), dist.world_size, dist.device, share
     )
 
     # 4. Weights: this run's newest checkpoint, else the pretrained ones, else random.
-    step = utils_checkpoint.resume(opt.run_dir, model)
+    step = utils_dist.agreed(dist, utils_checkpoint.resume(opt.run_dir, model), "the step of the newest checkpoint")
     if step == 0:
         model.load_pretrained(opt.path.pretrained_netG, opt.path.pretrained_netE)
         if opt.netG.spynet_path is None and opt.path.pretrained_netG is None:
-            LOG.warning(
-                "netG.spynet_path is null: optical flow starts from random weights, so frames align worse and the same "
-                "training restores less; the official spynet_sintel_final-3d2a1287.pth avoids that"
-            )
+            LOG.warning(RANDOM_FLOW)
+
+    run.write_options(opt)
 
     # 5. Train. `step` counts finished optimizer steps; batches are a function of (seed, step): a resumed run repeats
     #    nothing and skips nothing.
@@ -90,11 +93,11 @@ def main(args: argparse.Namespace) -> None:
                 epoch = step * train.accumulate * train_opt.dataloader_batch_size // len(train_set)
                 LOG.info(utils_logger.train_line(epoch, step, values))
                 run.log(step, "train", values)
+            if dist.is_main and (step % train.checkpoint_save == 0 or last):
+                utils_checkpoint.save(opt.run_dir, step, model, train.keep_checkpoints)
             if test_set is not None and (step % train.checkpoint_test == 0 or last):
                 validate(model, test_set, opt, dist, run, step)
                 watch.restart()
-            if dist.is_main and (step % train.checkpoint_save == 0 or last):
-                utils_checkpoint.save(opt.run_dir, step, model, train.keep_checkpoints)
     LOG.info("finished at step %d; weights in %s", step, opt.run_dir / "models")
     run.close()
     utils_dist.close()
@@ -127,15 +130,13 @@ def validate(model: ModelVRT, test_set: TestSet, opt: Opt, dist: Dist, run: Run,
     result = evaluate(model.restore, test_set, opt.val, dist, watchers=watchers)
     run.log(step, "test", result["mean"])
     score = result["mean"].get("psnr")
-    if score is not None and (model.best is None or score > model.best):
-        model.best = score
-        if dist.is_main:
-            utils_checkpoint.save_best(opt.run_dir, model)
+    if dist.is_main and score is not None and score > utils_checkpoint.best_score(opt.run_dir):
+        utils_checkpoint.save_best(opt.run_dir, model, step, score)
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--opt", type=Path, required=True, help="option file, JSON with comments")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. train.total_iter=200"

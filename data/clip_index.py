@@ -79,13 +79,17 @@ def scan_clips(root: Path, ext: str) -> Clips:
     """Find the clips below a folder: its subfolders with frames or, if it holds frames itself, the folder.
 
     Raises:
-        UserError: no file `*.<ext>` at either place; says which images there are.
+        UserError: no file `*.<ext>` at either place (says which images there are), or files at both.
     """
     own = frame_names(root, ext)
-    clips = {root.resolve().name: own} if own else {}
-    if not own:
-        folders = sorted(path for path in root.iterdir() if path.is_dir())
-        clips = {folder.name: names for folder in folders if (names := frame_names(folder, ext))}
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    clips = {folder.name: names for folder in folders if (names := frame_names(folder, ext))}
+    if own and clips:
+        raise UserError(
+            f"{root}: holds frames ({own[0]}.{ext}) and clip folders ({next(iter(clips))}); move the frames away"
+        )
+    if own:
+        clips = {root.resolve().name: own}
     if not clips:
         found = ", ".join(image_extensions(root))
         advice = f"there are {found} files: set filename_ext" if found else "correct the path"

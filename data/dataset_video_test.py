@@ -7,6 +7,7 @@ from data.augment import Box, whole_ratio
 from data.clip_index import existing_folder, raise_first, read_meta_info, scan_clips
 from data.frame_store import FrameStore
 from data.spike.representations import sdm
+from data.spike.simulator import linear_to_srgb, srgb_to_linear
 from data.spike.source import SpikeSource
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
@@ -97,7 +98,11 @@ class TestClip:
             return None
         blur = self._read(self._lq, index, index + 1, self.size)[0].astype(np.float32) / 255
         around, exposure = self._spikes.playback(self.name, self.frames[index])
-        return np.round(sdm(blur, around, exposure) * 255).astype(np.uint8)
+        if self._spikes.is_linear:  # the ratio is one of light, and so must be what it multiplies
+            estimate = linear_to_srgb(sdm(srgb_to_linear(blur), around, exposure))
+        else:
+            estimate = sdm(blur, around, exposure)
+        return np.round(estimate * 255).astype(np.uint8)
 
     def _read(self, store: FrameStore, start: int, stop: int, size: tuple[int, int]) -> np.ndarray:
         names = tuple(self.frames[start:stop])
@@ -130,6 +135,12 @@ class VideoTestDataset:
             raise_first(gt.problems(clips, exact=not opt.meta_info_file))
         spikes = SpikeSource(opt, clips) if opt.uses_spikes else None
         self.clips = [TestClip(name, frames, lq, gt, spikes) for name, frames in clips.items()]
+
+    @property
+    def scale(self) -> int | None:
+        """Size of a sharp frame over that of a blurred one; None without sharp frames."""
+        clip = self.clips[0]
+        return clip.gt_size[0] // clip.size[0] if clip.gt_size else None
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -16,8 +16,12 @@ DATASETS: dict[str, type[VideoTrainDatasetRGBSpike] | type[VideoTestDataset]] = 
 }
 
 
-def define_Dataset(opt: DatasetOpt) -> Any:
+def define_Dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
     """Build the data set that `opt.dataset_type` names; all of its files are checked on the way.
+
+    Args:
+        opt: one block of `datasets`.
+        upscale: of the network; sharp frames must be as many times larger than blurred ones.
 
     Returns:
         VideoTrainDatasetRGBSpike or VideoTestDataset, as DATASETS says.
@@ -27,4 +31,10 @@ def define_Dataset(opt: DatasetOpt) -> Any:
     """
     if opt.dataset_type not in DATASETS:
         raise UserError(f"dataset_type: {opt.dataset_type!r} is not available; use one of {', '.join(DATASETS)}")
-    return DATASETS[opt.dataset_type](opt)
+    dataset = DATASETS[opt.dataset_type](opt)
+    if dataset.scale not in (None, upscale):
+        raise UserError(
+            f"dataroot_gt: frames of {opt.dataroot_gt} are {dataset.scale} times as large as those of dataroot_lq, "
+            f"but netG.upscale is {upscale}; correct one of them"
+        )
+    return dataset

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -34,7 +35,6 @@ class ModelVRT:
     Attributes:
         netG: the trained weights.
         netE: their moving average, or None where `opt.E_decay` is 0.
-        best: the best validation score so far, or None.
     """
 
     def __init__(self, net: nn.Module, opt: TrainOpt, dist: Dist) -> None:
@@ -45,7 +45,6 @@ class ModelVRT:
         self.opt, self.dist = opt, dist
         self.netG = net.to(dist.device)
         self.netE = copy.deepcopy(self.netG).eval().requires_grad_(False) if opt.E_decay > 0 else None
-        self.best: float | None = None
         self.loss = LOSSES[opt.G_lossfn_type]
         groups = param_groups(self.netG, opt.G_optimizer_lr, opt.fix_keys, opt.fix_lr_mul)
         self.optimizer = OPTIMIZERS[opt.G_optimizer_type](
@@ -78,11 +77,17 @@ class ModelVRT:
                 loss.backward()
             total += loss.item()
         limit = self.opt.G_optimizer_clipgrad or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.netG.parameters(), limit)
+        norm = nn.utils.clip_grad_norm_(self.netG.parameters(), limit).item()
+        if not math.isfinite(norm) or not math.isfinite(total):
+            keys = ", ".join(key for batch in batches for key in batch.get("key", ()))
+            raise FloatingPointError(
+                f"step {step}: loss {total:g}, gradient norm {norm:g} of {keys or 'the batch'}; the weights are as "
+                "before; lower train.G_optimizer_lr, set G_optimizer_clipgrad, or turn amp off"
+            )
         self.optimizer.step()
         if self.netE is not None:
             ema.update(self.netE, self.netG, self.opt.E_decay)
-        return {"G_loss": total, "grad_norm": norm.item(), "lr": lr}
+        return {"G_loss": total, "grad_norm": norm, "lr": lr}
 
     @torch.no_grad()
     def restore(self, x: Tensor) -> Tensor:
@@ -124,7 +129,7 @@ class ModelVRT:
         """All that the next step depends on, by the kind of file that holds it: G, E and state."""
         states: dict[str, dict[str, Any]] = {
             "G": self.netG.state_dict(),
-            "state": {"optimizer": self.optimizer.state_dict(), "best": self.best},
+            "state": {"optimizer": self.optimizer.state_dict()},
         }
         if self.netE is not None:
             states["E"] = self.netE.state_dict()
@@ -135,8 +140,13 @@ class ModelVRT:
         load_weights(self.netG, states["G"])
         if self.netE is not None:
             load_weights(self.netE, states.get("E", states["G"]))
+        # The options of today rule the optimizer; only its moments come from the file.
+        kept = [
+            {key: group[key] for key in ("lr_mul", "betas", "weight_decay")} for group in self.optimizer.param_groups
+        ]
         self.optimizer.load_state_dict(states["state"]["optimizer"])
-        self.best = states["state"]["best"]
+        for group, values in zip(self.optimizer.param_groups, kept, strict=True):
+            group.update(values)
 
     def _trainable(self, step: int) -> nn.Module:
         """netG with the parts that `fix_keys` names frozen before `fix_iter`, wrapped anew when that changes."""

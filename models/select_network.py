@@ -1,14 +1,20 @@
 """From the `netG` block of the options to a network."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from models.network_vrt import VRT
 
 
 class NetOptions(Protocol):
     """What is read of the `netG` block."""
+
+    @property
+    def init_type(self) -> str:
+        """Name of the way weights start."""
 
     def network_kwargs(self) -> dict[str, Any]:
         """Keyword arguments of VRT."""
@@ -17,4 +23,28 @@ class NetOptions(Protocol):
 def define_G(opt: NetOptions, seed: int = 0) -> VRT:
     """Build VRT with weights drawn from `seed`, optical flow from its file where `spynet_path` names one."""
     torch.manual_seed(seed)
-    return VRT(**opt.network_kwargs())
+    net = VRT(**opt.network_kwargs())
+    INITS[opt.init_type](net)
+    return net
+
+
+def init_default(net: VRT) -> None:
+    """As each layer has it."""
+
+
+@torch.no_grad()
+def init_identity(net: VRT) -> None:
+    """Start from the input itself: conv_first passes the frame's own planes on, the body is silent at first.
+
+    The last convolution then reads clean planes from the first step on, where random mixtures of nine groups of them
+    take hundreds of steps to sort out: for short trainings from scratch.
+    """
+    planes = net.fusion.out_chans
+    net.conv_first.weight *= 0.1
+    for plane in range(min(planes, net.conv_first.out_channels)):
+        net.conv_first.weight[plane, plane, 0, 1, 1] += 1.0
+    nn.init.zeros_(net.conv_after_body.weight)
+    nn.init.zeros_(net.conv_after_body.bias)
+
+
+INITS: dict[str, Callable[[VRT], None]] = {"default": init_default, "identity": init_identity}

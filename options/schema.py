@@ -78,5 +78,13 @@ class Opt(Block):
                     f"netG.in_chans is {self.netG.in_chans}, but must be 3 + datasets.{block}.spike_channels "
                     f"({dataset.spike_channels}) = {RGB + dataset.spike_channels}{noise}; change one of them"
                 )
+        train, test = self.datasets.train, self.datasets.test
+        if train is not None and test is not None and train.uses_spikes and test.uses_spikes:
+            problems += [
+                f"datasets.train.spike.{key} is {getattr(train.spike, key)}, but datasets.test.spike.{key} is "
+                f"{getattr(test.spike, key)}; a network needs the same planes in both"
+                for key in ("representation", "window", "center")
+                if getattr(train.spike, key) != getattr(test.spike, key)
+            ]
         raise_all(problems)
         return self

@@ -25,8 +25,8 @@ class NetOpt(Block):
 
     net_type: Literal["vrt"] = "vrt"
     """Which network."""
-    init_type: Literal["default"] = "default"
-    """How weights start: as each layer has it."""
+    init_type: Literal["default", "identity"] = "default"
+    """How weights start: as each layer has it, or passing the input on ("identity": quicker from scratch)."""
     upscale: Literal[1, 2, 3, 4] = 1
     """Output size over input size."""
     in_chans: Count = 3
@@ -71,8 +71,8 @@ class NetOpt(Block):
     """Indices into depths that use_checkpoint_ffn leaves alone."""
     optical_flow: Literal["spynet", "spynet_quarter"] = "spynet"
     """Optical flow operator; "spynet_quarter" works at a quarter of the size, for small machines."""
-    fusion: Literal["concat"] = "concat"
-    """How RGB and spikes come together."""
+    fusion: Literal["concat", "difference"] = "concat"
+    """How RGB and spikes come together; "difference" hands over spikes minus gray and learns sooner."""
 
     def network_kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of VRT."""

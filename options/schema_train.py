@@ -75,7 +75,7 @@ class TrainOpt(Block):
     """Steps between two checkpoints."""
     checkpoint_print: Count = 200
     """Steps between two lines of the log."""
-    keep_checkpoints: Whole = 3
+    keep_checkpoints: Whole = 0
     """Newest checkpoints that are kept beside the best one; 0: all."""
     manual_seed: Whole = 0
     """Seed of weights, sample order and augmentation."""
@@ -111,7 +111,7 @@ class ValOpt(Block):
     """How clips are restored and measured, in training and in testing."""
 
     save_img: bool = False
-    """Write the restored frames."""
+    """Write the restored frames of validations in training; a test writes them anyway."""
     pad_seq: bool = False
     """Mirror the ends of a clip for the restoration, so that its first and last frames have neighbours too."""
     flip_seq: bool = False

@@ -26,7 +26,7 @@ usage() {
   --spike-root P     take the spikes from P/train and P/test
   --gopro-root P     where the downloaded GoPro set lies, for --prepare-data
   --prepare-data     first bring the downloaded sets into the layout that the options expect
-  --generate-lmdb    as --prepare-data, and write lmdb files
+  --generate-lmdb    as --prepare-data, and lmdb files (not available yet: an error)
   --force-prepare    as --prepare-data, also what has been prepared before
   --debug            show the traceback of an error
 
@@ -225,7 +225,8 @@ prepare_data() {
 override_roots() {
     local arguments=(--mode "$MODE" --opt "$CONFIG")
     if [[ -n "$DATASET_ROOT" ]]; then arguments+=(--dataset-root "$DATASET_ROOT"); fi
-    if [[ -n "$SPIKE_ROOT" ]]; then arguments+=(--spike-root "$SPIKE_ROOT"); fi
+    # Prepared spikes lie below the data set, beside their manifest; --spike-root was where they came from.
+    if [[ -n "$SPIKE_ROOT" ]] && ! $PREPARE; then arguments+=(--spike-root "$SPIKE_ROOT"); fi
     if ((${#SETS[@]})); then arguments+=(--set "${SETS[@]}"); fi
     CONFIG="$("$PYTHON" scripts/runtime_config.py "${arguments[@]}")" || exit $?
     say "options: $CONFIG"
@@ -258,12 +259,14 @@ launch() {
     # shellcheck source=scripts/setup_env.sh
     source "$ROOT/scripts/setup_env.sh"
     cd "$ROOT"
+    # Threads that wait for each other by spinning slow a CPU run down eightfold where another program wants the cores.
+    export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-5000}"
     choose_processes
     if $DEMO; then
         run_demo
         return
     fi
     if $PREPARE; then prepare_data; fi
-    if [[ -n "$DATASET_ROOT$SPIKE_ROOT" ]]; then override_roots; fi
+    if [[ -n "$DATASET_ROOT" ]] || { [[ -n "$SPIKE_ROOT" ]] && ! $PREPARE; }; then override_roots; fi
     exec "${COMMAND[@]}" "main_${MODE}_vrt.py" --opt "$CONFIG" ${PROGRAM_ARGS[@]+"${PROGRAM_ARGS[@]}"}
 }

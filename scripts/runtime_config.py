@@ -15,13 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.layout import SPIKES, Split, gt_dir, lq_dir, meta_info_path
+from data.spike.manifest import Manifest
 from options.schema import DatasetOpt, Opt
 from utils import utils_option
 from utils.utils_cli import program
 from utils.utils_file import write_text
 
 
-def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root: Path | None) -> dict[str, str]:
+def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root: Path | None) -> dict[str, str | None]:
     """Return the options of one data set that change.
 
     Args:
@@ -30,7 +31,7 @@ def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root
         root: holds <split>_GT, <split>_GT_blurred and GOPRO_Large_spike_seq/<split>; None: only spikes move.
         spike_root: holds <split> with the spikes; None: those below `root`.
     """
-    moved = {}
+    moved: dict[str, Path] = {}
     if root is not None:
         moved["dataroot_lq"] = lq_dir(root, split)
         if dataset.dataroot_gt is not None:
@@ -42,7 +43,10 @@ def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root
         spikes = spike_root if spike_root is not None or root is None else root / SPIKES
         if spikes is not None:
             moved["dataroot_spike"] = spikes / split
-    return {key: str(path) for key, path in moved.items()}
+    changes: dict[str, str | None] = {key: str(path) for key, path in moved.items()}
+    if "dataroot_spike" in moved and Manifest.load(moved["dataroot_spike"]):
+        changes |= {"spike_h": None, "spike_w": None}  # the manifest there knows them
+    return changes
 
 
 def write_runtime_config(

@@ -1,6 +1,8 @@
 """Weights and checkpoints: the only place that calls torch.save and torch.load."""
 
+import json
 import logging
+import math
 import pickle
 import re
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.utils_error import UserError
-from utils.utils_file import whole_file
+from utils.utils_file import whole_file, write_text
 
 LOG = logging.getLogger("spikevrt")
 RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
@@ -94,9 +96,9 @@ def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], stri
     report.loaded = len(fitting)
     report.missing = [key for key in own if key not in state]
     if strict and (report.missing or report.unexpected or report.mismatched):
-        raise UserError(
-            f"{name} does not fit the network: {report}; check netG in the options, or set G_param_strict to false"
-        )
+        raise UserError(f"{name} does not fit the network: {report}; check netG in the options")
+    if not fitting:
+        raise UserError(f"{name} has nothing in common with the network: {report}; check netG in the options")
     with torch.no_grad():
         for key, value in fitting.items():
             own[key].copy_(value)
@@ -155,15 +157,22 @@ def save(run_dir: Path, step: int, model: Resumable, keep: int = 0) -> None:
             write_file(states[kind], folder / f"{step}_{kind}.pth")
     write_file({"step": step, "kinds": sorted(states), **states["state"]}, folder / f"{step}_state.pth")
     if keep:
-        for old in saved_steps(run_dir)[:-keep]:
+        for old in [saved for saved in saved_steps(run_dir) if saved != step][: -keep + 1 or None]:
             for kind in ("state", "G", "E"):
                 (folder / f"{old}_{kind}.pth").unlink(missing_ok=True)
 
 
-def save_best(run_dir: Path, model: Resumable) -> None:
-    """Write best_G.pth: the weights that were just found best, averaged ones where the model has them."""
+def save_best(run_dir: Path, model: Resumable, step: int, score: float) -> None:
+    """Write best_G.pth, averaged weights where the model has them, then best.json with their step and score."""
     states = model.state_dicts()
     write_file(states.get("E", states["G"]), run_dir / "models" / "best_G.pth")
+    write_text(run_dir / "models" / "best.json", json.dumps({"step": step, "psnr": score}) + "\n")
+
+
+def best_score(run_dir: Path) -> float:
+    """PSNR of the run's best weights so far; minus infinity where there are none."""
+    path = run_dir / "models" / "best.json"
+    return json.loads(path.read_text())["psnr"] if path.is_file() else -math.inf
 
 
 def saved_steps(run_dir: Path) -> list[int]:
@@ -177,16 +186,27 @@ def resume(run_dir: Path, model: Resumable) -> int:
 
     Returns:
         The step it was saved at; 0 where there is none.
+
+    Raises:
+        UserError: the checkpoint is of another network or optimizer than the options'.
     """
     for step in reversed(saved_steps(run_dir)):
         try:
             state = read_file(run_dir / "models" / f"{step}_state.pth")
+            if not isinstance(state, dict) or "kinds" not in state:
+                raise UserError(f"{step}_state.pth is no state of a run")
             kinds = [kind for kind in state["kinds"] if kind != "state"]
             weights = {kind: read_state_dict(run_dir / "models" / f"{step}_{kind}.pth") for kind in kinds}
         except UserError as error:
             LOG.warning("checkpoint %d is not whole, trying the one before: %s", step, error)
             continue
-        model.load_state_dicts({**weights, "state": state})
+        try:
+            model.load_state_dicts({**weights, "state": state})
+        except ValueError as error:  # a UserError, or the optimizer's refusal
+            raise UserError(
+                f"{run_dir / 'models'}/{step}_*.pth cannot be resumed with these options: {error}; "
+                "take back what was changed in netG or train, or give the run another task name"
+            ) from error
         LOG.info("resumed from step %d in %s", step, run_dir / "models")
         return step
     return 0

@@ -1,44 +1,67 @@
 """How every program of the project starts and ends: logging to the terminal, one-line errors, honest exit codes."""
 
+import argparse
 import logging
+import os
 import sys
+import time
 import traceback
 from types import TracebackType
+from typing import NoReturn
 
 from utils.utils_error import UserError
 
+LOG = logging.getLogger("spikevrt")
 EXIT_USER, EXIT_FAILURE, EXIT_INTERRUPT = 2, 1, 130
+PATIENCE = 3.0  # seconds; torchrun ends all processes sooner than that after one of them has failed
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes take one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and exit with 2."""
+        self.exit(EXIT_USER, f"error: {message}; --help shows how\n")
 
 
 class program:  # noqa: N801 - reads as a statement: `with program(debug):`
     """Context of a whole program: turns an exception into one line on stderr and an exit code.
 
     UserError exits with 2, Ctrl-C with 130, anything else with 1. With `debug` the traceback is printed as well.
+    Of several processes one speaks: a mistake that all of them meet is said by rank 0, one that a single process meets
+    by that process, and the failures that follow from it elsewhere not at all.
     """
 
     def __init__(self, debug: bool = False) -> None:
         self.debug = debug
 
     def __enter__(self) -> "program":
-        logger = logging.getLogger("spikevrt")
-        if not logger.handlers:
-            handler = logging.StreamHandler(sys.stdout)
-            handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s", datefmt="%y-%m-%d %H:%M:%S"))
-            logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+        self._handler = logging.StreamHandler(sys.stdout)
+        self._handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s", datefmt="%y-%m-%d %H:%M:%S"))
+        LOG.addHandler(self._handler)
+        LOG.setLevel(logging.INFO)
+        LOG.propagate = False
+        self._hook, sys.excepthook = sys.excepthook, self._aside
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        sys.excepthook = self._hook
+        LOG.removeHandler(self._handler)
+        LOG.propagate = True
         if error is None or isinstance(error, SystemExit):
             return
+        rank = int(os.environ.get("RANK", "0"))
+        first = isinstance(error, KeyboardInterrupt) or (rank == 0 and isinstance(error, UserError))
+        if os.environ.get("WORLD_SIZE", "1") != "1" and not first:
+            time.sleep(PATIENCE)
         if self.debug:
             traceback.print_exception(kind, error, trace)
         message = " ".join(str(error).split())
         if isinstance(error, KeyboardInterrupt):
-            print("interrupted", file=sys.stderr)  # noqa: T201
+            if rank == 0:
+                print("interrupted", file=sys.stderr)  # noqa: T201
             raise SystemExit(EXIT_INTERRUPT) from None
         if isinstance(error, UserError):
             print(f"error: {message}", file=sys.stderr)  # noqa: T201
@@ -46,3 +69,8 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
         hint = "" if self.debug else " (--debug shows where)"
         print(f"failure: {type(error).__name__}: {message}{hint}", file=sys.stderr)  # noqa: T201
         raise SystemExit(EXIT_FAILURE) from None
+
+    def _aside(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """What goes wrong outside the program's own flow: a reading process whose batch nobody takes after Ctrl-C."""
+        if self.debug:
+            self._hook(kind, error, trace)

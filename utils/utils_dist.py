@@ -72,6 +72,18 @@ def gather_objects(dist: Dist, value: Any) -> list[Any]:
     return values
 
 
+def agreed(dist: Dist, value: Any, what: str) -> Any:
+    """The value, if all processes have the same one.
+
+    Raises:
+        UserError: they do not; `what` names it.
+    """
+    values = gather_objects(dist, value)
+    if any(other != value for other in values):
+        raise UserError(f"{what} differs among the processes: {values}; the run's folder must be the same for all")
+    return value
+
+
 def mean(dist: Dist, values: dict[str, float]) -> dict[str, float]:
     """Mean over processes of each value; the same keys in all of them."""
     everybody = gather_objects(dist, values)

@@ -9,6 +9,8 @@ import torch
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
 
+ENDS = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
+
 
 def read_rgb(path: Path | str) -> np.ndarray:
     """Read an image file.
@@ -27,9 +29,11 @@ def read_rgb(path: Path | str) -> np.ndarray:
         encoded = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}), expected an image; restore the file") from None
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    # A decoder may fill what a cut-off file lacks with gray, so its end is looked for.
+    end = ENDS.get(path.suffix.lower(), b"")
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if end in encoded[-64:].tobytes() and encoded.size else None
     if image is None:
-        raise UserError(f"{path}: no image could be decoded from its {encoded.size} bytes; restore the file")
+        raise UserError(f"{path}: no whole image could be decoded from its {encoded.size} bytes; restore the file")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -1,5 +1,6 @@
 """Reading JSON as KAIR's users write it: with comments, trailing commas and commas before the first entry."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,10 @@ def _note_key(keys: dict[str, int] | None, key: str, line: int, path: Path) -> N
     if key in keys:
         raise UserError(f"{path}:{line}: key {key!r} stands here and in line {keys[key]}; remove one of them")
     keys[key] = line
+
+
+def finite(value: Any) -> Any:
+    """The value with null in place of numbers that JSON has no word for, at any depth of dicts."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -13,6 +15,7 @@ from pydantic import BaseModel
 
 from utils import utils_option
 from utils.utils_dist import Dist
+from utils.utils_json import finite
 
 LOG = logging.getLogger("spikevrt")
 
@@ -61,28 +64,24 @@ class Run:
 
             self._tensorboard = SummaryWriter(str(folder / "tb_logger"))
         if opt.use_wandb:
-            import wandb
-
-            self._wandb = wandb.init(
-                project=opt.wandb_project,
-                entity=opt.wandb_entity,
-                name=opt.wandb_name or folder.name,
-                mode=opt.wandb_mode,
-                dir=str(folder),
-                config=config,
-            )
+            self._wandb = _start_wandb(folder, opt, config)
 
     def log(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Append {"step", "split", ...} to metrics.jsonl and to the boards; split is "train" or "test"."""
         if not self.is_main:
             return
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            file.write(json.dumps({"step": step, "split": split, **finite(values)}, allow_nan=False) + "\n")
         if self._tensorboard is not None:
             for key, value in values.items():
                 self._tensorboard.add_scalar(f"{split}/{key}", value, step)
         if self._wandb is not None:
             self._wandb.log({f"{split}/{key}": value for key, value in values.items()}, step=step)
+
+    def write_options(self, options: BaseModel) -> None:
+        """Write options.json: what this run, from here on, goes by."""
+        if self.is_main:
+            utils_option.save(options, self.folder / "options.json")
 
     def image(self, step: int, name: str, image: ndarray) -> None:
         """Put a picture, (H, W, 3) uint8 RGB, on TensorBoard."""
@@ -129,13 +128,28 @@ class Stopwatch:
         return values
 
 
-def start_run(task: str, folder: Path, opt: LoggingOptions, dist: Dist, options: BaseModel) -> Run:
-    """Make the run's folder, write options.json into it and open its records."""
+def start_run(folder: Path, opt: LoggingOptions, dist: Dist, options: BaseModel) -> Run:
+    """Make the run's folder and open its records; `options` are sent to W&B without secrets."""
     run = Run(folder, opt, dist, options.model_dump(mode="json"))
-    if dist.is_main:
-        utils_option.save(options, folder / "options.json")
-        LOG.info("run %s: records and checkpoints in %s", task, folder)
+    LOG.info("records and checkpoints in %s", folder)
     return run
+
+
+def _start_wandb(folder: Path, opt: LoggingOptions, config: dict[str, Any]) -> Any:
+    """Open a run on W&B. The account's key goes through the environment: W&B records the command line."""
+    if opt.wandb_api_key is not None:
+        os.environ.setdefault("WANDB_API_KEY", opt.wandb_api_key.get_secret_value())
+    sys.argv = [word for word in sys.argv if "wandb_api_key" not in word]
+    import wandb
+
+    return wandb.init(
+        project=opt.wandb_project,
+        entity=opt.wandb_entity,
+        name=opt.wandb_name or folder.name,
+        mode=opt.wandb_mode,
+        dir=str(folder),
+        config=config,
+    )
 
 
 def train_line(epoch: int, step: int, values: Mapping[str, float]) -> str:

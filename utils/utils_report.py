@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from utils import utils_image
 from utils.utils_eval import Clip, Frame, TestSet
 from utils.utils_file import whole_file, write_text
+from utils.utils_json import finite
 
 PANEL_WIDTHS = 320, 480
 FRAMES_PER_SECOND = 12
@@ -37,13 +38,13 @@ def write_metrics(result: dict[str, Any], folder: Path) -> None:
     Values that are not finite (PSNR of equal images) become null and an empty field.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = {key: _finite(value) for key, value in result.items() if key != "frames"}
+    content = {key: finite(value) for key, value in result.items() if key != "frames"}
     write_text(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
     columns = list(dict.fromkeys(key for row in result["frames"] for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_finite(row) for row in result["frames"])
+    writer.writerows(finite(row) for row in result["frames"])
     write_text(folder / "metrics.csv", text.getvalue())
 
 
@@ -199,9 +200,3 @@ def _plain(values: dict[str, float]) -> str:
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:
     return {key: value for key, value in row.items() if isinstance(value, float)}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -97,6 +97,9 @@ class Manifest(BaseModel):
         return self.clips[clip]
 
 
+GOPRO_SHORT_BY = 7  # steps that the last .dat of a GoPro clip lacks: no source frame follows it
+
+
 def gopro_timing(clip: str) -> ClipTiming:
     """Timing of a GoPro+Spike clip, read off its name: N blurred-together frames, 8 steps each.
 

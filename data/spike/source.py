@@ -11,8 +11,9 @@ import numpy as np
 
 from data.augment import Box, whole_ratio
 from data.clip_index import Clips, existing_folder, raise_first
-from data.spike.manifest import ClipTiming, Manifest, gopro_timing
+from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
 from data.spike.representations import tfp, upsample
+from data.spike.simulator import linear_to_srgb
 from options.schema import DatasetOpt
 from utils.spike_loader import likelier_geometry, num_steps, read_spikes
 from utils.utils_error import UserError
@@ -22,7 +23,6 @@ T = TypeVar("T")
 logger = logging.getLogger("spikevrt")
 
 GOPRO_FLIPUD, GOPRO_RATE_AT_WHITE = True, 0.5
-GOPRO_SHORT_BY = 7  # steps that the last .dat of a clip lacks
 
 
 def tfp_planes(spikes: np.ndarray) -> np.ndarray:
@@ -108,6 +108,11 @@ class SpikeSource:
         self._last = {clip: self._last_frame(clip) for clip in clips}
         self._check_files(clips)
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the sensor integrated linear light; RGB frames are in sRGB."""
+        return self.manifest is not None and self.manifest.transfer == "linear"
+
     def target_step(self, clip: str) -> int:
         """Return the step that the planes of a frame show: spike.center, else the sharp step of the clip."""
         return self.timings[clip].sharp_step if self.center is None else self.center
@@ -144,7 +149,7 @@ class SpikeSource:
             reverse: mirror time about the target step.
 
         Returns:
-            (S, box.height * ratio, box.width * ratio) float32; white is 1, not clipped above.
+            (S, box.height * ratio, box.width * ratio) float32 in sRGB; white is 1, not clipped above.
 
         Raises:
             UserError: the file is missing, empty or truncated; names clip and frame.
@@ -155,6 +160,8 @@ class SpikeSource:
         right = min(box.left + box.width + 1, self.sensor.width)
         spikes = self.read(clip, frame, (step - half, step + half + 1), rows=(top, bottom), cols=(left, right))
         planes = self.represent(spikes[::-1] if reverse else spikes) / np.float32(self.sensor.rate_at_white)
+        if self.is_linear:
+            planes = linear_to_srgb(planes)  # RGB frames are in sRGB: the planes are to be comparable
         size = ((bottom - top) * ratio, (right - left) * ratio)
         inner = Box(box.top - top, box.left - left, box.height, box.width).scaled(ratio)
         return np.stack([upsample(plane, size)[inner.rows, inner.cols] for plane in planes])

@@ -1,5 +1,6 @@
 """Ways to bring RGB and spikes together, by the name that the option `netG.fusion` gives."""
 
 from models.fusion.concat import Concat
+from models.fusion.difference import Difference
 
-FUSIONS = {"concat": Concat}
+FUSIONS: dict[str, type[Concat] | type[Difference]] = {"concat": Concat, "difference": Difference}

@@ -22,14 +22,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.layout import SPIKES, SPLITS, MetaLine, Split, clip_dirs, write_description
-from data.spike.manifest import ClipTiming, Manifest, gopro_timing
+from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
 from utils.spike_loader import num_steps
 from utils.utils_cli import program
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb
 
 SPIKE_SCALE = 2  # RGB pixels a spike pixel
-SHORT_BY = 7  # steps that the last .dat of a clip lacks: no source frame follows it
 CLOCK_HZ = 8 * 240.0
 THETA = 2.0
 
@@ -85,7 +84,7 @@ def spike_steps(folder: Path, frames: list[str], size: tuple[int, int], timing: 
     for frame in frames:
         path = folder / f"{frame}.dat"
         steps = num_steps(path, size[0] // SPIKE_SCALE, size[1] // SPIKE_SCALE)
-        if frame == frames[-1] and steps == timing.steps - SHORT_BY:
+        if frame == frames[-1] and steps == timing.steps - GOPRO_SHORT_BY:
             short[frame] = steps
         elif steps != timing.steps:
             raise UserError(f"{path}: {steps} steps, expected {timing.steps} as the clip's name says; restore it")

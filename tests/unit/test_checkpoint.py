@@ -36,7 +36,6 @@ def sample():
 def test_a_saved_run_goes_on_exactly(tmp_path):
     first, batch = model(E_decay=0.9), sample()
     first.train_step([batch], 0)
-    first.best = 31.5
     utils_checkpoint.save(tmp_path, 1, first)
     second = model(E_decay=0.9)
     assert utils_checkpoint.resume(tmp_path, second) == 1
@@ -45,7 +44,6 @@ def test_a_saved_run_goes_on_exactly(tmp_path):
     for a, b in ((first.netG, second.netG), (first.netE, second.netE)):
         for key, value in a.state_dict().items():
             assert torch.equal(value, b.state_dict()[key]), key
-    assert second.best == 31.5
 
 
 def test_files_are_plain_state_dicts_with_known_names(tmp_path):
@@ -72,13 +70,14 @@ def test_a_save_that_dies_leaves_the_old_content(tmp_path, monkeypatch):
     utils_checkpoint.write_file({"a": torch.ones(1)}, path)
 
     def die(_content, file):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", die)
     with pytest.raises(KeyboardInterrupt):
         utils_checkpoint.write_file({"a": torch.zeros(1)}, path)
     assert utils_checkpoint.read_state_dict(path)["a"] == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["x.pth"]
 
 
 def test_only_the_newest_sets_are_kept(tmp_path):
@@ -107,6 +106,27 @@ def test_safetensors_load_too(tmp_path):
     assert torch.equal(net.layer.bias, weights["layer.bias"])
 
 
+def test_an_option_of_the_optimizer_that_changed_takes_effect_on_resume(tmp_path):
+    first = model(G_optimizer_wd=0.1)
+    first.train_step([sample()], 0)
+    utils_checkpoint.save(tmp_path, 1, first)
+    second = model(G_optimizer_wd=0.2, G_optimizer_betas=(0.8, 0.9))
+    utils_checkpoint.resume(tmp_path, second)
+    group = second.optimizer.param_groups[0]
+    assert (group["weight_decay"], group["betas"]) == (0.2, (0.8, 0.9))
+
+
+def test_a_foreign_state_file_is_passed_over(tmp_path):
+    utils_checkpoint.save(tmp_path, 1, model())
+    utils_checkpoint.write_file({"other": 1}, tmp_path / "models" / "2_state.pth")
+    assert utils_checkpoint.resume(tmp_path, model()) == 1
+
+
+def test_weights_without_anything_in_common_are_refused_even_if_not_strict():
+    with pytest.raises(UserError, match="nothing in common"):
+        utils_checkpoint.load_weights(Net(), {"other.weight": torch.zeros(3)}, strict=False)
+
+
 def test_what_does_not_fit_is_grouped_by_kind():
     weights = {"layer.weight": torch.zeros(2, 2), "other": torch.zeros(1)}
     with pytest.raises(UserError) as error:
@@ -117,8 +137,10 @@ def test_what_does_not_fit_is_grouped_by_kind():
     assert "layer.weight: (2, 2) -> (3, 3)" in message
     net = Net()
     before = net.layer.weight.detach().clone()
+    weights["layer.bias"] = torch.full((3,), 7.0)
     report = utils_checkpoint.load_weights(net, weights, strict=False)
-    assert report.loaded == 0
+    assert report.loaded == 1
+    assert net.layer.bias[0] == 7
     assert torch.equal(net.layer.weight, before)
 
 
@@ -143,6 +165,8 @@ def test_weights_for_testing_are_best_then_last(tmp_path):
     path, why = utils_checkpoint.find_weights(tmp_path, None, None)
     assert path.name == "5_G.pth"
     assert "step 5" in why
-    utils_checkpoint.save_best(tmp_path, trained)
+    assert utils_checkpoint.best_score(tmp_path) == float("-inf")
+    utils_checkpoint.save_best(tmp_path, trained, 5, 31.5)
+    assert utils_checkpoint.best_score(tmp_path) == 31.5
     assert utils_checkpoint.find_weights(tmp_path, None, None)[0].name == "best_G.pth"
     assert utils_checkpoint.find_weights(tmp_path, "x_E.pth", None)[0].name == "x_E.pth"

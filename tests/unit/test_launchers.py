@@ -289,7 +289,7 @@ def test_preparation_gets_the_roots_and_runs_first(machine):
     script = "scripts/data_preparation/prepare_gopro_spike_dataset.py"
     given = "--gopro_root g --spike_root s --dataset_root d --generate_lmdb --force"
     assert prepare == [script, *given.split()]
-    roots_of_run = "--dataset-root d --spike-root s --set task=t"
+    roots_of_run = "--dataset-root d --set task=t"  # prepared spikes lie below the data set
     config = ["--mode", "train", "--opt", str(machine.config)]
     assert runtime == ["scripts/runtime_config.py", *config, *roots_of_run.split()]
     assert train == ["main_train_vrt.py", "--opt", "experiments/x/runtime.json", "--set", "task=t"]

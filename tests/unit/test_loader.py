@@ -84,7 +84,7 @@ def test_the_global_generators_are_left_alone():
 
 
 def test_a_batch_that_cannot_be_divided_is_the_users_mistake():
-    with pytest.raises(UserError, match="dataloader_batch_size: 4 samples cannot be shared by 3 processes"):
+    with pytest.raises(UserError, match="dataloader_batch_size: 4 samples cannot be divided among 3 processes"):
         train_batches(Toy(), seed=0, start_step=0, total_steps=1, batch_size=4, rank=0, world_size=3)
 
 

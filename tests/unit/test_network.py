@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models.network_vrt import VRT
+from models.select_network import init_identity
 from models.vrt.window import effective_window, pad_to_windows, partition, region_labels, unpartition
 from utils.utils_checkpoint import load_weights
 from utils.utils_error import UserError
@@ -68,6 +69,25 @@ def test_training_starts_at_the_blurred_input():
     x = torch.rand(1, 2, 4, 32, 32)
     with torch.no_grad():
         assert torch.equal(VRT(**SMALL)(x), x[:, :, :3])
+
+
+def test_difference_fusion_ignores_a_brightness_that_frame_and_spikes_share():
+    net = small_net(fusion="difference").eval()
+    rgb, spike = torch.rand(1, 2, 3, 32, 32), torch.rand(1, 2, 1, 32, 32)
+    fused = net.fusion(rgb, spike)
+    brighter = net.fusion(rgb + 0.1, spike + 0.1)
+    assert fused.shape == (1, 2, 4, 32, 32)
+    assert torch.allclose(fused[:, :, 3:], brighter[:, :, 3:], atol=1e-6)
+    assert torch.allclose(fused[:, :, :3] + 0.1, brighter[:, :, :3], atol=1e-6)
+
+
+def test_identity_start_hands_the_input_planes_to_the_last_convolution():
+    net = small_net()
+    init_identity(net)
+    centre = net.conv_first.weight[:4, :4, 0, 1, 1]
+    assert (centre.diagonal() > 0.9).all()
+    assert (centre - torch.diag(centre.diagonal())).abs().max() < 0.1
+    assert net.conv_after_body.weight.abs().max() == 0
 
 
 def test_every_parameter_gets_a_gradient():

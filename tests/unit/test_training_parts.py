@@ -99,12 +99,24 @@ def test_clipping_bounds_the_gradient():
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_accumulation_averages_its_batches():
+def test_accumulated_batches_equal_one_batch_of_them_all():
+    small, large = batch(1.0), batch(3.0)
+    together = {key: torch.cat((small[key], large[key])) for key in small}
     opt = TrainOpt(total_iter=10)
     one, other = ModelVRT(TinyNet(), opt, Dist()), ModelVRT(TinyNet(), opt, Dist())
-    one.train_step([batch(), batch()], 0)
-    other.train_step([batch()], 0)
-    assert torch.allclose(one.netG.body.weight, other.netG.body.weight)
+    values = [one.train_step([small, large], 0), other.train_step([together], 0)]
+    assert values[0]["G_loss"] == pytest.approx(values[1]["G_loss"])
+    assert values[0]["grad_norm"] == pytest.approx(values[1]["grad_norm"])
+    for a, b in zip(one.netG.parameters(), other.netG.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights():
+    model = ModelVRT(TinyNet(), TrainOpt(total_iter=10), Dist())
+    before = model.netG.body.weight.detach().clone()
+    with pytest.raises(FloatingPointError, match="step 3: loss nan.*clip_a"):
+        model.train_step([{**batch(float("nan")), "key": ["clip_a/000001"]}], 3)
+    assert torch.equal(model.netG.body.weight, before)
 
 
 def test_restore_uses_the_average_and_leaves_no_graph():

@@ -47,7 +47,7 @@ def make_set(root, clips=("clip_a", "clip_b"), frames=5, ratio=2, manifest=True,
             flipud=True,
             clock_hz=20000.0,
             rate_at_white=RATE,
-            transfer="linear",
+            transfer="srgb",
             noise="none",
             clips=dict.fromkeys(clips, timing),
         ).save(root / "spikes")

@@ -1,0 +1,133 @@
+"""Runs of main_train_vrt.py in processes of their own, on a tiny network and a tiny data set."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import cv2
+import torch
+from tiny_set import make_set, options
+
+from utils.utils_image import read_rgb, write_rgb
+
+ROOT = Path(__file__).resolve().parents[2]
+TAG = "SPIKEVRT_TEST_RUN"  # marks all processes of a run in their environment
+OTHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "WANDB_API_KEY")
+NETWORK = {
+    "in_chans": 4,
+    "img_size": [2, 32, 32],
+    "window_size": [2, 4, 4],
+    "depths": [2] * 8,
+    "indep_reconsts": [],
+    "embed_dims": [8] * 8,
+    "num_heads": [2] * 8,
+    "deformable_groups": 2,
+    "drop_path_rate": 0.3,
+    "optical_flow": "spynet_quarter",
+}
+TRAIN = {
+    "E_decay": 0.9,
+    "G_optimizer_lr": 1e-3,
+    "total_iter": 20,
+    "checkpoint_print": 1,
+    "checkpoint_save": 5,
+    "checkpoint_test": 10,
+    "keep_checkpoints": 0,
+    "manual_seed": 3,
+}
+LOADER = {"dataloader_num_workers": 1, "num_frame": 2, "gt_size": 32}
+
+
+def make_blurred_set(root):
+    """A tiny set whose blurred frames differ from the sharp ones."""
+    for path in (make_set(root) / "lq").glob("*/*.png"):
+        write_rgb(path, cv2.blur(read_rgb(path), (1, 5)))
+    return root
+
+
+class Training:
+    """A folder with an option file, and the runs of it; `changes` replace whole blocks of the options."""
+
+    def __init__(self, folder, data, **changes):
+        self.folder, self.config = folder, folder / "tiny.json"
+        self.run_dir, self.models = folder / "experiments/tiny", folder / "experiments/tiny/models"
+        self.tag = uuid.uuid4().hex
+        folder.mkdir(exist_ok=True)
+        train = options(data, "Train", **LOADER).model_dump(mode="json")
+        test = options(data, "Test").model_dump(mode="json")
+        blocks = {
+            "path": {"root": str(folder / "experiments")},
+            "datasets": {"train": train, "test": test},
+            "netG": NETWORK,
+            "train": TRAIN,
+            "val": {"metrics": ["psnr", "ssim"]},
+        }
+        self.config.write_text(json.dumps({"task": "tiny", **blocks, **changes}))
+
+    def start(self, *overrides, processes=1, **env):
+        """Start a run on the CPU; `overrides` are those of --set."""
+        clean = {key: value for key, value in os.environ.items() if key not in OTHERS}
+        own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", TAG: self.tag}
+        many = [str(ROOT / "scripts/torchrun.py"), "--standalone", f"--nproc_per_node={processes}"]
+        command = [sys.executable, *(many if processes > 1 else []), str(ROOT / "main_train_vrt.py")]
+        command += ["--opt", str(self.config), *(["--set", *overrides] if overrides else [])]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=clean | own | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *overrides, **more):
+        """Run to the end; returns what it printed."""
+        return finish(self.start(*overrides, **more))
+
+    def lines(self, split):
+        """The lines of metrics.jsonl of "train" or "test"."""
+        path = self.run_dir / "metrics.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [line for line in lines if line["split"] == split]
+
+    def weights(self, name):
+        """The content of a file in models/."""
+        return torch.load(self.models / name, weights_only=True)
+
+    @property
+    def best(self):
+        """What the run says of its best weights."""
+        return json.loads((self.models / "best.json").read_text())
+
+    def alive(self):
+        """Processes of all runs in this folder that still run."""
+        mark = f"{TAG}={self.tag}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+        return found
+
+
+def finish(process):
+    """Wait for the end of a run, which must be a good and quiet one; returns what it printed."""
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    return out
+
+
+def wait_until(condition, process=None, seconds=60.0):
+    """Wait for something that a process does; the process must not end before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.01)
