@@ -134,7 +134,8 @@ def test_after_the_end_there_is_nothing_to_do_until_more_steps_are_asked_for(str
 
 @pytest.mark.slow
 def test_two_processes_train_and_measure_as_one_does(data, tmp_path):
-    train = TRAIN | {"total_iter": 8, "E_decay": 0.0, "G_scheduler_eta_min": 0.0}
+    train = TRAIN | {"total_iter": 8, "E_decay": 0.0, "G_scheduler_eta_min": 0.0, "accumulate": 2}
+    train |= {"fix_iter": 4, "fix_keys": ["spynet", "deform"], "fix_lr_mul": 0.125}
     network = NETWORK | {"drop_path_rate": 0.0}
     one, two, more = (Training(tmp_path / name, data, train=train, netG=network) for name in ("one", "two", "more"))
     batch = "datasets.train.dataloader_batch_size=2"

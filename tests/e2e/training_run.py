@@ -38,6 +38,8 @@ TRAIN = {
     "checkpoint_test": 10,
     "keep_checkpoints": 0,
     "manual_seed": 3,
+    "fix_iter": 12,
+    "fix_keys": ["spynet"],
 }
 LOADER = {"dataloader_num_workers": 1, "num_frame": 2, "gt_size": 32}
 

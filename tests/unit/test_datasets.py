@@ -264,3 +264,10 @@ def test_only_the_asked_frames_are_read(own_set):
     clip.network_input(0, 3)
     with pytest.raises(UserError, match="clip clip_a frame 000050"):
         clip.lq(2, 4)
+
+
+def test_sharp_frames_must_be_as_much_larger_as_the_network_makes_them(shared_set):
+    with pytest.raises(UserError, match="1 times as large.*netG.upscale is 4"):
+        define_Dataset(options(shared_set), upscale=4)
+    with pytest.raises(UserError, match="1 times as large.*netG.upscale is 4"):
+        define_Dataset(options(shared_set, "Test"), upscale=4)

@@ -34,6 +34,16 @@ def test_bad_files_are_named(tmp_path, content):
         utils_image.read_rgb(path)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_file_that_was_cut_off_is_refused_not_filled_up(tmp_path, suffix):
+    path = tmp_path / f"frame{suffix}"
+    smooth = np.tile(np.arange(64, dtype=np.uint8)[:, None, None] * 3, (1, 64, 3))
+    utils_image.write_rgb(path, smooth)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match="no whole image"):
+        utils_image.read_rgb(path)
+
+
 def test_unknown_format_is_a_users_mistake(tmp_path, image):
     with pytest.raises(UserError, match="use .png"):
         utils_image.write_rgb(tmp_path / "frame.abc", image)

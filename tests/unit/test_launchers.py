@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_set import make_set
 
 from options.schema import Opt
 from scripts import runtime_config
@@ -380,6 +381,13 @@ def test_spike_root_moves_the_spikes_only(option_file):
     path = runtime_config.write_runtime_config(option_file, "test", None, Path("/spikes"), [])
     moved = json.loads(path.read_text())["datasets"]
     assert moved == {split: {"dataroot_spike": f"/spikes/{split}"} for split in ("train", "test")}
+
+
+def test_spike_size_of_the_options_gives_way_to_a_manifest_at_the_new_root(option_file, tmp_path):
+    make_set(tmp_path / "set")
+    path = runtime_config.write_runtime_config(option_file, "train", None, tmp_path / "set/spikes", [])
+    moved = json.loads(path.read_text())["datasets"]["train"]
+    assert moved == {"dataroot_spike": f"{tmp_path}/set/spikes/train", "spike_h": None, "spike_w": None}
 
 
 def test_runtime_config_prints_the_path_or_one_line(option_file, tmp_path):

@@ -98,10 +98,10 @@ def test_option_file_restores_measures_and_reports(data_root, place, capsys):
     assert "SDM" in printed
 
 
-def test_older_flags_with_spikes(data_root, place, capsys):
+def test_older_flags_without_sharp_frames_write_restored_ones(data_root, place, capsys):
     path = weights(place / "w.pth", 4)
     run(
-        *("--task", SPIKE_TASK, "--folder_lq", data_root / "test_GT_blurred", "--weights", path, "--save_result"),
+        *("--task", SPIKE_TASK, "--folder_lq", data_root / "test_GT_blurred", "--weights", path),
         *("--folder_spike", data_root / "GOPRO_Large_spike_seq" / "test", "--tile", 2, 16, 12),
         *("--tile_overlap", 1, 4, 4, "--num_workers", 3, "--sigma", 0, *tiny_flags()),
     )

@@ -383,3 +383,8 @@ def test_kair_files_of_other_tasks_load(tmp_path, name):
     dataset = {"dataset_type": name, "dataroot_gt": "a", "dataroot_lq": "b", "sigma_min": 0, "sigma_max": 50}
     opt = utils_option.load(write(tmp_path, {"task": "t", "datasets": {"train": dataset}}), Opt)
     assert opt.datasets.train.dataset_type == name
+
+
+def test_spike_planes_of_training_and_testing_must_be_the_same():
+    with pytest.raises(UserError, match=r"train\.spike\.window is 41, but datasets\.test\.spike\.window is 21"):
+        utils_option.load(ROOT / "options/vrt/demo.json", Opt, ["datasets.train.spike.window=41"])

@@ -10,7 +10,8 @@ from data.augment import Box, draw_box
 from data.dataset_video_test import VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.select_dataset import define_Dataset
-from data.spike.manifest import ClipTiming
+from data.spike.manifest import ClipTiming, Manifest
+from data.spike.simulator import linear_to_srgb
 from data.spike.source import REPRESENTATIONS
 from options.schema_data import SPIKE_CHANNELS
 from utils.spike_loader import read_spikes, write_spikes
@@ -138,3 +139,16 @@ def test_the_real_gopro_frame_shows_its_sharp_picture(tmp_path):
         inner = box.scaled(2)
         part = dataset.spikes.planes(clip, "000226", box, 2)
         assert np.array_equal(part, whole[:, inner.rows, inner.cols])
+
+
+def test_planes_of_a_sensor_of_linear_light_are_in_srgb(tmp_path):
+    make_set(tmp_path)
+    light = VideoTrainDatasetRGBSpike(options(tmp_path)).spikes
+    name, frame = "clip_a", "000048"
+    whole = Box(0, 0, *SPIKE_SIZE)
+    plain = light.planes(name, frame, whole, 1)
+    manifest = Manifest.load(tmp_path / "spikes/train")
+    manifest.model_copy(update={"transfer": "linear"}).save(tmp_path / "spikes")
+    coded = VideoTrainDatasetRGBSpike(options(tmp_path)).spikes.planes(name, frame, whole, 1)
+    assert np.allclose(coded, linear_to_srgb(plain), atol=1e-6)
+    assert coded.mean() > plain.mean() + 0.05
