@@ -16,17 +16,6 @@ from utils.spike_loader import read_spikes
 from utils.utils_error import UserError
 from utils.utils_image import write_rgb
 
-
-@pytest.fixture(scope="module")
-def shared_set(tmp_path_factory):
-    return make_set(tmp_path_factory.mktemp("set"))
-
-
-@pytest.fixture
-def own_set(tmp_path, shared_set):
-    return shutil.copytree(shared_set, tmp_path / "set")
-
-
 # Training samples
 
 

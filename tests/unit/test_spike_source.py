@@ -19,16 +19,6 @@ from utils.utils_error import UserError
 from utils.utils_image import write_rgb
 
 
-@pytest.fixture(scope="module")
-def shared_set(tmp_path_factory):
-    return make_set(tmp_path_factory.mktemp("set"))
-
-
-@pytest.fixture
-def own_set(tmp_path, shared_set):
-    return shutil.copytree(shared_set, tmp_path / "set")
-
-
 def test_cut_then_enlarge_is_enlarge_then_cut(shared_set):
     dataset = VideoTrainDatasetRGBSpike(options(shared_set, use_hflip=False, use_rot=False))
     source, frame = dataset.spikes, dataset.clips["clip_a"][0]
