@@ -327,7 +327,7 @@ def test_weights_of_another_geometry_get_one_line(program, training, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["netG.mlp_ratio=1.0", 'train.fix_keys=["spynet"]'])
+@pytest.mark.parametrize("change", ["netG.mlp_ratio=1.0", 'train.fix_keys=["deform"]'])
 def test_a_run_that_goes_on_with_other_options_gets_one_line(program, straight, data, tmp_path, change):
     training = own_copy(straight, data, tmp_path)
     result = program(training, "--set", change)
