@@ -153,7 +153,7 @@ def write_video(path: Path, images: Iterable[np.ndarray], rate: int = FRAMES_PER
     first = next(images)
     size = first.shape[0] + first.shape[0] % 2, first.shape[1] + first.shape[1] % 2
     with whole_file(path) as temporary, av.open(str(temporary), "w") as container:
-        stream = container.add_stream("libx264", rate, {"crf": "18"})
+        stream = container.add_stream("libx264", rate, options={"crf": "18"})
         stream.pix_fmt = "yuv420p"
         stream.height, stream.width = size
         for image in itertools.chain([first], images):

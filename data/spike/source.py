@@ -139,7 +139,7 @@ class SpikeSource:
         """Make the planes of one frame on the RGB grid: read, represent, divide by rate at white, enlarge.
 
         A margin of one spike pixel is read around the box and cut off again, so that the planes of a box are
-        exactly that box of the planes of the whole frame.
+        that box of the planes of the whole frame, to rounding.
 
         Args:
             clip: clip name.
