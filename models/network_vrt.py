@@ -11,9 +11,9 @@ from models.fusion import FUSIONS
 from models.vrt.blocks import RTMSA, BlockArgs
 from models.vrt.stage import Stage
 from models.vrt.warp import nearest4_warp
-from models.vrt.window import mirror_index
 from utils.utils_checkpoint import load_weights
 from utils.utils_error import UserError
+from utils.utils_tile import mirror_index
 
 KINDS = ("none", "down", "down", "down", "up", "up", "up")
 LEVELS = (0, 1, 2, 3, 2, 1, 0)  # scale of each stage: 1 / 2**level
@@ -191,7 +191,7 @@ class VRT(nn.Module):
         height, width = (max(-(-n // 8) * 8, 8 * k) for n, k in zip((h, w), self.window[1:], strict=True))
         for axis, length, target in ((1, d, max(d, 2)), (3, h, height), (4, w, width)):
             if length != target:
-                x = x.index_select(axis, mirror_index(length, target, x.device))
+                x = x.index_select(axis, torch.tensor(mirror_index(0, target, length), device=x.device))
         return x
 
     @staticmethod

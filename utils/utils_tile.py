@@ -78,6 +78,12 @@ def tile_weights(length: int, size: int, overlap: int) -> list[tuple[slice, torc
     return [(place, (ramp / total[place]).float()) for place, ramp in zip(places, ramps, strict=True)]
 
 
+def mirror_index(start: int, stop: int, length: int) -> list[int]:
+    """Indices start .. stop - 1 of an axis of `length`, continued by mirroring at its ends: ... 2 1 0 1 2 ..."""
+    period = max(2 * (length - 1), 1)
+    return [min(index % period, period - index % period) if length > 1 else 0 for index in range(start, stop)]
+
+
 def restore_tiled(
     restore: Restore, read: Read, length: int, size: tuple[int, int], tile: TileOpt
 ) -> Iterator[tuple[int, torch.Tensor]]:
@@ -122,7 +128,7 @@ def restore_padded(
     pad = min(MIRRORED_FRAMES, length - 1)
 
     def read_padded(start: int, stop: int) -> torch.Tensor:
-        wanted = [length - 1 - abs(length - 1 - abs(index - pad)) for index in range(start, stop)]
+        wanted = mirror_index(start - pad, stop - pad, length)
         first = min(wanted)
         return read(first, max(wanted) + 1)[[index - first for index in wanted]]
 

@@ -97,6 +97,7 @@ class Manifest(BaseModel):
         return self.clips[clip]
 
 
+GOPRO_RATE_AT_WHITE = 0.5  # spikes per step: threshold 2 in units of white
 GOPRO_SHORT_BY = 7  # steps that the last .dat of a GoPro clip lacks: no source frame follows it
 
 

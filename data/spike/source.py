@@ -11,7 +11,7 @@ import numpy as np
 
 from data.augment import Box, whole_ratio
 from data.clip_index import Clips, existing_folder, raise_first
-from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
+from data.spike.manifest import GOPRO_RATE_AT_WHITE, GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
 from data.spike.representations import tfp, upsample
 from data.spike.simulator import linear_to_srgb
 from options.schema import DatasetOpt
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger("spikevrt")
 
-GOPRO_FLIPUD, GOPRO_RATE_AT_WHITE = True, 0.5
+GOPRO_FLIPUD = True
 
 
 def tfp_planes(spikes: np.ndarray) -> np.ndarray:

@@ -50,12 +50,3 @@ def region_labels(size: Triple, window: Triple, shift: Triple, device: torch.dev
         view[axis + 1] = n
         label = 3 * label + region.view(view)
     return partition(label, window).squeeze(-1)
-
-
-def mirror_index(length: int, target: int, device: torch.device) -> Tensor:
-    """Indices that extend an axis of `length` to `target` by mirroring without repeating the edge: 0 1 2 1 0 1 ..."""
-    index = torch.arange(target, device=device)
-    if length == 1:
-        return torch.zeros_like(index)
-    index = index % (2 * (length - 1))
-    return torch.minimum(index, 2 * (length - 1) - index)

@@ -14,6 +14,7 @@ python scripts/data_preparation/prepare_gopro_spike_dataset.py [--gopro_root P] 
 import argparse
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.clip_index import frame_names
 from data.layout import SPIKES, SPLITS, MetaLine, Split, clip_dirs, write_description
-from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
+from data.spike.manifest import GOPRO_RATE_AT_WHITE, GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
 from utils.spike_loader import num_steps
 from utils.utils_cli import program
 from utils.utils_error import UserError
@@ -30,7 +32,6 @@ from utils.utils_image import read_rgb
 
 SPIKE_SCALE = 2  # RGB pixels a spike pixel
 CLOCK_HZ = 8 * 240.0
-THETA = 2.0
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,7 @@ def folder_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
 
 
-def frame_names(folder: Path, suffix: str) -> list[str]:
-    """Return the sorted names, without suffix, of a folder's files of one kind."""
-    return sorted(path.stem for path in folder.glob(f"*{suffix}")) if folder.is_dir() else []
-
-
-def frame_problems(folders: dict[Path, list[str]]) -> list[str]:
+def frame_problems(folders: Mapping[Path, Sequence[str]]) -> list[str]:
     """Name what is wrong with the frames of a clip: missing ones, gaps in the numbering."""
     problems = [f"{folder}: no frames" for folder, names in folders.items() if not names]
     if problems:
@@ -96,8 +92,8 @@ def check_clip(gopro_root: Path, spike_root: Path, split: Split, name: str) -> C
     source, spikes = gopro_root / split / name, spike_root / split / name
     sharp, blurred = source / "sharp", source / "blur"
     dats = spikes / "spike" if (spikes / "spike").is_dir() else spikes
-    frames = frame_names(sharp, ".png")
-    problems = frame_problems({sharp: frames, blurred: frame_names(blurred, ".png"), dats: frame_names(dats, ".dat")})
+    frames = list(frame_names(sharp, "png"))
+    problems = frame_problems({sharp: frames, blurred: frame_names(blurred, "png"), dats: frame_names(dats, "dat")})
     if problems:
         return problems
     try:
@@ -168,8 +164,8 @@ def gopro_manifest(clips: list[Clip]) -> Manifest:
         flipud=True,
         bit_order="little",
         clock_hz=CLOCK_HZ,
-        rate_at_white=1 / THETA,
-        theta=THETA,
+        rate_at_white=GOPRO_RATE_AT_WHITE,
+        theta=1 / GOPRO_RATE_AT_WHITE,
         transfer="srgb",
         noise="none",
         clips={clip.name: clip.timing for clip in clips},

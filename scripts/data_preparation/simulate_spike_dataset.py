@@ -28,6 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.clip_index import IMAGE_SUFFIXES
 from data.layout import SPLITS, DatasetWriter, Frame, Split
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.simulator import integrate_and_fire, linear_to_srgb, srgb_to_linear, to_gray
@@ -35,7 +36,6 @@ from utils.utils_cli import program
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb
 
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 # GoPro's rate, taken for folders of frames, which have none of their own.
 FRAMES_PER_SECOND = 240.0
 Transfer = Literal["srgb", "linear"]
@@ -120,7 +120,7 @@ def video_frames(path: Path) -> Iterator[np.ndarray]:
 
 def folder_frames(path: Path) -> Iterator[np.ndarray]:
     """Yield the images of a folder, sorted by name, as (H, W, 3) uint8 RGB; one is in memory at a time."""
-    for file in sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES):
+    for file in sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES):
         yield read_rgb(file)
 
 

@@ -93,18 +93,23 @@ def test_any_window_is_a_slice_of_the_whole(folder, case, data):
     assert got.flags.owndata or not isinstance(got.base, np.memmap)
 
 
-@pytest.mark.parametrize("w", [64, 12])
-def test_window_unpacks_only_its_bytes(tmp_path, monkeypatch, w):
-    path = tmp_path / "a.dat"
-    write_spikes(path, np.zeros((50, 40, w), np.uint8))
-    unpacked = []
-    unpackbits = np.unpackbits
+@pytest.fixture
+def unpacked(monkeypatch):
+    """Bytes of each call of np.unpackbits."""
+    sizes, unpackbits = [], np.unpackbits
 
     def spy(packed, **kwargs):
-        unpacked.append(packed.size)
+        sizes.append(packed.size)
         return unpackbits(packed, **kwargs)
 
     monkeypatch.setattr(np, "unpackbits", spy)
+    return sizes
+
+
+@pytest.mark.parametrize("w", [64, 12])
+def test_window_unpacks_only_its_bytes(tmp_path, unpacked, w):
+    path = tmp_path / "a.dat"
+    write_spikes(path, np.zeros((50, 40, w), np.uint8))
     read_spikes(path, 40, w, steps=(10, 13), rows=(4, 9), cols=(5, 12))
     # 3 steps of 5 rows: 2 bytes each where rows are whole bytes, else 60 bits in at most 9 bytes a step
     assert sum(unpacked) <= (3 * 5 * 2 if w == 64 else 3 * 9)
@@ -260,19 +265,11 @@ def test_geometry_check_raises_no_false_alarm(tmp_path, kind, h, w, steps):
     assert likelier_geometry(tmp_path / "a.dat", h, w) is None
 
 
-def test_geometry_check_reads_a_bounded_part(tmp_path, monkeypatch):
+def test_geometry_check_reads_a_bounded_part(tmp_path, unpacked):
     path = tmp_path / "a.dat"
     with path.open("wb") as file:
         file.truncate(28_800 * 5000)  # sparse, 144 MB
         file.write(np.random.default_rng(0).bytes(1 << 20))
-    unpacked = []
-    unpackbits = np.unpackbits
-
-    def spy(packed, **kwargs):
-        unpacked.append(packed.size)
-        return unpackbits(packed, **kwargs)
-
-    monkeypatch.setattr(np, "unpackbits", spy)
     likelier_geometry(path, 360, 640)
     assert unpacked
     assert max(unpacked) <= 1 << 20

@@ -4,7 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.utils_error import UserError
-from utils.utils_tile import TileOpt, restore_both_ways, restore_padded, restore_tiled, starts, tile_weights
+from utils.utils_tile import (
+    TileOpt,
+    mirror_index,
+    restore_both_ways,
+    restore_padded,
+    restore_tiled,
+    starts,
+    tile_weights,
+)
 
 
 @st.composite
@@ -147,3 +155,9 @@ def test_padded_clip_is_mirrored_about_its_end_frames():
 def test_impossible_tiles_are_a_users_mistake(bad):
     with pytest.raises(UserError, match="overlap"):
         TileOpt(**bad)
+
+
+def test_an_axis_is_continued_by_mirroring_without_a_doubled_edge():
+    assert mirror_index(-3, 7, 4) == [3, 2, 1, 0, 1, 2, 3, 2, 1, 0]
+    assert mirror_index(0, 3, 1) == [0, 0, 0]
+    assert mirror_index(0, 5, 2) == [0, 1, 0, 1, 0]
