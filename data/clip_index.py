@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.utils_error import UserError
+from data.lmdb_store import LmdbStore, is_lmdb
+from utils.utils_error import ProblemsError, UserError
 
 Clips = dict[str, tuple[str, ...]]  # clip name -> its frame names (no extension), in order
 
@@ -15,8 +16,7 @@ META_LINE = re.compile(r"(?P<clip>\S+)\s+(?P<count>[1-9]\d*)\s+\([^)]*\)(?:\s+(?
 def raise_first(problems: Sequence[str]) -> None:
     """Raise one UserError for a list of problems: the first one and how many more there are."""
     if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{problems[0]}{more}")
+        raise ProblemsError(problems)
 
 
 def existing_folder(path: Path | str | None, key: str) -> Path:
@@ -29,7 +29,8 @@ def existing_folder(path: Path | str | None, key: str) -> Path:
         raise UserError(f"{key}: is null, expected a folder; set it in the options")
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise UserError(f"{key}: {folder} is no folder; correct the path or prepare the data set first")
+        create = "create it with --generate-lmdb" if folder.suffix == ".lmdb" else "prepare the data set first"
+        raise UserError(f"{key}: {folder} is no folder; correct the path or {create}")
     return folder
 
 
@@ -78,9 +79,14 @@ def read_meta_info(path: Path | str, filename_tmpl: str) -> Clips:
 def scan_clips(root: Path, ext: str) -> Clips:
     """Find the clips below a folder: its subfolders with frames or, if it holds frames itself, the folder.
 
+    An LMDB has the clips that its meta_info.txt names; `ext` does not matter there.
+
     Raises:
-        UserError: no file `*.<ext>` at either place (says which images there are), or files at both.
+        UserError: no file `*.<ext>` at either place (says which images there are), or files at both; the LMDB is
+            damaged.
     """
+    if is_lmdb(root):
+        return LmdbStore(root).clips()
     own = frame_names(root, ext)
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     clips = {folder.name: names for folder in folders if (names := frame_names(folder, ext))}

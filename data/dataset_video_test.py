@@ -6,8 +6,6 @@ import torch
 from data.augment import Box, whole_ratio
 from data.clip_index import existing_folder, raise_first, read_meta_info, scan_clips
 from data.frame_store import FrameStore
-from data.spike.representations import sdm
-from data.spike.simulator import linear_to_srgb, srgb_to_linear
 from data.spike.source import SpikeSource
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
@@ -77,16 +75,12 @@ class TestClip:
         Raises:
             ValueError: the clip has none.
         """
-        if self._spikes is None:
-            raise ValueError(f"clip {self.name} has no spikes")
-        whole = Box(0, 0, *self._spikes.sensor[:2])
-        planes = [self._spikes.planes(self.name, name, whole, self._ratio) for name in self.frames[start:stop]]
-        return torch.from_numpy(np.stack(planes))
+        return self._planes(start, stop, self._read(self._lq, start, stop, self.size))
 
     def network_input(self, start: int, stop: int) -> torch.Tensor:
         """Return the network's input, (t, 3 + S, H, W) float32: blurred frames, then spikes where there are."""
-        lq = self.lq(start, stop)
-        return torch.cat([lq, self.spike(start, stop)], dim=1) if self.has_spike else lq
+        lq = self._read(self._lq, start, stop, self.size)
+        return torch.cat([to_float(lq), self._planes(start, stop, lq)], dim=1) if self.has_spike else to_float(lq)
 
     def baseline(self, index: int) -> np.ndarray | None:
         """Return the training-free estimate of one sharp frame, blur times a ratio of spike rates.
@@ -96,13 +90,16 @@ class TestClip:
         """
         if self._spikes is None:
             return None
-        blur = self._read(self._lq, index, index + 1, self.size)[0].astype(np.float32) / 255
-        around, exposure = self._spikes.playback(self.name, self.frames[index])
-        if self._spikes.is_linear:  # the ratio is one of light, and so must be what it multiplies
-            estimate = linear_to_srgb(sdm(srgb_to_linear(blur), around, exposure))
-        else:
-            estimate = sdm(blur, around, exposure)
-        return np.round(estimate * 255).astype(np.uint8)
+        blur = self._read(self._lq, index, index + 1, self.size)[0]
+        return self._spikes.estimate(self.name, self.frames[index], blur)
+
+    def _planes(self, start: int, stop: int, lq: np.ndarray) -> torch.Tensor:
+        if self._spikes is None:
+            raise ValueError(f"clip {self.name} has no spikes")
+        whole = Box(0, 0, *self._spikes.sensor.size)
+        frames = zip(self.frames[start:stop], lq, strict=True)
+        planes = [self._spikes.planes(self.name, name, whole, self._ratio, blur) for name, blur in frames]
+        return torch.from_numpy(np.stack(planes))
 
     def _read(self, store: FrameStore, start: int, stop: int, size: tuple[int, int]) -> np.ndarray:
         names = tuple(self.frames[start:stop])

@@ -79,13 +79,15 @@ class VideoTrainDatasetRGBSpike:
         if flips.reverse:
             frames = frames[::-1]
 
-        sample = {
-            "lq": to_float(self._read(self.lq, clip, frames, box, scale=1)),
-            "gt": to_float(self._read(self.gt, clip, frames, box.scaled(self.scale), scale=self.scale)),
-        }
+        lq = self._read(self.lq, clip, frames, box, scale=1)
+        gt = self._read(self.gt, clip, frames, box.scaled(self.scale), scale=self.scale)
+        sample = {"lq": to_float(lq), "gt": to_float(gt)}
         if self.spikes:
             part = Box(box.top // ratio, box.left // ratio, side // ratio, side // ratio)
-            planes = [self.spikes.planes(clip, frame, part, ratio, reverse=flips.reverse) for frame in frames]
+            planes = [
+                self.spikes.planes(clip, frame, part, ratio, blur, reverse=flips.reverse)
+                for frame, blur in zip(frames, lq, strict=True)
+            ]
             sample["spike"] = torch.from_numpy(np.stack(planes))
         return {name: flips.apply(value) for name, value in sample.items()} | {"key": f"{clip}/{frames[0]}"}
 

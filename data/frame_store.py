@@ -1,88 +1,209 @@
-"""Reading RGB frames of clips: from disk, or from memory once read."""
+"""Reading RGB frames of clips: from image files or an LMDB, or from memory once read."""
 
 from pathlib import Path
+from typing import Protocol
 
+import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from data.clip_index import Clips, frame_names
+from data.lmdb_store import LmdbStore, is_lmdb, lmdb_path
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb
 
 
+class Frames(Protocol):
+    """The frames below one root."""
+
+    def clips(self) -> list[str]:
+        """List the clips that have frames; empty where the root may be a clip of any name."""
+
+    def names(self, clip: str) -> set[str]:
+        """Return the names of a clip's frames; UserError if there is no such clip."""
+
+    def where(self, clip: str) -> str:
+        """Name the place of a clip for a message."""
+
+    def size(self, clip: str, frame: str) -> tuple[int, int]:
+        """Return (H, W) without decoding; UserError if there is no such image."""
+
+    def read(self, clip: str, frame: str) -> np.ndarray:
+        """Return (H, W, 3) uint8, RGB; UserError if the frame is missing or damaged."""
+
+
+class DiskFrames:
+    """Frames `<root>/<clip>/<frame>.<ext>`, or `<root>/<frame>.<ext>` where root is itself one clip."""
+
+    def __init__(self, root: Path, ext: str) -> None:
+        self.root, self.ext = root, ext
+        self._is_one_clip = bool(frame_names(root, ext))
+
+    def clips(self) -> list[str]:
+        """See Frames."""
+        if self._is_one_clip:
+            return []
+        folders = sorted(path for path in self.root.iterdir() if path.is_dir())
+        return [folder.name for folder in folders if frame_names(folder, self.ext)]
+
+    def names(self, clip: str) -> set[str]:
+        """See Frames."""
+        folder = self._folder(clip)
+        if not folder.is_dir():
+            raise UserError(f"clip {clip}: {folder} is no folder; every clip needs one of the same name")
+        return set(frame_names(folder, self.ext))
+
+    def where(self, clip: str) -> str:
+        """See Frames."""
+        return str(self._folder(clip))
+
+    def size(self, clip: str, frame: str) -> tuple[int, int]:
+        """See Frames; the file's header alone is read."""
+        path = self._path(clip, frame)
+        try:
+            with Image.open(path) as image:
+                return image.height, image.width
+        except (OSError, UnidentifiedImageError) as error:
+            raise UserError(f"clip {clip} frame {frame}: {path} is no readable image ({error})") from None
+
+    def read(self, clip: str, frame: str) -> np.ndarray:
+        """See Frames."""
+        try:
+            return read_rgb(self._path(clip, frame))
+        except UserError as error:
+            raise UserError(f"clip {clip} frame {frame}: {error}") from None
+
+    def _folder(self, clip: str) -> Path:
+        return self.root if self._is_one_clip else self.root / clip
+
+    def _path(self, clip: str, frame: str) -> Path:
+        return self._folder(clip) / f"{frame}.{self.ext}"
+
+
+class LmdbFrames:
+    """Frames of an LMDB with the keys `<clip>/<frame>`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._store = LmdbStore(root)
+        self._clips = self._store.clips()
+
+    def clips(self) -> list[str]:
+        """See Frames."""
+        return list(self._clips)
+
+    def names(self, clip: str) -> set[str]:
+        """See Frames."""
+        if clip not in self._clips:
+            raise UserError(f"clip {clip}: {self.root} has no such clip; every clip needs one of the same name")
+        return set(self._clips[clip])
+
+    def where(self, clip: str) -> str:
+        """See Frames."""
+        return f"{self.root} key {clip}"
+
+    def size(self, clip: str, frame: str) -> tuple[int, int]:
+        """See Frames; taken from meta_info.txt."""
+        height, width, *_ = self._store.entry(clip, frame).size
+        return height, width
+
+    def read(self, clip: str, frame: str) -> np.ndarray:
+        """See Frames."""
+        image = decode_rgb(self._store.get(clip, frame))
+        if image is None:
+            raise UserError(
+                f"clip {clip} frame {frame}: {self.root} has no whole image at {clip}/{frame}; create the LMDB again"
+            )
+        return image
+
+
+def decode_rgb(encoded: np.ndarray) -> np.ndarray | None:
+    """Decode the bytes of an image file, (n,) uint8, into (H, W, 3) uint8, RGB; None if they are none."""
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def open_frames(root: Path, ext: str, backend: str) -> Frames:
+    """Open a folder of images, or an LMDB of them.
+
+    Raises:
+        UserError: `backend` is one and the root the other, or the LMDB is damaged.
+    """
+    if backend == "lmdb" and not is_lmdb(root):
+        ready = lmdb_path(root)
+        advice = f"use {ready}" if is_lmdb(ready) else f"create {ready} with --generate-lmdb"
+        raise UserError(f'io_backend.type: is "lmdb", but {root} is a folder of images (no data.mdb); {advice}')
+    if backend == "disk" and is_lmdb(root):
+        raise UserError(f'io_backend.type: is "disk", but {root} is an LMDB; set it to "lmdb" or use the images')
+    return LmdbFrames(root) if backend == "lmdb" else DiskFrames(root, ext)
+
+
 class FrameStore:
-    """RGB frames `<root>/<clip>/<frame>.<ext>`, or `<root>/<frame>.<ext>` where root is itself one clip.
+    """RGB frames of clips.
 
     Args:
-        root: an existing folder.
-        ext: extension of the frames, no dot.
-        backend: "disk".
+        root: an existing folder: of clips, of frames, or an LMDB.
+        ext: extension of image files, no dot; an LMDB has its own.
+        backend: "disk" or "lmdb".
         cache: keep every decoded frame (uint8) in the memory of this process.
 
     Raises:
-        UserError: the backend is not available.
+        UserError: the root does not suit the backend, or its LMDB is damaged.
     """
 
     def __init__(self, root: Path, ext: str, *, backend: str = "disk", cache: bool = False) -> None:
-        if backend != "disk":
-            raise UserError(f'io_backend.type: "{backend}" is not available yet; use "disk"')
-        self.root, self.ext = root, ext
-        self._is_one_clip = bool(frame_names(root, ext))
+        self.ext = ext
+        self._frames = open_frames(root, ext, backend)
+        self._names: dict[str, set[str]] = {}
         self._cache: dict[tuple[str, str], np.ndarray] | None = {} if cache else None
 
-    def folder(self, clip: str) -> Path:
-        """Return the folder of a clip."""
-        return self.root if self._is_one_clip else self.root / clip
-
-    def path(self, clip: str, frame: str) -> Path:
-        """Return the file of a frame."""
-        return self.folder(clip) / f"{frame}.{self.ext}"
-
     def problems(self, clips: Clips, *, exact: bool) -> list[str]:
-        """Compare wanted clips and frames with the files.
+        """Compare wanted clips and frames with those that are there.
 
         Args:
             clips: the wanted frames of each clip.
             exact: whether clips and frames beyond the wanted ones are a problem as well.
 
         Returns:
-            One line per clip that does not match; empty if all do.
+            One line per frame or clip that does not match; empty if all do.
         """
-        checked = [self._problem(clip, set(wanted), exact) for clip, wanted in clips.items()]
-        found = [problem for problem in checked if problem]
-        if exact and not self._is_one_clip:
-            extra = [path for path in sorted(self.root.iterdir()) if path.is_dir() and path.name not in clips]
+        found = [line for clip, wanted in clips.items() for line in self._problems(clip, set(wanted), exact)]
+        if exact:
             found += [
-                f"clip {path.name}: {path} has frames, but dataroot_lq has no such clip; names must match"
-                for path in extra
-                if frame_names(path, self.ext)
+                f"clip {clip}: {self._frames.where(clip)} has frames, but dataroot_lq has no such clip; "
+                "names must match"
+                for clip in self._frames.clips()
+                if clip not in clips
             ]
         return found
 
-    def _problem(self, clip: str, wanted: set[str], exact: bool) -> str | None:
-        folder = self.folder(clip)
-        if not folder.is_dir():
-            return f"clip {clip}: {folder} is no folder; every clip needs one of the same name"
-        names = set(frame_names(folder, self.ext))
-        missing, extra = sorted(wanted - names), sorted(names - wanted) if exact else []
-        if not missing and not extra:
-            return None
-        what = f"lacks frame {missing[0]}" if missing else f"has the unpaired frame {extra[0]}"
-        counts = f"{len(names)} *.{self.ext} files, {len(wanted)} frames expected"
-        return f"clip {clip}: {folder} {what} ({counts}); names must match one to one"
+    def _problems(self, clip: str, wanted: set[str], exact: bool) -> list[str]:
+        try:
+            names = self._frames.names(clip)
+        except UserError as error:
+            return [str(error)]
+        where = self._frames.where(clip)
+        tail = f"({len(names)} {self.ext} frames, {len(wanted)} expected); names must match one to one"
+        missing = [f"clip {clip} frame {frame}: {where} lacks it {tail}" for frame in sorted(wanted - names)]
+        extra = [f"clip {clip} frame {frame}: {where} has it unpaired {tail}" for frame in sorted(names - wanted)]
+        return missing + extra if exact else missing
+
+    def has(self, clip: str, frame: str) -> bool:
+        """Say whether there is such a frame."""
+        if clip not in self._names:
+            try:
+                self._names[clip] = self._frames.names(clip)
+            except UserError:
+                self._names[clip] = set()
+        return frame in self._names[clip]
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
-        """Read (H, W) of a frame from its header alone.
+        """Return (H, W) of a frame without decoding it.
 
         Raises:
-            UserError: the file is missing or no image; names clip and frame.
+            UserError: the frame is missing or no image; names clip and frame.
         """
-        path = self.path(clip, frame)
-        try:
-            with Image.open(path) as image:
-                return image.height, image.width
-        except (OSError, UnidentifiedImageError) as error:
-            raise UserError(f"clip {clip} frame {frame}: {path} is no readable image ({error})") from None
+        return self._frames.size(clip, frame)
 
     def read(self, clip: str, frame: str) -> np.ndarray:
         """Read a frame.
@@ -91,14 +212,11 @@ class FrameStore:
             (H, W, 3) uint8, RGB; not to be written into.
 
         Raises:
-            UserError: the file is missing, empty or truncated; names clip and frame.
+            UserError: the frame is missing, empty or truncated; names clip and frame.
         """
         if self._cache is not None and (clip, frame) in self._cache:
             return self._cache[clip, frame]
-        try:
-            image = read_rgb(self.path(clip, frame))
-        except UserError as error:
-            raise UserError(f"clip {clip} frame {frame}: {error}") from None
+        image = self._frames.read(clip, frame)
         if self._cache is not None:
             self._cache[clip, frame] = image
         return image
@@ -127,7 +245,7 @@ class FrameStore:
             if image.shape[:2] != size:
                 found = "x".join(map(str, image.shape[:2]))
                 raise UserError(
-                    f"clip {clip} frame {frame}: {self.path(clip, frame)} is {found} pixels, expected "
+                    f"clip {clip} frame {frame}: in {self._frames.where(clip)} it has {found} pixels, expected "
                     f"{size[0]}x{size[1]}; all frames of a clip need one size"
                 )
             cuts.append(image[rows, cols])

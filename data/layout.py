@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import yaml
 
+from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import ClipTiming, Manifest
 from utils.spike_loader import write_spikes
 from utils.utils_error import UserError
@@ -135,16 +135,7 @@ def write_description(root: Path, manifest: Manifest, lines: dict[Split, list[Me
     for split, new in lines.items():
         clips = read_meta_info(root, split) | {line.clip: str(line) for line in new}
         write_text(meta_info_path(root, split), "".join(f"{clips[clip]}\n" for clip in sorted(clips)))
-    config = {
-        "filename": SPIKES,
-        "spike_h": manifest.spike_h,
-        "spike_w": manifest.spike_w,
-        "is_labeled": False,
-        "labeled_data_type": [0],
-        "labeled_data_suffix": "",
-        "data_field_identifier": "spike",
-    }
-    write_text(root / SPIKES / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    SpikeConfig(filename=SPIKES, spike_h=manifest.spike_h, spike_w=manifest.spike_w).save(root / SPIKES)
     merged.save(root / SPIKES)
 
 

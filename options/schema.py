@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from options.kair_keys import IGNORED_KEYS
 from options.schema_base import Block, FilePath, raise_all
@@ -54,7 +54,7 @@ class Opt(Block):
     """Where the run lives and what it starts from."""
     datasets: DatasetsOpt = DatasetsOpt()
     """Data sets."""
-    netG: NetOpt = NetOpt()
+    netG: Annotated[NetOpt, Field(validate_default=True)] = NetOpt()
     """Network."""
     train: TrainOpt = TrainOpt()
     """Training."""
@@ -67,6 +67,16 @@ class Opt(Block):
     def run_dir(self) -> Path:
         """Folder of the run."""
         return Path(self.path.root) / self.task
+
+    @field_validator("netG")
+    @classmethod
+    def _channels_of_data(cls, value: NetOpt, info: ValidationInfo) -> NetOpt:
+        """in_chans that is not given follows the data."""
+        datasets = info.data.get("datasets")
+        given = datasets and (datasets.train or datasets.test)
+        if not given or "in_chans" in value.model_fields_set:
+            return value
+        return value.model_copy(update={"in_chans": RGB + given.spike_channels})
 
     @model_validator(mode="after")
     def _channels_agree(self) -> "Opt":

@@ -26,22 +26,40 @@ DATASET_TYPES = {
         "SingleTestDataset": "SingleVideoRecurrentTestDataset",
     },
 }
-SPIKE_CHANNELS = {"tfp": 1}  # planes a frame that each representation gives
+# representation -> the numbers of planes a frame that it can give; None: any from 1 on; raw_window: as many as steps
+SPIKE_CHANNELS: dict[str, tuple[int, ...] | None] = {
+    "tfp": (1,),
+    "tfi": (1,),
+    "sdm": (1, 3),
+    "bins": None,
+    "isi": None,
+}
 
 
 class SpikeOpt(Block):
     """How spikes become planes for the network. Matters only to data sets with spikes."""
 
-    representation: Literal["tfp"] = "tfp"
-    """Texture from playback: the mean firing rate in a window of steps."""
+    representation: Literal["tfp", "tfi", "bins", "raw_window", "isi", "sdm"] = "tfp"
+    """tfp: mean rate in a window; tfi: inverse interval at one step; bins: mean rates of equal parts of the exposure;
+    raw_window: the bits of a window; isi: inverse intervals at equal distances in the exposure; sdm: the blurred
+    frame times short over long mean rate, 1 plane (gray) or 3 (RGB). All in units of intensity: white is 1."""
     window: OddCount = 21
-    """Spike steps averaged, odd."""
+    """Spike steps, odd: averaged (tfp, sdm), handed on (raw_window), searched besides the exposure (tfi, isi)."""
     center: Whole | None = None
     """Spike step at the window's middle, counted from the file's first; null: the manifest's sharp step."""
+    edge: Literal["error", "mirror"] = "error"
+    """Steps before the first or after the last of a clip's stream: refused, or the stream mirrored about its end."""
     rate_at_white: Annotated[float, Field(gt=0, le=1)] | None = None
     """Spikes per step of a white pixel, by which rates are divided; null: from the manifest."""
     flipud: bool | None = None
     """Rows are stored bottom-up; null: from the manifest."""
+    bit_order: Literal["little", "big"] | None = None
+    """Bit of a byte that is its leftmost pixel: the lowest or the highest; null: from the manifest."""
+
+    @property
+    def channels(self) -> tuple[int, ...] | None:
+        """Return the numbers of planes a frame that this can give; None: any from 1 on."""
+        return (self.window,) if self.representation == "raw_window" else SPIKE_CHANNELS[self.representation]
 
 
 class IoBackendOpt(Block):
@@ -68,10 +86,10 @@ class DatasetOpt(Block):
     """Rows of the spike sensor; null: from the manifest."""
     spike_w: Count | None = None
     """Columns of the spike sensor; null: from the manifest."""
-    spike_channels: Whole = 0
-    """Planes a frame made of spikes; not given: 1 with spikes, else 0."""
     spike: SpikeOpt = SpikeOpt()
     """How spikes become planes."""
+    spike_channels: Whole = 0
+    """Planes a frame made of spikes; not given: 1 with spikes (raw_window: its window), else 0."""
     meta_info_file: FilePath | None = None
     """Text file with a line `clip nframes (h,w,c) startframe` a clip; null: every clip that is found."""
     filename_tmpl: Annotated[str, Field(pattern=r"^0?\d*d$")] = "06d"
@@ -121,19 +139,25 @@ class DatasetOpt(Block):
     @model_validator(mode="before")
     @classmethod
     def _channels_of_type(cls, data: object) -> object:
-        if isinstance(data, dict) and "spike_channels" not in data:
-            return data | {"spike_channels": int(str(data.get("dataset_type")).endswith("RGBSpike"))}
-        return data
+        if not isinstance(data, dict) or "spike_channels" in data:
+            return data
+        if not str(data.get("dataset_type")).endswith("RGBSpike"):
+            return data | {"spike_channels": 0}
+        spike = data.get("spike")
+        if isinstance(spike, dict) and spike.get("representation") == "raw_window":
+            return data | {"spike_channels": spike.get("window", SpikeOpt().window)}
+        return data | {"spike_channels": 1}
 
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetOpt":
         problems = []
-        planes = SPIKE_CHANNELS[self.spike.representation] if self.uses_spikes else 0
-        if self.spike_channels != planes:
+        planes = self.spike.channels if self.uses_spikes else (0,)
+        if self.spike_channels not in (planes or (max(self.spike_channels, 1),)):
             cause = f"spike.representation {self.spike.representation!r} of " if self.uses_spikes else ""
+            gives = " or ".join(map(str, planes or ("1 or more",)))
             problems.append(
                 f"spike_channels is {self.spike_channels}, but {cause}dataset_type {self.dataset_type!r} "
-                f"gives {planes}; change one of them"
+                f"gives {gives}; change one of them"
             )
         if (self.spike_h is None) != (self.spike_w is None):
             problems.append(f"spike_h is {self.spike_h} and spike_w is {self.spike_w}; give both or neither")

@@ -30,7 +30,8 @@ class NetOpt(Block):
     upscale: Literal[1, 2, 3, 4] = 1
     """Output size over input size."""
     in_chans: Count = 3
-    """Channels of an input frame: 3 for RGB plus datasets.*.spike_channels; a noise map is not counted."""
+    """Channels of an input frame: 3 for RGB plus datasets.*.spike_channels; not given: as many as the data have. A
+    noise map is not counted."""
     out_chans: Literal[3] = 3
     """Channels of an output frame: RGB."""
     img_size: Sizes = (6, 192, 192)

@@ -1,5 +1,16 @@
-"""The one exception that means: the user can mend this."""
+"""Errors that are the user's to mend: one line, no traceback."""
+
+from collections.abc import Sequence
 
 
 class UserError(ValueError):
-    """A user's mistake. The message is one line: what, found, expected, and what to do; the program exits with 2."""
+    """A mistake in options, files or arguments; str() is one line: what, found, expected, what to do."""
+
+
+class ProblemsError(UserError):
+    """Several mistakes at once; str() is the first one and how many more there are."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        super().__init__(f"{problems[0]}{more}")
+        self.problems = list(problems)

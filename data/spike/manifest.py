@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from utils.spike_loader import BitOrder
 from utils.utils_error import UserError
 from utils.utils_file import write_text
 
@@ -54,12 +55,14 @@ class Manifest(BaseModel):
     rgb_h: _Positive
     rgb_w: _Positive
     flipud: bool  # the files store their rows bottom-up
-    bit_order: Literal["little"] = "little"
+    bit_order: BitOrder = "little"  # which bit of a byte is the leftmost pixel: the lowest, the highest
     clock_hz: Annotated[float, Field(gt=0)]  # sensor steps per second
     rate_at_white: Annotated[float, Field(gt=0, le=1)]  # spikes per step of a white pixel
     theta: Annotated[float, Field(gt=0)] | None = None  # firing threshold, in white pixels x steps
     transfer: Literal["srgb", "linear"]  # what the sensor integrates
     noise: Literal["none", "sensor"]
+    continuous: bool = False  # the .dat of consecutive frames tile one stream without a gap
+    blur: Literal["blur", "blur_gamma"] | None = None  # GoPro's folder that the blurred frames come from
     clips: dict[str, ClipTiming]
 
     @classmethod

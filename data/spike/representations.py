@@ -1,4 +1,12 @@
-"""From spikes to planes: functions on arrays, no files and no options."""
+"""From spikes to planes: functions on arrays, no files and no options.
+
+Steps count from 0 within the given array. Rates are spikes per step: the caller divides them by the rate of a
+white pixel. A spike at step k says that the charge collected *up to* k crossed the threshold, so an interval
+between two spikes (a, b] speaks of the light of the steps a+1 .. b.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -20,15 +28,121 @@ def tfp(spikes: np.ndarray, center: int, window: int) -> np.ndarray:
     Raises:
         UserError: the window is even or leaves the stream; the message has center, window and T.
     """
-    first, last = center - window // 2, center + window // 2
-    if window < 1 or window % 2 == 0:
-        raise UserError(f"tfp: window={window} must be odd and positive (center={center}, T={len(spikes)})")
-    if first < 0 or last >= len(spikes):
-        raise UserError(
-            f"tfp: center={center}, window={window} needs steps {first}..{last}, found T={len(spikes)}; "
-            "use a smaller spike window or another center"
-        )
-    return spikes[first : last + 1].sum(axis=0, dtype=np.float32) / np.float32(window)
+    return _rate(spikes[_window("tfp", center, window, len(spikes))])
+
+
+def raw_window(spikes: np.ndarray, center: int, window: int) -> np.ndarray:
+    """Return the bits themselves, one plane a step, in time order; the middle plane is step `center`.
+
+    Args:
+        spikes: (T, H, W) uint8, 0 or 1.
+        center: step index; center - window//2 .. center + window//2 must lie inside [0, T).
+        window: L, number of steps, odd.
+
+    Returns:
+        (L, H, W) float32, 0 or 1.
+
+    Raises:
+        UserError: the window is even or leaves the stream; the message has center, window and T.
+    """
+    return spikes[_window("raw_window", center, window, len(spikes))].astype(np.float32)
+
+
+def bins(spikes: np.ndarray, count: int) -> np.ndarray:
+    """Mean firing rates of S parts of all given steps, in time order; disjoint and without gaps.
+
+    Part k is the steps [k*T//S, (k+1)*T//S): lengths differ by one at most, and no step is left out.
+
+    Args:
+        spikes: (T, H, W) uint8, 0 or 1: the steps to be divided, such as those of the exposure.
+        count: S, number of parts, at most T.
+
+    Returns:
+        (S, H, W) float32, spikes per step in [0, 1].
+
+    Raises:
+        UserError: count is not in [1, T].
+    """
+    steps = len(spikes)
+    if not 1 <= count <= steps:
+        raise UserError(f"bins: count={count} must lie in [1, T], found T={steps} steps; use fewer bins")
+    edges = [k * steps // count for k in range(count + 1)]
+    return np.stack([_rate(spikes[first:stop]) for first, stop in pairwise(edges)])
+
+
+def tfi(spikes: np.ndarray, center: int) -> tuple[np.ndarray, np.ndarray]:
+    """Texture from interval: 1 over the number of steps between the two spikes around `center`.
+
+    The interval is t_next - t_prev, with t_prev the last spike <= center and t_next the first spike > center.
+    All given steps are searched, and a spike at step 0 counts. A pixel without a spike on one side is
+    undefined: its value is then its mean rate over all T steps, 0 where it never fires.
+    This is the interval that reports the light of step center + 1; `isi` gives the one of a named step. In the
+    stream reversed in time it stands at center T - 2 - center.
+
+    Args:
+        spikes: (T, H, W) uint8, 0 or 1.
+        center: step index in [0, T); at T - 1 nothing can follow and every pixel is undefined.
+
+    Returns:
+        Rate (H, W) float32 in [0, 1], and (H, W) bool, True where it is undefined.
+
+    Raises:
+        UserError: center is not in [0, T).
+    """
+    _check_step("tfi", "center", center, len(spikes))
+    return _interval_rate(spikes, center + 1)
+
+
+def isi(spikes: np.ndarray, steps: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Differential of spike firing times: 1 over the length of the interval that each step lies in.
+
+    At step t the interval is (first spike >= t) - (last spike < t): a spike reports the light of the steps
+    before and at it, so a step belongs to the spike that ends its interval. That makes the rate at t that of
+    `tfi` at t - 1, which counts a spike at its center as the begin of the interval. Undefined pixels as in
+    `tfi`; at step 0 all are.
+
+    Args:
+        spikes: (T, H, W) uint8, 0 or 1; all given steps are searched.
+        steps: S step indices in [0, T), in any order.
+
+    Returns:
+        Rates (S, H, W) float32 in [0, 1], in the order of `steps`, and (S, H, W) bool, True where undefined.
+
+    Raises:
+        UserError: no steps are given, or one is not in [0, T).
+    """
+    if len(steps) == 0:
+        raise UserError("isi: no steps given, expected at least one")
+    for step in steps:
+        _check_step("isi", "step", step, len(spikes))
+    rates, undefined = zip(*(_interval_rate(spikes, step) for step in steps), strict=True)
+    return np.stack(rates), np.stack(undefined)
+
+
+def sdm(blur: np.ndarray, tfp_short: np.ndarray, tfp_exposure: np.ndarray) -> np.ndarray:
+    """Training-free sharp estimate: the blurred picture times short-time over exposure-time firing rate.
+
+    The sensor's gain cancels in the ratio. The ratio is formed at spike size, then enlarged by `upsample`.
+
+    Args:
+        blur: (H, W, 3) float, RGB in [0, 1].
+        tfp_short: (h, w) float32, firing rate around the wanted instant.
+        tfp_exposure: (h, w) float32, firing rate over the exposure of `blur`.
+
+    Returns:
+        (H, W, 3) float32, RGB in [0, 1], clipped. The ratio is 0 at a spike pixel without a spike in the exposure.
+    """
+    return sharpened(blur, upsample(exposure_ratio(tfp_short, tfp_exposure), (blur.shape[0], blur.shape[1])))
+
+
+def exposure_ratio(tfp_short: np.ndarray, tfp_exposure: np.ndarray) -> np.ndarray:
+    """Short-time over exposure-time firing rate, (h, w) float32: the factor of `sdm`; 0 without a spike in it."""
+    return np.divide(tfp_short, tfp_exposure, out=np.zeros_like(tfp_short), where=tfp_exposure > 0)
+
+
+def sharpened(blur: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """Multiply a picture (H, W, 3) in [0, 1] with a ratio (H, W) of its size: float32, clipped to [0, 1]."""
+    return np.clip(blur * ratio[:, :, None], 0, 1).astype(np.float32)
 
 
 def upsample(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -44,19 +158,53 @@ def upsample(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def sdm(blur: np.ndarray, tfp_short: np.ndarray, tfp_exposure: np.ndarray) -> np.ndarray:
-    """Training-free sharp estimate: the blurred picture times short-time over exposure-time firing rate.
-
-    The sensor's gain cancels in the ratio.
+def repeat(planes: np.ndarray, ratio: int) -> np.ndarray:
+    """Enlarge by a whole ratio without making new values: every pixel becomes ratio x ratio equal ones.
 
     Args:
-        blur: (H, W, 3) float, RGB in [0, 1].
-        tfp_short: (h, w) float32, firing rate around the wanted instant.
-        tfp_exposure: (h, w) float32, firing rate over the exposure of `blur`.
+        planes: (..., h, w), any dtype, such as raw bits.
+        ratio: at least 1.
 
     Returns:
-        (H, W, 3) float32, RGB in [0, 1]; 0 where no spike fell into the exposure.
+        (..., h * ratio, w * ratio), same dtype.
     """
-    ratio = np.divide(tfp_short, tfp_exposure, out=np.zeros_like(tfp_short), where=tfp_exposure > 0)
-    sharp = blur * upsample(ratio, (blur.shape[0], blur.shape[1]))[:, :, None]
-    return np.clip(sharp, 0, 1).astype(np.float32)
+    return np.repeat(np.repeat(planes, ratio, axis=-1), ratio, axis=-2)
+
+
+def _window(name: str, center: int, window: int, steps: int) -> slice:
+    """Return the `window` steps around `center`; UserError where it is even or leaves the stream."""
+    first, last = center - window // 2, center + window // 2
+    if window < 1 or window % 2 == 0:
+        raise UserError(f"{name}: window={window} must be odd and positive (center={center}, T={steps})")
+    if first < 0 or last >= steps:
+        raise UserError(
+            f"{name}: center={center}, window={window} needs steps {first}..{last}, found T={steps}; "
+            "use a smaller spike window or another center"
+        )
+    return slice(first, last + 1)
+
+
+def _check_step(name: str, argument: str, step: int, steps: int) -> None:
+    if not 0 <= step < steps:
+        raise UserError(f"{name}: {argument}={step} must lie in [0, T), found T={steps}; use another {argument}")
+
+
+def _rate(spikes: np.ndarray) -> np.ndarray:
+    """Mean over all given steps, (H, W) float32; counted in the smallest integer that holds T."""
+    counts = spikes.sum(axis=0, dtype=np.min_scalar_type(len(spikes)))
+    return counts.astype(np.float32) / np.float32(len(spikes))
+
+
+def _interval_rate(spikes: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rate of the interval from the last spike before step `bound` to the first one at or after it.
+
+    The spikes before the bound are numbered 1, 2, .. from the front, the others 1, 2, .. from the back: the
+    largest number is the spike next to the bound, and 0 says that there is none.
+    """
+    steps = len(spikes)
+    number = np.arange(1, steps + 1, dtype=np.min_scalar_type(steps))[:, None, None]
+    before = (spikes[:bound] * number[:bound]).max(axis=0, initial=0)
+    after = (spikes[bound:] * number[::-1][bound:]).max(axis=0, initial=0)
+    interval = np.float32(steps + 1) - before.astype(np.float32) - after.astype(np.float32)
+    undefined = (before == 0) | (after == 0)
+    return np.where(undefined, _rate(spikes), 1 / interval), undefined

@@ -52,8 +52,8 @@ CLIPS: dict[Split, list[tuple[str, list[str]]]] = {
     ],
 }
 STAMP = "demo_set.json"
-# Raised with every change of the pictures: sets of another recipe are made anew.
-RECIPE = 1
+# Raised with every change of what is written: sets of another recipe are made anew.
+RECIPE = 2
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class Recipe:
             theta=self.theta,
             transfer="srgb",
             noise="none",
+            continuous=True,
             clips={},
         )
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from data.spike.manifest import gopro_timing
-from data.spike.representations import tfp
+from data.spike.representations import bins, isi, tfi, tfp
 from data.spike.simulator import to_gray
-from utils.spike_loader import likelier_geometry, num_steps, read_spikes, write_spikes
+from utils.spike_loader import num_steps, read_spikes, write_spikes
+from utils.spike_texture import likelier_geometry
 from utils.utils_error import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -36,12 +37,17 @@ def sharp_gray(name, size):
     return cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)
 
 
-def tfp_psnr(name, center):
-    numbers = golden(name)
-    _, h, w = numbers["shape"]
-    rate = tfp(read_spikes(file_of(name), h, w), center, numbers["window"])
-    error = np.clip(rate / numbers["rate"], 0, 1).astype(np.float64) - sharp_gray(name, (h, w))
+def all_spikes(name):
+    return read_spikes(file_of(name), *golden(name)["shape"][1:])
+
+
+def psnr_vs_gray(name, rate):
+    error = np.clip(rate / golden(name)["rate"], 0, 1).astype(np.float64) - sharp_gray(name, rate.shape)
     return -10 * np.log10(np.mean(error**2))
+
+
+def tfp_psnr(name, center):
+    return psnr_vs_gray(name, tfp(all_spikes(name), center, golden(name)["window"]))
 
 
 @pytest.mark.parametrize("name", SHARP)
@@ -70,10 +76,39 @@ def test_windows_and_writing(name, tmp_path):
 @pytest.mark.parametrize("name", SHARP)
 def test_playback_against_the_sharp_frame(name):
     numbers = golden(name)
-    _, h, w = numbers["shape"]
-    rate = tfp(read_spikes(file_of(name), h, w), numbers["center"], numbers["window"])
+    rate = tfp(all_spikes(name), numbers["center"], numbers["window"])
     assert rate.mean() == pytest.approx(numbers["tfp_mean"], abs=1e-6)
     assert tfp_psnr(name, numbers["center"]) == pytest.approx(numbers["tfp_psnr_vs_gray"], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", SHARP)
+def test_intervals_against_the_sharp_frame(name):
+    numbers = golden(name)
+    rate, undefined = tfi(all_spikes(name), numbers["center"])
+    assert undefined.mean() == numbers["tfi_undefined_fraction"]
+    assert rate[~undefined].mean(dtype=np.float64) == pytest.approx(numbers["tfi_mean_defined"], abs=1e-7)
+    black = np.where(undefined, 0, rate)  # the golden score calls undefined pixels black
+    assert psnr_vs_gray(name, black) == pytest.approx(numbers["tfi_psnr_vs_gray"], abs=1e-5)
+    assert psnr_vs_gray(name, rate) >= psnr_vs_gray(name, black)  # their mean rate is nearer to the picture
+
+
+def test_intervals_show_the_sharp_step_not_the_middle_of_the_file():
+    spikes = all_spikes("spkgopro_000226")
+    steps = range(36, 45)
+    by_tfi = [psnr_vs_gray("spkgopro_000226", tfi(spikes, step)[0]) for step in steps]
+    by_isi = [psnr_vs_gray("spkgopro_000226", rate) for rate in isi(spikes, steps)[0]]
+    assert steps[int(np.argmax(by_tfi))] == 40
+    assert steps[int(np.argmax(by_isi))] in (40, 41)
+    for scores in (by_tfi, by_isi):
+        assert scores[steps.index(40)] > scores[-1] + 0.5
+
+
+def test_the_middle_bin_of_the_exposure_is_the_sharpest():
+    timing = gopro_timing("GOPR0384_11_00")
+    planes = bins(all_spikes("spkgopro_000226")[slice(*timing.exposure)], 5)
+    scores = [psnr_vs_gray("spkgopro_000226", plane) for plane in planes]
+    assert int(np.argmax(scores)) == 2
+    assert scores[2] > max(scores[0], scores[-1]) + 3
 
 
 def test_gopro_sharp_frame_stands_at_4n_minus_4_not_in_the_middle():

@@ -68,7 +68,7 @@ def test_unknown_clip_names_the_nearest(tmp_path):
         (changed("version", 2), "version"),
         (changed("spike_h", 0), "spike_h.*greater than 0, found 0"),
         (changed("spike_h", "360"), "spike_h.*valid integer, found '360'"),
-        (changed("bit_order", "big"), "bit_order.*'little', found 'big'"),
+        (changed("bit_order", "middle"), "bit_order.*found 'middle'"),
         (changed("rate_at_white", 1.5), "rate_at_white"),
         (changed("transfer", "gamma"), "transfer"),
         (changed("clock_hz", float("nan")), "clock_hz"),

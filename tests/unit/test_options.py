@@ -246,7 +246,10 @@ def test_bad_overrides(tmp_path, override, parts):
         ({"netG": {"indep_reconsts": [11]}}, ["indep_reconsts has 11", "7 to 10"]),
         ({"netG": {"depths": 8}}, ["netG.depths", "found 8", "a list"]),
         ({"netG": {"in_chans": 4}, "datasets": {"train": RGB}}, ["netG.in_chans is 4", "spike_channels (0)"]),
-        ({"datasets": {"train": DATASET}}, ["netG.in_chans is 3", "datasets.train.spike_channels (1) = 4"]),
+        (
+            {"datasets": {"train": DATASET}, "netG": {"in_chans": 3}},
+            ["netG.in_chans is 3", "datasets.train.spike_channels (1) = 4"],
+        ),
         (
             {"datasets": {"train": DATASET}, "netG": {"in_chans": 3, "nonblind_denoising": True}},
             ["nonblind_denoising"],

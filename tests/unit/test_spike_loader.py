@@ -1,4 +1,4 @@
-"""Spike files: bits, windows, sizes, writing, and the geometry check."""
+"""Spike files: bits, windows, sizes and writing."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from utils.spike_loader import (
     SIZES_IN_USE,
     SpikeStreamSimple,
-    likelier_geometry,
     num_steps,
     read_spikes,
     write_spikes,
@@ -38,19 +37,6 @@ def streams(draw):
 def windows(draw, length):
     first = draw(st.integers(0, length - 1))
     return first, draw(st.integers(first + 1, length))
-
-
-def scene(h, w):
-    """A smooth picture in [0, 1] with structure along both axes."""
-    y, x = np.mgrid[0:h, 0:w] / max(h, w)
-    return (0.5 + 0.3 * np.sin(9 * x + 3 * y) + 0.2 * np.cos(7 * y - 2 * x)).astype(np.float32)
-
-
-def fire(picture, steps, rng):
-    """A soft-reset sensor in closed form: spike where the accumulated charge passes a multiple of 2."""
-    times = np.arange(steps + 1, dtype=np.float32)[:, None, None]
-    fired = np.floor(rng.random(picture.shape, np.float32) + times * picture / 2)
-    return np.diff(fired, axis=0).astype(np.uint8)
 
 
 def test_bit_order_and_flip_by_hand(tmp_path):
@@ -132,7 +118,7 @@ def test_a_remainder_never_passes(folder, size, h, w):
     if size * 8 % (h * w) == 0:
         assert num_steps(path, h, w) * h * w == size * 8
         return
-    for call in (num_steps, read_spikes, SpikeStreamSimple, likelier_geometry):
+    for call in (num_steps, read_spikes, SpikeStreamSimple):
         with pytest.raises(UserError, match=f"remainder {size % (h * w // 8)} bytes"):
             call(path, h, w)
 
@@ -219,57 +205,3 @@ def test_spike_stream_simple(tmp_path):
     stream = SpikeStreamSimple(filepath=str(tmp_path / "x.dat"), spike_h=8, spike_w=16)
     assert np.array_equal(stream.get_spike_matrix(), spikes)
     assert np.array_equal(stream.get_spike_matrix(flipud=False), spikes[:, ::-1])
-
-
-@pytest.mark.parametrize(
-    ("true", "steps", "declared"),
-    [
-        ((360, 640), 24, (180, 320)),
-        ((360, 640), 24, (720, 1280)),
-        ((250, 400), 40, (500, 800)),
-        ((250, 400), 40, (400, 250)),
-        ((180, 320), 96, (360, 640)),
-        ((384, 384), 24, (96, 128)),
-        ((384, 384), 50, (360, 640)),
-    ],
-)
-def test_geometry_check_finds_the_right_size(tmp_path, true, steps, declared):
-    path = tmp_path / "a.dat"
-    write_spikes(path, fire(scene(*true), steps, np.random.default_rng(1)))
-    assert likelier_geometry(path, *declared) == true
-    assert likelier_geometry(path, *true) is None
-
-
-def flicker(rng, steps, h, w):
-    """A flat, noisy scene under light that goes on and off."""
-    return (rng.random((steps, h, w)) < np.where(np.arange(steps) % 4 < 2, 0.9, 0.1)[:, None, None]).astype(np.uint8)
-
-
-@pytest.mark.parametrize(("h", "w", "steps"), [(96, 128, 240), (180, 320, 32), (360, 640, 12), (256, 256, 36)])
-@pytest.mark.parametrize("kind", ["empty", "full", "random", "flat", "smooth", "ramp", "flicker", "blinking"])
-def test_geometry_check_raises_no_false_alarm(tmp_path, kind, h, w, steps):
-    rng = np.random.default_rng(2)
-    blank = np.zeros((steps, h, w), np.uint8)
-    ramp = np.broadcast_to(np.linspace(0, 1, h, dtype=np.float32)[:, None], (h, w))
-    spikes = {
-        "empty": lambda: blank,
-        "full": lambda: blank + 1,
-        "random": lambda: rng.integers(0, 2, blank.shape, np.uint8),
-        "flat": lambda: fire(np.full((h, w), 0.3, np.float32), steps, rng),
-        "smooth": lambda: fire(scene(h, w), steps, rng),
-        "ramp": lambda: fire(ramp, steps, rng),
-        "flicker": lambda: flicker(rng, steps, h, w),
-        "blinking": lambda: blank + (np.arange(steps, dtype=np.uint8) % 2)[:, None, None],
-    }[kind]()
-    write_spikes(tmp_path / "a.dat", spikes)
-    assert likelier_geometry(tmp_path / "a.dat", h, w) is None
-
-
-def test_geometry_check_reads_a_bounded_part(tmp_path, unpacked):
-    path = tmp_path / "a.dat"
-    with path.open("wb") as file:
-        file.truncate(28_800 * 5000)  # sparse, 144 MB
-        file.write(np.random.default_rng(0).bytes(1 << 20))
-    likelier_geometry(path, 360, 640)
-    assert unpacked
-    assert max(unpacked) <= 1 << 20

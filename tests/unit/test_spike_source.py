@@ -11,9 +11,8 @@ from data.dataset_video_test import VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.select_dataset import define_Dataset
 from data.spike.manifest import ClipTiming, Manifest
+from data.spike.planes import Representation, around
 from data.spike.simulator import linear_to_srgb
-from data.spike.source import REPRESENTATIONS
-from options.schema_data import SPIKE_CHANNELS
 from utils.spike_loader import read_spikes, write_spikes
 from utils.utils_error import UserError
 from utils.utils_image import write_rgb
@@ -32,18 +31,15 @@ def test_cut_then_enlarge_is_enlarge_then_cut(shared_set):
 def test_a_reversed_sample_sees_its_spikes_mirrored_about_the_sharp_step(shared_set):
     source = VideoTrainDatasetRGBSpike(options(shared_set)).spikes
     seen = []
-    source.represent = lambda spikes: seen.append(spikes) or spikes[:1].astype(np.float32)
+    source.represent = Representation(around, lambda moment, *_: seen.append(moment) or np.zeros((1, 16, 24), "f4"))
     for reverse in (False, True):
         source.planes("clip_a", "000047", Box(0, 0, *SPIKE_SIZE), 1, reverse=reverse)
-    path = source.path("clip_a", "000047")
+    path = shared_set / "spikes/train/clip_a/spike/000047.dat"
     wanted = read_spikes(path, *SPIKE_SIZE, steps=(SHARP - WINDOW // 2, SHARP + WINDOW // 2 + 1))
-    assert np.array_equal(seen[0], wanted)
-    assert np.array_equal(seen[1], wanted[::-1])
-
-
-def test_channels_are_those_that_the_options_promise():
-    spikes = np.zeros((WINDOW, *SPIKE_SIZE), np.uint8)
-    assert {name: len(represent(spikes)) for name, represent in REPRESENTATIONS.items()} == SPIKE_CHANNELS
+    assert np.array_equal(seen[0].spikes, wanted)
+    assert np.array_equal(seen[1].spikes, wanted[::-1])
+    assert seen[0].center == seen[1].center == WINDOW // 2
+    assert (seen[0].exposure, seen[1].exposure) == ((-4, 14), (-5, 13))
 
 
 def test_frames_that_are_no_whole_multiple_of_the_spikes_are_refused(own_set):
@@ -69,15 +65,15 @@ def test_gopro_rules_hold_without_a_manifest_and_are_said_once(tmp_path, caplog,
     with caplog.at_level("WARNING", "spikevrt"):
         dataset = VideoTrainDatasetRGBSpike(options(root, spike_h=16, spike_w=24))
     assert sum("rules of the GoPro set" in record.message for record in caplog.records) == 1
-    assert dataset.spikes.target_step("GOPR0001_03_00") == 8
-    assert dataset.spikes.sensor == (16, 24, True, 0.5)
+    assert dataset.spikes.reader.target_step("GOPR0001_03_00") == 8
+    assert dataset.spikes.sensor == (16, 24, True, 0.5, "little")
     write_spikes(last.with_name("000050.dat"), np.zeros((17, *SPIKE_SIZE), np.uint8))
     with pytest.raises(UserError, match="frame 000050: .* has 17 steps of 16x24, 24 expected"):
         VideoTrainDatasetRGBSpike(options(root, spike_h=16, spike_w=24))
 
 
 def test_size_missing_everywhere_is_named(tmp_path):
-    with pytest.raises(UserError, match="spike_h: is null and .* has no manifest.json"):
+    with pytest.raises(UserError, match="are null and .* has neither manifest.json nor config.yaml"):
         VideoTrainDatasetRGBSpike(options(gopro_set(tmp_path)))
 
 
@@ -93,7 +89,7 @@ def test_all_files_are_sized_up(own_set):
 
 def test_a_likelier_geometry_is_said_aloud(shared_set, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("spikevrt"), "propagate", True)
-    monkeypatch.setattr("data.spike.source.likelier_geometry", lambda path, h, w: (360, 640))
+    monkeypatch.setattr("data.spike.reader.likelier_size", lambda packed, h, w: (360, 640))
     with caplog.at_level("WARNING", "spikevrt"):
         VideoTestDataset(options(shared_set, "Test"))
     assert "looks like 360x640 spikes, not like 16x24" in caplog.text

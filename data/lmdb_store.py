@@ -1,0 +1,160 @@
+"""Reading clips out of an LMDB folder as KAIR and BasicSR make them: data.mdb beside meta_info.txt.
+
+Key `<clip>/<frame>` (no extension), value the bytes of the frame's file. meta_info.txt names every key in a line
+`<clip>/<frame>.<ext> (<size>) <level>`: `(720,1280,3) 1` of a PNG frame of compression level 1, `(88,360,640) 0` of
+88 steps of spikes. The order of the lines does not matter.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from utils.utils_error import UserError
+
+if TYPE_CHECKING:
+    import lmdb
+
+DATA, META = "data.mdb", "meta_info.txt"
+META_LINE = re.compile(
+    r"(?P<clip>.+)/(?P<frame>[^/]+)\.(?P<ext>\w+)\s+\((?P<size>\d+(?:,\s*\d+)*)\)\s+(?P<compression>\d+)"
+)
+MAKE_AGAIN = "copy it again or create it with scripts/data_preparation/create_lmdb.py --force"
+
+# (device, inode) of a data.mdb -> the process that opened it, its environment, the bytes that it needs. An
+# environment is opened once a process and never closed, so that what `get` returned stays valid.
+_OPEN: dict[tuple[int, int], tuple[int, "lmdb.Environment", int]] = {}
+
+
+class Entry(NamedTuple):
+    """What meta_info.txt says of one key.
+
+    name: `<frame>.<ext>`. size: (H, W, C) of a frame, (T, H, W) of spikes. compression: PNG level, 0 of spikes.
+    """
+
+    name: str
+    size: tuple[int, ...]
+    compression: int
+
+
+def is_lmdb(path: Path | str) -> bool:
+    """Whether a path is an LMDB folder: one with a data.mdb."""
+    return (Path(path) / DATA).is_file()
+
+
+def lmdb_path(folder: Path) -> Path:
+    """Return where the LMDB of a folder lies: beside it, as `<folder>.lmdb`."""
+    return folder if folder.suffix == ".lmdb" else folder.with_name(f"{folder.name}.lmdb")
+
+
+def key_of(clip: str, frame: str) -> bytes:
+    """Return the key of a frame."""
+    return f"{clip}/{frame}".encode()
+
+
+class LmdbStore:
+    """An LMDB folder, checked at construction; may be pickled, and read after a fork.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        UserError: data.mdb or meta_info.txt is missing, damaged or cut off, or one does not fit the other.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self._data = os.fspath(self.root.resolve() / DATA)
+        self._entries = _read_meta_info(self.root / META)
+        lines = sum(map(len, self._entries.values()))
+        found = self._environment().stat()["entries"]
+        if found < lines:
+            raise UserError(f"{self._data}: holds {found} keys, its {META} names {lines}; {MAKE_AGAIN}")
+
+    def clips(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of each clip's frames, without extension; clips and frames are sorted."""
+        return {clip: tuple(entries) for clip, entries in self._entries.items()}
+
+    def entry(self, clip: str, frame: str) -> Entry:
+        """Return what meta_info.txt says of a frame.
+
+        Raises:
+            UserError: it does not name the frame.
+        """
+        try:
+            return self._entries[clip][frame]
+        except KeyError:
+            raise UserError(
+                f"clip {clip} frame {frame}: {self.root / META} has no line for {clip}/{frame}; {MAKE_AGAIN}"
+            ) from None
+
+    def get(self, clip: str, frame: str) -> np.ndarray:
+        """Return the stored bytes of a frame.
+
+        Returns:
+            (n,) uint8, read-only; the file's own memory, valid in this process as long as it lives.
+
+        Raises:
+            UserError: the key or the file is missing, or the file has been cut off; names clip and frame.
+        """
+        import lmdb
+
+        try:
+            with self._environment().begin(buffers=True) as transaction:
+                value = transaction.get(key_of(clip, frame))
+        except (UserError, lmdb.Error) as error:
+            raise UserError(f"clip {clip} frame {frame}: {error}") from None
+        if value is None:
+            raise UserError(f"clip {clip} frame {frame}: {self._data} has no key {clip}/{frame}; {MAKE_AGAIN}")
+        return np.frombuffer(value, dtype=np.uint8)
+
+    def _environment(self) -> "lmdb.Environment":
+        """Return this process's environment of data.mdb; touching pages that a cut-off file lacks would be fatal."""
+        try:
+            status = os.stat(self._data)
+        except OSError as error:
+            raise UserError(
+                f"{self._data}: cannot be read ({error.strerror}), expected an LMDB; correct the path or create it"
+            ) from None
+        place = status.st_dev, status.st_ino
+        if place in _OPEN and _OPEN[place][0] != os.getpid():
+            _OPEN.pop(place)[1].close()  # a forked process must not use its parent's; the parent keeps its own
+        if place not in _OPEN:
+            environment = self._open()
+            needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+            _OPEN[place] = os.getpid(), environment, needed
+        _, environment, needed = _OPEN[place]
+        if status.st_size < needed:
+            raise UserError(f"{self._data}: is cut off, {status.st_size} of {needed} bytes; {MAKE_AGAIN}")
+        return environment
+
+    def _open(self) -> "lmdb.Environment":
+        import lmdb
+
+        folder = os.path.dirname(self._data)
+        try:
+            return lmdb.open(folder, create=False, readonly=True, lock=False, readahead=False, meminit=False)
+        except lmdb.Error as error:
+            raise UserError(f"{self._data}: is no readable LMDB ({error}); {MAKE_AGAIN}") from None
+
+
+def _read_meta_info(path: Path) -> dict[str, dict[str, Entry]]:
+    """Read meta_info.txt: entries by clip and frame, both sorted by name."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}), expected a line a key; {MAKE_AGAIN}") from None
+    clips: dict[str, dict[str, Entry]] = {}
+    for number, line in enumerate(lines, start=1):
+        match = META_LINE.fullmatch(line.strip())
+        entries = clips.setdefault(match["clip"], {}) if match else {}
+        if match is None or match["frame"] in entries:
+            what = "is a second line for the same key" if match else "is not `clip/frame.ext (sizes) level`"
+            raise UserError(f"{path} line {number}: '{line.strip()}' {what}; {MAKE_AGAIN}")
+        size = tuple(map(int, match["size"].split(",")))
+        entries[match["frame"]] = Entry(f"{match['frame']}.{match['ext']}", size, int(match["compression"]))
+    if not clips:
+        raise UserError(f"{path}: is empty, expected a line `clip/frame.ext (sizes) level` a key; {MAKE_AGAIN}")
+    return {clip: dict(sorted(clips[clip].items())) for clip in sorted(clips)}

@@ -1,0 +1,50 @@
+"""config.yaml: the description that SpikeCV's data sets have; it says the size of the stream and no timing."""
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from utils.utils_error import UserError
+from utils.utils_file import write_text
+
+FILE_NAME = "config.yaml"
+
+
+class SpikeConfig(BaseModel):
+    """SpikeCV's keys; those that this project does not use are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    filename: str = ""  # the data set's folder
+    spike_h: Annotated[int, Field(gt=0)]
+    spike_w: Annotated[int, Field(gt=0)]
+    is_labeled: bool = False
+    labeled_data_type: list[int | float] = [0]  # 0: raw spikes
+    labeled_data_suffix: str = ""
+    data_field_identifier: str = "spike"  # folder of the `.dat` files in a clip's folder
+
+    @classmethod
+    def load(cls, dataroot_spike: str | Path) -> "SpikeConfig | None":
+        """Read config.yaml in `dataroot_spike` or, if there is none, in its parent; None if neither has one.
+
+        Raises:
+            UserError: the file is no valid YAML, or the size of the stream is missing or no size.
+        """
+        folder = Path(dataroot_spike)
+        path = next((at / FILE_NAME for at in (folder, folder.parent) if (at / FILE_NAME).is_file()), None)
+        if path is None:
+            return None
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "the file"
+            raise UserError(f"{path}: {place}: {first['msg']}, found {first['input']!r}; correct it") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: is no YAML ({' '.join(str(error).split())}); correct it") from None
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.yaml into `folder`; the file appears whole or not at all."""
+        write_text(Path(folder) / FILE_NAME, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))

@@ -1,0 +1,88 @@
+"""The representations by name: which steps each one reads for a frame, and which planes it makes of them."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from data.spike.representations import bins, exposure_ratio, isi, raw_window, tfi, tfp
+
+Span = tuple[int, int]  # steps [first, last)
+
+
+class Moment(NamedTuple):
+    """The steps read for one frame, and where its target step and its exposure lie among them."""
+
+    spikes: np.ndarray  # (T, h, w) uint8, 0 or 1
+    center: int
+    exposure: Span  # may reach beyond the steps read, where the representation does not look at it
+
+    def reversed(self) -> "Moment":
+        """Return the same moment played backwards; a spike still ends its interval, so intervals shift by one step."""
+        steps = len(self.spikes)
+        first, last = self.exposure
+        return Moment(self.spikes[::-1], steps - 1 - self.center, (steps - last, steps - first))
+
+    @property
+    def exposed(self) -> np.ndarray:
+        """Return the steps of the exposure."""
+        return self.spikes[slice(*self.exposure)]
+
+
+class Representation(NamedTuple):
+    """How to make planes.
+
+    reach: (window, center, exposure) -> the steps to read, [first, last).
+    make: (moment, window, number of planes S) -> (S, h, w) float32; a ratio is always one plane.
+    gives: "rate": spikes per step; "bits": single spikes; "ratio": a factor for the blurred frame.
+    """
+
+    reach: Callable[[int, int, Span], Span]
+    make: Callable[[Moment, int, int], np.ndarray]
+    gives: Literal["rate", "bits", "ratio"] = "rate"
+
+
+def around(window: int, center: int, exposure: Span) -> Span:
+    """Return `window` steps around the target step."""
+    return center - window // 2, center + window // 2 + 1
+
+
+def exposed(window: int, center: int, exposure: Span) -> Span:
+    """Return the exposure."""
+    return exposure
+
+
+def around_and_exposed(window: int, center: int, exposure: Span) -> Span:
+    """Return the least span that holds the exposure and `window` steps around the target step."""
+    first, last = around(window, center, exposure)
+    return min(first, exposure[0]), max(last, exposure[1])
+
+
+def middles(exposure: Span, count: int) -> list[int]:
+    """Return the steps in the middle of `count` equal parts of the exposure, the parts of `bins`."""
+    first, length = exposure[0], exposure[1] - exposure[0]
+    return [first + (k * length // count + (k + 1) * length // count - 1) // 2 for k in range(count)]
+
+
+def _ratio(moment: Moment, window: int, channels: int) -> np.ndarray:
+    return exposure_ratio(tfp(moment.spikes, moment.center, window), tfp_of(moment.exposed))[None]
+
+
+def tfp_of(spikes: np.ndarray) -> np.ndarray:
+    """Return the mean rate over all given steps, (h, w) float32."""
+    return bins(spikes, 1)[0]
+
+
+REPRESENTATIONS: dict[str, Representation] = {
+    "tfp": Representation(around, lambda moment, window, _: tfp(moment.spikes, moment.center, window)[None]),
+    "tfi": Representation(around_and_exposed, lambda moment, window, _: tfi(moment.spikes, moment.center)[0][None]),
+    "bins": Representation(exposed, lambda moment, window, channels: bins(moment.exposed, channels)),
+    "isi": Representation(
+        around_and_exposed,
+        lambda moment, window, channels: isi(moment.spikes, middles(moment.exposure, channels))[0],
+    ),
+    "raw_window": Representation(
+        around, lambda moment, window, channels: raw_window(moment.spikes, moment.center, window), "bits"
+    ),
+    "sdm": Representation(around_and_exposed, _ratio, "ratio"),
+}

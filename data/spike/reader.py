@@ -1,0 +1,189 @@
+"""The steps around every frame of a data set: which file they are in, and whether all files are as they should be."""
+
+import logging
+from functools import cache
+
+import numpy as np
+
+from data.clip_index import Clips, existing_folder
+from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
+from data.spike.planes import REPRESENTATIONS, Span
+from data.spike.sensor import Evidence, resolve_sensor
+from data.spike.store import open_store
+from data.spike.stream import Timeline, mirrored
+from options.schema import DatasetOpt
+from utils.spike_loader import decode, steps_in
+from utils.spike_texture import likelier_size
+from utils.utils_error import UserError
+
+logger = logging.getLogger("spikevrt")
+
+
+def clip_timing(manifest: Manifest | None, clip: str) -> ClipTiming:
+    """Return the timing of a clip; without a manifest by the rules of the GoPro set. UserError if there is none."""
+    return gopro_timing(clip) if manifest is None else manifest.timing(clip)
+
+
+class SpikeReader:
+    """Spikes below `opt.dataroot_spike`, a folder of `.dat` files or an LMDB of them.
+
+    Args:
+        opt: options of the data set.
+        clips: names of the clips that will be read.
+
+    Raises:
+        UserError: a clip is missing, or options, manifest and files disagree.
+    """
+
+    def __init__(self, opt: DatasetOpt, clips: Clips) -> None:
+        self.root = existing_folder(opt.dataroot_spike, f"{opt.name}: dataroot_spike")
+        self.opt = opt.spike
+        self.manifest = Manifest.load(self.root)
+        self.store = open_store(self.root)
+        self._sizes = {clip: self.store.sizes(clip) for clip in clips}
+        self.sensor = resolve_sensor(opt, self.manifest, self._evidence())
+        if self.manifest is None:
+            _say_once(
+                "{}: no manifest.json, the rules of the GoPro set hold: {}x{} spikes, flipud {}, rate_at_white {:g}, "
+                "bit_order {}, timing from the number in each clip's name, one stream a clip".format(
+                    self.root, *self.sensor
+                )
+            )
+        self.timings = {clip: clip_timing(self.manifest, clip) for clip in clips}
+        self._last = {clip: max(files) for clip, files in self._sizes.items()}
+        continuous = self.manifest is None or self.manifest.continuous
+        self._timelines = {clip: Timeline(self._lengths(clip), continuous) for clip in clips}
+
+    def target_step(self, clip: str) -> int:
+        """Return the step that the planes of a frame show: spike.center, else the sharp step of the clip."""
+        return self.timings[clip].sharp_step if self.opt.center is None else self.opt.center
+
+    def reach(self, clip: str) -> Span:
+        """Return the steps [first, last) that the representation reads around each frame of a clip."""
+        reach = REPRESENTATIONS[self.opt.representation].reach
+        return reach(self.opt.window, self.target_step(clip), self.timings[clip].exposure)
+
+    def has(self, clip: str, frame: str) -> bool:
+        """Say whether there was a `.dat` at construction."""
+        return frame in self._sizes.get(clip, ())
+
+    def read(
+        self, clip: str, frame: str, steps: Span, *, rows: Span | None = None, cols: Span | None = None
+    ) -> np.ndarray:
+        """Read steps, rows and columns (half-open, row 0 at the top) around a frame.
+
+        Steps count from the first one of the frame's own `.dat`. Where the clip is one stream they may lie in the
+        files before and after; where the stream ends, `spike.edge` decides.
+
+        Returns:
+            (T, h, w) uint8, 0 or 1.
+
+        Raises:
+            UserError: a file is missing, empty or truncated, or the stream lacks a step; names clip and frame.
+        """
+        cut = self._timelines[clip].cut(frame, *steps)
+        problem = self.edge_problem(clip, frame, steps)
+        if problem:
+            raise UserError(f"clip {clip} frame {frame}: {problem}")
+        parts = [self._read_file(clip, at, (first, last), rows, cols) for at, first, last in cut.pieces]
+        spikes = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return spikes if cut.is_whole else mirrored(spikes, cut.before, cut.after)
+
+    def problems(self, clips: Clips) -> list[str]:
+        """Check existence, size and reach of the files of frames by their sizes alone.
+
+        Returns:
+            One line per frame that cannot be read; names clip and frame.
+        """
+        found = []
+        for clip, frames in clips.items():
+            for frame in frames:
+                try:
+                    size = (
+                        self._sizes[clip][frame] if frame in self._sizes[clip] else self.store.packed(clip, frame).size
+                    )
+                    self._steps(clip, frame, size)
+                    problem = self.edge_problem(clip, frame, self.reach(clip))
+                except UserError as error:
+                    problem = str(error)
+                if problem:
+                    found.append(f"clip {clip} frame {frame}: {problem}")
+        return found
+
+    def num_steps(self, clip: str, frame: str) -> int:
+        """Return the steps of a frame's own `.dat` as its size was at construction."""
+        return self._timelines[clip].lengths[frame]
+
+    def size_warning(self, clip: str, frame: str) -> str | None:
+        """Return a warning where the bits of a file look like spikes of another size (H, W); None where they do not."""
+        likelier = likelier_size(self.store.packed(clip, frame), *self.sensor.size)
+        if not likelier:
+            return None
+        return "{}: looks like {}x{} spikes, not like {}x{}; check spike_h and spike_w".format(
+            self.store.where(clip, frame), *likelier, *self.sensor.size
+        )
+
+    def edge_problem(self, clip: str, frame: str, steps: Span) -> str | None:
+        """Say why the steps around a frame cannot be had; None if they can."""
+        cut = self._timelines[clip].cut(frame, *steps)
+        there = sum(piece.last - piece.first for piece in cut.pieces)
+        if cut.is_whole or (self.opt.edge == "mirror" and max(cut.before, cut.after) <= there):
+            return None
+        first, last = steps[0] + cut.before, steps[1] - 1 - cut.after
+        alone = "" if self.manifest is None or self.manifest.continuous else " (manifest.json: not continuous)"
+        return (
+            f"steps {steps[0]}..{steps[1] - 1} are asked for, the stream has {first}..{last}{alone}; "
+            "lower spike.window, change spike.center or set spike.edge to mirror"
+        )
+
+    def _read_file(self, clip: str, frame: str, steps: Span, rows: Span | None, cols: Span | None) -> np.ndarray:
+        height, width, flipud, _, order = self.sensor
+        try:
+            packed = self.store.packed(clip, frame)
+            self._steps(clip, frame, packed.size)
+            return decode(packed, height, width, steps=steps, rows=rows, cols=cols, flipud=flipud, bit_order=order)
+        except UserError as error:
+            raise UserError(f"clip {clip} frame {frame}: {error}") from None
+
+    def _evidence(self) -> Evidence:
+        clip, files = next(iter(self._sizes.items()))
+        frame, size = next(iter(files.items()))
+        return Evidence(self.store.where(clip, frame), size)
+
+    def _lengths(self, clip: str) -> dict[str, int]:
+        """Return the steps of every file of a clip; one that does not fit counts as what it should be."""
+        lengths = {}
+        for frame, size in self._sizes[clip].items():
+            allowed = self._allowed(clip, frame)
+            steps = size * 8 // (self.sensor.height * self.sensor.width)
+            lengths[frame] = steps if steps in allowed else allowed[0]
+        return lengths
+
+    def _allowed(self, clip: str, frame: str) -> list[int]:
+        """Return the numbers of steps that the `.dat` of a frame may have."""
+        steps = self.timings[clip].num_steps(frame)
+        if self.manifest is None and frame == self._last[clip]:
+            return [steps, steps - GOPRO_SHORT_BY]
+        return [steps]
+
+    def _steps(self, clip: str, frame: str, size: int) -> int:
+        """Compare a file's bytes with the steps that its timing promises; returns the number of steps."""
+        height, width = self.sensor.size
+        allowed = self._allowed(clip, frame)
+        for steps in allowed:
+            if size * 8 == steps * height * width:
+                return steps
+        where = self.store.where(clip, frame)
+        try:
+            found = steps_in(size, height, width)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        raise UserError(
+            f"{where} has {found} steps of {height}x{width}, {' or '.join(map(str, allowed))} expected; "
+            "correct spike_h and spike_w, or prepare the spikes of this clip again"
+        )
+
+
+@cache
+def _say_once(warning: str) -> None:
+    logger.warning(warning)

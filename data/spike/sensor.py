@@ -1,0 +1,105 @@
+"""What options, manifest.json and config.yaml say of a spike camera, brought together; nothing is guessed."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+from data.spike.config_yaml import SpikeConfig
+from data.spike.manifest import GOPRO_RATE_AT_WHITE, Manifest
+from options.schema import DatasetOpt
+from utils.utils_error import UserError
+
+T = TypeVar("T")
+
+GOPRO_FLIPUD = True
+GOPRO_BIT_ORDER: Literal["little"] = "little"
+
+
+class Sensor(NamedTuple):
+    """Geometry and gain of the spikes of a data set."""
+
+    height: int
+    width: int
+    flipud: bool
+    rate_at_white: float
+    bit_order: Literal["little", "big"] = "little"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (H, W)."""
+        return self.height, self.width
+
+
+class Evidence(NamedTuple):
+    """One file of the data set, to judge contradictions by."""
+
+    where: str
+    size: int  # bytes
+
+    def says(self, height: int, width: int) -> str:
+        """Say how many steps of (H, W) the file holds."""
+        steps, rest = divmod(self.size * 8, height * width)
+        return f"{steps} steps of {height}x{width}" if not rest else f"no whole number of {height}x{width} steps"
+
+
+def resolve_sensor(opt: DatasetOpt, manifest: Manifest | None, evidence: Evidence) -> Sensor:
+    """Bring options, manifest and config.yaml together; without a manifest GoPro's flip, order and rate fill the gaps.
+
+    Args:
+        opt: options of the data set.
+        manifest: its manifest, if there is one.
+        evidence: any of its `.dat` files.
+
+    Raises:
+        UserError: a value that nothing gives, or that two give differently: names both and what the file's size says.
+    """
+    spike, root = opt.spike, opt.dataroot_spike
+    config = SpikeConfig.load(Path(root)) if root else None
+    size = _size(opt, manifest, config, evidence)
+    if manifest is None:
+        return Sensor(
+            *size,
+            GOPRO_FLIPUD if spike.flipud is None else spike.flipud,
+            GOPRO_RATE_AT_WHITE if spike.rate_at_white is None else spike.rate_at_white,
+            spike.bit_order or GOPRO_BIT_ORDER,
+        )
+    return Sensor(
+        *size,
+        _agreed(root, "spike.flipud", spike.flipud, manifest.flipud),
+        _agreed(root, "spike.rate_at_white", spike.rate_at_white, manifest.rate_at_white),
+        _agreed(root, "spike.bit_order", spike.bit_order, manifest.bit_order),
+    )
+
+
+def _size(
+    opt: DatasetOpt, manifest: Manifest | None, config: SpikeConfig | None, evidence: Evidence
+) -> tuple[int, int]:
+    """Return (H, W); the sources that give one must agree."""
+    given = {
+        "the options say": (opt.spike_h, opt.spike_w),
+        "manifest.json says": (manifest.spike_h, manifest.spike_w) if manifest else (None, None),
+        "config.yaml says": (config.spike_h, config.spike_w) if config else (None, None),
+    }
+    sizes = {source: (h, w) for source, (h, w) in given.items() if h is not None and w is not None}
+    if not sizes:
+        raise UserError(
+            f"spike_h, spike_w: are null and {opt.dataroot_spike} has neither manifest.json nor config.yaml; "
+            "set them in the options"
+        )
+    if len(set(sizes.values())) > 1:
+        said = ", ".join(f"{source} {h}x{w}" for source, (h, w) in sizes.items())
+        judged = ", ".join(evidence.says(*size) for size in dict.fromkeys(sizes.values()))
+        raise UserError(
+            f"spike_h, spike_w: {said} for {opt.dataroot_spike}; {evidence.where} has {evidence.size} bytes: {judged}; "
+            "remove the keys from the options or correct the wrong file"
+        )
+    return next(iter(sizes.values()))
+
+
+def _agreed(root: str | None, key: str, given: T | None, recorded: T) -> T:
+    """Return what the manifest records; UserError if the options say something else."""
+    if given is not None and given != recorded:
+        raise UserError(
+            f"{key}: the options say {given}, the manifest.json of {root} says {recorded}; "
+            "remove the key from the options or correct the manifest"
+        )
+    return recorded

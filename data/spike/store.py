@@ -1,0 +1,91 @@
+"""Where the bytes of `.dat` files come from: folders, or an LMDB."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from data.lmdb_store import LmdbStore, is_lmdb
+from utils.utils_error import UserError
+
+
+class SpikeStore(Protocol):
+    """The `.dat` files of clips as bytes."""
+
+    def sizes(self, clip: str) -> dict[str, int]:
+        """Return the bytes of every `.dat` of a clip by frame name; UserError if it has none."""
+
+    def where(self, clip: str, frame: str) -> str:
+        """Name the place of a `.dat` for a message."""
+
+    def packed(self, clip: str, frame: str) -> np.ndarray:
+        """Return the bytes of a `.dat`, (n,) uint8, read when touched; UserError if it is missing or empty."""
+
+
+class SpikeFolder:
+    """`<root>/<clip>/spike/<frame>.dat` or `<root>/<clip>/<frame>.dat`; the root itself may be the one clip."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._folders: dict[str, Path] = {}
+
+    def sizes(self, clip: str) -> dict[str, int]:
+        """See SpikeStore."""
+        return {path.stem: path.stat().st_size for path in sorted(self._folder(clip).glob("*.dat"))}
+
+    def where(self, clip: str, frame: str) -> str:
+        """See SpikeStore."""
+        return str(self._path(clip, frame))
+
+    def packed(self, clip: str, frame: str) -> np.ndarray:
+        """See SpikeStore."""
+        path = self._path(clip, frame)
+        try:
+            return np.asarray(np.memmap(path, np.uint8, "r"))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such spike file, expected one for every frame; restore it") from None
+        except ValueError:
+            raise UserError(f"{path}: the spike file is empty (0 bytes), expected whole steps; copy it again") from None
+
+    def _path(self, clip: str, frame: str) -> Path:
+        return self._folder(clip) / f"{frame}.dat"
+
+    def _folder(self, clip: str) -> Path:
+        if clip not in self._folders:
+            self._folders[clip] = self._find(clip)
+        return self._folders[clip]
+
+    def _find(self, clip: str) -> Path:
+        tried = [self.root / clip / "spike", self.root / clip, self.root / "spike", self.root]
+        for folder in tried:
+            if folder.is_dir() and next(folder.glob("*.dat"), None):
+                return folder
+        raise UserError(f"clip {clip}: no .dat files in {tried[0]} nor in {tried[1]}; correct dataroot_spike")
+
+
+class SpikeLmdb:
+    """The same files as values of an LMDB with the keys `<clip>/<frame>`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._store = LmdbStore(root)
+        self._clips = self._store.clips()
+
+    def sizes(self, clip: str) -> dict[str, int]:
+        """See SpikeStore."""
+        if clip not in self._clips:
+            raise UserError(f"clip {clip}: {self.root} has no such clip; write the LMDB again with --force")
+        return {frame: self._store.get(clip, frame).size for frame in self._clips[clip]}
+
+    def where(self, clip: str, frame: str) -> str:
+        """See SpikeStore."""
+        return f"{self.root} key {clip}/{frame}"
+
+    def packed(self, clip: str, frame: str) -> np.ndarray:
+        """See SpikeStore."""
+        return self._store.get(clip, frame)
+
+
+def open_store(root: Path) -> SpikeStore:
+    """Open a folder of `.dat` files, or an LMDB where the folder is one."""
+    return SpikeLmdb(root) if is_lmdb(root) else SpikeFolder(root)

@@ -1,0 +1,81 @@
+"""One axis of steps for the spikes of a clip: which files hold the steps around a frame."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Piece(NamedTuple):
+    """Steps [first, last) of the `.dat` of one frame."""
+
+    frame: str
+    first: int
+    last: int
+
+
+class Cut(NamedTuple):
+    """Wanted steps: the pieces that exist, in order, and how many steps the stream lacks before and after them."""
+
+    pieces: list[Piece]
+    before: int
+    after: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the stream has all of the wanted steps."""
+        return not self.before and not self.after
+
+
+class Timeline:
+    """The `.dat` files of one clip, end to end.
+
+    Args:
+        lengths: steps in the file of each frame.
+        continuous: files of consecutive frame numbers are one stream; else each file is a stream of its own. A gap
+            in the numbers ends a stream.
+    """
+
+    def __init__(self, lengths: Mapping[str, int], continuous: bool) -> None:
+        self.lengths = dict(sorted(lengths.items()))
+        names = list(self.lengths)
+        joined = {pair for pair in pairwise(names) if continuous and _follows(*pair)}
+        self._next = dict(joined)
+        self._previous = {second: first for first, second in joined}
+
+    def cut(self, frame: str, first: int, last: int) -> Cut:
+        """Find the steps [first, last), counted from the first step of a frame's own file; both may lie outside."""
+        start = 0
+        while start > first and frame in self._previous:
+            frame = self._previous[frame]
+            start -= self.lengths[frame]
+        before = max(start - first, 0)
+        pieces = []
+        at: str | None = frame
+        while at is not None and start < last:
+            length = self.lengths[at]
+            piece = Piece(at, max(first - start, 0), min(last - start, length))
+            if piece.first < piece.last:
+                pieces.append(piece)
+            start += length
+            at = self._next.get(at)
+        return Cut(pieces, min(before, last - first), max(last - max(start, first), 0))
+
+
+def mirrored(spikes: np.ndarray, before: int, after: int) -> np.ndarray:
+    """Lengthen a stream by its own mirror image about its ends: step -1 repeats step 0, step -2 step 1.
+
+    Args:
+        spikes: (T, h, w).
+        before: steps to add in front.
+        after: steps to add at the end.
+
+    Returns:
+        (before + T + after, h, w).
+    """
+    return np.pad(spikes, ((before, after), (0, 0), (0, 0)), mode="symmetric")
+
+
+def _follows(name: str, following: str) -> bool:
+    return name.isdecimal() and following.isdecimal() and int(following) == int(name) + 1
