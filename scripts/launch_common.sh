@@ -26,7 +26,7 @@ usage() {
   --spike-root P     take the spikes from P/train and P/test
   --gopro-root P     where the downloaded GoPro set lies, for --prepare-data
   --prepare-data     first bring the downloaded sets into the layout that the options expect
-  --generate-lmdb    as --prepare-data, and lmdb files (not available yet: an error)
+  --generate-lmdb    as --prepare-data, then put all into LMDB folders and read those: faster, 8 MB of disk a frame
   --force-prepare    as --prepare-data, also what has been prepared before
   --debug            show the traceback of an error
 
@@ -58,7 +58,7 @@ set_config() {
 }
 
 parse_arguments() {
-    GPU_COUNT="" CONFIG="" GPUS="" DEMO=false PREPARE=false
+    GPU_COUNT="" CONFIG="" GPUS="" DEMO=false PREPARE=false LMDB=false
     DATASET_ROOT="" GOPRO_ROOT="" SPIKE_ROOT=""
     PREPARE_ARGS=() PROGRAM_ARGS=() SETS=()
     while (($#)); do
@@ -88,7 +88,7 @@ parse_arguments() {
                 DEMO=true
                 ;;
             --prepare-data) PREPARE=true ;;
-            --generate-lmdb) PREPARE=true && PREPARE_ARGS+=(--generate_lmdb) ;;
+            --generate-lmdb) PREPARE=true && LMDB=true && PREPARE_ARGS+=(--generate_lmdb) ;;
             --force-prepare) PREPARE=true && PREPARE_ARGS+=(--force) ;;
             --debug) PROGRAM_ARGS+=(--debug) ;;
             -*) die_unknown "$1" ;;
@@ -221,12 +221,14 @@ prepare_data() {
         ${arguments[@]+"${arguments[@]}"} ${PREPARE_ARGS[@]+"${PREPARE_ARGS[@]}"} || exit $?
 }
 
-# The user's option file stays as it is: other roots go into a copy in the experiment folder, which then is CONFIG.
+# The user's option file stays as it is: other roots and LMDB folders go into a copy in the experiment folder, which then
+# is CONFIG.
 override_roots() {
     local arguments=(--mode "$MODE" --opt "$CONFIG")
     if [[ -n "$DATASET_ROOT" ]]; then arguments+=(--dataset-root "$DATASET_ROOT"); fi
     # Prepared spikes lie below the data set, beside their manifest; --spike-root was where they came from.
     if [[ -n "$SPIKE_ROOT" ]] && ! $PREPARE; then arguments+=(--spike-root "$SPIKE_ROOT"); fi
+    if $LMDB; then arguments+=(--lmdb); fi
     if ((${#SETS[@]})); then arguments+=(--set "${SETS[@]}"); fi
     CONFIG="$("$PYTHON" scripts/runtime_config.py "${arguments[@]}")" || exit $?
     say "options: $CONFIG"
@@ -267,6 +269,6 @@ launch() {
         return
     fi
     if $PREPARE; then prepare_data; fi
-    if [[ -n "$DATASET_ROOT" ]] || { [[ -n "$SPIKE_ROOT" ]] && ! $PREPARE; }; then override_roots; fi
+    if [[ -n "$DATASET_ROOT" ]] || $LMDB || { [[ -n "$SPIKE_ROOT" ]] && ! $PREPARE; }; then override_roots; fi
     exec "${COMMAND[@]}" "main_${MODE}_vrt.py" --opt "$CONFIG" ${PROGRAM_ARGS[@]+"${PROGRAM_ARGS[@]}"}
 }

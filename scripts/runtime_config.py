@@ -3,7 +3,7 @@
 The copy is experiments/<task>/runtime_<mode>.json. It inherits from the option file, so it holds folders only.
 Its path is printed.
 
-python scripts/runtime_config.py --mode train --opt CONFIG.json [--dataset-root P] [--spike-root P]
+python scripts/runtime_config.py --mode train --opt CONFIG.json [--dataset-root P] [--spike-root P] [--lmdb]
                                  [--set KEY=VALUE ...]
 """
 
@@ -12,9 +12,11 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.layout import SPIKES, Split, gt_dir, lq_dir, meta_info_path
+from data.lmdb_store import is_lmdb, lmdb_path
 from data.spike.manifest import Manifest
 from options.schema import DatasetOpt, Opt
 from utils import utils_option
@@ -22,8 +24,8 @@ from utils.utils_cli import program
 from utils.utils_file import write_text
 
 
-def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root: Path | None) -> dict[str, str | None]:
-    """Return the options of one data set that change.
+def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root: Path | None) -> dict[str, Path]:
+    """Return the folders and files of one data set that lie elsewhere.
 
     Args:
         dataset: as the option file has it; of its folders only those that it names are moved.
@@ -43,14 +45,35 @@ def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root
         spikes = spike_root if spike_root is not None or root is None else root / SPIKES
         if spikes is not None:
             moved["dataroot_spike"] = spikes / split
-    changes: dict[str, str | None] = {key: str(path) for key, path in moved.items()}
+    return moved
+
+
+def lmdb_roots(dataset: DatasetOpt, moved: dict[str, Path]) -> dict[str, Path]:
+    """Return the LMDB of each folder of a data set, moved or not; spikes may as well be in their folder."""
+    roots = {key: getattr(dataset, key) for key in ("dataroot_lq", "dataroot_gt", "dataroot_spike")} | moved
+    ready = {key: lmdb_path(Path(path)) for key, path in roots.items() if path is not None}
+    if "dataroot_spike" in ready and not is_lmdb(ready["dataroot_spike"]):
+        del ready["dataroot_spike"]
+    return moved | ready
+
+
+def changed_options(
+    dataset: DatasetOpt, split: Split, root: Path | None, spike_root: Path | None, lmdb: bool
+) -> dict[str, Any]:
+    """Return the options of one data set that change; arguments as of `moved_roots` and `write_runtime_config`."""
+    moved = moved_roots(dataset, split, root, spike_root)
+    changes: dict[str, Any] = {}
+    if lmdb:
+        changes["io_backend"] = {"type": "lmdb"}
+    if lmdb or dataset.io_backend.type == "lmdb":
+        moved = lmdb_roots(dataset, moved)
     if "dataroot_spike" in moved and Manifest.load(moved["dataroot_spike"]):
         changes |= {"spike_h": None, "spike_w": None}  # the manifest there knows them
-    return changes
+    return {key: str(path) for key, path in moved.items()} | changes
 
 
 def write_runtime_config(
-    config: Path, mode: str, root: Path | None, spike_root: Path | None, overrides: list[str]
+    config: Path, mode: str, root: Path | None, spike_root: Path | None, overrides: list[str], *, lmdb: bool = False
 ) -> Path:
     """Write the copy, whole or not at all, into the folder of the run that `config` describes.
 
@@ -60,6 +83,7 @@ def write_runtime_config(
         root: folder of a whole data set, or None.
         spike_root: folder of the spikes, or None.
         overrides: "KEY=VALUE" of the same run; they may name another task.
+        lmdb: read the LMDB folders that lie beside the folders.
 
     Returns:
         Path of the copy.
@@ -70,7 +94,9 @@ def write_runtime_config(
     opt = utils_option.load(config, Opt, overrides=overrides)
     blocks: dict[Split, DatasetOpt | None] = {"train": opt.datasets.train, "test": opt.datasets.test}
     datasets = {
-        split: moved_roots(dataset, split, root, spike_root) for split, dataset in blocks.items() if dataset is not None
+        split: changed_options(dataset, split, root, spike_root, lmdb)
+        for split, dataset in blocks.items()
+        if dataset is not None
     }
     path = opt.run_dir / f"runtime_{mode}.json"
     tree = {utils_option.BASE_KEY: str(config.resolve()), "datasets": datasets}
@@ -85,11 +111,12 @@ def main() -> None:
     parser.add_argument("--opt", type=Path, required=True, help="the option file")
     parser.add_argument("--dataset-root", type=Path, help="folder of a whole data set")
     parser.add_argument("--spike-root", type=Path, help="folder with train and test spikes")
+    parser.add_argument("--lmdb", action="store_true", help="use the LMDB folders that lie beside the folders")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of the same run")
     args = parser.parse_args()
     with program():
         logging.getLogger("spikevrt").setLevel(logging.WARNING)  # stdout is the path, for the caller
-        print(write_runtime_config(args.opt, args.mode, args.dataset_root, args.spike_root, args.set))
+        print(write_runtime_config(args.opt, args.mode, args.dataset_root, args.spike_root, args.set, lmdb=args.lmdb))
 
 
 if __name__ == "__main__":

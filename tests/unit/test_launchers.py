@@ -290,10 +290,19 @@ def test_preparation_gets_the_roots_and_runs_first(machine):
     script = "scripts/data_preparation/prepare_gopro_spike_dataset.py"
     given = "--gopro_root g --spike_root s --dataset_root d --generate_lmdb --force"
     assert prepare == [script, *given.split()]
-    roots_of_run = "--dataset-root d --set task=t"  # prepared spikes lie below the data set
+    roots_of_run = "--dataset-root d --lmdb --set task=t"  # prepared spikes lie below the data set
     config = ["--mode", "train", "--opt", str(machine.config)]
     assert runtime == ["scripts/runtime_config.py", *config, *roots_of_run.split()]
     assert train == ["main_train_vrt.py", "--opt", "experiments/x/runtime.json", "--set", "task=t"]
+
+
+@pytest.mark.parametrize("mode", ["train", "test"])
+def test_lmdb_folders_are_read_wherever_the_option_file_has_its_data(machine, mode):
+    assert machine.launch(str(machine.config), "--generate-lmdb", mode=mode).returncode == 0
+    prepare, runtime, run = machine.calls
+    assert prepare[1:] == ["--generate_lmdb"]
+    assert runtime == ["scripts/runtime_config.py", "--mode", mode, "--opt", str(machine.config), "--lmdb"]
+    assert run == [f"main_{mode}_vrt.py", "--opt", "experiments/x/runtime.json"]
 
 
 def test_demo_makes_trains_and_tests(machine):
@@ -375,6 +384,46 @@ def test_other_roots_go_into_a_copy(option_file, tmp_path):
     assert opt.datasets.test.dataroot_gt is None
     assert opt.datasets.test.dataroot_lq == f"{root}/test_GT_blurred"
     assert opt.datasets.test.dataroot_spike == f"{root}/GOPRO_Large_spike_seq/test"
+
+
+def moved_by(option_file: Path, root: Path | None, **more: bool) -> dict[str, dict[str, object]]:
+    path = runtime_config.write_runtime_config(option_file, "train", root, None, [], **more)
+    utils_option.load(path, Opt)
+    return json.loads(path.read_text())["datasets"]
+
+
+def test_generated_lmdb_folders_are_read(option_file, tmp_path):
+    for split in ("train", "test"):
+        spikes = tmp_path / f"set/GOPRO_Large_spike_seq/{split}.lmdb"
+        spikes.mkdir(parents=True)
+        (spikes / "data.mdb").touch()
+    moved = moved_by(option_file, tmp_path / "set", lmdb=True)
+    for split, keys in (("train", {"dataroot_gt", "dataroot_lq"}), ("test", {"dataroot_lq"})):
+        names = {"dataroot_gt": f"{split}_GT.lmdb", "dataroot_lq": f"{split}_GT_blurred.lmdb"}
+        wanted = {key: f"{tmp_path}/set/{names[key]}" for key in keys}
+        wanted["dataroot_spike"] = f"{tmp_path}/set/GOPRO_Large_spike_seq/{split}.lmdb"
+        assert moved[split] == wanted | {"io_backend": {"type": "lmdb"}}
+
+
+def test_without_another_root_the_lmdb_folders_lie_beside_the_option_files_own(option_file):
+    moved = moved_by(option_file, None, lmdb=True)
+    backend = {"io_backend": {"type": "lmdb"}}
+    assert moved == {
+        "train": {"dataroot_gt": "a.lmdb", "dataroot_lq": "b.lmdb"} | backend,  # of the spikes there are .dat alone
+        "test": {"dataroot_lq": "b.lmdb"} | backend,
+    }
+
+
+def test_an_option_file_for_lmdb_finds_them_at_another_root(option_file, tmp_path):
+    tree = json.loads(option_file.read_text())
+    tree["datasets"]["test"]["io_backend"] = {"type": "lmdb"}
+    option_file.write_text(json.dumps(tree))
+    moved = moved_by(option_file, tmp_path / "set")
+    assert moved["train"]["dataroot_lq"] == f"{tmp_path}/set/train_GT_blurred"
+    assert moved["test"] == {
+        "dataroot_lq": f"{tmp_path}/set/test_GT_blurred.lmdb",
+        "dataroot_spike": f"{tmp_path}/set/GOPRO_Large_spike_seq/test",
+    }
 
 
 def test_spike_root_moves_the_spikes_only(option_file):

@@ -1,0 +1,134 @@
+"""The files that become an LMDB: image frames, encoded again, and spikes as they are."""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from data.clip_index import Clips, scan_clips
+from data.frame_store import DiskFrames, decode_rgb
+from data.lmdb_store import Entry
+from data.spike.store import SpikeFolder
+from utils.spike_loader import steps_in
+from utils.utils_error import UserError
+
+
+class Value(NamedTuple):
+    """One value to write: its bytes (n,) uint8, its line in meta_info.txt, and the checksum of what a reader gets."""
+
+    data: np.ndarray
+    entry: Entry
+    checksum: int
+
+
+class Files(Protocol):
+    """Clips on disk that become an LMDB."""
+
+    root: Path
+    clips: Clips
+
+    def lengths(self) -> Iterator[int]:
+        """Yield how many bytes each value takes, to a good estimate."""
+
+    def size(self, clip: str, frame: str) -> tuple[int, ...]:
+        """Return the size that belongs into meta_info.txt, without reading the whole file."""
+
+    def value(self, clip: str, frame: str) -> Value:
+        """Read a file and encode it."""
+
+    def checksum(self, data: np.ndarray) -> int:
+        """Return the checksum of what a reader gets from a value's bytes; 0 if it gets nothing."""
+
+
+class PngFiles:
+    """PNG frames `<root>/<clip>/<frame>.png`, encoded again.
+
+    Args:
+        root: folder of the clips.
+        compression: PNG level; 0 is without compression and the fastest to decode, by far.
+    """
+
+    def __init__(self, root: Path, compression: int) -> None:
+        self.root, self.compression = root, compression
+        self.clips = scan_clips(root, "png")
+        self._frames = DiskFrames(root, "png")
+
+    def lengths(self) -> Iterator[int]:
+        """See Files: all frames of a clip are taken to be as large as its first, which is exact at level 0."""
+        for clip, frames in self.clips.items():
+            yield from [self.value(clip, frames[0]).data.size] * len(frames)
+
+    def size(self, clip: str, frame: str) -> tuple[int, ...]:
+        """See Files."""
+        return (*self._frames.size(clip, frame), 3)
+
+    def value(self, clip: str, frame: str) -> Value:
+        """See Files."""
+        image = self._frames.read(clip, frame)
+        encoded = encode_png(image, self.compression)
+        return Value(encoded, Entry(f"{frame}.png", image.shape, self.compression), zlib.crc32(image.data))
+
+    def checksum(self, data: np.ndarray) -> int:
+        """See Files."""
+        image = decode_rgb(data)
+        return 0 if image is None else zlib.crc32(image.data)
+
+
+class DatFiles:
+    """Spikes `<root>/<clip>/spike/<frame>.dat` or `<root>/<clip>/<frame>.dat`, stored as they are.
+
+    Args:
+        root: folder of the clips.
+        size: (H, W) of the sensor.
+
+    Raises:
+        UserError: a clip without `.dat`, or a file that is no whole number of steps.
+    """
+
+    def __init__(self, root: Path, size: tuple[int, int]) -> None:
+        self.root, self._size = root, size
+        self._folder = SpikeFolder(root)
+        names = sorted(path.name for path in root.iterdir() if path.is_dir())
+        if not names:
+            raise UserError(f"{root}: no clip folders with *.dat files; correct the path")
+        self._bytes = {clip: self._folder.sizes(clip) for clip in names}
+        self.clips = {clip: tuple(sizes) for clip, sizes in self._bytes.items()}
+        for clip, frames in self.clips.items():
+            for frame in frames:
+                self.size(clip, frame)
+
+    def lengths(self) -> Iterator[int]:
+        """See Files; exact."""
+        for sizes in self._bytes.values():
+            yield from sizes.values()
+
+    def size(self, clip: str, frame: str) -> tuple[int, ...]:
+        """See Files."""
+        return self._shape(clip, frame, self._bytes[clip][frame])
+
+    def value(self, clip: str, frame: str) -> Value:
+        """See Files."""
+        data = self._folder.packed(clip, frame)
+        return Value(data, Entry(f"{frame}.dat", self._shape(clip, frame, data.size), 0), zlib.crc32(data.data))
+
+    def checksum(self, data: np.ndarray) -> int:
+        """See Files."""
+        return zlib.crc32(data.data)
+
+    def _shape(self, clip: str, frame: str, count: int) -> tuple[int, ...]:
+        try:
+            return (steps_in(count, *self._size), *self._size)
+        except UserError as error:
+            raise UserError(f"{self._folder.where(clip, frame)}: {error}") from None
+
+
+def encode_png(image: np.ndarray, compression: int) -> np.ndarray:
+    """Encode (H, W, 3) uint8, RGB, as the bytes (n,) uint8 of a PNG file of a compression level from 0 to 9."""
+    parameters = [cv2.IMWRITE_PNG_COMPRESSION, compression]
+    # Rows that are stored as they are decode fastest; OpenCV before 4.12 cannot be told so.
+    if compression == 0 and hasattr(cv2, "IMWRITE_PNG_FILTER"):
+        parameters += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)[1]

@@ -1,0 +1,278 @@
+"""Writing clips into LMDB folders that KAIR and BasicSR read; see data/lmdb_store.py for what lies in them.
+
+An LMDB is built in `<target>.partial`, every value is read back and compared, meta_info.txt is written last, and then
+the folder gets its name: what has the name is whole.
+"""
+
+import logging
+import mmap
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import lmdb
+import numpy as np
+from tqdm import tqdm
+
+from data.clip_index import existing_folder
+from data.layout import SPIKES, Split, gt_dir, lq_dir, spike_dir
+from data.lmdb_sources import DatFiles, Files, PngFiles
+from data.lmdb_store import DATA, META, Entry, LmdbStore, is_lmdb, key_of, lmdb_path
+from data.spike.config_yaml import SpikeConfig
+from data.spike.manifest import Manifest
+from utils.utils_error import UserError
+from utils.utils_file import write_text
+
+logger = logging.getLogger("spikevrt")
+
+PARTIAL, OLD = ".partial", ".old"
+MB = 1e6
+_PAGE_HEADER = 16  # bytes of the first page of a value that are LMDB's own
+
+
+class Job(NamedTuple):
+    """One LMDB to write."""
+
+    source: Files
+    target: Path
+    capacity: int
+
+
+def create_lmdbs(
+    dataset_root: Path, splits: Sequence[Split], *, force: bool = False, workers: int = 8, compression: int = 0
+) -> None:
+    """Write an LMDB beside each folder of sharp frames, blurred frames and spikes of a data set.
+
+    Args:
+        dataset_root: holds <split>_GT, <split>_GT_blurred and, where the set has spikes, GOPRO_Large_spike_seq/<split>.
+        splits: which of train and test.
+        force: write again what is there; otherwise it is compared with the folder and kept.
+        workers: threads that read, encode and compare frames.
+        compression: PNG level of the frames, 0 to 9.
+
+    Raises:
+        UserError: a folder is missing, an LMDB that is there differs from it, or the disk is too small: nothing is
+            written then; or a file is damaged.
+    """
+    dataset_root = existing_folder(dataset_root, "--dataset_root")
+    sources: list[Files] = []
+    for split in splits:
+        for folder in (gt_dir(dataset_root, split), lq_dir(dataset_root, split)):
+            sources.append(PngFiles(existing_folder(folder, "--dataset_root"), compression))
+        if (dataset_root / SPIKES).is_dir():
+            folder = existing_folder(spike_dir(dataset_root, split), "--dataset_root")
+            sources.append(DatFiles(folder, spike_size(folder)))
+    write_lmdbs([(source, lmdb_path(source.root)) for source in sources], force=force, workers=workers)
+
+
+def spike_size(dataroot_spike: Path) -> tuple[int, int]:
+    """Return (H, W) of the sensor from manifest.json or config.yaml.
+
+    Raises:
+        UserError: there is neither.
+    """
+    described = Manifest.load(dataroot_spike) or SpikeConfig.load(dataroot_spike)
+    if described is None:
+        raise UserError(
+            f"{dataroot_spike.parent}: neither manifest.json nor config.yaml, expected one that gives spike_h and "
+            "spike_w; prepare the data set first"
+        )
+    return described.spike_h, described.spike_w
+
+
+def write_lmdbs(wanted: Sequence[tuple[Files, Path]], *, force: bool = False, workers: int = 8) -> None:
+    """Write LMDBs: first all that can go wrong is checked, then one after the other is built.
+
+    Args:
+        wanted: sources and the folders to make of them, `<name>.lmdb`.
+        force: write again what is there.
+        workers: threads.
+
+    Raises:
+        UserError: a target differs from its source, is no LMDB, or the disk is too small.
+    """
+    jobs = []
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for source, path in wanted:
+            target = path.resolve()  # a link to another disk stays one
+            for leftover in (PARTIAL, OLD):
+                shutil.rmtree(target.with_name(target.name + leftover), ignore_errors=True)
+            if not is_current(source, target, force, pool):
+                jobs.append(Job(source, target, capacity(list(source.lengths()))))
+        check_disk(jobs)
+        for job in jobs:
+            build(job, pool, chunk=2 * max(1, workers))
+
+
+def is_current(source: Files, target: Path, force: bool, pool: ThreadPoolExecutor) -> bool:
+    """Return whether an LMDB is there that need not be written.
+
+    Raises:
+        UserError: what is there differs from the source or is no LMDB.
+    """
+    if not target.exists():
+        return False
+    if not is_lmdb(target):
+        raise UserError(f"{target}: is there and is no LMDB (no {DATA}), expected nothing; move it away")
+    if force:
+        return False
+    store, again = LmdbStore(target), "--force writes it again"
+    difference = find_difference(source, store, pool)
+    if difference:
+        raise UserError(f"{target}: {difference}; {again}")
+    keys = keys_of(source)
+    level = store.entry(*keys[0]).compression
+    logger.info("%s: up to date, %d keys of level %d; %s", target, len(keys), level, again)
+    return True
+
+
+def find_difference(source: Files, store: LmdbStore, pool: ThreadPoolExecutor) -> str | None:
+    """Compare the names and sizes of all files, and the content of each clip's first, with an LMDB."""
+    there, wanted = store.clips(), source.clips
+    for clip in sorted(there.keys() | wanted.keys()):
+        if there.get(clip) != wanted.get(clip):
+            found, expected = (len(clips.get(clip, ())) for clips in (there, wanted))
+            return f"has {found} frames of clip {clip}, other ones than the {expected} in {source.root}"
+    keys = keys_of(source)
+    for (clip, frame), size in zip(keys, pool.map(lambda key: source.size(*key), keys), strict=True):
+        if store.entry(clip, frame).size != size:
+            return f"{clip}/{frame} is {store.entry(clip, frame).size}, in {source.root} it is {size}"
+    for clip, (first, *_) in wanted.items():
+        if source.checksum(store.get(clip, first)) != source.value(clip, first).checksum:
+            return f"{clip}/{first} has another content than in {source.root}"
+    return None
+
+
+def keys_of(source: Files) -> list[tuple[str, str]]:
+    """List (clip, frame) of all that a source has, in order."""
+    return [(clip, frame) for clip, frames in source.clips.items() for frame in frames]
+
+
+def capacity(lengths: Sequence[int]) -> int:
+    """Return the bytes of an LMDB with values of these lengths: each in pages of its own, and the tree of the keys."""
+    page = mmap.PAGESIZE
+    values = sum(-(-(length + _PAGE_HEADER) // page) for length in lengths)
+    return (values + len(lengths) // 10 + 64) * page
+
+
+def check_disk(jobs: Sequence[Job]) -> None:
+    """Say how much will be written where.
+
+    Raises:
+        UserError: a disk has less free.
+    """
+    needed: dict[int, int] = {}
+    for job in jobs:
+        folder = job.target.parent
+        disk, free = folder.stat().st_dev, shutil.disk_usage(folder).free
+        needed[disk] = needed.get(disk, 0) + job.capacity
+        logger.info("%s: %d keys, %.1f MB to write", job.target, len(keys_of(job.source)), job.capacity / MB)
+        if free < needed[disk]:
+            raise UserError(
+                f"{job.target}: {free / MB:.1f} MB are free on its disk, {needed[disk] / MB:.1f} MB needed; "
+                "free space, use another disk, or a --compression above 0"
+            )
+
+
+def build(job: Job, pool: ThreadPoolExecutor, chunk: int) -> None:
+    """Write one LMDB and give it its name at the end.
+
+    Args:
+        job: what to write.
+        pool: threads that read, encode and compare.
+        chunk: values in memory at the same time.
+
+    Raises:
+        UserError: a source file is damaged.
+        RuntimeError: the disk does not give back what was written.
+    """
+    source, target = job.source, job.target
+    partial = target.with_name(target.name + PARTIAL)
+    partial.mkdir(parents=True)
+    try:
+        written = write_values(job, partial, pool, chunk)
+        check_values(source, partial, written, pool, chunk)
+        lines = [f"{clip}/{e.name} ({','.join(map(str, e.size))}) {e.compression}\n" for clip, e, _ in written]
+        write_text(partial / META, "".join(lines))
+        sync_folder(partial)
+        old = target.with_name(target.name + OLD)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+        sync_folder(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    logger.info("%s: %d keys, %.1f MB", target, len(written), (target / DATA).stat().st_size / MB)
+
+
+def write_values(job: Job, folder: Path, pool: ThreadPoolExecutor, chunk: int) -> list[tuple[str, Entry, int]]:
+    """Write all values; returns clip, entry and checksum of each."""
+    written = []
+    keys = keys_of(job.source)
+    # Nothing is fetched from an unfinished LMDB, so one synchronisation at the end is enough.
+    with (
+        lmdb.open(os.fspath(folder), map_size=job.capacity, sync=False) as environment,
+        tqdm(total=len(keys), desc=f"writing {job.target.name}", unit="key") as bar,
+    ):
+        for start in range(0, len(keys), chunk):
+            part = keys[start : start + chunk]
+            values = list(pool.map(lambda key: job.source.value(*key), part))
+            put(environment, {key_of(*key): value.data for key, value in zip(part, values, strict=True)})
+            written += [(key[0], value.entry, value.checksum) for key, value in zip(part, values, strict=True)]
+            bar.update(len(part))
+        environment.sync(True)
+    return written
+
+
+def put(environment: lmdb.Environment, values: dict[bytes, np.ndarray]) -> None:
+    """Write values in one transaction; the map grows if the estimate of its size was short."""
+    while True:
+        try:
+            with environment.begin(write=True) as transaction:
+                for key, data in values.items():
+                    transaction.put(key, data.data)
+        except lmdb.MapFullError:
+            environment.set_mapsize(2 * environment.info()["map_size"])
+        else:
+            return
+
+
+def check_values(
+    source: Files, folder: Path, written: Sequence[tuple[str, Entry, int]], pool: ThreadPoolExecutor, chunk: int
+) -> None:
+    """Read every value back as a reader does and compare the checksums.
+
+    Raises:
+        RuntimeError: one differs.
+    """
+
+    def problem(item: tuple[str, Entry, int]) -> str | None:
+        clip, entry, checksum = item
+        key = key_of(clip, Path(entry.name).stem)
+        with environment.begin(buffers=True) as transaction:
+            value = transaction.get(key, b"")
+            return None if source.checksum(np.frombuffer(value, np.uint8)) == checksum else key.decode()
+
+    with (
+        lmdb.open(os.fspath(folder), readonly=True, lock=False) as environment,
+        tqdm(total=len(written), desc="reading it back", unit="key") as bar,
+    ):
+        for start in range(0, len(written), chunk):
+            part = written[start : start + chunk]
+            wrong = [key for key in pool.map(problem, part) if key]
+            if wrong:
+                raise RuntimeError(f"{folder}: {wrong[0]} is not what was written; the disk may be damaged")
+            bar.update(len(part))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that the names in a folder are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,45 @@
+"""Make an LMDB beside each folder of frames and spikes of a prepared data set, for io_backend.type "lmdb".
+
+ROOT/{train,test}_GT.lmdb                        sharp frames
+ROOT/{train,test}_GT_blurred.lmdb                blurred frames
+ROOT/GOPRO_Large_spike_seq/{train,test}.lmdb     spikes, the bytes of the .dat files
+
+Each holds data.mdb, lock.mdb and meta_info.txt, as KAIR's and BasicSR's do: key `<clip>/<frame>`, value a PNG file. The
+default, PNG level 0, takes twice the disk space of the source and is decoded ten times faster. What is there and
+agrees with the folders is kept. An interrupted run leaves nothing that looks whole.
+
+python scripts/data_preparation/create_lmdb.py --dataset_root P [--splits train test] [--compression 0..9] [--force]
+    [--workers N]
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.layout import SPLITS
+from data.lmdb_writer import create_lmdbs
+from utils.utils_cli import Parser, program
+
+
+def main() -> None:
+    """Read the command line and write the LMDB folders."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_root", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
+    parser.add_argument("--compression", type=int, choices=range(10), default=0, help="PNG level of the frames")
+    parser.add_argument("--force", action="store_true", help="write again what is there")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that encode frames")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    args = parser.parse_args()
+    with program(debug=args.debug):
+        splits = [split for split in SPLITS if split in args.splits]
+        create_lmdbs(
+            args.dataset_root, splits, force=args.force, workers=args.workers, compression=args.compression
+        )  # fmt: skip
+        print(f"{args.dataset_root}: LMDB folders of {' and '.join(splits)} are ready")
+
+
+if __name__ == "__main__":
+    main()
