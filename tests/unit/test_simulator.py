@@ -3,7 +3,11 @@
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from benchmarks.simulator import per_pixel_loop
+from data.spike import simulator
 from data.spike.simulator import integrate_and_fire, linear_to_srgb, srgb_to_linear, to_gray
 
 
@@ -11,13 +15,29 @@ def constant(values, steps):
     return np.broadcast_to(np.array(values, np.float32)[None, None], (steps, 1, len(values)))
 
 
-@pytest.mark.parametrize("theta", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("theta", [0.5, 1.0, 2.0, 5.0])
 def test_rate_law(theta):
-    light = [0, 0.05, 0.1, 0.37, 0.5, 0.8, 1]
-    spikes, _ = integrate_and_fire(constant(light, 4000), theta, np.random.default_rng(0))
+    light = [0, 0.003, 0.05, 0.1, 0.37, 0.5, 0.8, 1]
+    spikes, _ = integrate_and_fire(constant(light, 200_000), theta, np.random.default_rng(0))
     assert spikes.dtype == np.uint8
     assert spikes.max() == 1
     np.testing.assert_allclose(spikes.mean(axis=0)[0], np.minimum(np.array(light) / theta, 1), atol=1e-9, rtol=0.01)
+
+
+@settings(derandomize=True, max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([0.3, 0.7, 1.0, 2.0, 3.3]), st.integers(1, 7), st.integers(1, 40))
+def test_every_spike_is_that_of_a_loop_over_pixels(seed, theta, side, block):
+    rng = np.random.default_rng(seed)
+    light = rng.random((12, side, 5), np.float32)
+    light[rng.random(light.shape) < 0.2] = rng.choice(
+        np.float32([0, 0.25, 0.5, 1])
+    )  # charge hits the threshold exactly
+    start = (rng.random((side, 5), np.float32) * np.float32(theta)).round(2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulator, "BLOCK", block)
+        spikes, _ = integrate_and_fire(light, theta, charge=start)
+    limit = np.nextafter(np.float32(theta), np.float32(0))
+    np.testing.assert_array_equal(spikes, per_pixel_loop(light, np.float32(theta), limit, start))
 
 
 def test_soft_reset_conserves_charge_exactly():
@@ -30,15 +50,28 @@ def test_soft_reset_conserves_charge_exactly():
     assert left.max() < 2
 
 
-def test_a_stream_in_pieces_is_the_same_stream():
+@settings(derandomize=True, max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 30), max_size=4))
+def test_a_stream_in_pieces_is_the_same_stream(cuts):
     light = np.random.default_rng(2).random((30, 4, 4), np.float32)
+    rng = np.random.default_rng(3)
     whole, left = integrate_and_fire(light, 1.3, np.random.default_rng(3))
-    first, charge = integrate_and_fire(light[:11], 1.3, np.random.default_rng(3))
-    before = charge.copy()
-    second, end = integrate_and_fire(light[11:], 1.3, charge=charge)
-    assert np.array_equal(whole, np.concatenate([first, second]))
-    assert np.array_equal(left, end)
-    assert np.array_equal(charge, before)
+    parts, charge = [], None
+    for piece in np.split(light, sorted(cuts)):
+        before = None if charge is None else charge.copy()
+        spikes, after = integrate_and_fire(piece, 1.3, rng, charge)
+        assert before is None or np.array_equal(charge, before)
+        parts, charge = [*parts, spikes], after
+    assert np.array_equal(whole, np.concatenate(parts))
+    assert np.array_equal(left, charge)
+
+
+def test_memory_order_of_the_charge_does_not_matter():
+    light = np.random.default_rng(4).random((9, 3, 5), np.float32)
+    start = np.random.default_rng(5).random((3, 5), np.float32)
+    for order in ("C", "F"):
+        spikes, left = integrate_and_fire(light, 1.0, charge=np.array(start, order=order))
+        np.testing.assert_allclose(start + light.sum(axis=0), spikes.sum(axis=0) + left, atol=1e-5)
 
 
 def test_seed_decides():

@@ -1,0 +1,296 @@
+"""Data sets simulated from any video: what lies on disk, the light between source frames, and the command line."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data import layout
+from data.spike.interpolate import FLOW_MIN_SIDE, estimate_motion, in_between
+from data.spike.manifest import Manifest
+from utils.spike_loader import num_steps, read_spikes
+from utils.utils_error import UserError
+from utils.utils_image import read_rgb, write_rgb
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts" / "data_preparation"))
+import simulate_spike_dataset as simulation  # noqa: E402
+
+BIKES = ROOT.parent / "shared" / "data" / "bikes.mp4"
+HAS_BIKES = pytest.mark.skipif(not BIKES.is_file(), reason="../shared/data/bikes.mp4 is not there")
+
+
+def digests(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def make_folder(folder: Path, count: int, size: tuple[int, int] = (16, 24)) -> list[np.ndarray]:
+    rng = np.random.default_rng(3)
+    frames = [cv2.blur(rng.integers(0, 256, (*size, 3), dtype=np.uint8), (5, 5)) for _ in range(count)]
+    for index, frame in enumerate(frames):
+        write_rgb(folder / f"{index:04d}.png", frame)
+    return frames
+
+
+@pytest.mark.parametrize("transfer", ["srgb", "linear"])
+@pytest.mark.parametrize(("count", "last_steps"), [(6, 17), (7, 24)])
+@pytest.mark.parametrize("interpolation", ["flow", "blend"])
+def test_simulated_clip_follows_its_source(tmp_path, transfer, count, last_steps, interpolation):
+    frames = make_folder(tmp_path / "walk", count)
+    settings = simulation.Settings(blur_frames=3, theta=1.0, transfer=transfer, interpolation=interpolation)
+    simulation.simulate([tmp_path / "walk"], tmp_path / "out", "train", settings, video=False)
+    manifest = Manifest.load(layout.spike_dir(tmp_path / "out", "train"))
+    timing = manifest.timing("walk")
+    assert (timing.steps, timing.exposure, timing.sharp_step) == (24, (0, 17), 8)
+    assert timing.steps_of == ({} if last_steps == 24 else {"000001": 17})
+    assert (manifest.clock_hz, manifest.transfer, manifest.noise) == (1920.0, transfer, "none")
+    assert (manifest.theta, manifest.rate_at_white, manifest.continuous) == (1.0, 1.0, True)
+    gt, lq, _ = layout.clip_dirs(tmp_path / "out", "train", "walk")
+    np.testing.assert_array_equal(read_rgb(gt / "000001.png"), frames[4])
+    light = [simulation.to_light(frame, transfer) for frame in frames[3:6]]
+    mean = simulation.to_rgb(np.mean(light, axis=0), transfer)
+    np.testing.assert_array_equal(read_rgb(lq / "000001.png"), mean)
+    spikes = read_spikes(layout.dat_path(tmp_path / "out", "train", "walk", "000001"), 8, 12)
+    assert len(spikes) == last_steps
+    gray = cv2.resize(np.mean(light, axis=0) @ [0.299, 0.587, 0.114], (12, 8), interpolation=cv2.INTER_AREA)
+    assert np.abs(spikes[:17].mean(axis=0) - gray).mean() < 0.06
+
+
+def test_light_round_trip():
+    values = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2)
+    for transfer in ("srgb", "linear"):
+        np.testing.assert_array_equal(simulation.to_rgb(simulation.to_light(values, transfer), transfer), values)
+
+
+@pytest.mark.parametrize(
+    ("frame", "scale", "expected"),
+    [((272, 640), 2, (272, 640)), ((17, 25), 2, (16, 24)), ((19, 23), 1, (16, 23)), ((250, 400), 4, (248, 400))],
+)
+def test_crop_is_the_smallest_that_fits(frame, scale, expected):
+    size = simulation.cropped_size(frame, scale)
+    assert size == expected
+    assert size[0] * size[1] // scale**2 % 8 == 0
+
+
+def test_two_ranges_make_both_splits(tmp_path):
+    make_folder(tmp_path / "walk", 10)
+    for split, span in (("train", (0, 6)), ("test", (6, None))):
+        settings = simulation.Settings(blur_frames=3, span=span)
+        simulation.simulate([tmp_path / "walk"], tmp_path / "out", split, settings, video=False)
+    assert layout.read_meta_info(tmp_path / "out", "train").keys() == {"walk_000000_000006"}
+    assert layout.read_meta_info(tmp_path / "out", "test").keys() == {"walk_000006"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"blur_frames": 6}, "--blur-frames: 6"),
+        ({"theta": 0.5}, "--theta: 0.5"),
+        ({"span": (5, 5)}, "--range: 5:5"),
+    ],
+)
+def test_bad_settings_are_named(arguments, message):
+    with pytest.raises(UserError, match=message):
+        simulation.Settings(**arguments)
+
+
+def test_bad_recordings_are_named(tmp_path):
+    settings = simulation.Settings()
+    with pytest.raises(UserError, match=r"none.mp4: no such file"):
+        simulation.simulate([tmp_path / "none.mp4"], tmp_path / "out", "train", settings)
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(UserError, match=r"text.mp4: cannot be decoded"):
+        simulation.simulate([tmp_path / "text.mp4"], tmp_path / "out", "train", settings)
+    make_folder(tmp_path / "short", 3)
+    with pytest.raises(UserError, match="clip short: 0 frames"):
+        simulation.simulate([tmp_path / "short"], tmp_path / "out", "train", settings, video=False)
+    assert not layout.gt_dir(tmp_path / "out", "train").exists()
+
+
+@HAS_BIKES
+def test_real_video(tmp_path):
+    settings = simulation.Settings(span=(0, 14), spike_scale=4)
+    simulation.simulate([BIKES], tmp_path, "test", settings)
+    assert layout.read_meta_info(tmp_path, "test") == {
+        "bikes_000000_000014": "bikes_000000_000014 2 (272,640,3) 000000"
+    }
+    assert num_steps(layout.dat_path(tmp_path, "test", "bikes_000000_000014", "000001"), 68, 160) == 49
+
+
+# ---- light between source frames
+
+
+def textured(shape: tuple[int, int], shift: tuple[float, float] = (0, 0)) -> np.ndarray:
+    """A smooth random texture, moved by (x, y) pixels: uint8."""
+    rng = np.random.default_rng(0)
+    wide = cv2.GaussianBlur(rng.random((shape[0] + 64, shape[1] + 64), np.float32), (0, 0), 2)
+    wide = cv2.normalize(wide, None, 0, 255, cv2.NORM_MINMAX)
+    x, y = np.meshgrid(np.arange(shape[1], dtype=np.float32), np.arange(shape[0], dtype=np.float32))
+    moved = cv2.remap(wide, x + np.float32(32 - shift[0]), y + np.float32(32 - shift[1]), cv2.INTER_CUBIC)
+    return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
+
+
+def test_a_fade_is_linear_in_time():
+    first, second = np.random.default_rng(0).random((2, 3, 4), np.float32)
+    steps = np.stack(list(in_between(first, second, 4, None)))
+    np.testing.assert_array_equal(steps[0], first)
+    for index, step in enumerate(steps):
+        np.testing.assert_allclose(step, (4 - index) / 4 * first + index / 4 * second, atol=1e-6)
+
+
+def test_what_moves_is_moved_to_each_instant():
+    first, second = textured((96, 128)), textured((96, 128), (6, -3))
+    motion = estimate_motion(first, second)
+    inner = np.s_[16:-16, 16:-16]
+    assert motion.trust[inner].mean() > 0.8
+    steps = np.stack(list(in_between(np.float32(first), np.float32(second), 4, motion)))
+    fades = np.stack(list(in_between(np.float32(first), np.float32(second), 4, None)))
+    np.testing.assert_array_equal(steps[0], first)
+    for index in (1, 2, 3):
+        truth = textured((96, 128), (1.5 * index, -0.75 * index)).astype(np.float32)
+        error, fade_error = (np.abs(made[index] - truth)[inner].mean() for made in (steps, fades))
+        assert error < fade_error / 5
+
+
+def test_pictures_without_a_common_motion_fade():
+    first = textured((96, 128))
+    second = np.random.default_rng(1).integers(0, 256, first.shape, dtype=np.uint8)  # a scene cut
+    motion = estimate_motion(first, second)
+    assert motion.trust.mean() < 0.65
+    light = np.float32(first), np.float32(second)
+    for step in in_between(*light, 4, motion):
+        assert step.min() >= 0
+        assert step.max() <= 255
+    distrusted = motion._replace(trust=np.zeros_like(motion.trust))
+    for step, fade in zip(in_between(*light, 4, distrusted), in_between(*light, 4, None), strict=True):
+        np.testing.assert_array_equal(step, fade)
+
+
+def test_still_pictures_stay_as_they_are():
+    picture = textured((64, 64))
+    for step in in_between(np.float32(picture), np.float32(picture), 4, estimate_motion(picture, picture)):
+        np.testing.assert_allclose(step, picture, atol=1e-3)
+
+
+def test_pictures_too_small_for_a_motion_have_none():
+    small = textured((FLOW_MIN_SIDE - 1, 100))
+    assert estimate_motion(small, small) is None
+    enough = textured((FLOW_MIN_SIDE, FLOW_MIN_SIDE))
+    assert estimate_motion(enough, enough) is not None
+
+
+@HAS_BIKES
+def test_flow_is_nearer_to_a_real_video_than_a_fade():
+    frames = [frame for index, frame in enumerate(simulation.source_frames(BIKES)) if index in (20, 21, 22)]
+    errors = {}
+    for kind in ("flow", "blend"):
+        settings = simulation.Settings(steps_per_frame=2, interpolation=kind)
+        made = simulation.window_light([frames[0], frames[2]], settings, end=False)
+        truth = simulation.window_light(frames[1:2], settings, end=True)
+        errors[kind] = np.square(made[1] - truth[0]).mean()
+    assert errors["flow"] < errors["blend"] * 0.8
+
+
+def test_the_stream_does_not_end_at_windows():
+    frames = [np.dstack([textured((32, 32), (index, 0))] * 3) for index in range(7)]
+    settings = simulation.Settings(blur_frames=3)
+    whole = simulation.window_light(frames, settings, end=True)
+    parts = [simulation.window_light(frames[at : at + 4], settings, end=at == 3) for at in (0, 3)]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+    assert whole.shape == (6 * 8 + 1, 16, 16)
+
+
+# ---- sensor noise
+
+
+def simulate_noisy(root: Path, folders: list[Path], **changes: object) -> Manifest:
+    settings = simulation.Settings(**{"blur_frames": 3, "noise": "sensor", **changes})
+    simulation.simulate(folders, root, "train", settings, video=False)
+    return Manifest.load(layout.spike_dir(root, "train"))
+
+
+def even_folder(folder: Path, value: int, count: int = 12) -> Path:
+    for index in range(count):
+        write_rgb(folder / f"{index:04d}.png", np.full((64, 64, 3), value, np.uint8))
+    return folder
+
+
+def rates(root: Path, clip: str) -> np.ndarray:
+    files = sorted((layout.spike_dir(root, "train") / clip / "spike").glob("*.dat"))
+    return np.concatenate([read_spikes(file, 32, 32) for file in files]).mean(axis=0)
+
+
+def test_noise_is_one_camera_in_all_clips_and_calls(tmp_path):
+    gray, white, late = (even_folder(tmp_path / name, value) for name, value in
+                         (("gray", 128), ("white", 255), ("late", 255)))  # fmt: skip
+    manifest = simulate_noisy(tmp_path / "out", [gray, white])
+    assert manifest == simulate_noisy(tmp_path / "out", [late]).model_copy(update={"clips": manifest.clips})
+    pictures = {clip: rates(tmp_path / "out", clip) for clip in ("gray", "white", "late")}
+    assert (manifest.noise, manifest.theta) == ("sensor", 2.0)
+    assert pictures["white"].mean() == pytest.approx(manifest.rate_at_white, rel=0.01)
+    for clip in ("gray", "late"):
+        assert np.corrcoef(pictures["white"].ravel(), pictures[clip].ravel())[0, 1] > 0.8
+    streams = [read_spikes(layout.dat_path(tmp_path / "out", "train", clip, "000000"), 32, 32)
+               for clip in ("white", "late")]  # fmt: skip
+    assert not np.array_equal(*streams)  # the same camera and light, but not the same noise
+
+
+def test_noisy_set_is_deterministic(tmp_path):
+    make_folder(tmp_path / "walk", 7)
+    for name in ("a", "b"):
+        simulate_noisy(tmp_path / name, [tmp_path / "walk"])
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_another_camera_is_another_data_set(tmp_path):
+    make_folder(tmp_path / "walk", 7)
+    simulate_noisy(tmp_path / "out", [tmp_path / "walk"])
+    for changes in ({"noise": "none"}, {"seed": 1}, {"theta": 3.0}):
+        with pytest.raises(UserError, match="one data set has one camera"):
+            simulate_noisy(tmp_path / "out", [tmp_path / "walk"], **changes)
+
+
+# ---- command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--noise", "much"], "--noise"),
+        (["--interpolation", "magic"], "--interpolation"),
+        (["--theta", "0.9"], "--theta: 0.9"),
+        (["--theta", "inf"], "--theta: inf"),
+        (["--fps", "inf"], "--fps: inf"),
+        (["--range", "a:b"], "--range"),
+        (["--blur-frames", "4"], "--blur-frames: 4"),
+    ],
+)
+def test_mistakes_take_one_line(tmp_path, monkeypatch, capsys, arguments, words):
+    make_folder(tmp_path / "walk", 3)
+    line = ["simulate", "--frames", str(tmp_path / "walk"), "--out", str(tmp_path / "out"), *arguments]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit) as end:
+        simulation.main()
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_frames_of_mixed_sizes_are_named(tmp_path):
+    make_folder(tmp_path / "walk", 7)
+    write_rgb(tmp_path / "walk" / "0003.png", np.zeros((20, 24, 3), np.uint8))
+    with pytest.raises(UserError, match=r"walk: frame 3 is \(20, 24, 3\), expected \(16, 24, 3\)"):
+        simulation.simulate([tmp_path / "walk"], tmp_path / "out", "train", simulation.Settings(), video=False)
+
+
+def test_odd_sizes_are_cut(tmp_path, capsys):
+    make_folder(tmp_path / "walk", 7, (17, 25))
+    simulation.simulate([tmp_path / "walk"], tmp_path / "out", "train", simulation.Settings(), video=False)
+    assert "are cut to (16, 24)" in capsys.readouterr().out
+    assert num_steps(layout.dat_path(tmp_path / "out", "train", "walk", "000000"), 8, 12) == 49
