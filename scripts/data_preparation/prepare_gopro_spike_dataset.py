@@ -1,166 +1,204 @@
-"""Bring GoPro and its spikes into the layout that training and testing read: links, no copies.
+"""Bring GoPro and its spikes into the layout that training and testing read.
 
-GOPRO_Large/{train,test}/<clip>/{blur,sharp}/NNNNNN.png      blurred and sharp frames; `blur`, not `blur_gamma`
-GOPRO_Large_spike_seq/{train,test}/<clip>/spike/NNNNNN.dat   spikes, half the frames' size along each axis
+you have   GOPRO_Large/{train,test}/<clip>/{blur,blur_gamma,sharp}/000047.png    blurred and sharp frames
+           GOPRO_Large_spike_seq/{train,test}/<clip>/spike/000047.dat            spikes, half the frames' size
+you get    datasets/gopro_spike/{train,test}_{GT,GT_blurred}, GOPRO_Large_spike_seq, meta_info
 
-Every frame must have its spikes and every `.dat` its size; all problems are listed and nothing is linked until
-there are none. Then manifest, config.yaml and meta_info are written. A second call checks again and changes
-nothing.
+Every file is checked first: pairs, numbering, sizes, ends. All problems are listed, and nothing is written until
+there are none. Then each clip becomes three links (--copy: folders of copies), and manifest, config.yaml and
+meta_info describe them. Call it again at any time: what is in place stays, what is missing is added.
 
-python scripts/data_preparation/prepare_gopro_spike_dataset.py [--gopro_root P] [--spike_root P]
-    [--dataset_root P] [--splits train test] [--force] [--workers N]
+A link is replaced only with --force, by another link or, with --copy, by copies. A copied file of the same size is
+kept; one of another size is replaced only with --force. Folders of whole copies serve without --copy as well and are
+never turned back into links: move them away for that. With --generate_lmdb, lmdb files of all this are written beside
+the folders; --force writes them again.
 """
 
 import argparse
 import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.clip_index import frame_names
-from data.layout import SPIKES, SPLITS, MetaLine, Split, clip_dirs, write_description
-from data.spike.manifest import GOPRO_RATE_AT_WHITE, GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
-from utils.spike_loader import num_steps
-from utils.utils_cli import program
+from gopro_check import (
+    SHARP,
+    SPIKE,
+    SPIKE_SCALE,
+    Problem,
+    Scan,
+    Size,
+    check,
+    common_size,
+    counted,
+    in_threads,
+    report_problems,
+    short_steps,
+)
+
+from data.layout import (
+    SPIKES,
+    SPLITS,
+    MetaLine,
+    Split,
+    clip_dirs,
+    known_clips,
+    lq_dir,
+    merged_manifest,
+    read_meta_info,
+    write_description,
+)
+from data.lmdb_store import is_lmdb, lmdb_path
+from data.spike.manifest import FILE_NAME, GOPRO_RATE_AT_WHITE, Manifest, gopro_timing
+from utils.utils_cli import Parser, program
 from utils.utils_error import UserError
-from utils.utils_image import read_rgb
+from utils.utils_file import whole_file
 
-SPIKE_SCALE = 2  # RGB pixels a spike pixel
 CLOCK_HZ = 8 * 240.0
+OFFICIAL: dict[Split, tuple[int, int]] = {"train": (22, 2103), "test": (11, 1111)}  # clips, frames
+Blur = Literal["blur", "blur_gamma"]
 
 
-@dataclass(frozen=True)
-class Clip:
-    """A checked clip: its source folders, frames and timing."""
+class Place(NamedTuple):
+    """A folder of a clip in the set: `target` becomes a link to `source`, or gets copies of its `files`."""
 
     split: Split
-    name: str
-    sources: tuple[Path, Path, Path]  # sharp, blurred, spikes
-    frames: list[str]
-    size: tuple[int, int]
-    timing: ClipTiming
+    clip: str
+    source: Path
+    target: Path
+    files: list[str]  # relative to both
+
+    def has(self, name: str) -> bool:
+        """Whether the target has a file of the source's size."""
+        path = self.target / name
+        return path.is_file() and path.stat().st_size == (self.source / name).stat().st_size
+
+    def is_source(self) -> bool:
+        """Whether the target leads to the source already."""
+        return self.target.exists() and self.target.samefile(self.source)
 
 
-def folder_names(folder: Path) -> set[str]:
-    """Return the names of the folders inside a folder; none where it is missing."""
-    return {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+def places_of(scan: Scan, dataset_root: Path, blur: Blur) -> list[Place]:
+    """Return the places of a checked clip: sharp, blurred, spikes."""
+    images = [f"{frame}.png" for frame in scan.frames]
+    sources = (scan.source / SHARP, scan.source / blur, scan.spikes)
+    files = (images, images, [f"{SPIKE}/{frame}.dat" for frame in scan.frames])
+    targets = clip_dirs(dataset_root, scan.split, scan.name)
+    return [Place(scan.split, scan.name, *parts) for parts in zip(sources, targets, files, strict=True)]
 
 
-def frame_problems(folders: Mapping[Path, Sequence[str]]) -> list[str]:
-    """Name what is wrong with the frames of a clip: missing ones, gaps in the numbering."""
-    problems = [f"{folder}: no frames" for folder, names in folders.items() if not names]
-    if problems:
-        return problems
-    every = sorted(set().union(*folders.values()))
-    for folder, names in folders.items():
-        missing = sorted(set(every) - set(names))
-        if missing:
-            problems.append(f"{folder}: {len(names)} of {len(every)} frames, the first missing one is {missing[0]}")
-    numbers = [f"{int(every[0]) + index:06d}" for index in range(len(every))] if every[0].isdigit() else []
-    if every != numbers:
-        problems.append(f"{next(iter(folders))}: frames {every[0]} .. {every[-1]} are not numbered without a gap")
-    return problems
+def foreign_file(place: Place) -> str:
+    """Return a frame in the target that the source has not; nothing where there is none."""
+    suffix = Path(place.files[0]).suffix
+    found = {str(path.relative_to(place.target)) for path in place.target.rglob(f"[!.]*{suffix}")}
+    return min(found - set(place.files), default="")
 
 
-def spike_steps(folder: Path, frames: list[str], size: tuple[int, int], timing: ClipTiming) -> dict[str, int]:
-    """Check the size of every .dat of a clip.
+def place_problem(place: Place, copy: bool, force: bool, outdated: bool) -> str:
+    """Return why a place cannot be filled; nothing where it can or already is.
 
-    Returns:
-        The last frame's number of steps where it is the short one.
-
-    Raises:
-        UserError: a file holds another number of steps.
+    Args:
+        place: of a checked clip.
+        copy: fill it with copies; else with a link.
+        force: replace what is there, except for folders of files that the source has not.
+        outdated: a folder here holds copies of other frames.
     """
-    short = {}
-    for frame in frames:
-        path = folder / f"{frame}.dat"
-        steps = num_steps(path, size[0] // SPIKE_SCALE, size[1] // SPIKE_SCALE)
-        if frame == frames[-1] and steps == timing.steps - GOPRO_SHORT_BY:
-            short[frame] = steps
-        elif steps != timing.steps:
-            raise UserError(f"{path}: {steps} steps, expected {timing.steps} as the clip's name says; restore it")
-    return short
-
-
-def check_clip(gopro_root: Path, spike_root: Path, split: Split, name: str) -> Clip | list[str]:
-    """Check one clip's folders, frames and spikes; return the clip or its problems."""
-    source, spikes = gopro_root / split / name, spike_root / split / name
-    sharp, blurred = source / "sharp", source / "blur"
-    dats = spikes / "spike" if (spikes / "spike").is_dir() else spikes
-    frames = list(frame_names(sharp, "png"))
-    problems = frame_problems({sharp: frames, blurred: frame_names(blurred, "png"), dats: frame_names(dats, "dat")})
-    if problems:
-        return problems
-    try:
-        timing = gopro_timing(name)
-        height, width, _ = read_rgb(sharp / f"{frames[0]}.png").shape
-        short = spike_steps(dats, frames, (height, width), timing)
-    except UserError as error:
-        return [str(error)]
-    timing = timing.model_copy(update={"steps_of": short})
-    return Clip(split, name, (sharp, blurred, spikes), frames, (height, width), timing)
-
-
-def link_problem(target: Path, link: Path, force: bool) -> str:
-    """Return why `link` cannot point to `target`; nothing where it can or already does."""
-    if link.exists() and link.samefile(target):
+    target = place.target
+    if target.is_symlink():
+        if force or (place.is_source() and not copy):
+            return ""
+        if place.is_source():
+            return f"{target} is a link, expected copies; --force replaces it by copies"
+        return f"{target} is a link to {target.readlink()}, expected {place.source}; --force replaces it"
+    if not target.exists() or place.is_source():
         return ""
-    if link.is_symlink():
-        return "" if force else f"{link}: points to {link.readlink()}, not to {target}; --force replaces it"
-    return f"{link}: is there and is no link to {target}; move it away" if link.exists() else ""
+    if not target.is_dir():
+        return f"{target} is a file, expected a folder or nothing; move it away"
+    if foreign := foreign_file(place):
+        return f"{target} holds {foreign}, which {place.source} does not; move it away"
+    missing = [name for name in place.files if not (target / name).is_file()]
+    if not copy and (missing or outdated):
+        found = (
+            "copies of other frames" if outdated else f"{len(place.files) - len(missing)} of {len(place.files)} files"
+        )
+        return f"{target} is a folder with {found}, expected a link; add --copy to fill it or move it away"
+    other = [name for name in place.files if name not in missing and not place.has(name)]
+    if other and not (copy and force):
+        return f"{target}/{other[0]} has not the size of the source's; --copy --force replaces it"
+    return ""
 
 
-def make_link(target: Path, link: Path) -> None:
-    """Make `link` point to `target`, an existing folder; replaces a link that points elsewhere."""
-    if link.exists() and link.samefile(target):
+def make_link(place: Place) -> None:
+    """Make the target a link to the source; a link that leads elsewhere is replaced at once."""
+    if place.is_source() or (place.target.is_dir() and not place.target.is_symlink()):
         return
-    link.parent.mkdir(parents=True, exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(target.resolve(), target_is_directory=True)
+    place.target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.target.with_name(f".{place.clip}.{os.getpid()}.tmp")
+    try:
+        temporary.symlink_to(place.source.resolve(), target_is_directory=True)
+        temporary.replace(place.target)
+    except OSError as error:
+        raise UserError(f"{place.target}: cannot be made a link ({error.strerror}); give --copy") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def find_clips(gopro_root: Path, spike_root: Path, splits: list[Split]) -> tuple[list[tuple[Split, str]], list[str]]:
-    """List the clips that frames or spikes exist for, and the missing folders."""
-    roots = {"--gopro_root": gopro_root, "--spike_root": spike_root}
-    missing = [
-        f"{root / split}: no such folder, expected one folder a clip; give {option}"
-        for option, root in roots.items()
-        for split in splits
-        if not (root / split).is_dir()
-    ]
-    if missing:
-        return [], missing
-    jobs = [
-        (split, name)
-        for split in splits
-        for name in sorted(folder_names(gopro_root / split) | folder_names(spike_root / split))
-    ]
-    empty = [f"{gopro_root / split}: no clips" for split in splits if split not in {job[0] for job in jobs}]
-    return jobs, empty
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file; it appears whole or not at all."""
+    with whole_file(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
-def report(problems: list[str]) -> None:
-    """List all problems and end with the one error; does nothing where there are none."""
-    if problems:
-        for problem in problems:
-            print(f"problem: {problem}", file=sys.stderr)
-        raise UserError(f"{len(problems)} problems in the data set, expected none; the first: {problems[0]}")
+def copy_places(places: Sequence[Place], workers: int) -> None:
+    """Fill the targets with copies, one place after the other; files of the source's size are there already."""
+    places = [place for place in places if place.target.is_symlink() or not place.is_source()]
+    total = sum(len(place.files) for place in places)
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=total, unit="file", desc="copying", disable=None) as bar:
+        try:
+            for place in places:
+                if place.target.is_symlink():
+                    place.target.unlink()
+                for rest in [*place.target.rglob(".*.tmp.png"), *place.target.rglob(".*.tmp.dat")]:
+                    rest.unlink()  # of a run that was killed
+                missing = [name for name in place.files if not place.has(name)]
+                bar.update(len(place.files) - len(missing))
+                sources, targets = ([folder / name for name in missing] for folder in (place.source, place.target))
+                for _ in pool.map(copy_file, sources, targets):
+                    bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def gopro_manifest(clips: list[Clip]) -> Manifest:
-    """Return geometry, physics and timing of GoPro+Spike."""
-    height, width = clips[0].size
+def remove_outdated(root: Path, places: Sequence[Place]) -> None:
+    """Remove copies and lmdb files of other blurred frames and, last, the manifest that describes them."""
+    for place in places:
+        if not place.target.is_symlink() and not place.is_source():
+            for name in place.files:
+                (place.target / name).unlink(missing_ok=True)
+    for lmdb in [lmdb_path(lq_dir(root, split)) for split in SPLITS]:
+        if is_lmdb(lmdb):
+            shutil.rmtree(lmdb.resolve())
+            print(f"{lmdb}: held other blurred frames and is removed; --generate_lmdb writes it anew")
+    (root / SPIKES / FILE_NAME).unlink(missing_ok=True)
+
+
+def gopro_manifest(scans: Sequence[Scan], size: Size, blur: Blur) -> Manifest:
+    """Return geometry, physics and timing of GoPro+Spike; `size` is that of the RGB frames."""
+    clips = {}
+    for scan in scans:
+        timing = gopro_timing(scan.name)
+        clips[scan.name] = timing.model_copy(update={"steps_of": short_steps(scan, timing, size)})
     return Manifest(
-        version=1,
-        spike_h=height // SPIKE_SCALE,
-        spike_w=width // SPIKE_SCALE,
-        rgb_h=height,
-        rgb_w=width,
+        spike_h=size[0] // SPIKE_SCALE,
+        spike_w=size[1] // SPIKE_SCALE,
+        rgb_h=size[0],
+        rgb_w=size[1],
         flipud=True,
         bit_order="little",
         clock_hz=CLOCK_HZ,
@@ -168,80 +206,163 @@ def gopro_manifest(clips: list[Clip]) -> Manifest:
         theta=1 / GOPRO_RATE_AT_WHITE,
         transfer="srgb",
         noise="none",
-        clips={clip.name: clip.timing for clip in clips},
+        continuous=True,
+        blur=blur,
+        clips=clips,
     )
+
+
+def must_replace(root: Path, manifest: Manifest, force: bool) -> bool:
+    """Return whether the set in `root` was prepared with other settings and is to be replaced.
+
+    Raises:
+        UserError: it was, and `force` is not given, or it has clips that the new manifest has not.
+    """
+    try:
+        merged_manifest(root, manifest)
+    except UserError as error:
+        if not force:
+            raise UserError(f"{error}, or replace it with --force") from None
+        left = sorted(known_clips(root).keys() - manifest.clips.keys())
+        if left:
+            raise UserError(
+                f"{root}: clip {left[0]} and {len(left) - 1} more were prepared with other settings and are not "
+                "in this run; prepare all of them together or use another --dataset_root"
+            ) from None
+        return True
+    return False
+
+
+def is_described(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]) -> bool:
+    """Return whether manifest, config.yaml and meta_info of the set say all this already."""
+    known = {split: read_meta_info(root, split) for split in lines}
+    listed = all(known[split].get(line.clip) == str(line) for split in lines for line in lines[split])
+    described = (root / SPIKES / FILE_NAME).is_file() and (root / SPIKES / "config.yaml").is_file()
+    return listed and described and Manifest.load(root / SPIKES) == merged_manifest(root, manifest)
+
+
+def check_places(root: Path, places: Sequence[Place], problem_of: Callable[[Place], str], workers: int) -> None:
+    """Report what stands in the way of the set in `root`."""
+    known = known_clips(root)
+    found = in_threads(problem_of, places, workers, "looking")
+    problems = [
+        Problem(place.split, place.clip, "", "", "", what) for place, what in zip(places, found, strict=True) if what
+    ]
+    problems += [
+        Problem(place.split, place.clip, "", "", "", f"{root} has it in {known[place.clip]} already; rename one")
+        for place in places
+        if known.get(place.clip, place.split) != place.split
+    ]
+    report_problems(sorted(set(problems), key=lambda problem: (SPLITS.index(problem.split), *problem[1:])))
 
 
 def prepare(
     gopro_root: Path,
     spike_root: Path,
     dataset_root: Path,
-    splits: list[Split],
+    splits: Sequence[Split],
+    *,
+    blur: Blur = "blur",
+    copy: bool = False,
     force: bool = False,
     workers: int = 8,
-) -> int:
-    """Check the two sets and link them into one.
+) -> dict[Split, list[MetaLine]]:
+    """Check the two sets and make them one.
 
     Args:
         gopro_root: GOPRO_Large.
         spike_root: GOPRO_Large_spike_seq; may lie inside `dataset_root` already.
-        dataset_root: where the links and descriptions go.
+        dataset_root: where links or copies and descriptions go.
         splits: which of train and test.
-        force: replace links that point elsewhere.
-        workers: threads that check clips at the same time.
+        blur: folder of the blurred frames.
+        copy: copy the files; else link the folders.
+        force: replace links that lead elsewhere, copies of other sizes, and a description of other settings.
+        workers: threads that check or copy at the same time.
 
     Returns:
-        How many frames the linked clips have.
+        The clips of each split.
 
     Raises:
-        UserError: something is missing, does not pair up or has a wrong size; all problems went to stderr.
+        UserError: something is wrong with the sets or in the way of the new one; all of it went to stderr.
     """
-    jobs, missing = find_clips(gopro_root, spike_root, splits)
-    report(missing)
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        checked = pool.map(lambda job: check_clip(gopro_root, spike_root, *job), jobs)
-        results = list(tqdm(checked, total=len(jobs), unit="clip", desc="checking"))
-    clips = [result for result in results if isinstance(result, Clip)]
-    problems = [problem for result in results if isinstance(result, list) for problem in result]
-    problems += [
-        f"{clip.sources[0]}: frames of {clip.size}, expected {clips[0].size} as {clips[0].name}"
-        for clip in clips
-        if clip.size != clips[0].size
-    ]
-    links = [
-        (source, link)
-        for clip in clips
-        for source, link in zip(clip.sources, clip_dirs(dataset_root, clip.split, clip.name), strict=True)
-    ]
-    report(problems + [problem for pair in links if (problem := link_problem(*pair, force))])
-    for source, link in links:
-        make_link(source, link)
+    scans = check(gopro_root, spike_root, splits, blur, workers)
+    size = common_size(scans) or (0, 0)
+    manifest = gopro_manifest(scans, size, blur)
+    replace = must_replace(dataset_root, manifest, force)
+    places = [place for scan in scans for place in places_of(scan, dataset_root, blur)]
+    blurred = [place for place in places if place.source.name == blur] if replace else []
+
+    def problem_of(place: Place) -> str:
+        return place_problem(place, copy, force, outdated=place in blurred)
+
+    check_places(dataset_root, places, problem_of, workers)
+    if replace:
+        remove_outdated(dataset_root, blurred)
+    if copy:
+        copy_places(places, workers)
+    else:
+        for place in places:
+            make_link(place)
     lines: dict[Split, list[MetaLine]] = {
-        split: [MetaLine(c.name, len(c.frames), c.size, c.frames[0]) for c in clips if c.split == split]
+        split: [MetaLine(s.name, len(s.frames), size, s.frames[0]) for s in scans if s.split == split]
         for split in splits
     }
-    write_description(dataset_root, gopro_manifest(clips), lines)
-    return sum(len(clip.frames) for clip in clips)
+    if not is_described(dataset_root, manifest, lines):
+        write_description(dataset_root, manifest, lines)
+    return lines
+
+
+def print_totals(lines: dict[Split, list[MetaLine]]) -> None:
+    """Print how many clips and frames there are, and a note where the official set has others."""
+    totals = {split: (len(clips), sum(line.frames for line in clips)) for split, clips in lines.items()}
+    for split, (clips, frames) in totals.items():
+        print(f"{split}: {counted(clips, 'clip')}, {counted(frames, 'frame')}")
+    if any(totals[split] != OFFICIAL[split] for split in totals):
+        official = " and ".join(f"{OFFICIAL[s][0]} {s} clips with {OFFICIAL[s][1]:,} frames" for s in totals)
+        print(f"note: the official set has {official}; results on other clips do not compare with published ones")
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
+    return int(text)
+
+
+def make_parser() -> Parser:
+    """Return the command line's parser."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def folder(name: str, default: str, text: str) -> None:
+        parser.add_argument(name, type=Path, default=Path(default), metavar="P", help=f"{text} (default: {default})")
+
+    folder("--gopro_root", "datasets/GOPRO_Large", "where the frames lie, in train/ and test/")
+    folder("--spike_root", f"datasets/{SPIKES}", "where the spikes lie, in train/ and test/")
+    folder("--dataset_root", "datasets/gopro_spike", "where the set is made")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
+    text = "averaged as stored, or in linear light (default: blur); a prepared set changes only with --force"
+    parser.add_argument("--blur", choices=["blur", "blur_gamma"], default="blur", help=f"blurred frames: {text}")
+    parser.add_argument("--copy", action="store_true", help="copy the files; default: link the folders")
+    parser.add_argument("--generate_lmdb", action="store_true", help="write lmdb files of the set as well")
+    parser.add_argument("--force", action="store_true", help="replace what was prepared from other files or otherwise")
+    parser.add_argument("--workers", type=positive, default=8, metavar="N", help="threads (default: 8)")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    return parser
 
 
 def main() -> None:
     """Read the command line and prepare the set."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gopro_root", type=Path, default=Path("datasets/GOPRO_Large"))
-    parser.add_argument("--spike_root", type=Path, default=Path("datasets") / SPIKES)
-    parser.add_argument("--dataset_root", type=Path, default=Path("datasets/gopro_spike"))
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
-    parser.add_argument("--generate_lmdb", action="store_true", help="not available yet")
-    parser.add_argument("--force", action="store_true", help="replace links that point elsewhere")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that check clips")
-    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
-    args = parser.parse_args()
+    args = make_parser().parse_args()
     with program(debug=args.debug):
-        if args.generate_lmdb:
-            raise UserError("--generate_lmdb: not available yet, expected no such flag; leave it out and use disk")
         splits = [split for split in SPLITS if split in args.splits]
-        count = prepare(args.gopro_root, args.spike_root, args.dataset_root, splits, args.force, args.workers)
-        print(f"{args.dataset_root}: {count} frames of {' and '.join(splits)} are ready")
+        changes = {"blur": args.blur, "copy": args.copy, "force": args.force, "workers": args.workers}
+        lines = prepare(args.gopro_root, args.spike_root, args.dataset_root, splits, **changes)
+        print_totals(lines)
+        if args.generate_lmdb:
+            from data.lmdb_writer import create_lmdbs
+
+            create_lmdbs(args.dataset_root, splits, force=args.force, workers=args.workers)
+        print(f"{args.dataset_root}: {' and '.join(splits)} are ready, blurred frames from {args.blur}")
 
 
 if __name__ == "__main__":

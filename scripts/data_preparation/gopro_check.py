@@ -1,0 +1,350 @@
+"""What a GoPro download and its spikes hold, and everything in which they are not whole.
+
+Files are looked at, not decoded: names, image sizes from the headers, the ends of the images, bytes of the `.dat`.
+"""
+
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from PIL import Image
+from tqdm import tqdm
+
+from data.clip_index import frame_names
+from data.layout import SPLITS, Split
+from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, gopro_timing
+from utils.spike_loader import SIZES_IN_USE
+from utils.utils_error import UserError
+from utils.utils_image import ENDS
+
+SPIKE_SCALE = 2  # RGB pixels a spike pixel, along each axis
+SPIKE = "spike"
+SHARP = "sharp"
+_NAME = re.compile(r"\d{6}")
+_TAIL = 64  # bytes that hold an image's end
+
+Size = tuple[int, int]  # (H, W)
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Problem(NamedTuple):
+    """One line of the report: a clip, or a run of its frames, and what is wrong with it.
+
+    `first` and `last` are names of frames, both empty where the whole clip is meant; `kind` is the folder.
+    """
+
+    split: Split
+    clip: str
+    first: str
+    last: str
+    kind: str
+    what: str
+
+    def __str__(self) -> str:
+        frames = f"/{self.first}" if self.first else ""
+        more = f"..{self.last}" if self.last != self.first else ""
+        return f"{self.split}/{self.clip}{frames}{more}{' ' if self.kind else ''}{self.kind}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What lies on disk for one clip: `source` holds the image folders, `spikes` the folder of the `.dat` files."""
+
+    split: Split
+    name: str
+    source: Path
+    spikes: Path
+    images: dict[str, dict[str, Size | str]]  # folder -> frame -> its size, or what is wrong with the file
+    dats: dict[str, int]  # frame -> bytes
+    strays: dict[str, list[str]]  # folder -> names that are no number of six digits; they are nowhere else
+
+    @property
+    def frames(self) -> list[str]:
+        """All frames that some folder has, in order."""
+        return sorted(set(self.dats).union(*self.images.values()))
+
+    @property
+    def sizes(self) -> Iterator[Size]:
+        """The size of every readable image."""
+        return (fact for facts in self.images.values() for fact in facts.values() if isinstance(fact, tuple))
+
+    def present(self) -> dict[str, Iterable[str]]:
+        """Return the frames of each folder."""
+        return {**self.images, SPIKE: self.dats}
+
+
+def in_threads(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, what: str) -> list[Result]:
+    """Call a function on all jobs, with a progress bar; Ctrl-C stops after the jobs that have begun."""
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            done = pool.map(function, jobs)
+            return list(tqdm(done, total=len(jobs), unit="clip", desc=what, disable=None))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number and what it counts: 1 clip, 2,103 frames."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def folder_names(folder: Path) -> list[str]:
+    """Return the sorted names of the folders inside a folder; none where it is missing."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def found_in(folder: Path) -> str:
+    """Say which folders a folder holds, for a message."""
+    names = folder_names(folder)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{folder} holds {'the folders ' + ', '.join(names[:5]) + more if names else 'no folders'}"
+
+
+def missing_folders(roots: Mapping[str, Path], splits: Sequence[Split]) -> list[str]:
+    """Name every folder of a split that is missing, with the option that would say where it is.
+
+    Args:
+        roots: option -> folder that should hold the splits.
+        splits: the wanted ones.
+    """
+    lines = []
+    for option, root in roots.items():
+        if not root.is_dir():
+            lines.append(f"{option}: {root} is no folder ({found_in(root.parent)}); give {option} the right one")
+            continue
+        lines += [
+            f"{option}: {root} has no folder {split} ({found_in(root)}); give {option} the folder that holds "
+            f"{' and '.join(SPLITS)}, or --splits those that you have"
+            for split in splits
+            if not (root / split).is_dir()
+        ]
+    return lines
+
+
+def image_fact(path: Path) -> Size | str:
+    """Read an image's size from its header and look for its end; return what is wrong where it is not whole."""
+    count = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            with Image.open(file, formats=["PNG"]) as image:
+                size = image.height, image.width
+            file.seek(max(0, count - _TAIL))
+            tail = file.read()
+    except OSError as error:
+        return f"{count} bytes, no readable PNG{f' ({error.strerror})' if error.strerror else ''}; extract it again"
+    if ENDS[".png"] not in tail:
+        return f"cut off after {count} bytes, expected a PNG that ends with an IEND chunk; extract it again"
+    return size
+
+
+def scan_clip(source: Path, spikes: Path, split: Split, name: str, blur: str) -> Scan:
+    """Look at all files of one clip.
+
+    Args:
+        source: `GOPRO_Large/<split>/<clip>`.
+        spikes: `GOPRO_Large_spike_seq/<split>/<clip>`.
+        split: train or test.
+        name: of the clip.
+        blur: folder of the blurred frames.
+    """
+    names = {kind: frame_names(source / kind, "png") for kind in (SHARP, blur)}
+    names[SPIKE] = frame_names(spikes / SPIKE, "dat")
+    strays = {kind: [frame for frame in frames if not _NAME.fullmatch(frame)] for kind, frames in names.items()}
+    frames = {kind: [frame for frame in names[kind] if frame not in strays[kind]] for kind in names}
+    return Scan(
+        split,
+        name,
+        source,
+        spikes,
+        {kind: {frame: image_fact(source / kind / f"{frame}.png") for frame in frames[kind]} for kind in (SHARP, blur)},
+        {frame: (spikes / SPIKE / f"{frame}.dat").stat().st_size for frame in frames[SPIKE]},
+        strays,
+    )
+
+
+def common_size(scans: Sequence[Scan]) -> Size | None:
+    """Return the size that most images have, of equally many the first; None where no image is readable."""
+    counts = Counter(size for scan in scans for size in scan.sizes)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def short_steps(scan: Scan, timing: ClipTiming, size: Size) -> dict[str, int]:
+    """Return {frame: steps} of a clip's last `.dat` where it is the short one; `size` is that of the RGB frames."""
+    last = max(scan.dats)
+    steps = timing.steps - GOPRO_SHORT_BY
+    return {last: steps} if scan.dats[last] == steps * _step_bytes(size) else {}
+
+
+def find_problems(scans: Sequence[Scan]) -> list[Problem]:
+    """Find all that is wrong with a set; sorted by split, clip and frame."""
+    size = common_size(scans)
+    names = Counter(scan.name for scan in scans)
+    problems = [
+        Problem(scan.split, scan.name, "", "", "", f"in {' and in '.join(SPLITS)}, expected in one of them; rename one")
+        for scan in scans
+        if names[scan.name] > 1
+    ]
+    for scan in scans:
+        problems += _missing_parts(scan) or [*_stray_files(scan), *_as_runs(scan, _frame_faults(scan, size))]
+    return sorted(problems, key=lambda problem: (SPLITS.index(problem.split), *problem[1:]))
+
+
+def report(lines: Sequence[object], summary: str) -> None:
+    """List all problems and end with the one error; does nothing where there are none."""
+    if lines:
+        print(*lines, sep="\n", file=sys.stderr)
+        raise UserError(f"{summary}, expected none; nothing was written")
+
+
+def report_problems(problems: Sequence[Problem]) -> None:
+    """Report the problems of clips and frames."""
+    clips = len({(problem.split, problem.clip) for problem in problems})
+    report(problems, f"{counted(len(problems), 'problem')} in {counted(clips, 'clip')}")
+
+
+def check(gopro_root: Path, spike_root: Path, splits: Sequence[Split], blur: str, workers: int) -> list[Scan]:
+    """Check every file of the two sets.
+
+    Returns:
+        The clips, in order; all is well with them.
+
+    Raises:
+        UserError: something is wrong; all of it went to stderr.
+    """
+    roots = {"--gopro_root": gopro_root, "--spike_root": spike_root}
+    missing = missing_folders(roots, splits)
+    report(missing, counted(len(missing), "missing folder"))
+    jobs = [
+        (gopro_root / split / name, spike_root / split / name, split, name, blur)
+        for split in splits
+        for name in sorted({*folder_names(gopro_root / split), *folder_names(spike_root / split)})
+    ]
+    empty = [
+        f"--gopro_root: {gopro_root / split} has no clips" for split in splits if split not in {j[2] for j in jobs}
+    ]
+    report(empty, counted(len(empty), "empty split"))
+    scans = in_threads(lambda job: scan_clip(*job), jobs, workers, "checking")
+    report_problems(find_problems(scans))
+    return scans
+
+
+def _missing_parts(scan: Scan) -> list[Problem]:
+    """The folders that a clip lacks, or its name where it tells no timing: then frames are not looked at."""
+
+    def problem(kind: str, what: str) -> Problem:
+        return Problem(scan.split, scan.name, "", "", kind, what)
+
+    try:
+        gopro_timing(scan.name)
+    except UserError:
+        return [problem("", "no name of a GoPro clip, expected one such as GOPR0372_07_00; move the folder away")]
+    if not scan.source.is_dir():
+        return [problem("", f"spikes without frames, {scan.source} is missing; add it or move the spikes away")]
+    if not scan.spikes.is_dir():
+        return [problem("", f"frames without spikes, {scan.spikes} is missing; add it or move the frames away")]
+    problems = []
+    for kind, frames in scan.present().items():
+        parent = scan.spikes if kind == SPIKE else scan.source
+        if not (parent / kind).is_dir():
+            problems.append(problem(kind, f"no such folder ({found_in(parent)}); extract it again"))
+        elif not frames and not scan.strays[kind]:
+            suffix = "dat" if kind == SPIKE else "png"
+            problems.append(problem(kind, f"no *.{suffix} files in {parent / kind}; extract it again"))
+    return problems
+
+
+def _stray_files(scan: Scan) -> list[Problem]:
+    """Files whose name is no frame's, one line a folder."""
+    problems = []
+    for kind, names in scan.strays.items():
+        if names:
+            more = f" and {counted(len(names) - 1, 'more file')}" if len(names) > 1 else ""
+            what = f"{names[0]}{more}, expected names of six digits such as 000047; rename or move away"
+            problems.append(Problem(scan.split, scan.name, "", "", kind, what))
+    return problems
+
+
+def _frame_faults(scan: Scan, size: Size | None) -> Iterator[tuple[str, str, str]]:
+    """Yield (frame, folder, what is wrong); `size` is what the images should have."""
+    yield from _pairing_faults(scan)
+    for kind, facts in scan.images.items():
+        for frame, fact in facts.items():
+            if isinstance(fact, str):
+                yield frame, kind, fact
+            elif size and fact != size:
+                found, wanted = _text(fact), _text(size)
+                yield frame, kind, f"{found} pixels, expected {wanted} as most frames of the set; extract it again"
+    if size and scan.dats:
+        yield from _dat_faults(scan, size)
+
+
+def _pairing_faults(scan: Scan) -> Iterator[tuple[str, str, str]]:
+    """Yield (frame, folder, what is wrong) for every frame that a folder lacks, and for every gap."""
+    present, frames = scan.present(), scan.frames
+    for frame in frames:
+        having = [kind for kind in present if frame in present[kind]]
+        lacking = [kind for kind in present if kind not in having]
+        if len(lacking) == 1:
+            yield frame, lacking[0], f"missing, {' and '.join(having)} have it; restore it"
+        elif lacking:
+            yield frame, having[0], f"unpaired, {' and '.join(lacking)} lack it; restore them or move it away"
+    for before, after in zip(frames, frames[1:], strict=False):
+        if int(after) != int(before) + 1:
+            yield before, "", f"the next frame is {after}, expected {int(before) + 1:06d}; restore what is between"
+
+
+def _dat_faults(scan: Scan, size: Size) -> Iterator[tuple[str, str, str]]:
+    """Yield (frame, folder, what is wrong) for every `.dat` of a wrong number of bytes under RGB frames of `size`."""
+    timing, per_step = gopro_timing(scan.name), _step_bytes(size)
+    grid = _text((size[0] // SPIKE_SCALE, size[1] // SPIKE_SCALE))
+    if size[0] % SPIKE_SCALE or size[1] % SPIKE_SCALE or size[0] * size[1] % (8 * SPIKE_SCALE**2):
+        yield (
+            min(scan.dats),
+            SPIKE,
+            f"frames are {_text(size)}, expected twice the spikes' size, a multiple of 8 pixels",
+        )
+        return
+    ends = {max(frames) for frames in scan.present().values() if frames}  # a clip that lacks a file may have several
+    for frame, count in scan.dats.items():
+        short = timing.steps - GOPRO_SHORT_BY if frame in ends else timing.steps
+        if count in (timing.steps * per_step, short * per_step):
+            continue
+        steps, rest = divmod(count, per_step)
+        fitting = [(h, w) for h, w in SIZES_IN_USE if count and count % (h * w // 8) == 0]
+        sizes = ", ".join(f"{_text(fit)} ({count * 8 // (fit[0] * fit[1])} steps)" for fit in fitting)
+        wanted = f"{timing.steps}" + f" or {short}" * (frame in ends)
+        found = f"{count} bytes are {steps} steps of {grid}" + f" and {rest} bytes" * bool(rest)
+        yield frame, SPIKE, f"{found}, expected {wanted}; sizes in use that fit: {sizes or 'none'}; copy it again"
+
+
+def _as_runs(scan: Scan, faults: Iterable[tuple[str, str, str]]) -> list[Problem]:
+    """Make one problem of the same fault in frames that follow each other."""
+    frames_of: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for frame, kind, what in faults:
+        frames_of[kind, what].append(frame)
+    place = {frame: index for index, frame in enumerate(scan.frames)}
+    problems = []
+    for (kind, what), frames in frames_of.items():
+        frames.sort()
+        starts = [i for i, frame in enumerate(frames) if i == 0 or place[frame] != place[frames[i - 1]] + 1]
+        for start, end in zip(starts, [*starts[1:], len(frames)], strict=True):
+            problems.append(Problem(scan.split, scan.name, frames[start], frames[end - 1], kind, what))
+    return problems
+
+
+def _step_bytes(size: Size) -> int:
+    """Bytes of one spike step under RGB frames of a size."""
+    return (size[0] // SPIKE_SCALE) * (size[1] // SPIKE_SCALE) // 8
+
+
+def _text(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
