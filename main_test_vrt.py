@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.check import sound_dataset
 from data.clip_index import existing_folder, image_extensions
-from data.select_dataset import define_Dataset
 from data.spike.manifest import Manifest
 from models.select_model import define_Model
 from options.schema import Opt
@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
         )
     if opt.datasets.test is None:
         raise UserError("datasets.test is null, expected a test set: there is nothing to restore")
-    test_set = define_Dataset(opt.datasets.test, opt.netG.upscale)
+    test_set = sound_dataset(opt.datasets.test, opt.netG.upscale)
 
     # 2. Model and weights.
     dist = utils_dist.init()

@@ -16,8 +16,8 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from data.check import sound_dataset
 from data.loader import SampleSource, train_batches
-from data.select_dataset import define_Dataset
 from models.model_vrt import ModelVRT
 from models.select_model import define_Model
 from options.schema import Opt
@@ -51,8 +51,8 @@ def main(args: argparse.Namespace) -> None:
     train, train_opt = opt.train, opt.datasets.train
 
     # 2. Data first: whatever is wrong with it shows before a network is built.
-    train_set = define_Dataset(train_opt, opt.netG.upscale)
-    test_set = define_Dataset(opt.datasets.test, opt.netG.upscale) if opt.datasets.test else None
+    train_set = sound_dataset(train_opt, opt.netG.upscale)
+    test_set = sound_dataset(opt.datasets.test, opt.netG.upscale) if opt.datasets.test else None
 
     # 3. Processes, records, model.
     dist = utils_dist.init()

@@ -1,0 +1,226 @@
+"""Everything that is wrong with a data set, in one list: clip by clip, frame by frame."""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from data.clip_index import Clips, existing_folder, read_meta_info, scan_clips
+from data.frame_store import FrameStore
+from data.select_dataset import define_Dataset
+from data.spike.manifest import Manifest
+from data.spike.planes import tfp_of
+from data.spike.reader import SpikeReader, clip_timing
+from data.spike.simulator import linear_to_srgb, to_gray
+from data.spike.store import open_store
+from options.schema import DatasetOpt
+from utils.spike_texture import bit_order, mean_plane
+from utils.utils_error import ProblemsError, UserError
+
+logger = logging.getLogger("spikevrt")
+
+# Correlation of a blurred frame with the mean of its spikes: that of a true pair is above 0.9. A picture with less
+# contrast than this says nothing.
+STRANGERS = 0.2
+TURNED = 0.1
+CONTRAST = 0.02
+LISTED = 20  # defects in the log at most
+FRAME_KEYS = ("dataroot_lq", "dataroot_gt")
+
+
+def check_dataset(
+    opt: DatasetOpt, upscale: int = 1, *, full: bool = True, report: Callable[[int], object] = lambda frames: None
+) -> list[str]:
+    """List every defect of a data set.
+
+    The fast form compares names, counts and file sizes. The full form also decodes every frame and every `.dat` and
+    looks at them: picture sizes, spikes that never or always fire, that lie upside down or belong to another frame,
+    bytes in the wrong order, a size (H, W) that the bits contradict.
+
+    Args:
+        opt: one block of `datasets`.
+        upscale: of the network; sharp frames are as many times larger than blurred ones.
+        full: read all files.
+        report: called with a number of frames each time that many have been read.
+
+    Returns:
+        One line per defect; names clip and frame where it has one.
+    """
+    defects: list[str] = []
+    stores: dict[str, FrameStore] = {}
+    clips: Clips = {}
+    keys = [key for key in FRAME_KEYS if key == "dataroot_lq" or opt.dataroot_gt is not None]
+    for key in keys:
+        with _noting(defects):
+            root = existing_folder(getattr(opt, key), f"{opt.name}: {key}")
+            stores[key] = FrameStore(root, opt.filename_ext, backend=opt.io_backend.type)
+            if key == "dataroot_lq":
+                clips = find_clips(opt, root)
+    if not clips:
+        return defects
+    for store in stores.values():
+        defects += store.problems(clips, exact=opt.meta_info_file is None)
+    reader = _checked_reader(opt, clips, defects) if opt.uses_spikes else None
+    if full:
+        with ThreadPoolExecutor() as pool:
+            for clip, frames in clips.items():
+                found = pool.map(partial(frame_defects, clip, stores=stores, reader=reader, upscale=upscale), frames)
+                for problems in found:
+                    defects += problems
+                    report(1)
+    if not defects:
+        with _noting(defects):
+            define_Dataset(opt, upscale)
+    return list(dict.fromkeys(defects))
+
+
+def sound_dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
+    """Build a data set as `define_Dataset` does; where it cannot be built, the log lists all defects.
+
+    Raises:
+        UserError: the names, counts or file sizes of the data set have defects; the first one.
+    """
+    try:
+        return define_Dataset(opt, upscale)
+    except UserError:
+        defects = check_dataset(opt, upscale, full=False)
+        if len(defects) < 2:
+            raise
+    for defect in defects[:LISTED]:
+        logger.error(defect)
+    if len(defects) > LISTED:
+        logger.error("... scripts/check_data.py --fast lists all %d", len(defects))
+    raise ProblemsError(defects)
+
+
+def find_clips(opt: DatasetOpt, root: Path) -> Clips:
+    """Return the frames that the meta_info file names, else those in a folder or LMDB."""
+    if opt.meta_info_file:
+        return read_meta_info(opt.meta_info_file, opt.filename_tmpl)
+    return scan_clips(root, opt.filename_ext)
+
+
+def frame_defects(
+    clip: str, frame: str, *, stores: dict[str, FrameStore], reader: SpikeReader | None, upscale: int
+) -> list[str]:
+    """Read all that belongs to one frame and list what is wrong with it; what is not there is passed over.
+
+    Args:
+        clip: clip name.
+        frame: frame name.
+        stores: blurred and sharp frames by option key.
+        reader: the spikes, if there are any.
+        upscale: sharp size over blurred size.
+    """
+    defects: list[str] = []
+    pictures: dict[str, np.ndarray] = {}
+    for key, store in stores.items():
+        if store.has(clip, frame):
+            with _noting(defects):
+                pictures[key] = store.read(clip, frame)
+    sizes = {key: picture.shape[:2] for key, picture in pictures.items()}
+    if len(sizes) == len(FRAME_KEYS):
+        (height, width), gt = (sizes[key] for key in FRAME_KEYS)
+        if gt != (height * upscale, width * upscale):
+            found, wanted = (f"{h}x{w}" for h, w in (gt, (height * upscale, width * upscale)))
+            defects.append(f"clip {clip} frame {frame}: the sharp frame is {found}, expected {wanted}; restore it")
+    if reader and reader.has(clip, frame):
+        with _noting(defects):
+            defects += spike_defects(clip, frame, reader, pictures.get("dataroot_lq"))
+    return defects
+
+
+def spike_defects(clip: str, frame: str, reader: SpikeReader, blur: np.ndarray | None) -> list[str]:
+    """Read the whole `.dat` of one frame and list what is wrong with it.
+
+    Args:
+        clip: clip name.
+        frame: frame name.
+        reader: the spikes.
+        blur: the blurred frame, (H, W, 3) uint8, RGB, if there is one.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    spikes = reader.read(clip, frame, (0, reader.num_steps(clip, frame)))
+    steps = len(spikes)
+    found: list[str | None] = []
+    if not spikes.any():
+        found.append(f"no pixel fires in all of its {steps} steps; was the lens covered, the file preallocated?")
+    elif spikes.all():
+        found.append(
+            f"every pixel fires in each of its {steps} steps; the sensor is saturated, or the file is no stream"
+        )
+    else:
+        found += [reader.size_warning(clip, frame), _order_defect(clip, frame, reader)]
+        if blur is not None:
+            found.append(_pairing_defect(spikes, blur, reader, clip))
+    return [f"clip {clip} frame {frame}: {reader.store.where(clip, frame)}: {defect}" for defect in found if defect]
+
+
+def _order_defect(clip: str, frame: str, reader: SpikeReader) -> str | None:
+    height, width = reader.sensor.size
+    looks = bit_order(mean_plane(reader.store.packed(clip, frame), height * width // 8))
+    if looks in (None, reader.sensor.bit_order):
+        return None
+    return f'its bits look like bit_order "{looks}", it is read as "{reader.sensor.bit_order}"; correct the manifest'
+
+
+def _pairing_defect(spikes: np.ndarray, blur: np.ndarray, reader: SpikeReader, clip: str) -> str | None:
+    """Compare what the spikes saw during the exposure with the blurred frame."""
+    first, last = reader.timings[clip].exposure
+    seen = tfp_of(spikes[first:last]) / np.float32(reader.sensor.rate_at_white)
+    if reader.manifest is not None and reader.manifest.transfer == "linear":
+        seen = linear_to_srgb(np.clip(seen, 0, 1))
+    gray = to_gray(blur.astype(np.float32) / 255)
+    gray = cv2.resize(gray, seen.shape[::-1], interpolation=cv2.INTER_AREA)
+    if min(gray.std(), seen.std()) < CONTRAST:
+        return None
+    upright, turned = (float(np.corrcoef(gray.ravel(), plane.ravel())[0, 1]) for plane in (seen, seen[::-1]))
+    if turned > max(upright, STRANGERS) + TURNED:
+        return (
+            f"its rows lie upside down: correlation with the blurred frame {upright:.2f} as read, {turned:.2f} turned; "
+            "correct flipud in the manifest"
+        )
+    if upright < STRANGERS:
+        return (
+            f"it does not show what the blurred frame shows (correlation {upright:.2f}, expected near 1); is it "
+            "another frame's, is the size right?"
+        )
+    return None
+
+
+def _checked_reader(opt: DatasetOpt, clips: Clips, defects: list[str]) -> SpikeReader | None:
+    """Open the spikes of all clips that can be; what is wrong with the others, and with file sizes, is noted."""
+    with _noting(defects):
+        root = existing_folder(opt.dataroot_spike, f"{opt.name}: dataroot_spike")
+        manifest, store = Manifest.load(root), open_store(root)
+        sound = {}
+        for clip, frames in clips.items():
+            with _noting(defects):
+                store.sizes(clip)
+                clip_timing(manifest, clip)
+                sound[clip] = frames
+        if not sound:
+            return None
+        reader = SpikeReader(opt, sound)
+        defects += reader.problems(sound)
+        return reader
+    return None
+
+
+@contextmanager
+def _noting(defects: list[str]) -> Iterator[None]:
+    """Turn a UserError into lines of the list."""
+    try:
+        yield
+    except ProblemsError as error:
+        defects += error.problems
+    except UserError as error:
+        defects.append(str(error))

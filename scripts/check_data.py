@@ -1,0 +1,65 @@
+"""Read everything that an option file points to and list every defect with its clip and frame.
+
+python scripts/check_data.py --opt CONFIG.json [--set KEY=VALUE ...] [--fast]
+
+Without --fast every frame and every `.dat` is decoded and looked at; with it names, counts and file sizes are
+compared, as training does when it starts. Exit code 0: no defect; 2: defects, listed on stdout.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.check import check_dataset
+from options.schema import Opt
+from utils import utils_cli, utils_option
+from utils.utils_error import UserError
+
+
+def check(opt: Opt, full: bool) -> int:
+    """Check the data sets of an option file and print what is wrong.
+
+    Args:
+        opt: the options.
+        full: read all files.
+
+    Returns:
+        Number of defects.
+
+    Raises:
+        UserError: the options name no data set.
+    """
+    blocks = {name: block for name, block in (("train", opt.datasets.train), ("test", opt.datasets.test)) if block}
+    if not blocks:
+        raise UserError("datasets: has neither train nor test, expected a data set to check; give another file")
+    count = 0
+    for name, block in blocks.items():
+        with tqdm(desc=f"datasets.{name}", unit="frame", disable=None if full else True) as bar:
+            defects = check_dataset(block, opt.netG.upscale, full=full, report=bar.update)
+        for defect in defects:
+            print(defect)
+        count += len(defects)
+        print(f"datasets.{name} ({block.dataroot_lq}): {len(defects) or 'no'} defect{'s' * (len(defects) != 1)}")
+    return count
+
+
+def main() -> None:
+    """Read the command line and check."""
+    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--opt", type=Path, required=True, help="option file, JSON with comments")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. datasets.train.gt_size=96"
+    )
+    parser.add_argument("--fast", action="store_true", help="compare names, counts and file sizes; decode nothing")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args()
+    with utils_cli.program(args.debug):
+        if check(utils_option.load(args.opt, Opt, args.set), full=not args.fast):
+            raise SystemExit(utils_cli.EXIT_USER)
+
+
+if __name__ == "__main__":
+    main()
