@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from data.clip_index import Clips, frame_names
 from data.lmdb_store import LmdbStore, is_lmdb, lmdb_path
 from utils.utils_error import UserError
-from utils.utils_image import read_rgb
+from utils.utils_image import decode_rgb, read_rgb
 
 
 class Frames(Protocol):
@@ -115,12 +114,6 @@ class LmdbFrames:
                 f"clip {clip} frame {frame}: {self.root} has no whole image at {clip}/{frame}; create the LMDB again"
             )
         return image
-
-
-def decode_rgb(encoded: np.ndarray) -> np.ndarray | None:
-    """Decode the bytes of an image file, (n,) uint8, into (H, W, 3) uint8, RGB; None if they are none."""
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def open_frames(root: Path, ext: str, backend: str) -> Frames:

@@ -27,11 +27,8 @@ SPIKES = "GOPRO_Large_spike_seq"
 META_INFO = "meta_info"
 STAGING = ".partial"
 # What a data set's folder may hold; a folder with anything else in it belongs to somebody else.
-TOP_LEVEL = {f"{split}_{kind}" for split in SPLITS for kind in ("GT", "GT_blurred")} | {
-    SPIKES,
-    META_INFO,
-    STAGING,
-}
+_FRAMES = {f"{split}_{kind}" for split in SPLITS for kind in ("GT", "GT_blurred")}
+TOP_LEVEL = _FRAMES | {f"{name}.lmdb" for name in _FRAMES} | {SPIKES, META_INFO, STAGING}
 
 
 class Frame(NamedTuple):

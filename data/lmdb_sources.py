@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 
 from data.clip_index import Clips, scan_clips
-from data.frame_store import DiskFrames, decode_rgb
+from data.frame_store import DiskFrames
 from data.lmdb_store import Entry
 from data.spike.store import SpikeFolder
 from utils.spike_loader import steps_in
 from utils.utils_error import UserError
+from utils.utils_image import decode_rgb
 
 
 class Value(NamedTuple):

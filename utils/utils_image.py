@@ -31,10 +31,16 @@ def read_rgb(path: Path | str) -> np.ndarray:
         raise UserError(f"{path}: cannot be read ({error.strerror}), expected an image; restore the file") from None
     # A decoder may fill what a cut-off file lacks with gray, so its end is looked for.
     end = ENDS.get(path.suffix.lower(), b"")
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if end in encoded[-64:].tobytes() and encoded.size else None
+    image = decode_rgb(encoded) if end in encoded[-64:].tobytes() else None
     if image is None:
         raise UserError(f"{path}: no whole image could be decoded from its {encoded.size} bytes; restore the file")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
+
+
+def decode_rgb(encoded: np.ndarray) -> np.ndarray | None:
+    """Decode the bytes of an image file, (n,) uint8, into (H, W, 3) uint8, RGB; None if they are none."""
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def write_rgb(path: Path | str, image: np.ndarray) -> None:

@@ -131,7 +131,8 @@ def build(root: Path, recipe: Recipe) -> None:
 
 def stamp(root: Path, recipe: Recipe) -> dict[str, object]:
     """Return what the stamp of a whole set says: its recipe and how many files it has."""
-    files = sum(path.is_file() and path.name != STAMP for path in root.rglob("*"))
+    own = (path for path in root.rglob("*") if path.name != STAMP and path.parent.suffix != ".lmdb")
+    files = sum(path.is_file() for path in own)
     return {"recipe": asdict(recipe), "files": files}
 
 
@@ -144,7 +145,8 @@ def why_make(root: Path, recipe: Recipe, force: bool) -> str:
     if not root.exists() or not any(root.iterdir()):
         return "it is not there"
     foreign = sorted({path.name for path in root.iterdir()} - TOP_LEVEL - {STAMP})
-    foreign += [path.name for path in root.glob("*_GT*/*") if not path.name.startswith("demo_")]
+    clips = (path for path in root.glob("*_GT*/*") if path.parent.suffix != ".lmdb")
+    foreign += [path.name for path in clips if not path.name.startswith("demo_")]
     if foreign:
         raise UserError(f"{root}: holds {foreign[0]}, which is no part of a demo set; give --out a new or empty folder")
     if force:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from data import layout
+from data.lmdb_writer import create_lmdbs
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.representations import tfp
 from utils.spike_loader import num_steps, read_spikes
@@ -154,6 +155,14 @@ def test_demo_test_photographs_are_held_out():
         for split, clips in demo.CLIPS.items()
     }
     assert not used["train"] & used["test"]
+
+
+def test_databases_beside_the_demo_set_do_not_make_it_anew(tmp_path):
+    root = tmp_path / "demo"
+    demo.make_demo_dataset(root, TINY)
+    create_lmdbs(root, ["train", "test"], workers=1)
+    assert demo.why_make(root, TINY, force=False) == ""
+    assert demo.why_make(root, TINY, force=True) == "--force"
 
 
 def test_demo_set_is_deterministic_and_made_once(demo_set, tmp_path, capsys):

@@ -1,0 +1,230 @@
+"""Training samples a second: from PNG files and from LMDB, without and with spikes, by 1 and 2 reading processes.
+
+python benchmarks/samples.py [--quick]
+
+A sample is six frames, cut to 192x192 of 1280x720, blurred and sharp, with or without spikes (tfp, 360x640, 56 steps).
+The set is made for it in a temporary folder, of photographs that scikit-image ships, saved with adaptive filters as
+GoPro's frames are; it stays in the page cache. `ms a sample` is one process on one thread, without a loader; `spikes
+add` compares it with and without spikes, on the same samples. Every figure is the median of runs in turn, the parts
+of a sample are means.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import skimage.data
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
+from data.layout import MetaLine, dat_path, gt_dir, lq_dir, spike_dir, write_description
+from data.lmdb_store import lmdb_path
+from data.lmdb_writer import create_lmdbs
+from data.loader import train_batches
+from data.spike.manifest import ClipTiming, Manifest
+from options.schema import DatasetOpt
+from utils.spike_loader import write_spikes
+
+HEIGHT, WIDTH, RATIO, RATE = 720, 1280, 2, 0.5
+TIMING = ClipTiming(steps=56, exposure=(0, 49), sharp_step=24)
+PHOTOGRAPHS = {"clip_a": skimage.data.coffee, "clip_b": skimage.data.astronaut}
+SOURCES, INPUTS, WORKERS = ("png", "lmdb"), ("rgb", "rgb+spike"), (1, 2)
+WANTED = 4  # samples a second
+
+Variant = tuple[str, str]
+
+
+def frames_of(photograph: np.ndarray, count: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield sharp and blurred frames (720, 1280, 3) uint8 of a camera that pans over a photograph."""
+    scale = max((HEIGHT + 8) / photograph.shape[0], (WIDTH + 8 * count) / photograph.shape[1])
+    large = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    for index in range(count):
+        sharp = large[:HEIGHT, 8 * index : 8 * index + WIDTH].astype(np.float32)
+        images = sharp, cv2.blur(sharp, (5, 1))
+        noisy = [np.clip(image + rng.normal(0, 0.5, image.shape), 0, 255).round().astype(np.uint8) for image in images]
+        yield noisy[0], noisy[1]
+
+
+def make_set(root: Path, frames: int) -> float:
+    """Write a training set and its LMDB folders; returns the mean size of a PNG file in MB."""
+    rng = np.random.default_rng(0)
+    lines, sizes = [], []
+    for clip, photograph in PHOTOGRAPHS.items():
+        for index, images in enumerate(frames_of(photograph(), frames, rng)):
+            name = f"{index:06d}"
+            for folder, image in zip((gt_dir(root, "train"), lq_dir(root, "train")), images, strict=True):
+                path = folder / clip / f"{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(path)
+                sizes.append(path.stat().st_size)
+            gray = cv2.resize(images[0].mean(axis=2), None, fx=1 / RATIO, fy=1 / RATIO, interpolation=cv2.INTER_AREA)
+            spikes = rng.random((TIMING.steps, *gray.shape), np.float32) < gray / 255 * RATE
+            write_spikes(dat_path(root, "train", clip, name), spikes)
+        lines.append(MetaLine(clip, frames, (HEIGHT, WIDTH), "000000"))
+    manifest = Manifest(
+        spike_h=HEIGHT // RATIO, spike_w=WIDTH // RATIO, rgb_h=HEIGHT, rgb_w=WIDTH, flipud=True, clock_hz=1920.0,
+        rate_at_white=RATE, transfer="srgb", noise="none", clips=dict.fromkeys(PHOTOGRAPHS, TIMING),
+    )  # fmt: skip
+    write_description(root, manifest, {"train": lines})
+    create_lmdbs(root, ["train"])
+    return statistics.mean(sizes) / 1e6
+
+
+def open_set(root: Path, variant: Variant) -> VideoTrainDatasetRGBSpike:
+    """Open the set as one of the variants."""
+    source, kind = variant
+    roots = {
+        "dataroot_gt": gt_dir(root, "train"),
+        "dataroot_lq": lq_dir(root, "train"),
+        "dataroot_spike": spike_dir(root, "train"),
+    }
+    given: dict[str, Any] = {key: str(lmdb_path(path) if source == "lmdb" else path) for key, path in roots.items()}
+    given |= {"io_backend": {"type": "lmdb" if source == "lmdb" else "disk"}, "random_reverse": True}
+    if kind == "rgb":
+        given["dataroot_spike"] = None
+    name = "VideoRecurrentTrainDataset" + "RGBSpike" * (kind != "rgb")
+    return VideoTrainDatasetRGBSpike(DatasetOpt.model_validate(given | {"dataset_type": name}))
+
+
+def milliseconds(dataset: VideoTrainDatasetRGBSpike, number: int) -> float:
+    """Time of one sample in this process; of every data set it is the same one."""
+    start = time.perf_counter()
+    dataset.sample(number % len(dataset), np.random.default_rng(number))
+    return (time.perf_counter() - start) * 1e3
+
+
+def rate(dataset: VideoTrainDatasetRGBSpike, samples: int, workers: int) -> float:
+    """Samples a second from the training loader, in its stride."""
+    ahead = 4 * workers  # what lies ready when the clock starts lies ready when it stops
+    batches = train_batches(
+        dataset, seed=0, start_step=0, total_steps=2 * ahead + samples, batch_size=1, num_workers=workers,
+        prefetch_factor=2,
+    )  # fmt: skip
+    for _ in itertools.islice(batches, ahead):
+        pass
+    start = time.perf_counter()
+    for _ in itertools.islice(batches, samples):
+        pass
+    seconds = time.perf_counter() - start
+    for _ in batches:
+        pass
+    return samples / seconds
+
+
+def profile(dataset: VideoTrainDatasetRGBSpike, samples: int) -> dict[str, float]:
+    """Milliseconds of each part of a sample: decoding (with reading), cutting, spikes, and tensors with flips."""
+    seconds: dict[str, float] = defaultdict(float)
+
+    def watch(owner: object, method: str, part: str) -> None:
+        call: Callable[..., Any] = getattr(owner, method)
+
+        @wraps(call)
+        def timed(*args: Any, **more: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return call(*args, **more)
+            finally:
+                seconds[part] += time.perf_counter() - start
+
+        setattr(owner, method, timed)
+
+    for store in (dataset.lq, dataset.gt):
+        watch(store, "read", "decode")
+        watch(store, "read_many", "decode and cut")
+    if dataset.spikes:
+        watch(dataset.spikes, "planes", "spikes")
+    total = statistics.mean(milliseconds(dataset, number) for number in range(samples))
+    parts = {part: value / samples * 1e3 for part, value in seconds.items()}
+    both, spikes = parts["decode and cut"], parts.get("spikes", 0.0)
+    return {
+        "decode": parts["decode"],
+        "cut": both - parts["decode"],
+        "spikes": spikes,
+        "tensors": total - both - spikes,
+    }
+
+
+def measure(root: Path, samples: int, repeats: int) -> list[dict[str, Any]]:
+    """Return the figures of every variant: medians of single samples, and of `repeats` runs of the loader, in turn."""
+    sets = {variant: open_set(root, variant) for variant in itertools.product(SOURCES, INPUTS)}
+    alone: dict[Variant, list[float]] = {variant: [] for variant in sets}
+    for number in range(samples * 2):
+        for variant, dataset in sets.items():
+            alone[variant].append(milliseconds(dataset, number))
+    rates: dict[tuple[Variant, int], list[float]] = {pair: [] for pair in itertools.product(sets, WORKERS)}
+    for _ in range(repeats):
+        for variant, workers in rates:
+            rates[variant, workers].append(rate(sets[variant], samples * workers, workers))
+    rows = []
+    for (source, kind), times in alone.items():
+        per_second = {count: statistics.median(rates[(source, kind), count]) for count in WORKERS}
+        taken = statistics.median(times)
+        rows.append(
+            {
+                "source": source,
+                "input": kind,
+                "ms": taken,
+                "spikes_add": taken / statistics.median(alone[source, "rgb"]) - 1,
+                **{f"per_s_{count}": value for count, value in per_second.items()},
+                "workers_needed": math.ceil(WANTED / per_second[1]),
+                "parts_ms": profile(open_set(root, (source, kind)), samples),
+            }
+        )
+    return rows
+
+
+def report(rows: list[dict[str, Any]], png_mb: float) -> None:
+    """Print tables and the JSON line."""
+    print(f"frames {WIDTH}x{HEIGHT}, PNG files of {png_mb:.2f} MB; 6 frames a sample, cut to 192x192\n")
+    need = f"workers for {WANTED}/s"
+    print(f"{'source':<8}{'input':<12}{'ms a sample':>12}{'spikes add':>12}{'1 worker':>12}{'2 workers':>12}{need:>18}")
+    for row in rows:
+        added = f"{row['spikes_add']:.1%}" if row["input"] != "rgb" else "-"
+        rates = "".join(f"{row[f'per_s_{count}']:>10.2f}/s" for count in WORKERS)
+        figures = f"{row['ms']:>12.1f}{added:>12}{rates}{row['workers_needed']:>18}"
+        print(f"{row['source']:<8}{row['input']:<12}{figures}")
+    print(f"\n{'ms of a sample':<20}" + "".join(f"{part:>12}" for part in rows[0]["parts_ms"]))
+    for row in rows:
+        name = f"{row['source']} {row['input']}"
+        print(f"{name:<20}" + "".join(f"{value:>12.1f}" for value in row["parts_ms"].values()))
+    print(
+        f"\n{WANTED} samples a second feed a training step of 2 s with 8 samples. Workers (dataloader_num_workers)\n"
+        "are reading processes on cores of their own, those of all training processes together."
+    )
+    versions = {"opencv": cv2.__version__, "torch": torch.__version__}
+    print(json.dumps({"machine": f"{platform.machine()} CPU", **versions, "png_mb": png_mb, "rows": rows}))
+
+
+def main() -> None:
+    """Make the set, measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--quick", action="store_true", help="few samples once: shows that it works, no figures to keep"
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    with tempfile.TemporaryDirectory() as folder:
+        png_mb = make_set(Path(folder), frames=7 if args.quick else 12)
+        samples, repeats = (4, 1) if args.quick else (24, 3)
+        rows = measure(Path(folder), samples, repeats)
+    report(rows, png_mb)
+
+
+if __name__ == "__main__":
+    main()
