@@ -8,16 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from data.clip_index import Clips, existing_folder, read_meta_info, scan_clips
 from data.frame_store import FrameStore
 from data.select_dataset import define_Dataset
+from data.spike.doctor.orientation import match
 from data.spike.manifest import Manifest
 from data.spike.planes import tfp_of
 from data.spike.reader import SpikeReader, clip_timing
-from data.spike.simulator import linear_to_srgb, to_gray
+from data.spike.simulator import linear_to_srgb
 from data.spike.store import open_store
 from options.schema import DatasetOpt
 from utils.spike_texture import bit_order, mean_plane
@@ -28,7 +28,6 @@ logger = logging.getLogger("spikevrt")
 # Correlation of a blurred frame with the mean of its spikes: that of a true pair is above 0.9. A picture with less
 # contrast than this says nothing.
 STRANGERS = 0.2
-TURNED = 0.1
 CONTRAST = 0.02
 LISTED = 20  # defects in the log at most
 FRAME_KEYS = ("dataroot_lq", "dataroot_gt")
@@ -178,19 +177,17 @@ def _pairing_defect(spikes: np.ndarray, blur: np.ndarray, reader: SpikeReader, c
     seen = tfp_of(spikes[first:last]) / np.float32(reader.sensor.rate_at_white)
     if reader.manifest is not None and reader.manifest.transfer == "linear":
         seen = linear_to_srgb(np.clip(seen, 0, 1))
-    gray = to_gray(blur.astype(np.float32) / 255)
-    gray = cv2.resize(gray, seen.shape[::-1], interpolation=cv2.INTER_AREA)
-    if min(gray.std(), seen.std()) < CONTRAST:
+    if min(float(blur.std()) / 255, seen.std()) < CONTRAST:
         return None
-    upright, turned = (float(np.corrcoef(gray.ravel(), plane.ravel())[0, 1]) for plane in (seen, seen[::-1]))
-    if turned > max(upright, STRANGERS) + TURNED:
+    found = match(seen, blur)
+    if found.best not in ("as_is", None):
         return (
-            f"its rows lie upside down: correlation with the blurred frame {upright:.2f} as read, {turned:.2f} turned; "
-            "correct flipud in the manifest"
+            f"it lies {found.best.replace('_', ' ')} on the blurred frame: correlation {found.as_is:.2f} as read, "
+            f"{max(found):.2f} so; correct flipud in the manifest"
         )
-    if upright < STRANGERS:
+    if found.as_is < STRANGERS:
         return (
-            f"it does not show what the blurred frame shows (correlation {upright:.2f}, expected near 1); is it "
+            f"it does not show what the blurred frame shows (correlation {found.as_is:.2f}, expected near 1); is it "
             "another frame's, is the size right?"
         )
     return None

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.spike_loader import BitOrder, fitting_sizes, num_steps
+from utils.spike_loader import SIZES_IN_USE, BitOrder, fitting_sizes, num_steps
 
 # The quick check reads this many bytes (or four steps), the search for an unknown size twice as many.
 QUICK_BYTES = 1 << 19
@@ -152,7 +152,7 @@ def suits_better(packed: np.ndarray, size: tuple[int, int], declared: tuple[int,
         return False
     plane = mean_plane(packed, step)
     order = bit_order(plane) or "little"
-    torn = row_difference(plane, declared[1], order).exceeds(row_difference(plane, size[1], order))
+    torn = _torn(plane, declared[1], size[1], order)
     expected = echo(packed, declared_step)
     if torn < -CLEAR:
         return False
@@ -164,27 +164,32 @@ def suits_better(packed: np.ndarray, size: tuple[int, int], declared: tuple[int,
 
 
 def find_geometry(packed: np.ndarray, more: Sequence[tuple[int, int]] = ()) -> tuple[int, int] | None:
-    """Find H and W of a stream of unknown size: one in use if its echo is heard, else whatever a search finds.
+    """Find H and W of a stream of unknown size: one in use if its echo is heard, else what a search finds.
 
     Args:
         packed: (n,) uint8, the bytes of a stream.
-        more: sizes beside those in use that are to be tried first; those that do not fit are passed over.
+        more: sizes beside those in use that are to be tried; those that do not fit are passed over.
 
     Returns:
         (H, W), or None where nothing stands out. The stream may have a remainder under it only if no size fits.
     """
-    sizes = {
-        (h, w) for h, w in [*more, *fitting_sizes(packed.size)] if h * w % 8 == 0 and packed.size % (h * w // 8) == 0
-    }
+    tried = {size for size in [*more, *fitting_sizes(packed.size)] if size[0] * size[1] > 0}
+    sizes = [(h, w) for h, w in tried if h * w % 8 == 0 and packed.size % (h * w // 8) == 0]
     heard = {step: echo(packed, step) for step in {h * w // 8 for h, w in sizes}}
     enough = max(HEARD, max(heard.values(), default=0.0) / _LOUDER)
     loud = [step for step, score in heard.items() if score > enough]
-    if not loud:
-        return search_geometry(packed)
-    plane = mean_plane(packed, min(loud))
-    order = bit_order(plane) or "little"
-    fitting = sorted((h, w) for h, w in sizes if h * w // 8 == min(loud))
-    return min(fitting, key=lambda size: row_difference(plane, size[1], order).value)
+    best = None
+    if loud:
+        plane = mean_plane(packed, min(loud))
+        order = bit_order(plane) or "little"
+        fitting = sorted((h, w) for h, w in sizes if h * w // 8 == min(loud))
+        best = min(fitting, key=lambda size: row_difference(plane, size[1], order).value)
+    if best in SIZES_IN_USE:
+        return best
+    searched = search_geometry(packed)
+    if best is None or searched is None:
+        return best or searched
+    return searched if suits_better(packed, searched, best) else best
 
 
 def search_geometry(packed: np.ndarray) -> tuple[int, int] | None:
@@ -244,6 +249,17 @@ def search_width(plane: np.ndarray, smallest: int = 16) -> tuple[int, int] | Non
     return (pixels // best, best) if clear else None
 
 
+def _torn(plane: np.ndarray, width: int, other: int, order: BitOrder) -> float:
+    """Standard errors by which rows of one width differ more than rows of another, pixel by pixel."""
+    flat = (plane if order == "little" else plane[:, ::-1]).reshape(-1)
+    count = flat.size - max(width, other)
+    if count < 2:
+        return 0.0
+    here = flat[:count]
+    more = np.square(here - flat[width:][:count]) - np.square(here - flat[other:][:count])
+    return _mean(more).exceeds(Mean(0.0, 0.0))
+
+
 def _multiples(step: int, size: int) -> list[int]:
     """The first multiples of a step length, up to the longest useful lag in `size` bytes."""
     return [step * times for times in range(1, _ECHOES + 1) if step * times <= _LONGEST_LAG * size]
@@ -292,5 +308,7 @@ def _in_errors(here: float, beside: float, count: int) -> float:
 
 
 def _mean(values: np.ndarray) -> Mean:
-    error = float(values.std(dtype=np.float64)) / max(values.size, 1) ** 0.5
+    if values.size == 0:
+        return Mean(0.0, 0.0)
+    error = float(values.std(dtype=np.float64)) / values.size**0.5
     return Mean(float(values.mean(dtype=np.float64)), error)

@@ -152,6 +152,12 @@ def test_geometry_check_raises_no_false_alarm(kind, h, w, steps):
     assert likelier_size(pack(spikes), h, w) is None
 
 
+def test_streaks_do_not_pass_for_shorter_steps():
+    packed = pack(streaks(np.random.default_rng(8), 60, 96, 128))
+    assert echo(packed, 48 * 128 // 8) > HEARD
+    assert not suits_better(packed, (48, 128), (96, 128))
+
+
 def test_geometry_check_refuses_a_remainder(tmp_path):
     (tmp_path / "a.dat").write_bytes(bytes(97))
     with pytest.raises(UserError, match="remainder 1 bytes"):

@@ -1,0 +1,83 @@
+"""What is said about a spike file: on the command line, in its data set's manifest.json, in a config.yaml."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from data.spike import config_yaml
+from data.spike.config_yaml import SpikeConfig
+from data.spike.manifest import FILE_NAME, ClipTiming, Manifest, gopro_timing
+from utils.spike_loader import BitOrder
+from utils.utils_error import UserError
+
+GIVEN = "the command line"
+_LEVELS = 5  # folders above a file that may describe it: ROOT/GOPRO_Large_spike_seq/train/<clip>/spike
+Size = tuple[int, int]
+
+
+class Given(NamedTuple):
+    """What the user believes; None where they said nothing."""
+
+    size: Size | None = None
+    bit_order: BitOrder | None = None
+    flipud: bool | None = None
+
+
+class Declared(NamedTuple):
+    """Everything that is said about one file; the first one to speak counts, the others may contradict it."""
+
+    sizes: dict[str, Size]  # who says so -> (H, W)
+    orders: dict[str, BitOrder]
+    flips: dict[str, bool]
+    manifest: Manifest | None = None
+    timing: ClipTiming | None = None
+
+
+def declared_for(path: Path, given: Given = Given()) -> Declared:  # noqa: B008 - immutable
+    """Collect what is said about a file, the user first, then the nearest manifest.json, then the nearest config.yaml.
+
+    Args:
+        path: a spike file.
+        given: what the user says.
+
+    Raises:
+        UserError: the manifest or the configuration cannot be read.
+    """
+    sizes = {GIVEN: given.size} if given.size else {}
+    orders: dict[str, BitOrder] = {GIVEN: given.bit_order} if given.bit_order else {}
+    flips = {GIVEN: given.flipud} if given.flipud is not None else {}
+    manifest, at = nearest_manifest(path)
+    if manifest is not None:
+        sizes[str(at)] = manifest.spike_h, manifest.spike_w
+        orders[str(at)], flips[str(at)] = manifest.bit_order, manifest.flipud
+    folder = next((folder for folder in _above(path) if (folder / config_yaml.FILE_NAME).is_file()), None)
+    config = SpikeConfig.load(folder) if folder else None
+    if config:
+        sizes[f"{folder}/{config_yaml.FILE_NAME}"] = config.spike_h, config.spike_w
+    return Declared(sizes, orders, flips, manifest, timing_of(path, manifest))
+
+
+def nearest_manifest(path: Path) -> tuple[Manifest | None, Path | None]:
+    """The manifest.json in a file's folder or above, and where it lies."""
+    folder = next((folder for folder in _above(path) if (folder / FILE_NAME).is_file()), None)
+    return (None, None) if folder is None else (Manifest.load(folder), folder / FILE_NAME)
+
+
+def clip_of(path: Path) -> str:
+    """The clip that a file belongs to: its folder, or the one above `spike`."""
+    return path.parent.parent.name if path.parent.name == "spike" else path.parent.name
+
+
+def timing_of(path: Path, manifest: Manifest | None) -> ClipTiming | None:
+    """The timing of a file's clip, from the manifest or a GoPro clip's name; None where nothing is known."""
+    clip = clip_of(path.resolve())
+    if manifest is not None:
+        return manifest.clips.get(clip)
+    try:
+        return gopro_timing(clip)
+    except UserError:
+        return None
+
+
+def _above(path: Path) -> Iterator[Path]:
+    return iter(path.resolve().parents[:_LEVELS])

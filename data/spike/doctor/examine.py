@@ -1,0 +1,167 @@
+"""What the bytes of a bare spike stream say about size and bit order, against what is said about them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from data.spike.doctor.declared import Declared, Size
+from utils.spike_formats import RAW416, RAW416_PICTURE, Format, is_raw416
+from utils.spike_loader import BitOrder, fitting_sizes, steps_in
+from utils.spike_texture import CLEAR, HEARD, Mean, echo, find_geometry, mean_plane, row_difference, seam, suits_better
+from utils.utils_error import UserError
+
+DEFAULT_ORDER: BitOrder = "little"
+DEFAULT_FLIPUD = True
+
+
+@dataclass
+class Report:
+    """What was found out about one file.
+
+    `wrong` contradicts what is said about the file, or the defaults of the readers here: the user's mistakes.
+    `notes` contradict nothing: defects of the sensor, a guess, what could not be checked.
+    """
+
+    file: str
+    bytes: int
+    format: Format
+    size: Size  # as stored, row headers included
+    steps: int
+    bit_order: BitOrder | None  # None where the file stores no bits
+    flipud: bool
+    wrong: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON; `ok` is false where something is wrong."""
+        return {"ok": not self.wrong, **vars(self)}
+
+
+def examine(packed: np.ndarray, name: str, declared: Declared, *, header: bool = False) -> Report:
+    """Examine the bytes of a stream: size, step length, width, bit order.
+
+    Args:
+        packed: (n,) uint8, n > 0.
+        name: of the file.
+        declared: what is said about it.
+        header: the user says that these are rows of 416 with a header.
+
+    Returns:
+        A report; its flip is what is said, or the default.
+
+    Raises:
+        UserError: nobody says a size and the stream tells none, or the size that is said does not fit and the stream
+            tells no other.
+    """
+    notes: list[str] = []
+    wrong: list[str] = []
+    size = _size(packed, name, declared, header, wrong, notes)
+    step = size[0] * size[1] // 8
+    steps, rest = divmod(packed.size, step)
+    if rest:
+        wrong.append(f"cut off: {steps} whole steps of {by(size)} and {rest} bytes more; copy the file again")
+    sayers = list(declared.sizes.items())
+    wrong += [
+        f"{who} says {by(said)}, {sayers[0][0]} says {by(sayers[0][1])}; correct one of them"
+        for who, said in sayers[1:]
+        if said != sayers[0][1]
+    ]
+    told = seam(mean_plane(packed, step))
+    order = _bit_order(told, declared, wrong, notes)
+    flipud = next(iter(declared.flips.values()), DEFAULT_FLIPUD)
+    kind: Format = "raw416" if header or is_raw416(packed, size) else "dat"
+    evidence = {"seam": told, "candidates": candidates(packed, [size, *declared.sizes.values()])}
+    return Report(name, packed.size, kind, size, steps, order, flipud, wrong, notes, evidence)
+
+
+def candidates(packed: np.ndarray, first: list[Size]) -> list[dict[str, Any]]:
+    """Judge every size in use that fits, and those of `first`; heard ones first, then by their rows.
+
+    Returns:
+        For each: `size`, `steps` (whole or not), `echo` (standard errors by which the stream repeats after one step),
+        `rows` (0: neighbouring rows are equal, 1: unrelated), `seam` (positive: little, negative: big bit order).
+    """
+    rows: list[dict[str, Any]] = []
+    for size in dict.fromkeys([*first, *fitting_sizes(packed.size)]):
+        step = size[0] * size[1] // 8
+        if size[0] * size[1] % 8 or not 0 < step <= packed.size:
+            continue
+        plane = mean_plane(packed, step)
+        order: BitOrder = "big" if seam(plane) < 0 else "little"
+        rows.append(
+            {
+                "size": list(size),
+                "steps": packed.size / step,
+                "echo": echo(packed, step),
+                "rows": row_difference(plane, size[1], order).value,
+                "seam": seam(plane),
+            }
+        )
+    return [*rows[:1], *sorted(rows[1:], key=lambda row: (row["echo"] < HEARD, row["rows"]))]
+
+
+def by(size: Size) -> str:
+    """Write a size as HxW."""
+    return f"{size[0]}x{size[1]}"
+
+
+def _size(packed: np.ndarray, name: str, declared: Declared, header: bool, wrong: list[str], notes: list[str]) -> Size:
+    """The size to go on with: the stream's own where it speaks clearly, else the one that is said."""
+    said = [RAW416 if header and size == RAW416_PICTURE else size for size in declared.sizes.values()]
+    found = RAW416 if header else find_geometry(packed, [*said, RAW416])
+    if not said:
+        if found is None:
+            raise UserError(f"{name}: {_nothing_told(packed)}; give --spike_h and --spike_w if these are spikes")
+        notes.append(f"nobody says a size, the stream itself does: {by(found)}")
+        return found
+    believed = said[0]
+    if believed == RAW416_PICTURE and found == RAW416 and is_raw416(packed, RAW416):
+        return RAW416
+    misfit = _misfit(packed, believed)
+    if misfit and found is None:
+        raise UserError(f"{name}: {misfit}")
+    if found is None or found == believed or not (misfit or suits_better(packed, found, believed)):
+        if not misfit and not _is_plausible(packed, believed):
+            notes.append(f"the stream tells nothing for or against {by(believed)}")
+        return believed
+    steps = packed.size * 8 // (found[0] * found[1])
+    wrong.append(f"{by(believed)} ({next(iter(declared.sizes))}) is wrong: these are {steps} steps of {by(found)}")
+    return found
+
+
+def _is_plausible(packed: np.ndarray, size: Size) -> bool:
+    """Whether the stream speaks for a size, by its repetition or by the likeness of its rows."""
+    step = size[0] * size[1] // 8
+    if echo(packed, step) >= HEARD:
+        return True
+    return Mean(1.0, 0.0).exceeds(row_difference(mean_plane(packed, step), size[1])) > CLEAR
+
+
+def _misfit(packed: np.ndarray, size: Size) -> str | None:
+    try:
+        steps_in(packed.size, *size)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _nothing_told(packed: np.ndarray) -> str:
+    fitting = ", ".join(map(by, fitting_sizes(packed.size))) or "none"
+    return f"{packed.size} bytes that repeat after no step length (sizes in use that would fit: {fitting})"
+
+
+def _bit_order(told: float, declared: Declared, wrong: list[str], notes: list[str]) -> BitOrder:
+    """The stored bit order by the seams of bytes, else the one that is said."""
+    said = declared.orders or {"the default": DEFAULT_ORDER}
+    if abs(told) < CLEAR:
+        whose, believed = next(iter(said.items()))
+        notes.append(f"the stream tells nothing about its bit order; {believed} ({whose}) is taken")
+        return believed
+    found: BitOrder = "little" if told > 0 else "big"
+    which = "highest" if found == "big" else "lowest"
+    mistaken = ", ".join(whose for whose, believed in said.items() if believed != found)
+    if mistaken:
+        wrong.append(f"bits are stored {which} first: bit_order {found}, not as {mistaken} says")
+    return found

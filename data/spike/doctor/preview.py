@@ -1,0 +1,87 @@
+"""Pictures and videos of spikes for the eye."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data.spike.representations import tfi, tfp
+from utils.utils_image import write_rgb
+from utils.utils_report import FRAMES_PER_SECOND, side_by_side, write_video
+
+WINDOWS = 5, 21, 41
+MOVIE_WINDOW = 21
+_MOST_FRAMES = 300
+_WHITE = 99.5  # percentile of the plane with the longest window that is shown white
+
+
+def contact_sheet(spikes: np.ndarray, center: int, title: str) -> np.ndarray:
+    """Lay out one raw plane, playback at several windows, the interval picture and the mean, all equally bright.
+
+    Args:
+        spikes: (T, H, W) uint8, 0 or 1, row 0 at the top.
+        center: the step that all pictures but the last show, in [0, T).
+        title: stands above.
+
+    Returns:
+        (h, w, 3) uint8, RGB.
+    """
+    room = min(center, len(spikes) - 1 - center)
+    windows = sorted({min(window, 2 * room + 1) for window in WINDOWS})
+    planes = {f"TFP {window} steps": tfp(spikes, center, window) for window in windows}
+    white = white_of(planes[f"TFP {windows[-1]} steps"])
+    interval, undefined = tfi(spikes, center)
+    planes[f"TFI ({undefined.mean():.1%} undefined)"] = interval
+    planes[f"mean of all {len(spikes)} steps"] = spikes.mean(axis=0, dtype=np.float32)
+    pictures = {"spikes": gray(spikes[center], 1)} | {label: gray(plane, white) for label, plane in planes.items()}
+    while len(pictures) % 2:
+        pictures[" " * len(pictures)] = np.zeros_like(pictures["spikes"])
+    panels, half = list(pictures.items()), len(pictures) // 2
+    upper = side_by_side(f"{title}   step {center}   white = {white:.3f} spikes a step", dict(panels[:half]))
+    return np.concatenate([upper, side_by_side("", dict(panels[half:]))])
+
+
+def movie(spikes: np.ndarray, title: str) -> Iterator[np.ndarray]:
+    """Playback over time beside the raw spikes; long streams are sampled evenly.
+
+    Args:
+        spikes: (T, H, W) uint8, 0 or 1, row 0 at the top.
+        title: stands above.
+
+    Yields:
+        (h, w, 3) uint8, RGB.
+    """
+    window = min(MOVIE_WINDOW, (len(spikes) - 1) // 2 * 2 + 1)
+    half = window // 2
+    stop = len(spikes) - half
+    centers = np.unique(np.linspace(half, stop - 1, min(_MOST_FRAMES, stop - half)).round().astype(int))
+    white = white_of(tfp(spikes, int(centers[len(centers) // 2]), window))
+    for center in centers.tolist():
+        pictures = {
+            f"TFP {window} steps": gray(tfp(spikes, center, window), white),
+            "spikes": gray(spikes[center], 1),
+        }
+        yield side_by_side(f"{title}   step {center}", pictures)
+
+
+def write_preview(path: Path, spikes: np.ndarray, center: int, title: str) -> None:
+    """Write a contact sheet (.png and other images) or a movie (.mp4); the file appears whole or not at all.
+
+    Raises:
+        UserError: the suffix is no image format.
+    """
+    if path.suffix.lower() == ".mp4":
+        write_video(path, movie(spikes, title), FRAMES_PER_SECOND)
+    else:
+        write_rgb(path, contact_sheet(spikes, center, title))
+
+
+def white_of(plane: np.ndarray) -> float:
+    """The rate that is shown white: that of the brightest pixels, leaving out single ones."""
+    return float(np.percentile(plane, _WHITE)) or 1.0
+
+
+def gray(plane: np.ndarray, white: float) -> np.ndarray:
+    """Show a plane (H, W) as (H, W, 3) uint8: 0 black, `white` white."""
+    shown = np.clip(plane.astype(np.float32) / white * 255, 0, 255).round().astype(np.uint8)
+    return np.repeat(shown[:, :, None], 3, axis=2)

@@ -1,0 +1,94 @@
+"""The doctor's round: every spike file below a folder, a few lines for each folder."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from data.spike.doctor.declared import Declared, Given, Size, declared_for
+from data.spike.doctor.examine import Report, by, examine
+from data.spike.doctor.inspection import check_timing, inspect_file
+from utils.spike_formats import format_of, open_spikes, packed_bytes
+from utils.utils_error import UserError
+
+SUFFIXES = (".dat", ".npy", ".npz")
+
+
+def survey(root: Path, given: Given | None = None) -> list[dict[str, Any]]:
+    """Look at every spike file below a folder: sizes, step counts and bit order of all, the rest of each first one.
+
+    Args:
+        root: the folder.
+        given: what the user believes of all files.
+
+    Returns:
+        One dict a folder: `folder`, `files` (how many), `shapes` (how many by TxHxW), `wrong`, `notes`.
+
+    Raises:
+        UserError: there is no spike file below the folder.
+    """
+    paths = sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
+    if not paths:
+        raise UserError(f"{root}: no spike files (.dat, .npy, .npz) below it; give a folder with spikes")
+    folders: dict[Path, list[Path]] = {}
+    for path in paths:
+        folders.setdefault(path.parent, []).append(path)
+    return [_folder(folder, files, given or Given()) for folder, files in folders.items()]
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    """Write a survey for people: a line a folder, and one for each thing that is wrong there."""
+    lines = []
+    for row in rows:
+        shapes = ", ".join(f"{count} of {shape}" for shape, count in row["shapes"].items())
+        lines.append(f"{row['folder']}: {row['files']} files: {shapes or 'none can be read'}")
+        lines += [f"  note: {note}" for note in row["notes"]]
+        lines += [f"  WRONG: {line}" for line in row["wrong"]]
+    bad = sum(bool(row["wrong"]) for row in rows)
+    return "\n".join([*lines, f"{bad} of {len(rows)} folders have something wrong" if bad else "nothing wrong found"])
+
+
+def _folder(folder: Path, files: list[Path], given: Given) -> dict[str, Any]:
+    """Inspect the first file of each size wholly and the others for what may differ from file to file."""
+    shapes: Counter[str] = Counter()
+    sizes: set[Size] = set()
+    notes: list[str] = []
+    wrong: list[str] = []
+    for path in files:
+        try:
+            declared = declared_for(path, given)
+            report = _quick(path, declared)
+            if report.size in sizes:
+                report.notes.clear()
+                check_timing(report, path, declared, may_be_short=path == files[-1])
+            else:
+                sizes.add(report.size)
+                report = inspect_file(path, given)
+            notes += [f"{path.name}: {note}" for note in report.notes]
+            wrong += [f"{path.name}: {line}" for line in report.wrong]
+            shapes[f"{report.steps}x{by(report.size)}"] += 1
+        except UserError as error:
+            wrong.append(str(error))
+    row: dict[str, Any] = {"folder": str(folder), "files": len(files), "shapes": dict(shapes)}
+    return row | {"wrong": _merged(list(dict.fromkeys(wrong))), "notes": list(dict.fromkeys(notes))}
+
+
+def _quick(path: Path, declared: Declared) -> Report:
+    """Examine one file's size, geometry and bit order only."""
+    kind = format_of(path)
+    if kind == "dat":
+        return examine(packed_bytes(path), str(path), declared)
+    _, found = open_spikes(path, format=kind, steps=(0, 1))
+    size = found.height, found.width
+    return Report(str(path), path.stat().st_size, kind, size, found.steps, None, False)
+
+
+def _merged(lines: list[str]) -> list[str]:
+    """Say once what many files have in common: FIRST and N more."""
+    by_text: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, what = line.partition(": ")
+        by_text.setdefault(what or name, []).append(name)
+    return [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {what}"
+        for what, names in by_text.items()
+    ]
