@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from utils.spike_loader import BitOrder, Range, decode
+from utils.spike_loader import BitOrder, Range, decode, packed_bytes
 from utils.spike_texture import bit_order as stored_order
 from utils.spike_texture import find_geometry, mean_plane
 from utils.utils_error import UserError
@@ -149,22 +149,6 @@ def format_of(path: Path) -> Format:
     if _is_text(head):
         raise UserError(f"{path}: is a text file, expected spikes (.dat, .npz, .npy); give a spike file")
     return "dat"
-
-
-def packed_bytes(path: Path) -> np.ndarray:
-    """The bytes of a file, (n,) uint8, mapped, not read.
-
-    Raises:
-        UserError: the file is missing, unreadable or empty.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such spike file; check the path")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the spike file is empty (0 bytes), expected spikes; copy it again")
-    try:
-        return np.asarray(np.memmap(path, np.uint8, "r"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
 def is_raw416(packed: np.ndarray, size: tuple[int, int]) -> bool:

@@ -6,6 +6,7 @@ bottom-up, hence the default `flipud=True`: stored row H-1-r is upright row r. H
 every step starts on a byte.
 """
 
+import mmap
 from pathlib import Path
 from typing import Literal
 
@@ -110,14 +111,30 @@ def read_spikes(
     Raises:
         UserError: the file does not fit (see `num_steps`), or a range is empty or leaves the file.
     """
-    num_steps(filepath, spike_h, spike_w)
-    packed = np.asarray(np.memmap(filepath, np.uint8, "r"))
+    packed = packed_bytes(filepath)
     try:
         return decode(
             packed, spike_h, spike_w, steps=steps, rows=rows, cols=cols, flipud=flipud, bit_order=bit_order
         )  # fmt: skip
     except UserError as error:
         raise UserError(f"{filepath}: {error}") from None
+
+
+def packed_bytes(filepath: str | Path) -> np.ndarray:
+    """The bytes of a spike file, (n,) uint8, mapped into memory: read where they are touched.
+
+    Raises:
+        UserError: the file is missing, empty or unreadable.
+    """
+    try:
+        with open(filepath, "rb") as file:
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{filepath}: no such spike file; restore it or correct the path") from None
+    except ValueError:
+        raise UserError(f"{filepath}: the spike file is empty (0 bytes), expected whole steps; copy it again") from None
+    except OSError as error:
+        raise UserError(f"{filepath}: cannot be read ({error.strerror}), expected a spike file; check it") from None
 
 
 def decode(

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.spike_loader import SIZES_IN_USE, BitOrder, fitting_sizes, num_steps
+from utils.spike_loader import SIZES_IN_USE, BitOrder, fitting_sizes, num_steps, packed_bytes
 
 # The quick check reads this many bytes (or four steps), the search for an unknown size twice as many.
 QUICK_BYTES = 1 << 19
@@ -126,7 +126,7 @@ def likelier_geometry(filepath: str | Path, spike_h: int, spike_w: int) -> tuple
         UserError: the file does not fit (see `num_steps`).
     """
     num_steps(filepath, spike_h, spike_w)
-    return likelier_size(np.asarray(np.memmap(filepath, np.uint8, "r")), spike_h, spike_w)
+    return likelier_size(packed_bytes(filepath), spike_h, spike_w)
 
 
 def likelier_size(packed: np.ndarray, spike_h: int, spike_w: int) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from data.lmdb_store import LmdbStore, is_lmdb
+from utils.spike_loader import packed_bytes
 from utils.utils_error import UserError
 
 
@@ -39,13 +40,7 @@ class SpikeFolder:
 
     def packed(self, clip: str, frame: str) -> np.ndarray:
         """See SpikeStore."""
-        path = self._path(clip, frame)
-        try:
-            return np.asarray(np.memmap(path, np.uint8, "r"))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such spike file, expected one for every frame; restore it") from None
-        except ValueError:
-            raise UserError(f"{path}: the spike file is empty (0 bytes), expected whole steps; copy it again") from None
+        return packed_bytes(self._path(clip, frame))
 
     def _path(self, clip: str, frame: str) -> Path:
         return self._folder(clip) / f"{frame}.dat"
