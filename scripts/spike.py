@@ -93,6 +93,11 @@ def read(args: argparse.Namespace, steps: tuple[int, int] | None = None) -> tupl
         if likelier:
             looks = f"looks like {by(likelier)}, not like {by(size)}"
             print(f"warning: {args.file}: {looks}; inspect says more", file=sys.stderr)
+    elif found.format == "dat":
+        told = by((found.height, found.width))
+        print(
+            f"note: {args.file}: nobody says a size, the bits say {told}; --spike_h and --spike_w do", file=sys.stderr
+        )
     return spikes, found, declared
 
 

@@ -1,1 +1,1 @@
-"""Spike streams as arrays (T, H, W): manifest, representations, simulator."""
+"""Spike streams: what describes them, where they lie, one axis of time, planes of them, simulated ones, a doctor."""
