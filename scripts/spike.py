@@ -52,7 +52,7 @@ def decode(args: argparse.Namespace) -> int:
     if out.suffix not in (".npy", ".npz"):
         raise UserError(f"--out {out}: '{out.suffix}' is no array format; use .npy or .npz")
     refuse_to_overwrite(out, args.force)
-    spikes, found, _ = read(args, args.steps)
+    spikes, found, declared = read(args, args.steps)
     first, last = args.steps or (0, found.steps)
     with whole_file(out) as temporary:
         if out.suffix == ".npy":
@@ -61,7 +61,7 @@ def decode(args: argparse.Namespace) -> int:
             np.savez_compressed(
                 temporary, spk=spikes, spike_h=found.height, spike_w=found.width, steps=np.array([first, last])
             )
-    print(f"{out}: {len(spikes)} steps of {found.height}x{found.width}, row 0 at the top")
+    print(f"{out}: {len(spikes)} steps of {size_text(found, declared)}, row 0 at the top")
     return 0
 
 
@@ -75,7 +75,7 @@ def preview(args: argparse.Namespace) -> int:
     if not 0 <= center < found.steps:
         raise UserError(f"--step {center}: must lie in [0, {found.steps}), the steps of {args.file}; correct it")
     write_preview(out, spikes, center, args.file.name)
-    print(f"{out}: {found.steps} steps of {found.height}x{found.width}, around step {center}")
+    print(f"{out}: {found.steps} steps of {size_text(found, declared)}, around step {center}")
     return 0
 
 
@@ -93,12 +93,13 @@ def read(args: argparse.Namespace, steps: tuple[int, int] | None = None) -> tupl
         if likelier:
             looks = f"looks like {by(likelier)}, not like {by(size)}"
             print(f"warning: {args.file}: {looks}; inspect says more", file=sys.stderr)
-    elif found.format == "dat":
-        told = by((found.height, found.width))
-        print(
-            f"note: {args.file}: nobody says a size, the bits say {told}; --spike_h and --spike_w do", file=sys.stderr
-        )
     return spikes, found, declared
+
+
+def size_text(found: Found, declared: Declared) -> str:
+    """Return the size of what was read, and where it comes from if nobody says it."""
+    told = " (told from the bits)" if found.format == "dat" and not declared.sizes else ""
+    return f"{found.height}x{found.width}{told}"
 
 
 def given_by(args: argparse.Namespace) -> Given:

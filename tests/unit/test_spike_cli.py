@@ -113,7 +113,7 @@ def test_decode_warns_of_a_size_that_does_not_look_right(run, tmp_path):
 def test_preview_writes_a_picture_here_or_a_video(run, dat, tmp_path):
     code, out, _ = run("preview", dat)
     assert code == 0
-    assert out == "x_preview.png: 60 steps of 48x64, around step 30\n"
+    assert out == "x_preview.png: 60 steps of 48x64 (told from the bits), around step 30\n"
     assert read_rgb(tmp_path / "x_preview.png").std() > 10
     assert run("preview", dat)[0] == 2
     pytest.importorskip("av")
