@@ -1,56 +1,132 @@
 """Modulated deformable convolution (Zhu et al., "Deformable ConvNets v2", CVPR 2019), a backend per device."""
 
+import functools
+import importlib.util
+import logging
+import os
+from typing import Any
+
 import torch
-import torch.nn.functional as F
-import torchvision
 from torch import Tensor
+
+from models.op import deform_cpu, deform_torchvision
+from utils.utils_error import UserError
+
+logger = logging.getLogger("spikevrt")
+
+OVERRIDE = "SPIKEVRT_DEFORM"  # environment variable: the name of a backend, instead of the device's own
+BACKENDS = ("chunks", "triton", "torchvision")
 
 
 def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Deformable convolution with stride 1 and "same" padding; computed and returned in float32 or wider.
+    """Deformable convolution with stride 1 and "same" padding; returned in float32 or wider.
+
+    Coordinates and sums are float32 or wider for every input. Products of half-precision x are those of its dtype on
+    CUDA and float32 on a CPU. The environment variable SPIKEVRT_DEFORM names a backend other than the device's own.
 
     Args:
-        x: (N, C, H, W).
+        x: (N, C, H, W); N may be 0.
         offset: (N, 2 * groups * taps, H, W) in pixels, (dy, dx) per (group, tap).
         mask: (N, groups * taps, H, W).
-        weight: (C_out, C, k, k), k odd; taps = k * k.
+        weight: (C_out, C / n, k, k), k odd; taps = k * k. With n > 1 output i sees the i * n // C_out-th part of x.
         bias: (C_out,).
 
     Returns:
         (N, C_out, H, W). Samples outside the image are zero.
+
+    Raises:
+        UserError: SPIKEVRT_DEFORM names no backend, or one that cannot run here.
     """
-    # Coordinates in half precision would be whole pixels wrong, and torchvision's kernel knows no bfloat16 on a CPU.
-    kind = torch.promote_types(x.dtype, torch.float32)
+    return _forward(x, offset, mask, weight, bias)
+
+
+@torch.library.custom_op("spikevrt::deform_conv2d", mutates_args=())
+def _forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
-        args = [tensor.to(kind) for tensor in (x, offset, mask, weight, bias)]
-        return BACKENDS.get(x.device.type, torchvision_deform_conv2d)(*args)
+        if not x.shape[0]:
+            return _empty_output(x, weight)
+        return _module(x, mask, weight).forward(x, offset, mask, weight, bias)
 
 
-def torchvision_deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """torchvision's kernel: the reference, and the backend on CUDA."""
-    return torchvision.ops.deform_conv2d(x, offset, weight, bias, padding=weight.shape[-1] // 2, mask=mask)
+@torch.library.custom_op("spikevrt::deform_conv2d_backward", mutates_args=())
+def _backward(
+    grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    inputs = (x, offset, mask, weight, bias)
+    with torch.autocast(x.device.type, enabled=False):
+        if x.shape[0]:
+            grads = _module(x, mask, weight).backward(grad, x, offset, mask, weight)
+        else:
+            grads = [torch.zeros_like(tensor) for tensor in inputs]
+        return tuple(one.to(tensor.dtype) for one, tensor in zip(grads, inputs, strict=True))  # type: ignore[return-value]
 
 
-def grid_sample_deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """One `grid_sample` over all groups and taps, then one matrix product: the backend on a CPU."""
-    n, channels, height, width = x.shape
-    c_out, _, kernel, _ = weight.shape
-    taps = kernel * kernel
-    groups = mask.shape[1] // taps
-    offset = offset.view(n * groups, taps, 2, height, width)
-    tap = torch.arange(kernel, device=x.device, dtype=x.dtype) - kernel // 2
-    y = torch.arange(height, device=x.device, dtype=x.dtype)[:, None] + tap.repeat_interleave(kernel)[:, None, None]
-    x_position = torch.arange(width, device=x.device, dtype=x.dtype) + tap.repeat(kernel)[:, None, None]
-    # align_corners=False: unlike the other convention it can point outside an axis of length one.
-    grid_y = (2 * (offset[:, :, 0] + y) + 1) / height - 1
-    grid_x = (2 * (offset[:, :, 1] + x_position) + 1) / width - 1
-    grid = torch.stack((grid_x, grid_y), dim=4).view(n * groups, taps * height, width, 2)
-    columns = F.grid_sample(x.reshape(n * groups, channels // groups, height, width), grid, align_corners=False)
-    columns = columns * mask.reshape(n * groups, 1, taps * height, width)
-    columns = columns.view(n, channels * taps, height * width)
-    return (
-        torch.matmul(weight.view(c_out, channels * taps), columns).view(n, c_out, height, width) + bias[:, None, None]
-    )
+def _empty_output(x: Tensor, weight: Tensor) -> Tensor:
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.new_empty((x.shape[0], weight.shape[0], *x.shape[2:]), dtype=dtype)
 
 
-BACKENDS = {"cpu": grid_sample_deform_conv2d, "cuda": torchvision_deform_conv2d}
+@_forward.register_fake
+def _(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return _empty_output(x, weight)
+
+
+@_backward.register_fake
+def _(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.new_empty(tensor.shape) for tensor in inputs)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    return _backward(grad, *ctx.saved_tensors)
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
+
+
+def _module(x: Tensor, mask: Tensor, weight: Tensor) -> Any:
+    """The backend for these arguments: a module with `forward` and `backward`."""
+    name = os.environ.get(OVERRIDE) or own_backend(x.device)
+    _check_and_say(name, x.device)
+    if name == "chunks":
+        return deform_cpu
+    if name == "triton":
+        from models.op import deform_triton  # triton is imported only where it runs
+
+        if deform_triton.supports(x, mask, weight):
+            return deform_triton
+    return deform_torchvision
+
+
+def own_backend(device: torch.device) -> str:
+    """Name of the backend that a device gets without an override."""
+    if device.type == "cpu":
+        return "chunks"
+    return "torchvision" if _why_no_triton(device) else "triton"
+
+
+@functools.cache
+def _why_no_triton(device: torch.device) -> str:
+    """Why a device cannot run the Triton kernels, or ""."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if device.type == "cpu":
+        return "" if os.environ.get("TRITON_INTERPRET") == "1" else "on a CPU triton needs TRITON_INTERPRET=1"
+    if torch.version.cuda is None or torch.cuda.get_device_capability(device) < (8, 0):
+        return "the kernels need an NVIDIA card of compute capability 8.0 or more"
+    return ""
+
+
+@functools.cache
+def _check_and_say(name: str, device: torch.device) -> None:
+    """Check a choice, and log it, once for each device."""
+    if name not in BACKENDS:
+        raise UserError(f"{OVERRIDE} is {name!r}; expected one of {', '.join(BACKENDS)}; correct or unset it")
+    reason = _why_no_triton(device)
+    if name == "triton" and reason:
+        raise UserError(f"{OVERRIDE} is 'triton' for {device}, but {reason}; unset it or choose another backend")
+    note = f" ({reason})" if device.type == "cuda" and name == "torchvision" and reason else ""
+    logger.info("deformable alignment: %s on %s%s", name, device, note)

@@ -1,0 +1,36 @@
+"""torchvision's deformable convolution: the reference, and the backend where no other runs."""
+
+import torch
+import torchvision
+from torch import Tensor
+
+
+def forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See models.op.deform_conv.deform_conv2d; computed in the dtype of x, float32 at least."""
+    # Coordinates in half precision would be whole pixels wrong, and the kernel knows no bfloat16 on a CPU.
+    kind = torch.promote_types(x.dtype, torch.float32)
+    x, offset, mask, weight, bias = (tensor.to(kind) for tensor in (x, offset, mask, weight, bias))
+    return torchvision.ops.deform_conv2d(x, offset, weight, bias, padding=weight.shape[-1] // 2, mask=mask)
+
+
+def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of x, offset, mask, weight and bias, float32 at least.
+
+    Args:
+        grad: gradient of the output, (N, C_out, H, W).
+        x: as in `forward`.
+        offset: as in `forward`.
+        mask: as in `forward`.
+        weight: as in `forward`.
+    """
+    kind = torch.promote_types(x.dtype, torch.float32)
+    args = [tensor.to(kind).contiguous() for tensor in (grad, x, weight, offset, mask)]
+    kernel = weight.shape[-1]
+    bias = args[0].new_zeros(weight.shape[0])
+    ones, padding = (1, 1), (kernel // 2, kernel // 2)
+    groups = mask.shape[1] // kernel**2
+    conv_groups = x.shape[1] // weight.shape[1]
+    grad_x, grad_weight, grad_offset, grad_mask, grad_bias = torch.ops.torchvision._deform_conv2d_backward(
+        *args, bias, *ones, *padding, *ones, conv_groups, groups, True
+    )
+    return grad_x, grad_offset, grad_mask, grad_weight, grad_bias
