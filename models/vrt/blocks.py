@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.vrt.attention import WindowAttention
-from models.vrt.window import Triple, effective_window, pad_to_windows, partition, region_labels, unpartition
+from models.vrt.geglu import geglu_by_rows
+from models.vrt.linear import Linear, takes_onednn
+from models.vrt.window import Triple, effective_window, from_windows, pad_to_windows, to_windows, window_plan
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,22 @@ class GEGLU(nn.Module):
 
     def __init__(self, dim_in: int, hidden: int, dim_out: int) -> None:
         super().__init__()
-        self.fc11 = nn.Linear(dim_in, hidden)
-        self.fc12 = nn.Linear(dim_in, hidden)
-        self.fc2 = nn.Linear(hidden, dim_out)
+        self.fc11 = Linear(dim_in, hidden)
+        self.fc12 = Linear(dim_in, hidden)
+        self.fc2 = Linear(hidden, dim_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., dim_in) -> (..., dim_out)."""
+    def forward(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+        """(..., dim_in) -> (..., dim_out), of norm(x) where one is given."""
+        if self.keeps_input_alone(x):
+            parts = (self.fc11, self.fc12, self.fc2)
+            return geglu_by_rows(x, [t for part in parts for t in (part.weight, part.bias)], norm)
+        if norm is not None:
+            x = norm(x)
         return self.fc2(F.gelu(self.fc11(x)) * self.fc12(x))
+
+    def keeps_input_alone(self, x: Tensor) -> bool:
+        """Whether a backward pass keeps nothing but x, so that checkpointing could save no memory."""
+        return takes_onednn(x, self.fc11.weight)
 
 
 class TMSABlock(nn.Module):
@@ -63,24 +74,21 @@ class TMSABlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> the same shape."""
         attn, ffn = self._attention, self._feed_forward
-        x = x + self.drop_path(_run(attn, x, self.training and self.args.checkpoint_attn))
-        return x + self.drop_path(_run(ffn, x, self.training and self.args.checkpoint_ffn))
+        saving = self.training and torch.is_grad_enabled()
+        x = x + self.drop_path(_run(attn, x, saving and self.args.checkpoint_attn))
+        saving = saving and not self.mlp.keeps_input_alone(x)
+        return x + self.drop_path(_run(ffn, x, saving and self.args.checkpoint_ffn))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.mlp(self.norm2(x))
+        return self.mlp(x, self.norm2)
 
     def _attention(self, x: Tensor) -> Tensor:
         _, depth, height, width, _ = x.shape
         window, shift = effective_window((depth, height, width), self.window, self.shift)
         x = pad_to_windows(self.norm1(x), window)
         padded = (x.shape[1], x.shape[2], x.shape[3])
-        labels = None
-        if any(shift):
-            labels = region_labels(padded, window, shift, x.device)
-            x = torch.roll(x, tuple(-s for s in shift), (1, 2, 3))
-        x = unpartition(self.attn(partition(x, window), labels), window, padded)
-        if any(shift):
-            x = torch.roll(x, shift, (1, 2, 3))
+        plan = window_plan(x.shape[0], padded, window, shift, x.device)
+        x = from_windows(self.attn(to_windows(x, plan), plan.runs), plan, padded)
         return x[:, :depth, :height, :width]
 
 
@@ -107,7 +115,7 @@ class RTMSA(nn.Module):
     def __init__(self, args: BlockArgs, window: Triple, drop_paths: list[float]) -> None:
         super().__init__()
         self.residual_group = TMSAGroup(args, window, False, drop_paths)
-        self.linear = nn.Linear(args.dim, args.dim)
+        self.linear = Linear(args.dim, args.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> the same shape."""

@@ -1,8 +1,13 @@
 """Windows over (D, H, W): effective sizes, partition and its exact inverse, labels that keep shifted windows apart."""
 
+import itertools
+import math
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 Triple = tuple[int, int, int]
 
@@ -50,3 +55,92 @@ def region_labels(size: Triple, window: Triple, shift: Triple, device: torch.dev
         view[axis + 1] = n
         label = 3 * label + region.view(view)
     return partition(label, window).squeeze(-1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive windows whose tokens are kept apart alike.
+
+    Attributes:
+        count: number of windows.
+        labels: (tokens,) int64 below 8, tokens see their own label only; None where all see all.
+    """
+
+    count: int
+    labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """How a volume is shifted, cut into windows and put together again.
+
+    Attributes:
+        rows: (B * D * H * W,) int64, the pixel that stands at each place of the windows.
+        places: the inverse permutation.
+        runs: the windows in their order; those that a shift has cut in the same way stand together.
+    """
+
+    rows: Tensor
+    places: Tensor
+    runs: tuple[Run, ...]
+
+
+def window_plan(batch: int, size: Triple, window: Triple, shift: Triple, device: torch.device) -> WindowPlan:
+    """Plan the windows of (batch, D, H, W, C), `size` = (D, H, W) multiples of the window.
+
+    A cyclic shift joins opposite ends of an axis in its last window only, so there are at most eight kinds of windows.
+    """
+    pixels = torch.arange(batch * math.prod(size), device=device).view(batch, *size)
+    if any(shift):
+        pixels = torch.roll(pixels, tuple(-s for s in shift), (1, 2, 3))
+    counts = tuple(n // k for n, k in zip(size, window, strict=True))
+    windows = partition(pixels[..., None], window).view(batch, *counts, -1)
+    halves = [((0, n - 1), (n - 1, n)) if s else ((0, n),) for n, s in zip(counts, shift, strict=True)]
+    pieces, runs = [], []
+    for d, h, w in itertools.product(*halves):
+        piece = windows[:, slice(*d), slice(*h), slice(*w)].flatten(0, 3)
+        joined = [s if s and start else 0 for s, (start, _) in zip(shift, (d, h, w), strict=True)]
+        labels = joined_labels(window, (joined[0], joined[1], joined[2]), device) if any(joined) else None
+        pieces.append(piece)
+        runs.append(Run(piece.shape[0], labels))
+    rows = torch.cat(pieces).flatten()
+    places = torch.empty_like(rows)
+    places[rows] = torch.arange(rows.numel(), device=device)
+    return WindowPlan(rows, places, tuple(runs))
+
+
+def joined_labels(window: Triple, shift: Triple, device: torch.device) -> Tensor:
+    """(tokens,) int64: which of the regions that a shift has joined in a last window each token comes from."""
+    label = torch.zeros(1, 1, 1, dtype=torch.int64, device=device)
+    for axis, (k, s) in enumerate(zip(window, shift, strict=True)):
+        far = (torch.arange(k, device=device) >= k - s).long()
+        label = 2 * label + far.view([k if i == axis else 1 for i in range(3)])
+    return label.expand(window).flatten()
+
+
+class _Reorder(torch.autograd.Function):
+    """Rows in another order; the gradient takes the inverse order, which is quicker than adding rows up."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+        """(n, C)[rows]."""
+        ctx.save_for_backward(rows, places)
+        return x.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+        """grad[places]; itself differentiable."""
+        rows, places = ctx.saved_tensors  # type: ignore[attr-defined]
+        return _Reorder.apply(grad, places, rows), None, None
+
+
+def to_windows(x: Tensor, plan: WindowPlan) -> Tensor:
+    """(B, D, H, W, C) -> (windows, tokens, C), in one copy."""
+    windows = sum(run.count for run in plan.runs)
+    return _Reorder.apply(x.flatten(0, 3), plan.rows, plan.places).view(windows, -1, x.shape[-1])
+
+
+def from_windows(windows: Tensor, plan: WindowPlan, size: Triple) -> Tensor:
+    """Exact inverse of `to_windows` for size (D, H, W)."""
+    x = _Reorder.apply(windows.flatten(0, 1), plan.places, plan.rows)
+    return x.view(-1, *size, windows.shape[-1])

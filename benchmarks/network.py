@@ -1,0 +1,232 @@
+"""The official GoPro network beside its plain form (tests/reference): time, peak memory, and where the time goes.
+
+python benchmarks/network.py [--repeats 3] [--quick] [--only forward|step] [--form own|plain]
+
+Rows: a forward pass without gradients (1x6x3x128x128; on CUDA also 256x256), and a training step with checkpointing
+(forward and backward, 1x6x3x64x64; on CUDA 192x192), on CUDA in float32, TF32, bfloat16 and compiled bfloat16. Every
+measurement is a process of its own, the forms in turn; times are medians (CPU s: of the
+process, all threads, which a busy machine disturbs less). Memory on a CPU is the process's highest
+resident size (ru_maxrss) less its resident size once the network is built; on CUDA the highest allocated size less
+that of the built network. A process first runs one small forward pass; compiled networks run the measured pass itself
+once. TFLOP/s counts the plain form's forward (`torch.utils.flop_counter`, without the deformable convolution), three
+times for a step.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "reference"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from plain_vrt import PlainVRT
+
+from models.network_vrt import VRT
+
+GOPRO: dict[str, Any] = {
+    "window_size": [6, 8, 8],
+    "depths": [8] * 7 + [4] * 4,
+    "indep_reconsts": [9, 10],
+    "embed_dims": [96] * 7 + [120] * 4,
+    "num_heads": [6] * 11,
+    "deformable_groups": 16,
+}
+QUICK: dict[str, Any] = {**GOPRO, "depths": [4] * 7 + [2] * 4, "embed_dims": [24] * 7 + [36] * 4, "num_heads": [2] * 11}
+QUICK["deformable_groups"] = 4
+PARTS = {
+    "WindowAttention": "attention",
+    "Attention": "attention",
+    "GEGLU": "feed-forward",
+    "FlowGuidedDeformConv": "alignment",
+    "Alignment": "alignment",
+    "SpyNet": "flow",
+}
+CUDA_PRECISIONS = ("fp32", "tf32", "bf16", "bf16+compile")
+
+
+def build(form: str, quick: bool, step: bool) -> nn.Module:
+    """The network under seeded weights."""
+    torch.manual_seed(0)
+    geometry = QUICK if quick else GOPRO
+    if form == "plain":
+        return PlainVRT(**geometry, saving=step)
+    return VRT(**geometry, in_chans=3, drop_path_rate=0.0, use_checkpoint_attn=step, use_checkpoint_ffn=step)
+
+
+def run(net: nn.Module, x: Tensor, step: bool, half: bool) -> None:
+    """One forward pass in testing, or forward and backward in training."""
+    net.train(step)
+    with torch.set_grad_enabled(step), torch.autocast(x.device.type, torch.bfloat16, enabled=half):
+        out = net(x)
+    if step:
+        out.float().square().mean().backward()
+
+
+def settle(device: str) -> float:
+    """Wait for the device; returns the time in seconds."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def watch_parts(net: nn.Module, device: str) -> dict[str, float]:
+    """Add up seconds of the forward pass by part; parts do not contain each other."""
+    seconds: dict[str, float] = defaultdict(float)
+    started: dict[str, float] = {}
+
+    def before(part: str) -> Any:
+        return lambda *_: started.__setitem__(part, settle(device))
+
+    def after(part: str) -> Any:
+        return lambda *_: seconds.__setitem__(part, seconds[part] + settle(device) - started[part])
+
+    for module in net.modules():
+        part = PARTS.get(type(module).__name__)
+        if part is not None:
+            module.register_forward_pre_hook(before(part))
+            module.register_forward_hook(after(part))
+    return seconds
+
+
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    """Measure one run in this process."""
+    device, precision, step, size = job["device"], job["precision"], job["step"], job["size"]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    half = precision.startswith("bf16")
+    net = build(job["form"], job["quick"], step).to(device)
+    x = torch.rand(1, 6, 3, size, size, device=device)
+    base = torch.cuda.memory_allocated() if device == "cuda" else resident()
+    called = torch.compile(net) if precision.endswith("compile") else net
+    if called is net:
+        run(net, x[..., :64, :64].contiguous(), False, half)
+    else:
+        run(called, x, step, half)
+    parts = watch_parts(net, device) if job["parts"] else {}
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    start, cpu = settle(device), time.process_time()
+    run(called, x, step, half)
+    seconds, cpu = settle(device) - start, time.process_time() - cpu
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(0).ru_maxrss * 1024
+    result: dict[str, Any] = {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": (peak - base) / 2**20}
+    if parts:
+        result["parts"] = {**parts, "rest": seconds - sum(parts.values())}
+    if device == "cuda" and job["form"] == "plain":
+        with FlopCounterMode(display=False) as counter:
+            run(net, x, False, half)
+        result["flop"] = counter.get_total_flops() * (3 if step else 1)
+    return result
+
+
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """`work` in a process of its own; empty where it ran out of memory or failed."""
+    command = [sys.executable, __file__, "--job", json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{job['form']} at {job['size']} ({job['precision']}) failed: {done.stderr.strip().splitlines()[-1:]}")
+        return {}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(args: argparse.Namespace, device: str) -> list[dict[str, Any]]:
+    """Jobs of all rows: every row is one size, pass and precision; the plain form is measured in the first ones."""
+    cases = [(False, 64 if args.quick else 128), (True, 64)]
+    if device == "cuda" and not args.quick:
+        cases = [(False, 128), (False, 256), (True, 64), (True, 192)]
+    jobs = []
+    for step, size in cases:
+        if args.only in (None, "step" if step else "forward"):
+            for precision in CUDA_PRECISIONS if device == "cuda" else ("fp32",):
+                forms = ("plain", "own") if precision in ("fp32", "bf16") else ("own",)
+                jobs += [
+                    {"form": form, "size": size, "step": step, "precision": precision, "quick": args.quick}
+                    for form in forms
+                    if args.form in (None, form)
+                ]
+    return [{**job, "device": device} for job in jobs]
+
+
+def report(jobs: list[dict[str, Any]], repeats: int) -> list[dict[str, Any]]:
+    """Measure all jobs in turn and print them."""
+    found: list[list[dict[str, Any]]] = [[] for _ in jobs]
+    for _ in range(repeats):
+        for job, results in zip(jobs, found, strict=True):
+            result = measure({**job, "parts": False})
+            results += [result] if result else []
+    rows, flop = [], {}
+    print(
+        f"{'pass':<9}{'size':>5}{'precision':>14} {'form':<6}{'seconds':>9}{'CPU s':>9}{'peak MiB':>10}{'TFLOP/s':>9}"
+    )
+    for job, results in zip(jobs, found, strict=True):
+        if not results:
+            continue
+        row = {key: job[key] for key in ("form", "size", "step", "precision")}
+        row |= {key: statistics.median(r[key] for r in results) for key in ("seconds", "cpu_seconds", "peak_mib")}
+        case = job["step"], job["size"]
+        flop.setdefault(case, results[0].get("flop"))
+        row["tflops"] = flop[case] / row["seconds"] / 1e12 if flop[case] else None
+        speed = f"{row['tflops']:.1f}" if row["tflops"] else "-"
+        name = "step" if job["step"] else "forward"
+        print(
+            f"{name:<9}{row['size']:>5}{row['precision']:>14} {row['form']:<6}"
+            f"{row['seconds']:>9.3f}{row['cpu_seconds']:>9.3f}{row['peak_mib']:>10.0f}{speed:>9}"
+        )
+        rows.append(row)
+    return rows
+
+
+def profile(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Seconds by part of the forward passes, measured once more with a clock around each part."""
+    out = []
+    for job in jobs:
+        if job["step"] or job["precision"].endswith("compile"):
+            continue
+        parts = measure({**job, "parts": True}).get("parts", {})
+        shares = ", ".join(f"{part} {seconds:.2f}" for part, seconds in sorted(parts.items(), key=lambda p: -p[1]))
+        print(f"{job['form']} forward at {job['size']}, {job['precision']}: {shares} (s)")
+        out.append({"form": job["form"], "size": job["size"], "precision": job["precision"], "parts": parts})
+    return out
+
+
+def main() -> None:
+    """Print the tables, then one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="a small network at 64x64, one repeat")
+    parser.add_argument("--only", choices=("forward", "step"))
+    parser.add_argument("--form", choices=("own", "plain"))
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.job:
+        print(json.dumps(work(json.loads(args.job))))
+        return
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    jobs = table(args, device)
+    rows = report(jobs, 1 if args.quick else args.repeats)
+    parts = profile(jobs)
+    machine = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
+    threads = torch.get_num_threads()
+    print(
+        json.dumps({"machine": machine, "threads": threads, "torch": torch.__version__, "rows": rows, "parts": parts})
+    )
+
+
+if __name__ == "__main__":
+    main()

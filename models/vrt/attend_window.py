@@ -1,0 +1,254 @@
+"""Attention inside windows that never holds all windows' logits, nor their masks.
+
+Windows come in runs whose tokens are kept apart in one and the same way (`models.vrt.window.WindowPlan`), so a dense
+mask exists for one run at a time, if at all. Tensors of q, k and v are (windows, tokens, heads, head_dim), as a linear
+layer writes them.
+"""
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.vrt.window import Run
+
+MASKED = -100.0  # added to a logit whose key lies in another region of a shifted window
+REGIONS = 8  # a window is cut at most once along each of its three axes
+HEAD_MULTIPLE = 8  # CUDA's fused kernels take head dimensions of 8, 16, 24, ...
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}  # logits held at once; on a CPU for each thread, in its cache
+
+# (device, whether the bias needs its gradient) -> backend; a device that is not named goes as "cuda".
+DEFAULTS = {
+    ("cpu", False): "runs",
+    ("cpu", True): "chunked",
+    ("cuda", False): "folded",
+    ("cuda", True): "chunked",
+}
+_override: str | None = None
+logger = logging.getLogger("spikevrt")
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Take one backend of `BACKENDS` everywhere, for tests and measurements."""
+    global _override
+    before, _override = _override, name
+    try:
+        yield
+    finally:
+        _override = before
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
+    """softmax(q k^T / sqrt(head_dim) + bias + mask) v, window by window and head by head.
+
+    Args:
+        q: (windows, tokens, heads, head_dim).
+        k: the same shape.
+        v: the same shape.
+        bias: (heads, tokens, tokens) or None; gets its gradient where it needs one.
+        runs: consecutive windows and the labels of their tokens, together all windows; tokens with different labels
+            do not see each other.
+
+    Returns:
+        (windows, tokens, heads, head_dim).
+    """
+    learns = bias is not None and bias.requires_grad and torch.is_grad_enabled()
+    name = _override or DEFAULTS["cpu" if q.device.type == "cpu" else "cuda", learns]
+    if not torch.compiler.is_compiling():
+        _say(q.device.type, learns, name)
+    return BACKENDS[name](q, k, v, bias, runs)
+
+
+@functools.cache
+def _say(device: str, learns: bool, name: str) -> None:
+    logger.info("window attention on %s%s: %s", device, " with a bias that learns" if learns else "", name)
+
+
+def apart(labels: Tensor, dtype: torch.dtype) -> Tensor:
+    """(tokens, tokens): 0 between equal labels of (tokens,), `MASKED` between others."""
+    return (labels[:, None] != labels).to(dtype) * MASKED
+
+
+def run_bias(bias: Tensor | None, labels: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Bias and mask of one run as (heads or 1, tokens, tokens), or None."""
+    if labels is None:
+        return None if bias is None else bias.to(dtype)
+    mask = apart(labels, dtype)
+    return mask[None] if bias is None else bias.to(dtype) + mask
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None = None) -> Tensor:
+    """PyTorch's fused attention; `bias` (heads or 1, tokens, tokens) is shared by all windows."""
+    # Four axes: with three, the fused kernel of the CPU steps aside.
+    mask = None if bias is None else bias[None]
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).transpose(1, 2)
+
+
+def padded_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None = None) -> Tensor:
+    """`fused` with the heads filled up with zeros to a multiple of `HEAD_MULTIPLE`; the scale stays the true one."""
+    dim = v.shape[-1]
+    scale = dim**-0.5 if scale is None else scale
+    width = -(-q.shape[-1] // HEAD_MULTIPLE) * HEAD_MULTIPLE
+    q, k, v = (t if t.shape[-1] == width else F.pad(t, (0, width - t.shape[-1])) for t in (q, k, v))
+    return fused(q, k, v, bias, scale)[..., :dim]
+
+
+def _fused_for(device: torch.device) -> Callable[..., Tensor]:
+    return fused if device.type == "cpu" else padded_fused
+
+
+def _by_run(call: Callable[..., Tensor], args: tuple[Tensor, ...], bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
+    """Call once for each run, with the run's bias and mask."""
+    counts = [run.count for run in runs]
+    pieces = zip(*(tensor.split(counts) for tensor in args), strict=True)
+    dtype = args[0].dtype if call is not window_attention else torch.promote_types(args[0].dtype, torch.float32)
+    out = [call(*piece, run_bias(bias, run.labels, dtype)) for piece, run in zip(pieces, runs, strict=True)]
+    return out[0] if len(out) == 1 else torch.cat(out)
+
+
+def attend_runs(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
+    """The fused kernel once for each run: little to compute beside the attention itself, several calls."""
+    return _by_run(_fused_for(q.device), (q, k, v), bias, runs)
+
+
+def attend_chunked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
+    """`window_attention` once for each run: the bias gets its gradient without all windows' logits in memory."""
+    if bias is None:
+        return attend_runs(q, k, v, bias, runs)
+    return _by_run(window_attention, (q, k, v), bias, runs)
+
+
+def attend_folded(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
+    """One fused call for all runs: q and k carry the labels in further channels, and no mask exists at all.
+
+    With one-hot labels a and b, a . (b - 1) is 0 where they are equal and -1 where not.
+    """
+    bias = None if bias is None else bias.to(q.dtype)
+    if all(run.labels is None for run in runs):
+        return padded_fused(q, k, v, bias)
+    scale = q.shape[-1] ** -0.5
+    labels = window_labels(runs, q.shape[1], q.device)
+    hot = F.one_hot(labels, REGIONS)[:, :, None].expand(-1, -1, q.shape[2], -1)
+    root = math.sqrt(-MASKED / scale)
+    q = torch.cat((q, (root * hot).to(q.dtype)), dim=3)
+    k = torch.cat((k, (root * (hot - 1)).to(k.dtype)), dim=3)
+    return padded_fused(q, k, v, bias, scale)
+
+
+def attend_flex(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
+    """FlexAttention, compiled on CUDA: labels and bias are read inside the kernel, the bias gets its gradient."""
+    dim = q.shape[-1]
+    width = max(16, 1 << (dim - 1).bit_length())
+    labels = None if all(run.labels is None for run in runs) else window_labels(runs, q.shape[1], q.device)
+
+    def score(value: Tensor, window: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        if bias is not None:
+            value = value + bias[head, i, j]
+        return value if labels is None else torch.where(labels[window, i] == labels[window, j], value, value + MASKED)
+
+    padded = (F.pad(t, (0, width - dim)).transpose(1, 2) for t in (q, k, v))
+    return _flex(q.device.type)(*padded, score_mod=score, scale=dim**-0.5)[..., :dim].transpose(1, 2)
+
+
+@functools.cache
+def _flex(device: str) -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention  # slow to import, rarely needed
+
+    if device == "cpu":
+        return flex_attention
+    compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=False)
+    return compiled
+
+
+def window_labels(runs: Sequence[Run], tokens: int, device: torch.device) -> Tensor:
+    """(windows, tokens) int64: the labels of every window, 0 where a run has none."""
+    rows = [torch.zeros(tokens, dtype=torch.int64, device=device) if r.labels is None else r.labels for r in runs]
+    return torch.cat([row.expand(run.count, tokens) for row, run in zip(rows, runs, strict=True)])
+
+
+@torch.library.custom_op("spikevrt::window_attention", mutates_args=())
+def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Attention with one bias for all windows, which learns: the backward recomputes the logits chunk by chunk.
+
+    Args:
+        q: (windows, tokens, heads, head_dim).
+        k: the same shape.
+        v: the same shape.
+        bias: (heads, tokens, tokens), float32 or wider.
+
+    Returns:
+        (windows, tokens, heads, head_dim).
+    """
+    # A mask that learns would turn the fused kernels away; its gradient comes from the function below.
+    q, k, v, bias = (t.detach() for t in (q, k, v, bias))
+    return _fused_for(q.device)(q, k, v, bias.to(q.dtype)).contiguous()
+
+
+@window_attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("spikevrt::window_attention_backward", mutates_args=())
+def window_attention_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, out: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `window_attention` for q, k, v and the bias, given the gradient and value of its output."""
+    windows, tokens, heads, dim = q.shape
+    grads = [torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3)]
+    bias_grad = torch.zeros_like(bias, memory_format=torch.contiguous_format)
+    budget = CHUNK_BYTES["cpu"] * torch.get_num_threads() if q.device.type == "cpu" else CHUNK_BYTES["cuda"]
+    step = max(1, budget // (bias.numel() * bias.element_size()))
+    delta = (grad.to(bias.dtype) * out).sum(dim=3).transpose(1, 2)[..., None]
+    for start in range(0, windows, step):
+        piece = slice(start, min(start + step, windows))
+        n = piece.stop - start
+        flat = [t[piece].transpose(1, 2).reshape(n * heads, tokens, dim) for t in (q, k, v, grad)]
+        results = _chunk_gradients(flat, bias, delta[piece].reshape(n * heads, tokens, 1), bias_grad)
+        for whole, part in zip(grads, results, strict=True):
+            whole[piece] = part.view(n, heads, tokens, dim).transpose(1, 2)
+    return grads[0], grads[1], grads[2], bias_grad
+
+
+def _chunk_gradients(args: list[Tensor], bias: Tensor, delta: Tensor, bias_grad: Tensor) -> tuple[Tensor, ...]:
+    """Gradients for q, k, v of (windows * heads, tokens, head_dim); adds the bias's to `bias_grad`."""
+    q, k, v, grad = args
+    heads, tokens, _ = bias.shape
+    q = q * q.shape[-1] ** -0.5
+    shared = bias.to(q.dtype).expand(q.shape[0] // heads, -1, -1, -1).reshape(-1, tokens, tokens)
+    weights = torch.baddbmm(shared, q, k.transpose(1, 2)).softmax(dim=-1, dtype=bias.dtype)
+    del shared
+    slope = torch.bmm(grad, v.transpose(1, 2)).to(bias.dtype).sub_(delta).mul_(weights)
+    bias_grad.add_(slope.view(-1, heads, tokens, tokens).sum(0) if len(slope) > heads else slope)
+    weights, slope = weights.to(q.dtype), slope.to(q.dtype)
+    v_grad = torch.bmm(weights.transpose(1, 2), grad)
+    q_grad = torch.bmm(slope, k).mul_(q.shape[-1] ** -0.5)
+    return q_grad, torch.bmm(slope.transpose(1, 2), q), v_grad
+
+
+@window_attention_backward.register_fake
+def _(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, out: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    whole = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v, bias)]
+    return whole[0], whole[1], whole[2], whole[3]
+
+
+def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs, output)
+
+
+def _backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, ...]:
+    return window_attention_backward(grad, *ctx.saved_tensors)  # type: ignore[attr-defined]
+
+
+window_attention.register_autograd(_backward, setup_context=_save)
+
+BACKENDS = {"runs": attend_runs, "chunked": attend_chunked, "folded": attend_folded, "flex": attend_flex}

@@ -1,0 +1,54 @@
+"""The network equals its plain form: outputs and every gradient, at sizes that no window divides."""
+
+import pytest
+import torch
+from plain_vrt import PlainVRT
+
+from models.network_vrt import VRT
+
+TINY = {
+    "window_size": [4, 4, 4],
+    "depths": [4] * 7 + [2] * 2,
+    "indep_reconsts": [8],
+    "embed_dims": [8] * 7 + [12] * 2,
+    "num_heads": [2] * 9,
+    "deformable_groups": 2,
+}
+
+
+def both(**changes):
+    """The network and its plain form under the same weights, far enough from zero to matter."""
+    torch.manual_seed(0)
+    net = VRT(**TINY, in_chans=3, drop_path_rate=0.0, **changes)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.endswith("relative_position_bias_table"):
+                parameter.normal_(std=0.5)
+            elif "conv_offset.6" in name or "conv_last" in name:
+                parameter.normal_(std=0.02)
+    plain = PlainVRT(**TINY)
+    own = {key: value for key, value in net.state_dict().items() if key not in ("spynet.mean", "spynet.std")}
+    plain.load_state_dict(own)
+    return net, plain
+
+
+@pytest.mark.parametrize("size", [(1, 5, 40, 48), (2, 6, 40, 56)])
+def test_output_of_the_plain_network(size):
+    b, d, h, w = size
+    net, plain = both()
+    x = torch.rand(b, d, 3, h, w)
+    with torch.no_grad():
+        assert (net.eval()(x) - plain.eval()(x)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("saving", [False, True])
+def test_gradients_of_the_plain_network(saving):
+    net, plain = both(use_checkpoint_attn=saving, use_checkpoint_ffn=saving)
+    x = torch.rand(1, 5, 3, 40, 48)
+    weight = torch.randn(1, 5, 3, 40, 48)
+    for each in (net, plain):
+        (each.train()(x) * weight).mean().backward()
+    expected = dict(plain.named_parameters())
+    for name, parameter in net.named_parameters():
+        want = expected[name].grad
+        assert (parameter.grad - want).abs().max() <= 1e-4 * max(want.abs().max(), 1e-2), name
