@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models import ema
+from models import ema, precision
+from models.compiled import Compiled
+from models.estimate import apply_policy
 from models.loss import LOSSES
 from models.optim import OPTIMIZERS, cosine_lr, is_fixed_key, multistep_lr, param_groups, set_lr
 from options.schema import TrainOpt
 from utils import utils_dist
 from utils.utils_checkpoint import load_weights
 from utils.utils_dist import Dist
-from utils.utils_error import UserError
 
 LOG = logging.getLogger("spikevrt")
-AMP_DTYPES = {"bf16": torch.bfloat16}
 
 
 class ModelVRT:
@@ -38,11 +38,10 @@ class ModelVRT:
     """
 
     def __init__(self, net: nn.Module, opt: TrainOpt, dist: Dist) -> None:
-        if opt.compile:
-            raise UserError("train.compile is true, but compiling the network is not supported; set it to false")
-        if opt.amp.enable and opt.amp.dtype not in AMP_DTYPES:
-            raise UserError(f"train.amp.dtype is {opt.amp.dtype!r}; supported: {', '.join(AMP_DTYPES)}")
         self.opt, self.dist = opt, dist
+        precision.set_tf32(opt.tf32)
+        self.amp_dtype = precision.amp_dtype(opt.amp)
+        self.scaler = precision.loss_scaler(dist.device, self.amp_dtype)
         self.netG = net.to(dist.device)
         self.netE = copy.deepcopy(self.netG).eval().requires_grad_(False) if opt.E_decay > 0 else None
         self.loss = LOSSES[opt.G_lossfn_type]
@@ -51,6 +50,7 @@ class ModelVRT:
             groups, lr=opt.G_optimizer_lr, betas=opt.G_optimizer_betas, weight_decay=opt.G_optimizer_wd
         )
         self._parallel: tuple[bool, nn.Module] | None = None  # (frozen, netG wrapped for that)
+        self._restorer: nn.Module | None = None  # netE or netG, wrapped for restoring
 
     def train_step(self, batches: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
         """One optimizer step.
@@ -61,37 +61,45 @@ class ModelVRT:
 
         Returns:
             G_loss, grad_norm (before clipping) and lr.
+
+        Raises:
+            FloatingPointError: loss or gradient is not finite and no lower loss scale of fp16 can help.
         """
         lr = self.learning_rate(step)
         set_lr(self.optimizer, lr)
-        net = self._trainable(step)
+        net = self._trainable(step, batches[0])
         net.train()
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for i, batch in enumerate(batches):
             with self._gradient_sync(net, last=i == len(batches) - 1):
-                with self._autocast():
+                with precision.autocast(self.dist.device, self.amp_dtype):
                     out = net(network_input(batch).to(self.dist.device))
                 loss = self.loss(out, batch["gt"].to(self.dist.device), self.opt.G_charbonnier_eps)
                 loss = self.opt.G_lossfn_weight * loss / len(batches)
-                loss.backward()
+                self.scaler.scale(loss).backward()
             total += loss.item()
+        self.scaler.unscale_(self.optimizer)
         limit = self.opt.G_optimizer_clipgrad or float("inf")
         norm = nn.utils.clip_grad_norm_(self.netG.parameters(), limit).item()
-        if not math.isfinite(norm) or not math.isfinite(total):
+        if math.isfinite(norm) and math.isfinite(total):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if self.netE is not None:
+                ema.update(self.netE, self.netG, self.opt.E_decay)
+        elif precision.lower_scale(self.scaler):
+            LOG.info("step %d left out: gradients overflow; loss scale now %g", step, self.scaler.get_scale())
+        else:
             keys = ", ".join(key for batch in batches for key in batch.get("key", ()))
             raise FloatingPointError(
                 f"step {step}: loss {total:g}, gradient norm {norm:g} of {keys or 'the batch'}; the weights are as "
                 "before; lower train.G_optimizer_lr, set G_optimizer_clipgrad, or turn amp off"
             )
-        self.optimizer.step()
-        if self.netE is not None:
-            ema.update(self.netE, self.netG, self.opt.E_decay)
         return {"G_loss": total, "grad_norm": norm, "lr": lr}
 
     @torch.no_grad()
     def restore(self, x: Tensor) -> Tensor:
-        """Restore frames with the averaged weights where there are some.
+        """Restore frames with the averaged weights where there are some, in the precision of training.
 
         Args:
             x: (1, T, C, h, w), RGB and spike planes.
@@ -99,8 +107,10 @@ class ModelVRT:
         Returns:
             (1, T, 3, h, w) float32 on the CPU, not clamped.
         """
-        net = (self.netG if self.netE is None else self.netE).eval()
-        with self._autocast():
+        if self._restorer is None:
+            self._restorer = self._runnable(self.netG if self.netE is None else self.netE)
+        net = self._restorer.eval()
+        with precision.autocast(self.dist.device, self.amp_dtype):
             return net(x.to(self.dist.device)).float().cpu()
 
     def learning_rate(self, step: int) -> float:
@@ -129,7 +139,7 @@ class ModelVRT:
         """All that the next step depends on, by the kind of file that holds it: G, E and state."""
         states: dict[str, dict[str, Any]] = {
             "G": self.netG.state_dict(),
-            "state": {"optimizer": self.optimizer.state_dict()},
+            "state": {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()},
         }
         if self.netE is not None:
             states["E"] = self.netE.state_dict()
@@ -147,19 +157,24 @@ class ModelVRT:
         self.optimizer.load_state_dict(states["state"]["optimizer"])
         for group, values in zip(self.optimizer.param_groups, kept, strict=True):
             group.update(values)
+        scale = states["state"].get("scaler")  # empty or absent in a checkpoint of another precision
+        if self.scaler.is_enabled() and scale:
+            self.scaler.load_state_dict(scale)
 
-    def _trainable(self, step: int) -> nn.Module:
+    def _trainable(self, step: int, batch: Mapping[str, Tensor]) -> nn.Module:
         """netG with the parts that `fix_keys` names frozen before `fix_iter`, wrapped anew when that changes."""
+        if self._parallel is None:
+            shape = network_input(batch).shape
+            apply_policy(self.netG, self.opt.memory, shape, self.dist.device, self.amp_dtype)
         frozen = step + 1 < self.opt.fix_iter
         if self._parallel is None or self._parallel[0] != frozen:
             for name, parameter in self.netG.named_parameters():
                 parameter.requires_grad_(not (frozen and is_fixed_key(name, self.opt.fix_keys)))
-            self._parallel = (frozen, utils_dist.wrap(self.dist, self.netG))
+            self._parallel = (frozen, utils_dist.wrap(self.dist, self._runnable(self.netG)))
         return self._parallel[1]
 
-    def _autocast(self) -> torch.autocast:
-        amp = self.opt.amp
-        return torch.autocast(self.dist.device.type, AMP_DTYPES.get(amp.dtype), enabled=amp.enable)
+    def _runnable(self, net: nn.Module) -> nn.Module:
+        return Compiled(net) if self.opt.compile else net
 
     @staticmethod
     def _gradient_sync(net: nn.Module, last: bool) -> AbstractContextManager:

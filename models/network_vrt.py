@@ -3,14 +3,26 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.flow import FLOWS
 from models.fusion import FUSIONS
+from models.vrt.alignment import AlignArgs
 from models.vrt.blocks import RTMSA, BlockArgs
-from models.vrt.stage import Stage
-from models.vrt.warp import nearest4_warp
+from models.vrt.linear import Linear
+from models.vrt.reconstruct import (
+    FUSED,
+    FrameConv,
+    Upsample,
+    before_upsample,
+    enlarge,
+    fuse_frames,
+    mean_of,
+    windows_of,
+)
+from models.vrt.stage import Flows, Stage
+from models.vrt.warp import far_flows, with_neighbours
+from options.schema_network import variant_problems
 from utils.utils_checkpoint import load_weights
 from utils.utils_error import UserError
 from utils.utils_tile import mirror_index
@@ -20,26 +32,17 @@ LEVELS = (0, 1, 2, 3, 2, 1, 0)  # scale of each stage: 1 / 2**level
 RGB = 3
 
 
-class FrameConv(nn.Conv3d):
-    """A 3x3 convolution of single frames that keeps the published parameter shape (C_out, C_in, 1, 3, 3)."""
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__(c_in, c_out, (1, 3, 3), padding=(0, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, D, C_in, H, W) -> (B, D, C_out, H, W), as a 2-D convolution, which is quicker everywhere."""
-        out = F.conv2d(x.flatten(0, 1), self.weight.squeeze(2), self.bias, padding=1)
-        return out.view(*x.shape[:2], *out.shape[1:])
-
-
 class VRT(nn.Module):
     """Restores D frames at once: flow, fusion, seven stages of attention and alignment, reconstruction, residual.
 
+    With `pa_frames` 0 it interpolates instead: no flow, no alignment, one frame out of several.
+
     Args:
-        upscale: 1; restoration at the input's size.
-        in_chans: 3 RGB channels plus the spike channels.
+        upscale: output size over input size, 3 or a power of 2.
+        in_chans: 3 RGB channels plus the spike channels; a noise map is not counted.
         out_chans: 3.
-        img_size: (D, H, W) the network is trained on; kept for option files, any size may be restored.
+        img_size: (D, H, W) the network is trained on. With `pa_frames` 0, D is the number of frames, even, that make
+            one; else it is kept for option files only. Any size may be restored.
         window_size: (Wd, Wh, Ww) of the attention windows.
         depths: blocks of the seven stages, then of each group of the reconstruction.
         indep_reconsts: indices into depths of groups that see one frame at a time.
@@ -50,9 +53,9 @@ class VRT(nn.Module):
         qkv_bias: bias of the q, k, v projections.
         drop_path_rate: stochastic depth of the last block; earlier blocks have less, in proportion.
         spynet_path: file of pretrained SpyNet weights, or None for random ones.
-        pa_frames: 2; frames used by the alignment.
-        deformable_groups: offset groups of the alignment.
-        nonblind_denoising: False.
+        pa_frames: 2, 4 or 6, frames used by the alignment, half of them from each side; or 0.
+        deformable_groups: offset groups of the alignment, of the neighbours of one side together.
+        nonblind_denoising: the input carries a noise map, sigma / 255, as its last channel.
         use_checkpoint_attn: recompute attention in the backward pass to save memory.
         use_checkpoint_ffn: the same for the feed-forward parts.
         no_checkpoint_attn_blocks: indices into depths that are kept in memory all the same.
@@ -91,10 +94,21 @@ class VRT(nn.Module):
         fusion: str = "concat",
     ) -> None:
         super().__init__()
-        _check(upscale=(upscale, 1), out_chans=(out_chans, RGB), pa_frames=(pa_frames, 2))
-        _check(nonblind_denoising=(nonblind_denoising, False))
-        if in_chans < RGB:
-            raise UserError(f"netG.in_chans is {in_chans}; at least 3, for RGB, are needed")
+        problems = variant_problems(
+            upscale=upscale,
+            pa_frames=pa_frames,
+            nonblind_denoising=nonblind_denoising,
+            frames=img_size[0],
+            dim=embed_dims[0],
+            deformable_groups=deformable_groups,
+            spynet_path=spynet_path,
+        )
+        if in_chans < RGB or out_chans != RGB:
+            problems.append(f"in_chans is {in_chans} and out_chans {out_chans}, must be 3 or more, for RGB, and 3")
+        if problems:
+            raise UserError("; ".join(f"netG.{problem}" for problem in problems))
+        self.upscale, self.in_chans, self.reach = upscale, in_chans, pa_frames // 2
+        self.frames, self.noise_chans = img_size[0], int(nonblind_denoising)
         self.window = (window_size[0], window_size[1], window_size[2])
         dim, dim_last = embed_dims[0], embed_dims[-1]
         args = [
@@ -108,47 +122,72 @@ class VRT(nn.Module):
             )
             for i, (width, heads) in enumerate(zip(embed_dims, num_heads, strict=True))
         ]
-        drop_paths = _split(torch.linspace(0, drop_path_rate, sum(depths)).tolist(), depths)
+        drop_paths = _split(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist(), depths)
 
-        self.spynet = FLOWS[optical_flow]()
+        if self.reach:
+            self.spynet = FLOWS[optical_flow]()
         self.fusion = FUSIONS[fusion](in_chans - RGB)
         # Every channel enters with the four nearest pixels of both warped neighbours: 1 + 2 * 4 planes each.
-        self.conv_first = FrameConv(9 * self.fusion.out_chans, dim)
+        planes = 9 * self.fusion.out_chans + self.noise_chans if self.reach else self.fusion.out_chans
+        self.conv_first = FrameConv(planes, dim)
         for i, (kind, level) in enumerate(zip(KINDS, LEVELS, strict=True)):
             mutual = int(depths[i] * mul_attn_ratio)
-            stage = Stage(kind, dim, args[i], self.window, drop_paths[i], mutual, deformable_groups, 10 / 2**level)
+            align = AlignArgs(deformable_groups, self.reach, 10 / 2**level) if self.reach else None
+            stage = Stage(kind, dim, args[i], self.window, drop_paths[i], mutual, align)
             self.add_module(f"stage{i + 1}", stage)
-        self.stage8 = nn.ModuleList([nn.Sequential(nn.Identity(), nn.LayerNorm(dim), nn.Linear(dim, dim_last))])
+        self.stage8 = nn.ModuleList([nn.Sequential(nn.Identity(), nn.LayerNorm(dim), Linear(dim, dim_last))])
         for i in range(len(KINDS), len(depths)):
             window = (1, *self.window[1:]) if i in indep_reconsts else self.window
             self.stage8.append(RTMSA(args[i], window, drop_paths[i]))
         self.norm = nn.LayerNorm(dim_last)
-        self.conv_after_body = nn.Linear(dim_last, dim)
-        self.conv_last = FrameConv(dim, out_chans)
-        # Training starts at the blurred input itself and can only gain; loaded weights override this.
-        nn.init.zeros_(self.conv_last.weight)
-        nn.init.zeros_(self.conv_last.bias)  # type: ignore[arg-type]
+        self.conv_after_body = Linear(dim_last, dim)
+        self._add_output(dim, out_chans)
         if spynet_path is not None:
             load_weights(self.spynet, spynet_path)
 
+    def _add_output(self, dim: int, out_chans: int) -> None:
+        """The layers behind the body, for interpolation, super-resolution or restoration."""
+        if not self.reach:
+            self.linear_fuse = nn.Conv2d(dim * self.frames, FUSED, 1)
+            self.conv_last: nn.Module = nn.Conv2d(FUSED, out_chans, 7)
+            return
+        if self.upscale > 1:
+            self.conv_before_upsample = before_upsample(dim)
+            self.upsample = Upsample(self.upscale, FUSED)
+        last = FrameConv(FUSED if self.upscale > 1 else dim, out_chans)
+        # Training starts at the input itself and can only gain; loaded weights override this.
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.conv_last = last
+
     def forward(self, x: Tensor) -> Tensor:
-        """Restore frames.
+        """Restore frames, or make those between them.
 
         Args:
-            x: (B, D, in_chans, H, W): RGB in [0, 1], then spike planes in units of intensity; any D, H, W >= 1.
+            x: (B, D, in_chans, H, W): RGB in [0, 1], then spike planes in units of intensity; with
+                `nonblind_denoising` one channel more, the noise map. Any D, H, W >= 1.
 
         Returns:
-            (B, D, 3, H, W), not clamped.
+            (B, D, 3, H * upscale, W * upscale), not clamped. With `pa_frames` 0 and T = img_size[0] the frames in the
+            middle of each T consecutive ones, (B, max(D - T, 0) + 1, 3, H, W).
+
+        Raises:
+            UserError: x has another number of channels.
         """
-        size = (x.shape[1], *x.shape[3:])
+        _, frames, channels, height, width = x.shape
+        if channels != self.in_chans + self.noise_chans:
+            noise = " and a noise map" * self.noise_chans
+            raise UserError(f"the network's input has {channels} channels, netG.in_chans is {self.in_chans}{noise}")
         x = self._extend(x)
-        rgb, spike = x[:, :, :RGB], x[:, :, RGB:]
-        backward, forward = self.flows(rgb)
-        fused = self.fusion(rgb, spike)
-        f0 = self.conv_first(self._with_neighbours(fused, backward[0], forward[0])).permute(0, 1, 3, 4, 2)
-        f = f0 + self.conv_after_body(self.features(f0, backward, forward))
-        out = self.conv_last(f.permute(0, 1, 4, 2, 3)) + rgb
-        return out[:, : size[0], :, : size[1], : size[2]]
+        rgb, spike, noise_map = x.split((RGB, self.in_chans - RGB, self.noise_chans), dim=2)
+        if not self.reach:
+            out = self._between(rgb, self.fusion(rgb, spike))
+        else:
+            backward, forward = self.flows(rgb)
+            seen = with_neighbours(self.fusion(rgb, spike), noise_map, backward[0], forward[0])
+            f = self._body(seen, self._far(backward, forward))
+            out = self._reconstruct(f) + enlarge(rgb, self.upscale)
+        return out[:, :frames, :, : height * self.upscale, : width * self.upscale]
 
     def flows(self, rgb: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Flows between neighbouring frames at four scales, both directions in one batch.
@@ -167,12 +206,11 @@ class VRT(nn.Module):
         levels = [flow.view(2, b, d - 1, *flow.shape[1:]) for flow in both]
         return [level[0] for level in levels], [level[1] for level in levels]
 
-    def features(self, x: Tensor, backward: list[Tensor], forward: list[Tensor]) -> Tensor:
+    def features(self, x: Tensor, flows: Sequence[Flows] | None) -> Tensor:
         """The seven stages as a U, then the reconstruction: (B, D, H, W, dim) -> (B, D, H, W, dim_last)."""
 
         def stage(number: int, x: Tensor) -> Tensor:
-            level = LEVELS[number - 1]
-            return self.get_submodule(f"stage{number}")(x, backward[level], forward[level])
+            return self.get_submodule(f"stage{number}")(x, None if flows is None else flows[LEVELS[number - 1]])
 
         x1 = stage(1, x)
         x2 = stage(2, x1)
@@ -185,26 +223,41 @@ class VRT(nn.Module):
             x = layer(x)
         return self.norm(x)
 
+    def _body(self, x: Tensor, flows: Sequence[Flows] | None) -> Tensor:
+        """First convolution and residual body: (B, D, planes, H, W) -> (B, D, dim, H, W)."""
+        f0 = self.conv_first(x).permute(0, 1, 3, 4, 2)
+        return (f0 + self.conv_after_body(self.features(f0, flows))).permute(0, 1, 4, 2, 3)
+
+    def _far(self, backward: list[Tensor], forward: list[Tensor]) -> list[Flows]:
+        """At each scale the flows to all frames that are aligned, see `far_flows`; backward, then forward."""
+        return [
+            (far_flows(one, self.reach), far_flows(other.flip(1), self.reach).flip(1) if self.reach > 1 else other)
+            for one, other in zip(backward, forward, strict=True)
+        ]
+
+    def _reconstruct(self, f: Tensor) -> Tensor:
+        """(B, D, dim, H, W) -> (B, D, 3, H * upscale, W * upscale)."""
+        if self.upscale > 1:
+            f = self.upsample(self.conv_before_upsample(f))
+        return self.conv_last(f)
+
+    def _between(self, rgb: Tensor, fused: Tensor) -> Tensor:
+        """The frame in the middle of each window of frames, one window after the other: memory is that of one."""
+        out = []
+        for frames, planes in zip(windows_of(rgb, self.frames), windows_of(fused, self.frames), strict=True):
+            f = self._body(planes - mean_of(planes), None)
+            out.append(fuse_frames(f, self.linear_fuse, self.conv_last) + mean_of(frames))
+        return torch.cat(out, dim=1)
+
     def _extend(self, x: Tensor) -> Tensor:
         """Mirror (B, D, C, H, W) at its ends to sizes that the stages can halve three times and still hold a window."""
         _, d, _, h, w = x.shape
         height, width = (max(-(-n // 8) * 8, 8 * k) for n, k in zip((h, w), self.window[1:], strict=True))
-        for axis, length, target in ((1, d, max(d, 2)), (3, h, height), (4, w, width)):
+        least = 2 if self.reach else self.frames
+        for axis, length, target in ((1, d, max(d, least)), (3, h, height), (4, w, width)):
             if length != target:
                 x = x.index_select(axis, torch.tensor(mirror_index(0, target, length), device=x.device))
         return x
-
-    @staticmethod
-    def _with_neighbours(x: Tensor, backward: Tensor, forward: Tensor) -> Tensor:
-        """(B, D, C, H, W) -> (B, D, 9 * C, H, W): the frame, the next one warped onto it, the previous one likewise."""
-        b, d, c, h, w = x.shape
-        neighbour = torch.cat((x[:, 1:], x[:, :-1]), dim=1).flatten(0, 1).float()
-        flow = torch.cat((backward, forward), dim=1).flatten(0, 1)
-        warped = nearest4_warp(neighbour, flow).to(x.dtype).view(b, 2 * (d - 1), 4 * c, h, w)
-        nothing = x.new_zeros(b, 1, 4 * c, h, w)
-        following = torch.cat((warped[:, : d - 1], nothing), dim=1)
-        previous = torch.cat((nothing, warped[:, d - 1 :]), dim=1)
-        return torch.cat((x, following, previous), dim=2)
 
 
 def _split(values: list[float], lengths: Sequence[int]) -> list[list[float]]:
@@ -214,9 +267,3 @@ def _split(values: list[float], lengths: Sequence[int]) -> list[list[float]]:
         pieces.append(values[start : start + length])
         start += length
     return pieces
-
-
-def _check(**pairs: tuple[object, object]) -> None:
-    for name, (value, supported) in pairs.items():
-        if value != supported:
-            raise UserError(f"netG.{name} is {value}; this network supports {supported} only")

@@ -89,6 +89,12 @@ class Opt(Block):
                     f"({dataset.spike_channels}) = {RGB + dataset.spike_channels}{noise}; change one of them"
                 )
         train, test = self.datasets.train, self.datasets.test
+        if train is not None and (self.netG.nonblind_denoising or not self.netG.pa_frames):
+            key = "nonblind_denoising" if self.netG.nonblind_denoising else "pa_frames"
+            problems.append(
+                f"netG.{key} is {getattr(self.netG, key)}, but training has no data set for it, only testing (--task); "
+                "remove datasets.train or change it"
+            )
         if train is not None and test is not None and train.uses_spikes and test.uses_spikes:
             problems += [
                 f"datasets.train.spike.{key} is {getattr(train.spike, key)}, but datasets.test.spike.{key} is "

@@ -18,6 +18,60 @@ from options.schema_base import (
 )
 
 STAGES = 7  # stages with alignment; the entries after them are the groups of the reconstruction
+PA_FRAMES = (0, 2, 4, 6)
+
+
+def variant_problems(
+    *,
+    upscale: int,
+    pa_frames: int,
+    nonblind_denoising: bool,
+    frames: int,
+    dim: int,
+    deformable_groups: int,
+    spynet_path: str | None,
+) -> list[str]:
+    """What no VRT is built of: one text per value, or pair of values, that does not go together.
+
+    Args:
+        upscale: output size over input size.
+        pa_frames: neighbours of the alignment.
+        nonblind_denoising: whether the input carries a noise map.
+        frames: of a training sample, img_size[0].
+        dim: channels of the stages, embed_dims[0].
+        deformable_groups: offset groups of the alignment.
+        spynet_path: file of the optical flow's weights.
+    """
+    if pa_frames not in PA_FRAMES:
+        return [f"pa_frames is {pa_frames}, must be one of {', '.join(map(str, PA_FRAMES))}"]
+    problems = []
+    if upscale != 3 and (upscale < 1 or upscale & (upscale - 1)):
+        problems.append(f"upscale is {upscale}, must be 3 or a power of 2")
+    if nonblind_denoising and upscale != 1:
+        problems.append(f"nonblind_denoising is true and upscale {upscale}; a noise map goes with upscale 1 only")
+    if pa_frames:
+        return problems + _alignment_problems(pa_frames // 2, dim, deformable_groups)
+    only = "with pa_frames 0 (frame interpolation)"
+    if nonblind_denoising:
+        problems.append(f"nonblind_denoising is true, must be false {only}")
+    if upscale != 1:
+        problems.append(f"upscale is {upscale}, must be 1 {only}")
+    if frames < 2 or frames % 2:
+        problems.append(f"img_size[0] is {frames}, must be an even number of frames {only}")
+    if spynet_path is not None:
+        problems.append(f"spynet_path is {spynet_path!r}, must be null {only}: there is no optical flow")
+    return problems
+
+
+def _alignment_problems(reach: int, dim: int, groups: int) -> list[str]:
+    if groups % reach or dim % reach:
+        return [
+            f"pa_frames is {2 * reach}; deformable_groups {groups} and embed_dims {dim} must be multiples of its half"
+        ]
+    if dim * reach % groups:
+        many = f" times {reach}, half of pa_frames" * (reach > 1)
+        return [f"deformable_groups {groups} does not divide embed_dims {dim}{many}"]
+    return []
 
 
 class NetOpt(Block):
@@ -27,8 +81,8 @@ class NetOpt(Block):
     """Which network."""
     init_type: Literal["default", "identity"] = "default"
     """How weights start: as each layer has it, or passing the input on ("identity": quicker from scratch)."""
-    upscale: Literal[1, 2, 3, 4] = 1
-    """Output size over input size."""
+    upscale: Count = 1
+    """Output size over input size: 3 or a power of 2."""
     in_chans: Count = 3
     """Channels of an input frame: 3 for RGB plus datasets.*.spike_channels; not given: as many as the data have. A
     noise map is not counted."""
@@ -57,11 +111,12 @@ class NetOpt(Block):
     spynet_path: FilePath | None = None
     """File of the optical flow's pretrained weights; null: random ones."""
     pa_frames: Literal[0, 2, 4, 6] = 2
-    """Neighbours used by the alignment; 0: no alignment."""
+    """Neighbours used by the alignment, half of them from each side; 0: no flow, no alignment, and the output is the
+    frame in the middle of every img_size[0] frames (frame interpolation)."""
     deformable_groups: Count = 16
-    """Groups of channels that the alignment moves on their own; divides the channels of the stages."""
+    """Groups of channels that the alignment moves on their own, of the neighbours of one side together."""
     nonblind_denoising: bool = False
-    """The input carries a noise map after its in_chans channels."""
+    """The input carries a noise map, sigma / 255, after its in_chans channels."""
     use_checkpoint_attn: bool = False
     """Compute attention again in the backward pass: less memory, more time."""
     use_checkpoint_ffn: bool = False
@@ -81,8 +136,19 @@ class NetOpt(Block):
 
     @model_validator(mode="after")
     def _consistent(self) -> "NetOpt":
-        raise_all(self._length_problems() or self._division_problems())
+        raise_all(self._length_problems() or [*self._division_problems(), *self._variant_problems()])
         return self
+
+    def _variant_problems(self) -> list[str]:
+        return variant_problems(
+            upscale=self.upscale,
+            pa_frames=self.pa_frames,
+            nonblind_denoising=self.nonblind_denoising,
+            frames=self.img_size[0],
+            dim=self.embed_dims[0],
+            deformable_groups=self.deformable_groups,
+            spynet_path=self.spynet_path,
+        )
 
     def _length_problems(self) -> list[str]:
         groups = len(self.depths)
@@ -110,8 +176,4 @@ class NetOpt(Block):
         wrong = [(d, h) for d, h in zip(self.embed_dims, self.num_heads, strict=True) if d % h]
         if wrong:
             problems.append("num_heads {1} does not divide embed_dims {0}".format(*wrong[0]))
-        if self.embed_dims[0] % self.deformable_groups and self.pa_frames:
-            problems.append(
-                f"deformable_groups {self.deformable_groups} does not divide embed_dims {self.embed_dims[0]}"
-            )
         return problems

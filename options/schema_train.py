@@ -12,12 +12,13 @@ def _as_list(value: object) -> object:
 
 
 class AmpOpt(Block):
-    """Computing in 16 bits where that is safe."""
+    """Computing in 16 bits where that is safe, in training and in testing."""
 
     enable: bool = False
     """Switch."""
     dtype: Literal["bf16", "fp16"] = "bf16"
-    """Number format."""
+    """Number format. fp16 trains with a loss scale: a step whose gradients overflow is left out and the scale halved; a
+    scale below 1 ends the run."""
 
 
 class TrainOpt(Block):
@@ -81,8 +82,14 @@ class TrainOpt(Block):
     """Seed of weights, sample order and augmentation."""
     amp: AmpOpt = AmpOpt()
     """Computing in 16 bits."""
+    tf32: bool = False
+    """Let float32 products and convolutions on CUDA round their factors to TF32, in training and in testing."""
     compile: bool = False
-    """Compile the network."""
+    """Run the network through torch.compile, in training and in testing; every size of crop or tile takes its time."""
+    memory: Literal["auto", "none", "ffn", "attn", "all"] = "none"
+    """What the backward pass computes again to save memory: nothing, the feed-forward parts, attention, both; auto: as
+    little as the free memory of the card allows. netG.use_checkpoint_attn or use_checkpoint_ffn, where true, decide
+    instead."""
     accumulate: Count = 1
     """Batches whose gradients are summed up for one step."""
 

@@ -5,12 +5,14 @@ import logging
 import math
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from utils.utils_error import UserError
@@ -19,6 +21,9 @@ from utils.utils_file import whole_file, write_text
 LOG = logging.getLogger("spikevrt")
 RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
 CONTAINERS = ("params", "params_ema")
+BUFFERS = ("relative_position_index", "position_bias", "attn_mask", "mean", "std")  # last parts of their names
+FIRST, FUSE = "conv_first.weight", "linear_fuse.weight"
+RGB = 3
 STATE_FILE = re.compile(r"(\d+)_state\.pth")
 
 
@@ -64,7 +69,7 @@ def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], stri
     """Load weights by name, from this project or from an official release.
 
     Buffers in the source are ignored: the network computes its own. A 3-channel `conv_first` widens to 3 + S input
-    channels such that the spike channels start without effect.
+    channels such that the spike channels start without effect, see `widened`.
 
     Args:
         net: any module; for `VRT` official files load by name.
@@ -82,10 +87,10 @@ def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], stri
     own = dict(net.named_parameters())
     buffers = {key for key, _ in net.named_buffers()}
     report = LoadReport()
-    _widen_conv_first(state, own, report)
+    _widen_for(own, state, report)
     fitting: dict[str, Tensor] = {}
     for key, value in state.items():
-        if key in buffers:
+        if key in buffers or (key not in own and is_buffer(key)):
             continue
         if key not in own:
             report.unexpected.append(key)
@@ -103,6 +108,36 @@ def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], stri
         for key, value in fitting.items():
             own[key].copy_(value)
     return report
+
+
+def is_buffer(key: str) -> bool:
+    """Whether an entry of an official file is a constant that the network computes itself."""
+    return key.rpartition(".")[2] in BUFFERS
+
+
+def frame_copies(names: Collection[str]) -> int:
+    """How often each channel of a frame enters the first convolution: once where frames are interpolated.
+
+    Else it enters with the four nearest pixels of both warped neighbours: 1 + 2 * 4 times.
+    """
+    return 1 if FUSE in names else 9
+
+
+def widened(weight: Tensor, copies: int, channels: int) -> Tensor:
+    """Give the first convolution more channels a frame, which start without effect.
+
+    Args:
+        weight: (c_out, copies * 3 + rest, ...), planes of a copy side by side; the rest is a noise map.
+        copies: of `frame_copies`.
+        channels: wanted channels a frame, 3 or more.
+
+    Returns:
+        (c_out, copies * channels + rest, ...), zero where there was nothing.
+    """
+    frame, rest = weight[:, : copies * RGB], weight[:, copies * RGB :]
+    wide = frame.new_zeros(weight.shape[0], copies, channels, *weight.shape[2:])
+    wide[:, :, :RGB] = frame.unflatten(1, (copies, RGB))
+    return torch.cat((wide.flatten(1, 2), rest), dim=1)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -130,15 +165,13 @@ def read_file(path: Path) -> Any:
         )
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} refused: it is damaged or needs code to be run on loading ({_first_line(error)})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read, it is damaged or no checkpoint ({_first_line(error)})") from error
 
 
@@ -146,6 +179,21 @@ def write_file(content: Any, path: Path) -> None:
     """torch.save so that `path` holds the old content or the whole new one, whatever happens meanwhile."""
     with whole_file(path) as temporary:
         torch.save(content, temporary)
+
+
+def write_weights(state: Mapping[str, Tensor], path: Path, container: str | None = None) -> None:
+    """Write tensors by name, whole or not at all; the suffix chooses the format.
+
+    Args:
+        state: the tensors.
+        path: .safetensors, or anything else for torch.save.
+        container: key that the tensors are put under; a .safetensors file is flat and has none.
+    """
+    if path.suffix != ".safetensors":
+        write_file({container: dict(state)} if container else dict(state), path)
+        return
+    with whole_file(path) as temporary:
+        save_file({key: value.contiguous() for key, value in state.items()}, temporary)
 
 
 def save(run_dir: Path, step: int, model: Resumable, keep: int = 0) -> None:
@@ -235,18 +283,17 @@ def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: st
     raise UserError(f"no weights to test in {run_dir / 'models'}: train first, or set path.pretrained_netG to a file")
 
 
-def _widen_conv_first(state: dict[str, Tensor], own: Mapping[str, nn.Parameter], report: LoadReport) -> None:
-    """Spread 27 input planes (9 groups of RGB) over 9 groups of RGB + spikes; the spike planes start at zero."""
-    key = "conv_first.weight"
-    if key not in state or key not in own or state[key].shape == own[key].shape:
+def _widen_for(own: Mapping[str, nn.Parameter], state: dict[str, Tensor], report: LoadReport) -> None:
+    """Widen the first convolution of `state` to that of the network where this is all that keeps them apart."""
+    if FIRST not in state or FIRST not in own or state[FIRST].shape == own[FIRST].shape:
         return
-    old, new = state[key], own[key]
-    if old.dim() != 5 or old.shape[1] != 27 or new.shape[1] % 9 or old.shape[0] != new.shape[0] or new.shape[1] < 27:
-        return
-    wide = torch.zeros_like(new, device="cpu").unflatten(1, (9, -1))
-    wide[:, :, :3] = old.unflatten(1, (9, 3)).to(wide.dtype)
-    state[key] = wide.flatten(1, 2)
-    report.widened.append(f"{key}: 3 -> {new.shape[1] // 9} channels a frame")
+    old, new, copies = state[FIRST], own[FIRST], frame_copies(own)
+    channels = new.shape[1] // copies
+    alike = old.dim() == new.dim() and old.shape[0] == new.shape[0] and old.shape[2:] == new.shape[2:]
+    spare = old.shape[1] - RGB * copies, new.shape[1] - channels * copies
+    if alike and channels > RGB and spare[0] == spare[1]:
+        state[FIRST] = widened(old, copies, channels)
+        report.widened.append(f"{FIRST}: {RGB} -> {channels} channels a frame")
 
 
 def _first_line(error: BaseException) -> str:

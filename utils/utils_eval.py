@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -39,7 +40,7 @@ class ValOptions(Protocol):
 
 
 class Clip(Protocol):
-    """A test clip that is read when asked; frames are [start, stop), H and W those of the blurred input."""
+    """A test clip that is read when asked; frames are [start, stop) of those to restore, H and W those of the input."""
 
     name: str
     frames: list[str]
@@ -54,7 +55,7 @@ class Clip(Protocol):
         ...
 
     def gt(self, start: int, stop: int) -> np.ndarray:
-        """(t, H, W, 3) uint8."""
+        """(t, H * s, W * s, 3) uint8; a frame that has no sharp one is left out."""
         ...
 
     def spike(self, start: int, stop: int) -> torch.Tensor:
@@ -62,7 +63,7 @@ class Clip(Protocol):
         ...
 
     def network_input(self, start: int, stop: int) -> torch.Tensor:
-        """(t, 3 + S, H, W) float32."""
+        """(n, C, H, W) float32: all that the restored frames are made of."""
         ...
 
     def baseline(self, index: int) -> np.ndarray | None:
@@ -79,7 +80,7 @@ class TestSet(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """One restored frame, (H, W, 3) uint8, with its place and its metrics (none where nothing was scored)."""
+    """One restored frame, (H * s, W * s, 3) uint8, with its place and its metrics (none where nothing was scored)."""
 
     clip: Clip
     index: int
@@ -116,7 +117,7 @@ def evaluate(
     Process r takes the clips r, r + N, ...; each frame is scored as soon as it is final, then dropped.
 
     Args:
-        restore: (1, t, C, h, w) -> (1, t, 3, h, w), e.g. `ModelVRT.restore`.
+        restore: (1, n, C, h, w) -> (1, t, 3, h * s, w * s), e.g. `ModelVRT.restore`; n frames are read for t restored.
         test_set: clips, read lazily.
         val: tiles, metrics and sequence options.
         dist: the process group, None = a single process.
@@ -127,7 +128,8 @@ def evaluate(
         The same in every process. `clips`: per clip the mean of its frames; `mean`: the mean of the clips;
         `mean_over_frames`; `frames`: a row per frame with `clip`, `frame` and its metrics; `protocol`.
         Metrics are those of `val.metrics` of the restored frame, with prefix `lq_` of the input, and with
-        prefix `sdm_` of the training-free estimate. Clips without sharp frames have none.
+        prefix `sdm_` of the training-free estimate, both enlarged bilinearly to the size of the sharp frame where they
+        are smaller. Frames without a sharp one have none.
     """
     tile = tile or tile_of(val)
     rank, world_size = (dist.rank, dist.world_size) if dist else (0, 1)
@@ -202,18 +204,22 @@ def _restored_frames(restore: Restore, clip: Clip, val: ValOptions, tile: TileOp
 
 
 def _score(clip: Clip, index: int, restored: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    gt = clip.gt(index, index + 1)[0]
-    images = {
-        "": restored,
-        "lq_": utils_image.to_uint8(clip.lq(index, index + 1)[0]),
-        "sdm_": clip.baseline(index),
-    }
+    sharp = clip.gt(index, index + 1)
+    if not len(sharp):
+        return {}
+    gt = sharp[0]
+    given = {"lq_": utils_image.to_uint8(clip.lq(index, index + 1)[0]), "sdm_": clip.baseline(index)}
+    images = {prefix: _enlarged(image, gt.shape) for prefix, image in given.items() if image is not None}
     return {
         prefix + name: utils_metric.METRICS[name](image, gt, 0)
-        for prefix, image in images.items()
-        if image is not None
+        for prefix, image in {"": restored, **images}.items()
         for name in names
     }
+
+
+def _enlarged(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(h, w, 3) uint8 at the size of (H, W, 3), bilinear."""
+    return image if image.shape == shape else cv2.resize(image, shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _mean(rows: list[dict[str, Any]]) -> dict[str, float]:

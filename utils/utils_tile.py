@@ -90,22 +90,23 @@ def restore_tiled(
     """Restore a clip piece by piece; holds one piece in time, and yields a frame as soon as it is final.
 
     Args:
-        restore: (1, t, C, h, w) -> (1, t, 3, h, w).
-        read: (start, stop) -> (t, C, H, W), the frames [start, stop) of the clip.
-        length: frames of the clip.
-        size: H, W of the clip.
-        tile: pieces and overlaps.
+        restore: (1, n, C, h, w) -> (1, t, 3, h * s, w * s) of n frames that were read for t restored ones; s >= 1.
+        read: (start, stop) -> (n, C, H, W), all that the restored frames [start, stop) are made of.
+        length: restored frames of the clip.
+        size: H, W of the frames that are read.
+        tile: pieces and overlaps, in restored frames and in pixels of what is read.
 
     Yields:
-        Frame index, ascending and without gaps, and the restored frame (3, H, W) float32 on the CPU.
+        Frame index, ascending and without gaps, and the restored frame (3, H * s, W * s) float32 on the CPU.
     """
     windows = tile_weights(length, tile.frames, tile.frame_overlap)
-    done, pending = 0, torch.zeros(0, 3, *size)
+    done, pending = 0, torch.zeros(0)
     for index, (window, weights) in enumerate(windows):
-        grown = torch.zeros(window.stop - done - len(pending), 3, *size)
-        pending = torch.cat([pending, grown])
-        restored = _restore_in_space(restore, read(window.start, window.stop), tile)
-        pending[window.start - done :] += restored.mul_(weights.view(-1, 1, 1, 1))
+        restored = _restore_in_space(restore, read(window.start, window.stop), size, tile)
+        restored *= weights.view(-1, 1, 1, 1)
+        if len(pending):
+            restored[: len(pending)] += pending
+        pending = restored
         final = windows[index + 1][0].start if index + 1 < len(windows) else length
         for frame in range(done, final):
             yield frame, pending[frame - done]
@@ -141,13 +142,20 @@ def _ramp(position: torch.Tensor, width: int) -> torch.Tensor:
     return (position / width).clamp(max=1) if width else torch.ones_like(position)
 
 
-def _restore_in_space(restore: Restore, window: torch.Tensor, tile: TileOpt) -> torch.Tensor:
-    """(t, C, H, W) -> (t, 3, H, W), tile by tile."""
-    height, width = window.shape[-2:]
-    out = torch.zeros(len(window), 3, height, width)
-    columns = tile_weights(width, tile.size[1], tile.overlap[1])
-    for rows, row_weights in tile_weights(height, tile.size[0], tile.overlap[0]):
+def _restore_in_space(restore: Restore, window: torch.Tensor, size: tuple[int, int], tile: TileOpt) -> torch.Tensor:
+    """(n, C, H, W) -> (t, 3, H * s, W * s), tile by tile; the first restored tile says what t and s are."""
+    out = torch.zeros(0)
+    columns = tile_weights(size[1], tile.size[1], tile.overlap[1])
+    for rows, row_weights in tile_weights(size[0], tile.size[0], tile.overlap[0]):
         for cols, col_weights in columns:
             restored = restore(window[None, :, :, rows, cols])[0].float().cpu()
-            out[:, :, rows, cols] += restored * (row_weights[:, None] * col_weights)
+            scale = restored.shape[-1] // len(col_weights)
+            if not len(out):
+                out = torch.zeros(len(restored), 3, size[0] * scale, size[1] * scale)
+            down, across = (weights.repeat_interleave(scale) for weights in (row_weights, col_weights))
+            out[:, :, _times(rows, scale), _times(cols, scale)] += restored * (down[:, None] * across)
     return out
+
+
+def _times(place: slice, scale: int) -> slice:
+    return slice(place.start * scale, place.stop * scale)

@@ -4,9 +4,12 @@ import torch
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
-from models.vrt.alignment import FlowGuidedDeformConv, align_pairs
+from models.vrt.alignment import AlignArgs, FlowGuidedDeformConv, align_pairs
 from models.vrt.blocks import GEGLU, BlockArgs, TMSAGroup
+from models.vrt.linear import Linear
 from models.vrt.window import Triple
+
+Flows = tuple[Tensor, Tensor]
 
 
 def reshape_layer(kind: str, dim_in: int, dim: int) -> nn.Sequential:
@@ -15,9 +18,9 @@ def reshape_layer(kind: str, dim_in: int, dim: int) -> nn.Sequential:
         return nn.Sequential(nn.Identity(), nn.LayerNorm(dim))
     if kind == "down":
         fold = Rearrange("b d (h neih) (w neiw) c -> b d h w (neiw neih c)", neih=2, neiw=2)
-        return nn.Sequential(fold, nn.LayerNorm(4 * dim_in), nn.Linear(4 * dim_in, dim))
+        return nn.Sequential(fold, nn.LayerNorm(4 * dim_in), Linear(4 * dim_in, dim))
     unfold = Rearrange("b d h w (neiw neih c) -> b d (h neih) (w neiw) c", neih=2, neiw=2)
-    return nn.Sequential(unfold, nn.LayerNorm(dim_in // 4), nn.Linear(dim_in // 4, dim))
+    return nn.Sequential(unfold, nn.LayerNorm(dim_in // 4), Linear(dim_in // 4, dim))
 
 
 class Stage(nn.Module):
@@ -30,8 +33,7 @@ class Stage(nn.Module):
         window: (Wd, Wh, Ww) of the self attention; mutual attention takes (2, Wh, Ww).
         drop_paths: one rate per block of the stage.
         mutual_blocks: how many of the blocks use mutual attention.
-        deformable_groups: offset groups of the alignment.
-        max_residue: bound of the learned offsets, in pixels of this scale.
+        align: how neighbouring frames are aligned; None: they are not.
     """
 
     def __init__(
@@ -42,23 +44,28 @@ class Stage(nn.Module):
         window: Triple,
         drop_paths: list[float],
         mutual_blocks: int,
-        deformable_groups: int,
-        max_residue: float,
+        align: AlignArgs | None,
     ) -> None:
         super().__init__()
         self.reshape = reshape_layer(kind, dim_in, args.dim)
         self.residual_group1 = TMSAGroup(args, (2, *window[1:]), True, drop_paths[:mutual_blocks])
-        self.linear1 = nn.Linear(args.dim, args.dim)
+        self.linear1 = Linear(args.dim, args.dim)
         # The published network reads the rates of its second group from the start of the stage's list again.
         self.residual_group2 = TMSAGroup(args, window, False, drop_paths[: len(drop_paths) - mutual_blocks])
-        self.linear2 = nn.Linear(args.dim, args.dim)
-        self.pa_deform = FlowGuidedDeformConv(args.dim, deformable_groups, max_residue)
-        self.pa_fuse = GEGLU(3 * args.dim, 3 * args.dim, args.dim)
+        self.linear2 = Linear(args.dim, args.dim)
+        if align is not None:
+            self.pa_deform = FlowGuidedDeformConv(args.dim, align)
+            self.pa_fuse = GEGLU(3 * args.dim, 3 * args.dim, args.dim)
 
-    def forward(self, x: Tensor, backward: Tensor, forward: Tensor) -> Tensor:
-        """(B, D, H, W, C) of the stage before, flows (B, D-1, 2, h, w) of this scale -> (B, D, h, w, dim)."""
+    def forward(self, x: Tensor, flows: Flows | None) -> Tensor:
+        """(B, D, H, W, C) of the stage before, flows of this scale -> (B, D, h, w, dim).
+
+        The flows, backward and forward, are those of `align_pairs`; None where the stage does not align.
+        """
         x = self.reshape(x)
         x = self.linear1(self.residual_group1(x)) + x
         x = self.linear2(self.residual_group2(x)) + x
-        following, previous = align_pairs(self.pa_deform, x.permute(0, 1, 4, 2, 3), backward, forward)
+        if flows is None:
+            return x
+        following, previous = align_pairs(self.pa_deform, x.permute(0, 1, 4, 2, 3), *flows)
         return self.pa_fuse(torch.cat((x, following.permute(0, 1, 3, 4, 2), previous.permute(0, 1, 3, 4, 2)), dim=4))

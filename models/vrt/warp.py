@@ -37,3 +37,46 @@ def nearest4_warp(image: Tensor, flow: Tensor) -> Tensor:
     ys = torch.cat((y.floor(), y.ceil(), y.floor(), y.ceil()), dim=1)
     sampled = sample_at(image, xs, ys, mode="nearest")
     return sampled.view(n, c, 4, h, w).transpose(1, 2).reshape(n, 4 * c, h, w)
+
+
+def with_neighbours(x: Tensor, own: Tensor, backward: Tensor, forward: Tensor) -> Tensor:
+    """Each frame beside the next one pulled onto it and the previous one, by `nearest4_warp`; missing ones are zero.
+
+    Args:
+        x: (B, D, C, H, W), D >= 2.
+        own: (B, D, N, H, W), N >= 0: planes that are handed on as they are, without those of the neighbours.
+        backward: flow that pulls frame t+1 onto t, (B, D-1, 2, H, W).
+        forward: flow that pulls frame t onto t+1, the same shape.
+
+    Returns:
+        (B, D, 9 * C + N, H, W): the frame, four planes per channel of the next one, four of the previous one, `own`.
+    """
+    b, d, c, h, w = x.shape
+    neighbour = torch.cat((x[:, 1:], x[:, :-1]), dim=1).flatten(0, 1).float()
+    flow = torch.cat((backward, forward), dim=1).flatten(0, 1)
+    warped = nearest4_warp(neighbour, flow).to(x.dtype).view(b, 2 * (d - 1), 4 * c, h, w)
+    nothing = x.new_zeros(b, 1, 4 * c, h, w)
+    following = torch.cat((warped[:, : d - 1], nothing), dim=1)
+    previous = torch.cat((nothing, warped[:, d - 1 :]), dim=1)
+    return torch.cat((x, following, previous, own), dim=2)
+
+
+def far_flows(flow: Tensor, reach: int) -> Tensor:
+    """Flows to the frames at distances 1 .. reach, composed of those between neighbours.
+
+    f(t, t+k) = f(t, t+1) + f(t+1, t+k) pulled along f(t, t+1).
+
+    Args:
+        flow: f(t, t+1) of every t but the last frame's, (B, D-1, 2, H, W), in pixels.
+        reach: the largest distance, >= 1.
+
+    Returns:
+        (B, D-1, 2 * reach, H, W), two channels a distance, nearest first; zero where frame t+k does not exist.
+    """
+    flows = [flow]
+    for distance in range(2, reach + 1):
+        count = max(flow.shape[1] - distance + 1, 0)  # frames that have one at this distance
+        step, rest = flow[:, :count], flows[-1][:, 1 : count + 1]
+        longer = step + flow_warp(rest.flatten(0, 1), step.flatten(0, 1)).view_as(step) if count else step
+        flows.append(F.pad(longer, (0, 0) * 3 + (0, flow.shape[1] - count)))
+    return torch.cat(flows, dim=2)

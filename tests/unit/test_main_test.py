@@ -127,27 +127,48 @@ def test_spikes_without_manifest_are_gopros(tmp_path):
     }
 
 
-@pytest.mark.parametrize("task", main_test_vrt.known_tasks())
+DEBLUR = (1, (6, 192, 192), (6, 8, 8), (8,) * 7 + (4,) * 4, (9, 10), (96,) * 7 + (120,) * 4, 2, 16)
+SUPER = ((8,) * 7 + (4,) * 6, (11, 12), (120,) * 7 + (180,) * 6)
+GEOMETRY = {
+    "001_VRT_videosr_bi_REDS_6frames": (4, (6, 64, 64), (6, 8, 8), *SUPER, 2, 12),
+    "002_VRT_videosr_bi_REDS_16frames": (4, (16, 64, 64), (8, 8, 8), *SUPER, 6, 24),
+    "003_VRT_videosr_bi_Vimeo_7frames": (4, (8, 64, 64), (8, 8, 8), *SUPER, 4, 16),
+    "004_VRT_videosr_bd_Vimeo_7frames": (4, (8, 64, 64), (8, 8, 8), *SUPER, 4, 16),
+    "005_VRT_videodeblurring_DVD": DEBLUR,
+    RGB_TASK: DEBLUR,
+    SPIKE_TASK: DEBLUR,
+    "007_VRT_videodeblurring_REDS": DEBLUR,
+    "008_VRT_videodenoising_DAVIS": DEBLUR,
+    "009_VRT_videofi_Vimeo_4frames": (1, (4, 192, 192), (4, 8, 8), DEBLUR[3], (), DEBLUR[5], 0, None),
+}
+
+
+def test_all_official_tasks_are_known():
+    assert main_test_vrt.known_tasks() == sorted(GEOMETRY)
+
+
+@pytest.mark.parametrize("task", GEOMETRY)
 def test_tasks_have_their_geometry(task):
     from options.schema import Opt
     from utils import utils_option
 
     opt = utils_option.load(main_test_vrt.task_file(task), Opt)
+    keys = ("upscale", "img_size", "window_size", "depths", "indep_reconsts", "embed_dims", "pa_frames")
+    *geometry, groups = GEOMETRY[task]
     assert opt.task == task
-    assert opt.netG.img_size == (6, 192, 192)
-    assert opt.netG.window_size == (6, 8, 8)
-    assert opt.netG.depths == (8,) * 7 + (4,) * 4
-    assert opt.netG.indep_reconsts == (9, 10)
-    assert opt.netG.embed_dims == (96,) * 7 + (120,) * 4
-    assert (opt.netG.pa_frames, opt.netG.deformable_groups) == (2, 16)
+    assert [getattr(opt.netG, key) for key in keys] == geometry
+    assert groups in (None, opt.netG.deformable_groups)
+    assert opt.netG.num_heads == (6,) * len(opt.netG.depths)
     assert opt.netG.in_chans == (4 if "rgbspike" in task else 3)
+    assert opt.netG.nonblind_denoising == ("denoising" in task)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--task", "008_VRT_videodenoising_DAVIS"], "not available yet"),
-        (["--task", "001_VRT_videosr_bi_REDS_6frames"], "not available yet"),
+        (["--task", "008_VRT_videodenoising_DAVIS", "--folder_gt", "."], "--sigma is missing"),
+        (["--task", "008_VRT_videodenoising_DAVIS", "--folder_lq", ".", "--sigma", "-1"], "--sigma is -1"),
+        (["--task", "001_VRT_videosr_bi_REDS_6frames", "--folder_gt", "."], "--folder_lq is missing"),
         (["--task", "006_VRT_videodeblurring_GoPr"], f"did you mean {RGB_TASK}"),
         (["--task", RGB_TASK], "--folder_lq is missing"),
         (["--task", RGB_TASK, "--folder_lq", "nowhere"], "--folder_lq: nowhere is no folder"),

@@ -133,9 +133,3 @@ def test_checkpointing_changes_neither_output_nor_gradient():
 def test_missing_spynet_file_is_named_with_its_origin():
     with pytest.raises(UserError, match=r"absent/spynet_sintel_final-3d2a1287\.pth not found.*official VRT release"):
         VRT(**SMALL, spynet_path="absent/spynet_sintel_final-3d2a1287.pth")
-
-
-@pytest.mark.parametrize("change", [{"upscale": 4}, {"pa_frames": 4}, {"nonblind_denoising": True}, {"in_chans": 2}])
-def test_unsupported_arguments_are_named(change):
-    with pytest.raises(ValueError, match=next(iter(change))):
-        VRT(**{**SMALL, **change})

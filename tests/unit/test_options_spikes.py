@@ -59,3 +59,9 @@ def test_planes_that_a_representation_cannot_give_are_refused(tmp_path, dataset,
 def test_given_in_chans_that_contradict_the_planes_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"in_chans is 4.*spike_channels.* = 9"):
         load(tmp_path, {"spike": {"representation": "bins"}, "spike_channels": 6}, in_chans=4)
+
+
+@pytest.mark.parametrize(("key", "value"), [("nonblind_denoising", True), ("pa_frames", 0)])
+def test_networks_that_cannot_be_trained_yet_are_refused_with_a_training_set(tmp_path, key, value):
+    with pytest.raises(UserError, match=f"netG.{key} is {value}, but training has no data set"):
+        load(tmp_path, {}, **{key: value})

@@ -1,0 +1,161 @@
+"""Test clips of other tasks than restoring what was recorded: with noise added, or of the frames in between."""
+
+import re
+import zlib
+
+import numpy as np
+import torch
+
+from data.clip_index import existing_folder
+from data.dataset_video_test import TestClip, VideoTestDataset
+from data.frame_store import FrameStore
+from options.schema import DatasetOpt
+from utils.utils_error import UserError
+
+NUMBERED = re.compile(r"(.*?)(\d+)")
+
+
+class NoisyClip:
+    """A clip of clean frames to which Gaussian noise is added, and the network's noise map.
+
+    The noise of a frame depends on the names of clip and frame alone: tiles, order and processes change nothing.
+
+    Args:
+        clip: the clean frames, and what they are measured against.
+        sigma: standard deviation of the noise, on the scale where white is 255.
+    """
+
+    has_spike = False
+
+    def __init__(self, clip: TestClip, sigma: float) -> None:
+        self._clip, self._sigma = clip, sigma / 255
+        self.name, self.frames, self.size, self.has_gt = clip.name, clip.frames, clip.size, clip.has_gt
+
+    def lq(self, start: int, stop: int) -> torch.Tensor:
+        """Return noisy frames, (t, 3, H, W) float32, not clipped."""
+        return self._clip.lq(start, stop) + self._noise(start, stop)
+
+    def gt(self, start: int, stop: int) -> np.ndarray:
+        """Return clean frames, (t, H, W, 3) uint8, RGB."""
+        return self._clip.gt(start, stop)
+
+    def spike(self, start: int, stop: int) -> torch.Tensor:
+        """There is nothing to show: ValueError."""
+        raise ValueError(f"clip {self.name} with noise shows no spikes")
+
+    def network_input(self, start: int, stop: int) -> torch.Tensor:
+        """Return the network's input, (t, 3 + S + 1, H, W) float32: noisy frames, spikes if any, the noise map."""
+        planes = self._clip.network_input(start, stop)
+        noise_map = planes.new_full((len(planes), 1, *self.size), self._sigma)
+        return torch.cat((planes[:, :3] + self._noise(start, stop), planes[:, 3:], noise_map), dim=1)
+
+    def baseline(self, index: int) -> np.ndarray | None:
+        """Return None: there is no estimate without training."""
+        return None
+
+    def _noise(self, start: int, stop: int) -> torch.Tensor:
+        frames = []
+        for frame in self.frames[start:stop]:
+            seed = zlib.crc32(f"{self.name}/{frame}".encode())
+            frames.append(torch.randn(3, *self.size, generator=torch.Generator().manual_seed(seed)))
+        return torch.stack(frames) * self._sigma
+
+
+class MiddleClip:
+    """The frames in the middle of each `window` consecutive frames of a clip, which the network is to make.
+
+    Args:
+        clip: the frames that there are.
+        window: frames that one is made of, even.
+        sharp: frames to measure against, None if there are none.
+
+    Raises:
+        UserError: the clip has fewer frames than `window`.
+    """
+
+    has_spike = False  # nothing was recorded at the middle frame
+
+    def __init__(self, clip: TestClip, window: int, sharp: FrameStore | None) -> None:
+        count = len(clip.frames)
+        if count < window:
+            raise UserError(f"clip {clip.name}: has {count} frames, frame interpolation needs {window} or more")
+        self._clip, self._window, self._sharp = clip, window, sharp
+        self.name, self.size = clip.name, clip.size
+        before = clip.frames[window // 2 - 1 :]
+        self.frames = [middle_name(*pair) for pair in zip(before[: count - window + 1], before[1:], strict=False)]
+        self.measured = [frame for frame in self.frames if sharp is not None and sharp.has(clip.name, frame)]
+
+    @property
+    def has_gt(self) -> bool:
+        """Whether any of the frames has a sharp one."""
+        return bool(self.measured)
+
+    def lq(self, start: int, stop: int) -> torch.Tensor:
+        """Return the average of the two frames around each, (t, 3, H, W) float32: what needs no network."""
+        around = self._clip.lq(start + self._window // 2 - 1, stop + self._window // 2)
+        return (around[:-1] + around[1:]) / 2
+
+    def gt(self, start: int, stop: int) -> np.ndarray:
+        """Return the sharp frames that there are of [start, stop), (t, H, W, 3) uint8, RGB.
+
+        Raises:
+            UserError: a frame cannot be read or has another size than the clip's.
+        """
+        names = tuple(frame for frame in self.frames[start:stop] if frame in self.measured)
+        if self._sharp is None or not names:
+            return np.zeros((0, *self.size, 3), np.uint8)
+        return self._sharp.read_many(self.name, names, self.size, slice(None), slice(None))
+
+    def spike(self, start: int, stop: int) -> torch.Tensor:
+        """There is nothing to show: ValueError."""
+        raise ValueError(f"clip {self.name} has no spikes at the frames in the middle")
+
+    def network_input(self, start: int, stop: int) -> torch.Tensor:
+        """Return the frames that those of [start, stop) are made of, (t + window - 1, 3 + S, H, W) float32."""
+        return self._clip.network_input(start, stop + self._window - 1)
+
+    def baseline(self, index: int) -> np.ndarray | None:
+        """Return None: there is no estimate from spikes."""
+        return None
+
+
+def noisy_clips(test_set: VideoTestDataset, sigma: float) -> list[NoisyClip]:
+    """All clips of a test set with noise, see NoisyClip."""
+    return [NoisyClip(clip, sigma) for clip in test_set.clips]
+
+
+def middle_clips(test_set: VideoTestDataset, opt: DatasetOpt, window: int) -> list[MiddleClip]:
+    """What is to be interpolated in all clips of a test set, see MiddleClip.
+
+    Args:
+        test_set: the frames that there are.
+        opt: its options; dataroot_gt, if any, holds the frames to measure against, and may hold others too.
+        window: frames that one is made of.
+
+    Raises:
+        UserError: a clip is too short, or dataroot_gt is no folder or has none of the frames.
+    """
+    sharp = None
+    if opt.dataroot_gt is not None:
+        root = existing_folder(opt.dataroot_gt, f"{opt.name}: dataroot_gt")
+        sharp = FrameStore(root, opt.filename_ext, backend=opt.io_backend.type, cache=opt.cache_data)
+    clips = [MiddleClip(clip, window, sharp) for clip in test_set.clips]
+    if sharp is not None and not any(clip.has_gt for clip in clips):
+        raise UserError(
+            f"dataroot_gt: {opt.dataroot_gt} has none of the frames in the middle, e.g. clip {clips[0].name} frame "
+            f"{clips[0].frames[0]}; give the clips that dataroot_lq takes every second frame of, or leave it out"
+        )
+    return clips
+
+
+def middle_name(left: str, right: str) -> str:
+    """Name the frame halfway between two: "000004" of "000003" and "000005", else "000003_to_000004".
+
+    The name is never that of a frame between which and another it lies, and sorts between the two.
+    """
+    ends = NUMBERED.fullmatch(left), NUMBERED.fullmatch(right)
+    if ends[0] and ends[1] and ends[0][1] == ends[1][1] and len(left) == len(right):
+        first, last = int(ends[0][2]), int(ends[1][2])
+        if first < last and (last - first) % 2 == 0:
+            return f"{ends[0][1]}{(first + last) // 2:0{len(ends[0][2])}d}"
+    return f"{left}_to_{right}"

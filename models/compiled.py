@@ -1,0 +1,60 @@
+"""torch.compile with a way back."""
+
+import logging
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+
+LOG = logging.getLogger("spikevrt")
+Call = Callable[[Tensor], Tensor]
+LONGEST_REASON = 300  # characters
+
+
+class Compiled(nn.Module):
+    """A network run through torch.compile, and as it is once that has failed.
+
+    Shapes are static: every new size of a tile or crop is compiled for itself, once, and the time it took is logged.
+    The network keeps its own parameter names.
+
+    Args:
+        net: (B, D, C, H, W) -> (B, D, 3, H, W).
+        backend: of torch.compile.
+    """
+
+    def __init__(self, net: nn.Module, backend: str | Callable = "inductor") -> None:
+        super().__init__()
+        self.net = net
+        self._seen: set[torch.Size] = set()
+        self._fast: Call | None = None
+        try:
+            self._fast = torch.compile(net.forward, backend=backend, dynamic=False)
+        except RuntimeError as error:  # this Python or system is not supported
+            _give_up(error)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the network."""
+        if self._fast is None:
+            return self.net(x)
+        start = time.perf_counter()
+        try:
+            out = self._fast(x)
+        except TorchDynamoException as error:
+            self._fast = None
+            _give_up(error)
+            return self.net(x)
+        if x.shape not in self._seen:
+            self._seen.add(x.shape)
+            size, seconds = "x".join(map(str, x.shape)), time.perf_counter() - start
+            LOG.info("compiled for %s, %s, in %.1f s", size, "training" if self.net.training else "testing", seconds)
+        return out
+
+
+def _give_up(error: Exception) -> None:
+    cause = getattr(error, "inner_exception", error)
+    reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
+    LOG.warning(
+        "train.compile: compiling failed, going on without it: %s: %s", type(cause).__name__, reason[:LONGEST_REASON]
+    )

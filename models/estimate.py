@@ -1,0 +1,272 @@
+"""What a network costs before it runs: arithmetic by part, memory of a pass by part, the checkpointing that fits."""
+
+import logging
+import math
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.precision import autocast
+from models.vrt.blocks import TMSABlock
+
+LOG = logging.getLogger("spikevrt")
+POLICIES = {"none": (False, False), "ffn": (False, True), "attn": (True, False), "all": (True, True)}
+"""Name -> recompute attention, feed-forward parts; from the quickest to the smallest."""
+CPU_BUDGET = 8 * 2**30  # bytes of activations up to which a CPU recomputes nothing
+CUDA_SHARE = 0.9  # of the free memory; the rest is for cuDNN, the allocator's gaps and what this does not see
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Memory:
+    """Bytes that one pass needs above the weights, gradients that it makes included.
+
+    Attributes:
+        peak: the most at any time.
+        kept: by part, what it leaves behind when it returns: its output and, in training, all that its backward pass
+            will read.
+        peaks: by part, the most at any time of its forward pass, what earlier parts hold included.
+    """
+
+    peak: int = 0
+    kept: Counter[str] = field(default_factory=Counter)
+    peaks: dict[str, int] = field(default_factory=dict)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors that operators return, from their making until they are freed.
+
+    Scratch memory inside an operator is not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operator and note what it made."""
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._note(leaf.untyped_storage())
+        return out
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+
+
+class _Pass(nn.Module):
+    """A forward pass and, in training, the backward pass, in one call: both must see the same stand-in weights."""
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.net, self.dtype = net, dtype
+
+    def forward(self, x: Tensor) -> None:
+        """(B, D, C, H, W) -> nothing."""
+        with autocast(x.device, self.dtype):
+            out = self.net(x)
+        if self.net.training:
+            out.float().square().mean().backward()
+
+
+def memory_of(net: nn.Module, shape: Sequence[int], training: bool, dtype: torch.dtype | None = None) -> Memory:
+    """Run the network on tensors that have sizes but no values, as a CPU would, and see what it holds.
+
+    Args:
+        net: the network; nothing of it changes.
+        shape: (B, D, C, H, W) of the input.
+        training: forward and backward pass with the checkpointing that the blocks have; else a forward pass.
+        dtype: of autocast, or None.
+    """
+    memory, live = Memory(), LiveBytes()
+    entered: list[tuple[int, int]] = []  # bytes at a part's entrance, the peak until then
+
+    def enter() -> None:
+        entered.append((live.now, live.peak))
+        live.peak = live.now
+
+    def leave(name: str) -> None:
+        before, peak = entered.pop()
+        memory.kept[name] += live.now - before
+        memory.peaks[name] = max(memory.peaks.get(name, 0), live.peak)
+        live.peak = max(peak, live.peak)
+
+    was_training = net.training
+    net.train(training)
+    whole = _Pass(net, dtype)
+    with _quiet(), FakeTensorMode(), _watched(net, enter, leave):
+        weights, x = _stand_ins(whole), torch.empty(*shape)
+        with live, torch.set_grad_enabled(training):
+            functional_call(whole, weights, (x,))
+    net.train(was_training)
+    memory.peak = live.peak
+    return memory
+
+
+def flops_of(net: nn.Module, shape: Sequence[int]) -> Counter[str]:
+    """Floating point operations of matrix products and convolutions, by part; a multiplication with sum counts as two.
+
+    Args:
+        net: the network; nothing of it changes.
+        shape: (B, D, C, H, W) of the input.
+    """
+    flops: Counter[str] = Counter()
+    entered: list[int] = []
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.spikevrt.deform_conv2d: _deform_flops})
+
+    def leave(name: str) -> None:
+        flops[name] += counter.get_total_flops() - entered.pop()
+
+    was_training = net.training
+    net.eval()
+    with _quiet(), FakeTensorMode(), _watched(net, lambda: entered.append(counter.get_total_flops()), leave):
+        weights, x = _stand_ins(net), torch.empty(*shape)
+        # Under autocast every product is one of PyTorch's own operators, which the counter knows.
+        with counter, torch.no_grad(), autocast(CPU, torch.bfloat16):
+            functional_call(net, weights, (x,))
+    net.train(was_training)
+    flops["rest"] = counter.get_total_flops() - flops.total()
+    return flops
+
+
+def set_checkpointing(net: nn.Module, policy: str) -> None:
+    """Let all blocks recompute in the backward pass what the policy names, and keep the rest."""
+    attn, ffn = POLICIES[policy]
+    for block in net.modules():
+        if isinstance(block, TMSABlock):
+            block.args = replace(block.args, checkpoint_attn=attn, checkpoint_ffn=ffn)
+
+
+def has_checkpointing(net: nn.Module) -> bool:
+    """Whether some block recomputes already, as netG.use_checkpoint_attn and use_checkpoint_ffn make it."""
+    blocks = (block for block in net.modules() if isinstance(block, TMSABlock))
+    return any(block.args.checkpoint_attn or block.args.checkpoint_ffn for block in blocks)
+
+
+def fit_checkpointing(
+    net: nn.Module, shape: Sequence[int], budget: float, dtype: torch.dtype | None = None
+) -> tuple[str, Memory]:
+    """Give the network the quickest policy whose training step fits, the smallest one if none does.
+
+    Args:
+        net: the network.
+        shape: (B, D, C, H, W) of a step's input.
+        budget: bytes for activations and gradients.
+        dtype: of autocast, or None.
+
+    Returns:
+        The policy's name and what the step takes with it.
+    """
+    for policy in POLICIES:
+        set_checkpointing(net, policy)
+        memory = memory_of(net, shape, training=True, dtype=dtype)
+        if memory.peak <= budget:
+            break
+    return policy, memory
+
+
+def apply_policy(
+    net: nn.Module, policy: str, shape: Sequence[int], device: torch.device, dtype: torch.dtype | None
+) -> None:
+    """Set up what `train.memory` asks for and say it in one line. Checkpointing that netG's own keys switch on stays.
+
+    Args:
+        net: the network in training, its weights on `device` already.
+        policy: key of POLICIES, or "auto": the quickest that fits into the free memory of `device`.
+        shape: (B, D, C, H, W) of a step's input.
+        device: where the training runs.
+        dtype: of autocast, or None.
+    """
+    if has_checkpointing(net):
+        if policy != "none":
+            LOG.info(
+                "checkpointing: as netG.use_checkpoint_attn and use_checkpoint_ffn say; train.memory is %r", policy
+            )
+    elif policy != "auto":
+        set_checkpointing(net, policy)
+        LOG.info("checkpointing: %s (train.memory)", policy)
+    else:
+        budget = free_bytes(net, device)
+        policy, memory = fit_checkpointing(net, shape, budget, dtype)
+        LOG.info(
+            "checkpointing: %s (train.memory auto): a step takes about %.1f GiB of %.1f GiB%s",
+            policy,
+            memory.peak / 2**30,
+            budget / 2**30,
+            "" if memory.peak <= budget else ", which is too much: lower gt_size, num_frame or dataloader_batch_size",
+        )
+
+
+def free_bytes(net: nn.Module, device: torch.device) -> float:
+    """Bytes that a training step on `device` may take besides weights and the optimizer's two moments."""
+    if device.type != "cuda":
+        return CPU_BUDGET
+    moments = 2 * sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
+    return CUDA_SHARE * torch.cuda.mem_get_info(device)[0] - moments
+
+
+def parts_of(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The network's parts in the order of their definition; a list of modules counts as one part."""
+    for name, child in net.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from ((name, entry) for entry in child)
+        else:
+            yield name, child
+
+
+@contextmanager
+def _watched(net: nn.Module, enter: Callable[[], None], leave: Callable[[str], None]) -> Iterator[None]:
+    """Call `enter()` before each part runs and `leave(name)` after it."""
+    handles = []
+    for name, part in parts_of(net):
+        handles.append(part.register_forward_pre_hook(lambda *_: enter()))
+        handles.append(part.register_forward_hook(lambda *_, name=name: leave(name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No word on the ways taken: they are a CPU's, whatever the run's device."""
+    level = LOG.level
+    LOG.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        LOG.setLevel(level)
+
+
+def _stand_ins(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors without values in place of a module's parameters and buffers, by name."""
+    return {
+        name: torch.empty(value.shape, dtype=value.dtype).requires_grad_(value.requires_grad)
+        for name, value in (*module.named_parameters(), *module.named_buffers())
+    }
+
+
+def _deform_flops(x: Sequence[int], _offset: Any, _mask: Any, weight: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * x[0] * x[2] * x[3] * math.prod(weight)

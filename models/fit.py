@@ -1,0 +1,117 @@
+"""Sizes of crops, batches and tiles that fit into a given memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import nn
+
+from models.estimate import CUDA_SHARE, fit_checkpointing, memory_of, set_checkpointing
+
+CONTEXT = 0.5e9  # bytes that a CUDA process takes for itself
+CROPS = (256, 224, 192, 160, 128, 96, 64)  # pixels of the input
+TILE_FRAMES = (6, 12, 18, 24, 32, 40)
+TILE_SIDES = tuple(range(64, 1025, 32))
+PROBE = (6, 192, 192)  # frames, rows, columns whose memory stands for that of other tiles
+
+
+@dataclass(frozen=True)
+class TrainingFit:
+    """What of a training fits.
+
+    Attributes:
+        policy: key of estimate.POLICIES.
+        crop: side in pixels of the input.
+        batch: samples at once on one card.
+        bytes: what a step takes in all.
+    """
+
+    policy: str
+    crop: int
+    batch: int
+    bytes: float
+
+
+@dataclass(frozen=True)
+class TestingFit:
+    """The tile with the least repeated work that fits.
+
+    Attributes:
+        frames: of a tile.
+        side: of a tile in pixels of the input.
+        useful: share of the work that is not repeated in overlaps.
+        bytes: what a tile takes in all.
+    """
+
+    frames: int
+    side: int
+    useful: float
+    bytes: float
+
+
+def state_bytes(net: nn.Module, average: bool) -> int:
+    """Weights, the optimizer's two moments and, with `average`, the moving average of the weights."""
+    return (3 + average) * weight_bytes(net)
+
+
+def weight_bytes(net: nn.Module) -> int:
+    """Bytes of the parameters."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
+
+
+def fit_training(
+    net: nn.Module, shape: Sequence[int], total: float, average: bool, dtype: torch.dtype | None
+) -> TrainingFit | None:
+    """The quickest training that fits: the given crop or the next smaller one, then recomputation, then the batch.
+
+    Args:
+        net: the network.
+        shape: (B, D, C, H, W) of the wanted crop; B is ignored.
+        total: bytes of the card.
+        average: a moving average of the weights is kept.
+        dtype: of autocast, or None.
+
+    Returns:
+        The proposal, or None if not even a single sample of the smallest crop fits.
+    """
+    fixed = state_bytes(net, average) + CONTEXT
+    budget = CUDA_SHARE * total - fixed
+    crops = [shape[-1], *(crop for crop in CROPS if crop < shape[-1])]
+    for crop in crops:
+        sample = (1, *shape[1:3], crop, crop)
+        set_checkpointing(net, "all")
+        if memory_of(net, sample, training=True, dtype=dtype).peak > budget:
+            continue
+        policy, memory = fit_checkpointing(net, sample, budget, dtype)
+        batch = int(budget // memory.peak)
+        return TrainingFit(policy, crop, batch, fixed + batch * memory.peak)
+    return None
+
+
+def fit_testing(
+    net: nn.Module, channels: int, total: float, overlap: tuple[int, int], dtype: torch.dtype | None
+) -> TestingFit | None:
+    """The tile that repeats least among those that fit, memory taken to grow with the tile's pixels.
+
+    Args:
+        net: the network.
+        channels: of an input frame.
+        total: bytes of the card.
+        overlap: frames and pixels that neighbouring tiles share.
+        dtype: of autocast, or None.
+
+    Returns:
+        The proposal, or None if not even the smallest tile fits.
+    """
+    fixed = weight_bytes(net) + CONTEXT
+    frames, height, width = PROBE
+    probe = memory_of(net, (1, frames, channels, height, width), training=False, dtype=dtype)
+    pixel = probe.peak / (frames * height * width)
+    tiles = [
+        TestingFit(d, side, (1 - overlap[0] / d) * (1 - overlap[1] / side) ** 2, fixed + pixel * d * side**2)
+        for d, side in product(TILE_FRAMES, TILE_SIDES)
+        if overlap[0] < d and overlap[1] < side
+    ]
+    fitting = [tile for tile in tiles if tile.bytes <= CUDA_SHARE * total]
+    return max(fitting, key=lambda tile: (tile.useful, -tile.bytes), default=None)

@@ -1,0 +1,98 @@
+"""Convert weights: to the official layout, from 3 channels to 3 + S, to and from safetensors.
+
+convert_checkpoint.py model_zoo/vrt/006_VRT_videodeblurring_GoPro.pth --out gopro_spike.pth --spike_channels 1
+convert_checkpoint.py experiments/x/models/best_G.pth --out best.safetensors --layout plain
+
+The official layout holds the constants of the network as well and, in a .pth file, lies under the key "params"; a
+.safetensors file is flat. Both layouts load here, with main_test_vrt.py --weights or path.pretrained_netG.
+Channels of spikes start without effect: the first outputs are those of the weights that were converted.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from models.vrt.official import official_buffers
+from utils import utils_checkpoint
+from utils.utils_cli import Parser, program
+from utils.utils_error import UserError
+
+SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors"}
+
+
+def converted(state: dict[str, Tensor], spike_channels: int, layout: str) -> dict[str, Tensor]:
+    """Weights of another width and layout.
+
+    Args:
+        state: parameters by their official names, with or without constants.
+        spike_channels: S, channels that a frame gets beside RGB; 0: as it is.
+        layout: "official", with the constants of the published network, or "plain", without.
+
+    Returns:
+        The new weights; those that do not change are the same tensors.
+
+    Raises:
+        UserError: there is nothing to widen, or the layout cannot be made of these weights.
+    """
+    state = {key: value for key, value in state.items() if not utils_checkpoint.is_buffer(key)}
+    if spike_channels:
+        state[utils_checkpoint.FIRST] = with_spikes(state, spike_channels)
+    return state | official_buffers(state) if layout == "official" else state
+
+
+def with_spikes(state: dict[str, Tensor], spike_channels: int) -> Tensor:
+    """The first convolution for 3 + S channels a frame; UserError where it is not one for 3."""
+    weight = state.get(utils_checkpoint.FIRST)
+    if weight is None:
+        raise UserError(f"--spike_channels {spike_channels}: the weights have no {utils_checkpoint.FIRST} to widen")
+    copies = utils_checkpoint.frame_copies(state)
+    channels = weight.shape[1] // copies
+    if channels != utils_checkpoint.RGB:
+        raise UserError(
+            f"--spike_channels {spike_channels}: {utils_checkpoint.FIRST} takes {channels} channels a frame, expected "
+            f"{utils_checkpoint.RGB}; start from weights without spikes"
+        )
+    return utils_checkpoint.widened(weight, copies, utils_checkpoint.RGB + spike_channels)
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Check the names, read, convert, write."""
+    out: Path = args.out
+    suffix = SUFFIXES[args.format] if args.format else out.suffix
+    if out.suffix != suffix or suffix not in SUFFIXES.values():
+        raise UserError(f"--out {out}: its suffix is {out.suffix!r}, expected {' or '.join(_wanted(args.format))}")
+    if args.spike_channels < 0:
+        raise UserError(f"--spike_channels {args.spike_channels}: must be 0 or more")
+    if out.exists() and not args.force:
+        raise UserError(f"--out {out} exists; give another name, or --force to replace it")
+    state = converted(utils_checkpoint.read_state_dict(args.weights), args.spike_channels, args.layout)
+    utils_checkpoint.write_weights(state, out, "params" if args.layout == "official" else None)
+    first = state.get(utils_checkpoint.FIRST)
+    planes = f", {first.shape[1]} input planes" if first is not None else ""
+    print(f"{out}: {len(state)} entries, {args.layout} layout{planes}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line and convert."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, metavar="IN", help="a .pth or .safetensors file of weights")
+    parser.add_argument("--out", type=Path, required=True, help="the new file, .pth or .safetensors")
+    parser.add_argument("--spike_channels", type=int, default=0, metavar="S", help="widen 3 channels a frame to 3 + S")
+    parser.add_argument("--format", choices=SUFFIXES, help="default: by the suffix of --out")
+    parser.add_argument("--layout", choices=("official", "plain"), default="official", help="default: official")
+    parser.add_argument("--force", action="store_true", help="replace --out where it exists")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
+    with program(args.debug):
+        convert(args)
+
+
+def _wanted(format: str | None) -> list[str]:
+    return [SUFFIXES[format]] if format else list(SUFFIXES.values())
+
+
+if __name__ == "__main__":
+    main()

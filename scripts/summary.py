@@ -1,0 +1,182 @@
+"""What the network of an option file costs: parameters, arithmetic and memory by part, before anything runs.
+
+python scripts/summary.py --opt CONFIG.json [--set KEY=VALUE ...] [--size D H W] [--json]
+python scripts/summary.py --opt CONFIG.json --fit 12GB
+
+Memory is that of tensors, in the precision of train.amp, for one sample; a card needs a little more for itself. With
+--fit, the crop, batch, checkpointing and tile that a card of that size can hold, ready for --set.
+"""
+
+import argparse
+import json
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from models import fit
+from models.estimate import POLICIES, flops_of, has_checkpointing, memory_of, parts_of, set_checkpointing
+from models.precision import amp_dtype
+from models.select_network import define_G
+from options.schema import Opt
+from utils import utils_cli, utils_option
+from utils.utils_error import UserError
+
+LOG = logging.getLogger("spikevrt")
+UNITS = {"MB": 1e6, "GB": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}
+GIB = 2**30
+GIVEN = "netG"  # the checkpointing of netG's own keys
+
+
+def bytes_of(text: str) -> float:
+    """Read "12GB" or "11.5GiB".
+
+    Raises:
+        UserError: it is neither.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]i?B)", text)
+    if match is None or match[2] not in UNITS:
+        raise UserError(f"--fit is {text!r}, expected a number and one of {', '.join(UNITS)}, as in 12GB")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def input_shapes(opt: Opt, size: list[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(1, D, C, H, W) of a training sample and of a tile in testing."""
+    net, data, val = opt.netG, opt.datasets.train, opt.val
+    channels = net.in_chans + net.nonblind_denoising
+    if size is not None:
+        shape = (1, size[0], channels, size[1], size[2])
+        return shape, shape
+    frames, height, width = net.img_size
+    if data is not None:
+        frames, height, width = data.num_frame, data.gt_size // net.upscale, data.gt_size // net.upscale
+    tile = (val.size_patch_testing,) * 2 if val.size_patch_testing else (height, width)
+    return (1, frames, channels, height, width), (1, val.num_frame_testing or frames, channels, *tile)
+
+
+def parameters_by_part(net: nn.Module) -> dict[str, int]:
+    """Number of parameters of each part."""
+    counts: dict[str, int] = {}
+    for name, part in parts_of(net):
+        counts[name] = counts.get(name, 0) + sum(parameter.numel() for parameter in part.parameters())
+    return counts
+
+
+def summarize(opt: Opt, net: nn.Module, size: list[int] | None) -> dict[str, Any]:
+    """Everything that the table shows; numbers of bytes and operations."""
+    training, testing = input_shapes(opt, size)
+    dtype = amp_dtype(opt.train.amp)
+    tests = memory_of(net, testing, training=False, dtype=dtype)
+    steps = {}
+    if has_checkpointing(net):
+        steps[GIVEN] = memory_of(net, training, training=True, dtype=dtype)
+    for policy in POLICIES:
+        set_checkpointing(net, policy)
+        steps[policy] = memory_of(net, training, training=True, dtype=dtype)
+    flops = {name: count / training[1] for name, count in flops_of(net, training).items()}
+    return {
+        "task": opt.task,
+        "dtype": str(dtype or torch.float32).removeprefix("torch."),
+        "training_input": training,
+        "testing_input": testing,
+        "parameters": parameters_by_part(net),
+        "flops_per_frame": flops,
+        "testing_bytes": {"peak": tests.peak, "parts": dict(tests.peaks)},
+        "training_bytes": {name: {"peak": step.peak, "kept": dict(step.kept)} for name, step in steps.items()},
+        "state_bytes": fit.state_bytes(net, opt.train.E_decay > 0),
+    }
+
+
+def print_table(summary: dict[str, Any]) -> None:
+    """The summary for people."""
+    sizes = {kind: "x".join(map(str, summary[f"{kind}_input"])) for kind in ("training", "testing")}
+    steps, flops, parameters = summary["training_bytes"], summary["flops_per_frame"], summary["parameters"]
+    print(
+        f"{summary['task']}: {summary['dtype']}, training input {sizes['training']}, testing input {sizes['testing']}"
+    )
+    print("kept: what a part leaves for the backward pass, by checkpointing, and the peak of a whole step; GiB\n")
+    print(f"{'part':<22}{'parameters':>12}{'GFLOP/frame':>13}{'share':>8}{'testing':>9}", end="")
+    print("".join(f"{name:>9}" for name in steps))
+    total = sum(flops.values())
+    for name, count in parameters.items():
+        cells = f"{name:<22}{count:>12,}{flops.get(name, 0) / 1e9:>13.2f}{flops.get(name, 0) / total:>8.1%}"
+        cells += f"{summary['testing_bytes']['parts'].get(name, 0) / GIB:>9.2f}"
+        print(cells + "".join(f"{step['kept'].get(name, 0) / GIB:>9.2f}" for step in steps.values()))
+    cells = f"{'peak':<22}{sum(parameters.values()):>12,}{total / 1e9:>13.2f}{1:>8.0%}"
+    cells += f"{summary['testing_bytes']['peak'] / GIB:>9.2f}"
+    print(cells + "".join(f"{step['peak'] / GIB:>9.2f}" for step in steps.values()))
+    print(f"\nweights, moments and average in training: {summary['state_bytes'] / GIB:.2f} GiB besides")
+
+
+def propose(opt: Opt, net: nn.Module, total: float) -> dict[str, Any]:
+    """What fits into `total` bytes, with the values to --set.
+
+    Raises:
+        UserError: nothing does.
+    """
+    training, dtype = input_shapes(opt, None)[0], amp_dtype(opt.train.amp)
+    overlap = opt.val.num_frame_overlapping, opt.val.size_patch_overlapping
+    tests = fit.fit_testing(net, training[2], total, overlap, dtype)
+    steps = fit.fit_training(net, training, total, opt.train.E_decay > 0, dtype)
+    if tests is None or steps is None:
+        raise UserError(f"--fit: {total / 1e9:g} GB hold neither crop nor tile of this network; use a smaller preset")
+    crop = steps.crop * opt.netG.upscale
+    changes = {
+        "netG.use_checkpoint_attn": False,
+        "netG.use_checkpoint_ffn": False,
+        "train.memory": steps.policy,
+        "datasets.train.gt_size": crop,
+        "datasets.train.dataloader_batch_size": steps.batch,
+        "val.num_frame_testing": tests.frames,
+        "val.size_patch_testing": tests.side,
+    }
+    if opt.datasets.train is None:
+        changes = {key: value for key, value in changes.items() if not key.startswith("datasets")}
+    return {"training": vars(steps), "testing": vars(tests), "set": changes}
+
+
+def print_proposal(proposal: dict[str, Any]) -> None:
+    """The proposal for people."""
+    steps, tests = proposal["training"], proposal["testing"]
+    print(
+        f"\ntraining: crops of {steps['crop']}, {steps['batch']} at once on a card, checkpointing {steps['policy']!r}: "
+        f"{steps['bytes'] / GIB:.1f} GiB\n"
+        f"testing: tiles of {tests['frames']}x{tests['side']}x{tests['side']}, {tests['useful']:.0%} of the work not "
+        f"repeated: {tests['bytes'] / GIB:.1f} GiB"
+    )
+    print("--set " + " ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in proposal["set"].items()))
+
+
+def main() -> None:
+    """Read the command line, estimate, print."""
+    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--opt", type=Path, required=True, help="option file, JSON with comments")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. train.amp...")
+    parser.add_argument("--size", type=int, nargs=3, metavar=("D", "H", "W"), help="frames, rows, columns of the input")
+    parser.add_argument("--fit", metavar="12GB", help="propose crop, batch, checkpointing and tile for this memory")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args()
+    with utils_cli.program(args.debug):
+        total = bytes_of(args.fit) if args.fit else 0.0
+        LOG.setLevel(logging.WARNING)  # nothing but the summary
+        opt = utils_option.load(args.opt, Opt, [*args.set, "netG.spynet_path=null"])
+        net = define_G(opt.netG)
+        summary = summarize(opt, net, args.size)
+        if total:
+            summary["fit"] = propose(opt, net, total)
+        if args.json:
+            print(json.dumps(summary))
+            return
+        print_table(summary)
+        if total:
+            print_proposal(summary["fit"])
+
+
+if __name__ == "__main__":
+    main()
