@@ -1,0 +1,116 @@
+"""How far bf16, fp16 and TF32 take the network from float32, stage by stage, on photographs that move.
+
+python benchmarks/precision.py [--quick] [--weights F.pth]
+
+Weights: a file for the official geometry, or random ones under which every part works: flows of several pixels,
+offsets, attention, and a residual as large as that of blurred frames. --quick takes a small geometry.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skimage import data as photographs
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from models.network_vrt import VRT
+from models.precision import AMP_DTYPES, autocast, set_tf32
+from utils.utils_checkpoint import load_weights
+
+SMALL = {
+    "depths": [4] * 7 + [2] * 4,
+    "embed_dims": [24] * 7 + [32] * 4,
+    "num_heads": [3] * 7 + [4] * 4,
+    "deformable_groups": 4,
+}
+RESIDUAL = 0.05  # root mean square of what a deblurring network adds to a GoPro frame
+FRAMES, SPEED = 6, 3  # frames, pixels a frame
+
+
+def moving_photograph(size: int) -> Tensor:
+    """(1, FRAMES, 3, size, size): a window that travels over a photograph."""
+    image = np.float32(photographs.astronaut()) / 255
+    frames = [image[40 + 2 * t : 40 + 2 * t + size, 120 + SPEED * t : 120 + SPEED * t + size] for t in range(FRAMES)]
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None].contiguous()
+
+
+@torch.no_grad()
+def enliven(net: VRT, x: Tensor) -> None:
+    """Draw all weights so that no part is silent, and scale the residual to RESIDUAL."""
+    torch.manual_seed(0)
+    for name, parameter in net.named_parameters():
+        if name.endswith("relative_position_bias_table"):
+            nn.init.normal_(parameter, std=0.2)
+        elif parameter.dim() > 1:
+            gain = 1.4 if name.startswith("spynet") else 0.05 if name.endswith("conv_offset.6.weight") else 0.5
+            nn.init.normal_(parameter, std=gain / math.sqrt(parameter[0].numel()))
+    scale = RESIDUAL / (net(x) - x).square().mean().sqrt()
+    net.conv_last.weight *= scale
+    net.conv_last.bias *= scale
+
+
+@torch.no_grad()
+def outputs(net: VRT, x: Tensor, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """What each stage returns, and the restored frames."""
+    found: dict[str, Tensor] = {}
+    parts = {name: net.get_submodule(name) for name in ["conv_first", *(f"stage{i}" for i in range(1, 8))]}
+    parts |= {f"stage8.{i}": group for i, group in enumerate(net.stage8)} | {"conv_last": net.conv_last}
+    handles = [
+        part.register_forward_hook(lambda _net, _args, out, name=name: found.update({name: out.float()}))
+        for name, part in parts.items()
+    ]
+    with autocast(x.device, dtype):
+        found["output"] = net(x).float()
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def compare(net: VRT, x: Tensor) -> dict[str, dict[str, float]]:
+    """Relative error of each stage by format, root mean square over root mean square, and the output's PSNR."""
+    set_tf32(False)
+    exact = outputs(net, x, None)
+    formats: dict[str, Any] = dict(AMP_DTYPES)
+    if x.is_cuda:
+        formats["tf32"] = None
+    table: dict[str, dict[str, float]] = {}
+    for name, dtype in formats.items():
+        set_tf32(name == "tf32")
+        found = outputs(net, x, dtype)
+        table[name] = {part: ((found[part] - exact[part]).norm() / exact[part].norm()).item() for part in exact}
+        error = (found["output"] - exact["output"]).square().mean().item()
+        table[name]["psnr"] = -10 * math.log10(max(error, 1e-20))
+    set_tf32(False)
+    return table
+
+
+def main() -> None:
+    """Print a table, then one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small geometry on 64x64 pixels")
+    parser.add_argument("--weights", type=Path, help="3-channel weights of the official geometry")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = VRT(in_chans=3, **(SMALL if args.quick else {})).to(device).eval()
+    x = moving_photograph(64 if args.quick else 128).to(device)
+    if args.weights:
+        load_weights(net, args.weights)
+    else:
+        enliven(net, x)
+    table = compare(net, x)
+    print(f"{'relative error after':<22}" + "".join(f"{name:>10}" for name in table))
+    for part in table["bf16"]:
+        form = "{:>10.1f}" if part == "psnr" else "{:>10.2e}"
+        print(f"{part:<22}" + "".join(form.format(column[part]) for column in table.values()))
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    print(json.dumps({"machine": machine, "torch": torch.__version__, "input": list(x.shape), "errors": table}))
+
+
+if __name__ == "__main__":
+    main()
