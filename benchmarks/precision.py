@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from skimage import data as photographs
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
+from lively import enliven
+
 from models.network_vrt import VRT
 from models.precision import AMP_DTYPES, autocast, set_tf32
 from utils.utils_checkpoint import load_weights
@@ -29,7 +32,6 @@ SMALL = {
     "num_heads": [3] * 7 + [4] * 4,
     "deformable_groups": 4,
 }
-RESIDUAL = 0.05  # root mean square of what a deblurring network adds to a GoPro frame
 FRAMES, SPEED = 6, 3  # frames, pixels a frame
 
 
@@ -38,21 +40,6 @@ def moving_photograph(size: int) -> Tensor:
     image = np.float32(photographs.astronaut()) / 255
     frames = [image[40 + 2 * t : 40 + 2 * t + size, 120 + SPEED * t : 120 + SPEED * t + size] for t in range(FRAMES)]
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None].contiguous()
-
-
-@torch.no_grad()
-def enliven(net: VRT, x: Tensor) -> None:
-    """Draw all weights so that no part is silent, and scale the residual to RESIDUAL."""
-    torch.manual_seed(0)
-    for name, parameter in net.named_parameters():
-        if name.endswith("relative_position_bias_table"):
-            nn.init.normal_(parameter, std=0.2)
-        elif parameter.dim() > 1:
-            gain = 1.4 if name.startswith("spynet") else 0.05 if name.endswith("conv_offset.6.weight") else 0.5
-            nn.init.normal_(parameter, std=gain / math.sqrt(parameter[0].numel()))
-    scale = RESIDUAL / (net(x) - x).square().mean().sqrt()
-    net.conv_last.weight *= scale
-    net.conv_last.bias *= scale
 
 
 @torch.no_grad()

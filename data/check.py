@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data.clip_index import Clips, existing_folder, read_meta_info, scan_clips
+from data.clip_index import Clips, existing_folder, find_clips
 from data.frame_store import FrameStore
 from data.select_dataset import define_Dataset
 from data.spike.doctor.orientation import match
@@ -60,7 +59,7 @@ def check_dataset(
             root = existing_folder(getattr(opt, key), f"{opt.name}: {key}")
             stores[key] = FrameStore(root, opt.filename_ext, backend=opt.io_backend.type)
             if key == "dataroot_lq":
-                clips = find_clips(opt, root)
+                clips = find_clips(root, opt.filename_ext, opt.meta_info_file, opt.filename_tmpl)
     if not clips:
         return defects
     for store in stores.values():
@@ -96,13 +95,6 @@ def sound_dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
     if len(defects) > LISTED:
         logger.error("... scripts/check_data.py --fast lists all %d", len(defects))
     raise ProblemsError(defects)
-
-
-def find_clips(opt: DatasetOpt, root: Path) -> Clips:
-    """Return the frames that the meta_info file names, else those in a folder or LMDB."""
-    if opt.meta_info_file:
-        return read_meta_info(opt.meta_info_file, opt.filename_tmpl)
-    return scan_clips(root, opt.filename_ext)
 
 
 def frame_defects(
@@ -175,7 +167,7 @@ def _pairing_defect(spikes: np.ndarray, blur: np.ndarray, reader: SpikeReader, c
     """Compare what the spikes saw during the exposure with the blurred frame."""
     first, last = reader.timings[clip].exposure
     seen = tfp_of(spikes[first:last]) / np.float32(reader.sensor.rate_at_white)
-    if reader.manifest is not None and reader.manifest.transfer == "linear":
+    if reader.is_linear:
         seen = linear_to_srgb(np.clip(seen, 0, 1))
     if min(float(blur.std()) / 255, seen.std()) < CONTRAST:
         return None

@@ -103,6 +103,11 @@ def scan_clips(root: Path, ext: str) -> Clips:
     return clips
 
 
+def find_clips(root: Path, ext: str, meta_info_file: str | None, filename_tmpl: str) -> Clips:
+    """Return the frames that a meta info file names or, where there is none, all that `scan_clips` finds."""
+    return read_meta_info(meta_info_file, filename_tmpl) if meta_info_file else scan_clips(root, ext)
+
+
 def start_index(frame: int, clip_length: int, num_frame: int, interval: int) -> int:
     """First frame of a sample: the given frame, moved forward in the clip until the sample fits into it."""
     return min(frame, clip_length - (num_frame - 1) * interval - 1)

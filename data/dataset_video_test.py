@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from data.augment import Box, whole_ratio
-from data.clip_index import existing_folder, raise_first, read_meta_info, scan_clips
+from data.clip_index import existing_folder, find_clips, raise_first
 from data.frame_store import FrameStore
 from data.spike.source import SpikeSource
 from options.schema import DatasetOpt
@@ -120,11 +120,9 @@ class VideoTestDataset:
         root = existing_folder(opt.dataroot_lq, f"{opt.name}: dataroot_lq")
         ext, backend = opt.filename_ext, opt.io_backend.type
         lq = FrameStore(root, ext, backend=backend, cache=opt.cache_data)
+        clips = find_clips(root, ext, opt.meta_info_file, opt.filename_tmpl)
         if opt.meta_info_file:
-            clips = read_meta_info(opt.meta_info_file, opt.filename_tmpl)
             raise_first(lq.problems(clips, exact=False))
-        else:
-            clips = scan_clips(root, ext)
         gt = None
         if opt.dataroot_gt is not None:
             gt_root = existing_folder(opt.dataroot_gt, f"{opt.name}: dataroot_gt")

@@ -10,9 +10,8 @@ from data.augment import Box, draw_box, draw_flips, whole_ratio
 from data.clip_index import (
     Clips,
     existing_folder,
+    find_clips,
     raise_first,
-    read_meta_info,
-    scan_clips,
     short_clips,
     start_index,
 )
@@ -101,10 +100,7 @@ class VideoTrainDatasetRGBSpike:
 
     def _find_clips(self, lq_root: Path) -> Clips:
         opt = self.opt
-        if opt.meta_info_file:
-            clips = read_meta_info(opt.meta_info_file, opt.filename_tmpl)
-        else:
-            clips = scan_clips(lq_root, opt.filename_ext)
+        clips = find_clips(lq_root, opt.filename_ext, opt.meta_info_file, opt.filename_tmpl)
         exact = not opt.meta_info_file
         problems = self.lq.problems(clips, exact=exact) + self.gt.problems(clips, exact=exact)
         raise_first(problems + short_clips(clips, opt.num_frame, max(opt.interval_list)))

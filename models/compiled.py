@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 LOG = logging.getLogger("spikevrt")
 Call = Callable[[Tensor], Tensor]
@@ -41,7 +40,7 @@ class Compiled(nn.Module):
         start = time.perf_counter()
         try:
             out = self._fast(x)
-        except TorchDynamoException as error:
+        except torch._dynamo.exc.TorchDynamoException as error:  # torch.compile has imported it; it takes a second
             self._fast = None
             _give_up(error)
             return self.net(x)

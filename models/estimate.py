@@ -222,8 +222,12 @@ def free_bytes(net: nn.Module, device: torch.device) -> float:
     """Bytes that a training step on `device` may take besides weights and the optimizer's two moments."""
     if device.type != "cuda":
         return CPU_BUDGET
-    moments = 2 * sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
-    return CUDA_SHARE * torch.cuda.mem_get_info(device)[0] - moments
+    return CUDA_SHARE * torch.cuda.mem_get_info(device)[0] - 2 * weight_bytes(net)
+
+
+def weight_bytes(net: nn.Module) -> int:
+    """Bytes of the parameters."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
 
 
 def parts_of(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -7,7 +7,7 @@ from itertools import product
 import torch
 from torch import nn
 
-from models.estimate import CUDA_SHARE, fit_checkpointing, memory_of, set_checkpointing
+from models.estimate import CUDA_SHARE, fit_checkpointing, memory_of, set_checkpointing, weight_bytes
 
 CONTEXT = 0.5e9  # bytes that a CUDA process takes for itself
 CROPS = (256, 224, 192, 160, 128, 96, 64)  # pixels of the input
@@ -53,11 +53,6 @@ class TestingFit:
 def state_bytes(net: nn.Module, average: bool) -> int:
     """Weights, the optimizer's two moments and, with `average`, the moving average of the weights."""
     return (3 + average) * weight_bytes(net)
-
-
-def weight_bytes(net: nn.Module) -> int:
-    """Bytes of the parameters."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
 
 
 def fit_training(

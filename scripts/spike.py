@@ -26,7 +26,7 @@ from data.spike.doctor.inspection import inspect_file, text
 from data.spike.doctor.preview import write_preview
 from utils.spike_formats import FORMATS, Found, open_spikes
 from utils.spike_texture import likelier_geometry
-from utils.utils_cli import EXIT_USER, Parser, program
+from utils.utils_cli import EXIT_USER, Parser, positive, program
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
 from utils.utils_json import finite
@@ -121,13 +121,6 @@ def step_range(text: str) -> tuple[int, int]:
     if not (colon and first.isdecimal() and last.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text} is no range A:B of steps")
     return int(first), int(last)
-
-
-def positive(text: str) -> int:
-    """Read a whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
-    return int(text)
 
 
 def make_parser() -> Parser:

@@ -24,6 +24,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USER, f"error: {message}; --help shows how\n")
 
 
+def positive(text: str) -> int:
+    """Read a whole number from 1 on, for `add_argument(type=...)`."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
+    return int(text)
+
+
 class program:  # noqa: N801 - reads as a statement: `with program(debug):`
     """Context of a whole program: turns an exception into one line on stderr and an exit code.
 

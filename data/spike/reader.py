@@ -10,7 +10,7 @@ from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timi
 from data.spike.planes import REPRESENTATIONS, Span
 from data.spike.sensor import Evidence, resolve_sensor
 from data.spike.store import open_store
-from data.spike.stream import Timeline, mirrored
+from data.spike.stream import Cut, Timeline, mirrored
 from options.schema import DatasetOpt
 from utils.spike_loader import decode, steps_in
 from utils.spike_texture import likelier_size
@@ -54,6 +54,11 @@ class SpikeReader:
         continuous = self.manifest is None or self.manifest.continuous
         self._timelines = {clip: Timeline(self._lengths(clip), continuous) for clip in clips}
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the sensor integrated linear light; RGB frames are in sRGB."""
+        return self.manifest is not None and self.manifest.transfer == "linear"
+
     def target_step(self, clip: str) -> int:
         """Return the step that the planes of a frame show: spike.center, else the sharp step of the clip."""
         return self.timings[clip].sharp_step if self.opt.center is None else self.opt.center
@@ -82,7 +87,7 @@ class SpikeReader:
             UserError: a file is missing, empty or truncated, or the stream lacks a step; names clip and frame.
         """
         cut = self._timelines[clip].cut(frame, *steps)
-        problem = self.edge_problem(clip, frame, steps)
+        problem = self._edge_problem(cut, steps)
         if problem:
             raise UserError(f"clip {clip} frame {frame}: {problem}")
         parts = [self._read_file(clip, at, (first, last), rows, cols) for at, first, last in cut.pieces]
@@ -103,7 +108,8 @@ class SpikeReader:
                         self._sizes[clip][frame] if frame in self._sizes[clip] else self.store.packed(clip, frame).size
                     )
                     self._steps(clip, frame, size)
-                    problem = self.edge_problem(clip, frame, self.reach(clip))
+                    reach = self.reach(clip)
+                    problem = self._edge_problem(self._timelines[clip].cut(frame, *reach), reach)
                 except UserError as error:
                     problem = str(error)
                 if problem:
@@ -123,9 +129,8 @@ class SpikeReader:
             self.store.where(clip, frame), *likelier, *self.sensor.size
         )
 
-    def edge_problem(self, clip: str, frame: str, steps: Span) -> str | None:
-        """Say why the steps around a frame cannot be had; None if they can."""
-        cut = self._timelines[clip].cut(frame, *steps)
+    def _edge_problem(self, cut: Cut, steps: Span) -> str | None:
+        """Say why the wanted steps cannot be had of their cut; None if they can."""
         there = sum(piece.last - piece.first for piece in cut.pieces)
         if cut.is_whole or (self.opt.edge == "mirror" and max(cut.before, cut.after) <= there):
             return None

@@ -39,11 +39,6 @@ class SpikeSource:
         if warning:
             logger.warning(warning)
 
-    @property
-    def is_linear(self) -> bool:
-        """Whether the sensor integrated linear light; RGB frames are in sRGB."""
-        return self.reader.manifest is not None and self.reader.manifest.transfer == "linear"
-
     def ratio(self, size: tuple[int, int], clip: str) -> int:
         """Return how many RGB pixels, along each axis, one spike pixel covers.
 
@@ -95,7 +90,7 @@ class SpikeSource:
             return repeat(planes[:, inner.rows, inner.cols], ratio) / np.float32(self.sensor.rate_at_white)
         if self.represent.gives == "rate":
             planes = planes / np.float32(self.sensor.rate_at_white)
-            if self.is_linear:
+            if self.reader.is_linear:
                 planes = linear_to_srgb(planes)  # RGB frames are in sRGB: the planes are to be comparable
         size = ((bottom - top) * ratio, (right - left) * ratio)
         inner = inner.scaled(ratio)
@@ -136,7 +131,11 @@ class SpikeSource:
         """Multiply a blurred frame (H, W, 3) uint8 with a ratio of light (H, W): (3 or 1, H, W) float32 in [0, 1]."""
         light = blur.astype(np.float32) / 255
         # The ratio is one of the light that the sensor adds up, and so must be what it multiplies.
-        sharp = linear_to_srgb(sharpened(srgb_to_linear(light), ratio)) if self.is_linear else sharpened(light, ratio)
+        sharp = (
+            linear_to_srgb(sharpened(srgb_to_linear(light), ratio))
+            if self.reader.is_linear
+            else sharpened(light, ratio)
+        )
         return to_gray(sharp)[None] if (channels or self.channels) == 1 else sharp.transpose(2, 0, 1)
 
     def _short_window(self, clip: str) -> int:

@@ -55,7 +55,7 @@ from data.layout import (
 )
 from data.lmdb_store import is_lmdb, lmdb_path
 from data.spike.manifest import FILE_NAME, GOPRO_RATE_AT_WHITE, Manifest, gopro_timing
-from utils.utils_cli import Parser, program
+from utils.utils_cli import Parser, positive, program
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
 
@@ -320,13 +320,6 @@ def print_totals(lines: dict[Split, list[MetaLine]]) -> None:
     if any(totals[split] != OFFICIAL[split] for split in totals):
         official = " and ".join(f"{OFFICIAL[s][0]} {s} clips with {OFFICIAL[s][1]:,} frames" for s in totals)
         print(f"note: the official set has {official}; results on other clips do not compare with published ones")
-
-
-def positive(text: str) -> int:
-    """Read a whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
-    return int(text)
 
 
 def make_parser() -> Parser:

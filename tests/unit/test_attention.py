@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from dense_windows import region_labels
 from torch.profiler import ProfilerActivity, profile
 
 from models.vrt import attend_window, linear
 from models.vrt.attend_window import BACKENDS, HEAD_MULTIPLE, attend, fused, padded_fused, use_backend, window_labels
 from models.vrt.blocks import BlockArgs, TMSABlock
-from models.vrt.window import Run, from_windows, region_labels, to_windows, window_plan
+from models.vrt.window import Run, from_windows, to_windows, window_plan
 
 CPU = torch.device("cpu")
 PLANS = [

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from dense_windows import region_labels, unpartition
 
 from models.network_vrt import VRT
 from models.select_network import init_identity
-from models.vrt.window import effective_window, pad_to_windows, partition, region_labels, unpartition
+from models.vrt.window import effective_window, pad_to_windows, partition
 from utils.utils_checkpoint import load_weights
 from utils.utils_error import UserError
 

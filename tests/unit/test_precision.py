@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lively import RESIDUAL, enliven
 from skimage import data as photographs
 from test_training_parts import TinyNet, batch
 from torch import nn
@@ -20,7 +21,6 @@ from utils.utils_dist import Dist
 
 FP16 = TrainOpt(amp=AmpOpt(enable=True, dtype="fp16"), total_iter=10, E_decay=0.5, G_optimizer_lr=1e-2)
 BF16 = TrainOpt(amp=AmpOpt(enable=True), total_iter=10)
-RESIDUAL = 0.05  # root mean square of what a deblurring network adds to a GoPro frame
 GEOMETRY = {
     "in_chans": 3,
     "window_size": [6, 4, 4],
@@ -44,18 +44,8 @@ def frames():
 def net(frames):
     """Every part works, flows are of several pixels, and the residual is as large as that of blurred frames."""
     net = VRT(**GEOMETRY).eval()
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            if name.endswith("relative_position_bias_table"):
-                nn.init.normal_(parameter, std=0.2)
-            elif parameter.dim() > 1:
-                gain = 1.4 if name.startswith("spynet") else 0.05 if name.endswith("conv_offset.6.weight") else 0.5
-                nn.init.normal_(parameter, std=gain / math.sqrt(parameter[0].numel()))
-        assert net.flows(frames)[0][0].abs().max() > 2
-        scale = RESIDUAL / (net(frames) - frames).square().mean().sqrt()
-        net.conv_last.weight *= scale
-        net.conv_last.bias *= scale
+    enliven(net, frames)
+    assert net.flows(frames)[0][0].abs().max() > 2
     return net
 
 
