@@ -1,15 +1,15 @@
 """The official GoPro network beside its plain form (tests/reference): time, peak memory, and where the time goes.
 
-python benchmarks/network.py [--repeats 3] [--quick] [--only forward|step] [--form own|plain]
+python benchmarks/network.py [--repeats 3] [--quick] [--only forward|step] [--form own|plain] [--policies]
 
 Rows: a forward pass without gradients (1x6x3x128x128; on CUDA also 256x256), and a training step with checkpointing
-(forward and backward, 1x6x3x64x64; on CUDA 192x192), on CUDA in float32, TF32, bfloat16 and compiled bfloat16. Every
-measurement is a process of its own, the forms in turn; times are medians (CPU s: of the
-process, all threads, which a busy machine disturbs less). Memory on a CPU is the process's highest
-resident size (ru_maxrss) less its resident size once the network is built; on CUDA the highest allocated size less
-that of the built network. A process first runs one small forward pass; compiled networks run the measured pass itself
-once. TFLOP/s counts the plain form's forward (`torch.utils.flop_counter`, without the deformable convolution), three
-times for a step.
+(forward and backward, `train.memory: "most"`, with --policies every other one too; 1x6x3x64x64; on CUDA 192x192), on
+CUDA in float32, TF32, bfloat16 and compiled bfloat16. Every measurement is a process of its own, the forms in turn;
+times are medians (CPU s: of the process, all threads, which a busy machine disturbs less). Memory on a CPU is the
+process's highest resident size (ru_maxrss) less its resident size once the network is built; on CUDA the highest
+allocated size less that of the built network. A process first runs one small forward pass, for a step or a compiled
+network the measured pass itself. TFLOP/s counts the plain form's forward (`torch.utils.flop_counter`, without the
+deformable convolution), three times for a step.
 """
 
 import argparse
@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "referenc
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from plain_vrt import PlainVRT
 
+from models.estimate import POLICIES, set_checkpointing
 from models.network_vrt import VRT
 
 GOPRO: dict[str, Any] = {
@@ -56,13 +57,15 @@ PARTS = {
 CUDA_PRECISIONS = ("fp32", "tf32", "bf16", "bf16+compile")
 
 
-def build(form: str, quick: bool, step: bool) -> nn.Module:
-    """The network under seeded weights."""
+def build(form: str, quick: bool, step: bool, memory: str = "most") -> nn.Module:
+    """The network under seeded weights; for a step with the checkpointing of `train.memory`."""
     torch.manual_seed(0)
     geometry = QUICK if quick else GOPRO
     if form == "plain":
         return PlainVRT(**geometry, saving=step)
-    return VRT(**geometry, in_chans=3, drop_path_rate=0.0, use_checkpoint_attn=step, use_checkpoint_ffn=step)
+    net = VRT(**geometry, in_chans=3, drop_path_rate=0.0)
+    set_checkpointing(net, memory if step else "none")
+    return net
 
 
 def run(net: nn.Module, x: Tensor, step: bool, half: bool) -> None:
@@ -110,14 +113,15 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     device, precision, step, size = job["device"], job["precision"], job["step"], job["size"]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     half = precision.startswith("bf16")
-    net = build(job["form"], job["quick"], step).to(device)
+    net = build(job["form"], job["quick"], step, job["memory"]).to(device)
     x = torch.rand(1, 6, 3, size, size, device=device)
     base = torch.cuda.memory_allocated() if device == "cuda" else resident()
     called = torch.compile(net) if precision.endswith("compile") else net
-    if called is net:
+    if called is net and not step:
         run(net, x[..., :64, :64].contiguous(), False, half)
     else:
         run(called, x, step, half)
+        net.zero_grad(set_to_none=True)
     parts = watch_parts(net, device) if job["parts"] else {}
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -155,12 +159,12 @@ def table(args: argparse.Namespace, device: str) -> list[dict[str, Any]]:
         if args.only in (None, "step" if step else "forward"):
             for precision in CUDA_PRECISIONS if device == "cuda" else ("fp32",):
                 forms = ("plain", "own") if precision in ("fp32", "bf16") else ("own",)
-                jobs += [
-                    {"form": form, "size": size, "step": step, "precision": precision, "quick": args.quick}
-                    for form in forms
-                    if args.form in (None, form)
-                ]
-    return [{**job, "device": device} for job in jobs]
+                common = {"size": size, "step": step, "precision": precision, "quick": args.quick, "device": device}
+                for form in forms:
+                    if args.form in (None, form):
+                        policies = POLICIES if args.policies and step and form == "own" else ("most",)
+                        jobs += [{**common, "form": form, "memory": memory} for memory in policies]
+    return jobs
 
 
 def report(jobs: list[dict[str, Any]], repeats: int) -> list[dict[str, Any]]:
@@ -177,13 +181,13 @@ def report(jobs: list[dict[str, Any]], repeats: int) -> list[dict[str, Any]]:
     for job, results in zip(jobs, found, strict=True):
         if not results:
             continue
-        row = {key: job[key] for key in ("form", "size", "step", "precision")}
+        row = {key: job[key] for key in ("form", "size", "step", "precision", "memory")}
         row |= {key: statistics.median(r[key] for r in results) for key in ("seconds", "cpu_seconds", "peak_mib")}
         case = job["step"], job["size"]
         flop.setdefault(case, results[0].get("flop"))
         row["tflops"] = flop[case] / row["seconds"] / 1e12 if flop[case] else None
         speed = f"{row['tflops']:.1f}" if row["tflops"] else "-"
-        name = "step" if job["step"] else "forward"
+        name = ("step" if job["form"] == "plain" else job["memory"]) if job["step"] else "forward"
         print(
             f"{name:<9}{row['size']:>5}{row['precision']:>14} {row['form']:<6}"
             f"{row['seconds']:>9.3f}{row['cpu_seconds']:>9.3f}{row['peak_mib']:>10.0f}{speed:>9}"
@@ -212,6 +216,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small network at 64x64, one repeat")
     parser.add_argument("--only", choices=("forward", "step"))
     parser.add_argument("--form", choices=("own", "plain"))
+    parser.add_argument("--policies", action="store_true", help="training steps under every `train.memory`")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.job:

@@ -21,8 +21,14 @@ from models.precision import autocast
 from models.vrt.blocks import TMSABlock
 
 LOG = logging.getLogger("spikevrt")
-POLICIES = {"none": (False, False), "ffn": (False, True), "attn": (True, False), "all": (True, True)}
-"""Name -> recompute attention, feed-forward parts; from the quickest to the smallest."""
+POLICIES = {
+    "none": {"checkpoint_attn": False, "checkpoint_ffn": False, "keep_attended": False},
+    "ffn": {"checkpoint_attn": False, "checkpoint_ffn": True, "keep_attended": False},
+    "attn": {"checkpoint_attn": True, "checkpoint_ffn": False, "keep_attended": False},
+    "most": {"checkpoint_attn": True, "checkpoint_ffn": True, "keep_attended": True},
+    "all": {"checkpoint_attn": True, "checkpoint_ffn": True, "keep_attended": False},
+}
+"""Name -> fields of the blocks' arguments; from the quickest to the smallest."""
 CPU_BUDGET = 8 * 2**30  # bytes of activations up to which a CPU recomputes nothing
 CUDA_SHARE = 0.9  # of the free memory; the rest is for cuDNN, the allocator's gaps and what this does not see
 CPU = torch.device("cpu")
@@ -152,10 +158,9 @@ def flops_of(net: nn.Module, shape: Sequence[int]) -> Counter[str]:
 
 def set_checkpointing(net: nn.Module, policy: str) -> None:
     """Let all blocks recompute in the backward pass what the policy names, and keep the rest."""
-    attn, ffn = POLICIES[policy]
     for block in net.modules():
         if isinstance(block, TMSABlock):
-            block.args = replace(block.args, checkpoint_attn=attn, checkpoint_ffn=ffn)
+            block.args = replace(block.args, **POLICIES[policy])
 
 
 def has_checkpointing(net: nn.Module) -> bool:

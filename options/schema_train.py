@@ -86,10 +86,10 @@ class TrainOpt(Block):
     """Let float32 products and convolutions on CUDA round their factors to TF32, in training and in testing."""
     compile: bool = False
     """Run the network through torch.compile, in training and in testing; every size of crop or tile takes its time."""
-    memory: Literal["auto", "none", "ffn", "attn", "all"] = "none"
-    """What the backward pass computes again to save memory: nothing, the feed-forward parts, attention, both; auto: as
-    little as the free memory of the card allows. netG.use_checkpoint_attn or use_checkpoint_ffn, where true, decide
-    instead."""
+    memory: Literal["auto", "none", "ffn", "attn", "most", "all"] = "none"
+    """What the backward pass computes again to save memory: nothing, the feed-forward parts, attention, both except the
+    kernel of self attention, both; auto: as little as the free memory of the card allows. netG.use_checkpoint_attn or
+    use_checkpoint_ffn, where true, decide instead."""
     accumulate: Count = 1
     """Batches whose gradients are summed up for one step."""
 

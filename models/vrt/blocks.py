@@ -1,5 +1,6 @@
 """Temporal mutual self attention (TMSA) blocks, and groups of them."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
 from models.vrt.attention import WindowAttention
 from models.vrt.geglu import geglu_by_rows
@@ -26,6 +27,8 @@ class BlockArgs:
         qkv_bias: bias of the q, k, v projections.
         checkpoint_attn: recompute the attention part in the backward pass (training only).
         checkpoint_ffn: the same for the feed-forward part.
+        keep_attended: of an attention part that is recomputed, keep what the self attention itself returned: the
+            part's most expensive step, one more tensor of the part's size.
     """
 
     dim: int
@@ -34,6 +37,7 @@ class BlockArgs:
     qkv_bias: bool = True
     checkpoint_attn: bool = False
     checkpoint_ffn: bool = False
+    keep_attended: bool = False
 
 
 class GEGLU(nn.Module):
@@ -75,7 +79,7 @@ class TMSABlock(nn.Module):
         """(B, D, H, W, C) -> the same shape."""
         attn, ffn = self._attention, self._feed_forward
         saving = self.training and torch.is_grad_enabled()
-        x = x + self.drop_path(_run(attn, x, saving and self.args.checkpoint_attn))
+        x = x + self.drop_path(_run(attn, x, saving and self.args.checkpoint_attn, self.args.keep_attended))
         saving = saving and not self.mlp.keeps_input_alone(x)
         return x + self.drop_path(_run(ffn, x, saving and self.args.checkpoint_ffn))
 
@@ -122,6 +126,10 @@ class RTMSA(nn.Module):
         return x + self.linear(self.residual_group(x))
 
 
-def _run(part: Callable[[Tensor], Tensor], x: Tensor, recompute: bool) -> Tensor:
-    """Call part(x), keeping no activations of it where `recompute`."""
-    return checkpoint(part, x, use_reentrant=False) if recompute else part(x)
+def _run(part: Callable[[Tensor], Tensor], x: Tensor, recompute: bool, keep_attended: bool = False) -> Tensor:
+    """Call part(x), which draws no random numbers, keeping no activations of it where `recompute`."""
+    if not recompute:
+        return part(x)
+    kept = functools.partial(create_selective_checkpoint_contexts, [torch.ops.spikevrt.window_attention.default])
+    context = kept if keep_attended else noop_context_fn
+    return checkpoint(part, x, use_reentrant=False, preserve_rng_state=False, context_fn=context)

@@ -7,13 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from models.vrt.linear import GELU, onednn
-
-CHUNK_ROWS = 2048  # for each thread
-
-
-def _step() -> int:
-    return CHUNK_ROWS * torch.get_num_threads()
+from models.vrt.linear import GELU, chunk_rows, onednn, parameter_gradients
 
 
 class _GEGLU(torch.autograd.Function):
@@ -30,7 +24,7 @@ class _GEGLU(torch.autograd.Function):
         ctx.eps = eps  # type: ignore[attr-defined]
         w11, b11, w12, b12, w2, b2 = parameters
         out = rows.new_empty(rows.shape[0], w2.shape[0])
-        step = _step()
+        step = chunk_rows()
         for x, target in zip(rows.split(step), out.split(step), strict=True):
             if norm_weight is not None:
                 x = F.layer_norm(x, x.shape[1:], norm_weight, norm_bias, eps)
@@ -45,7 +39,7 @@ class _GEGLU(torch.autograd.Function):
         row_grad = torch.empty_like(rows)
         grads = [torch.zeros_like(parameter) for parameter in parameters]
         norm_grads = [None if p is None else torch.zeros_like(p) for p in (norm_weight, norm_bias)]
-        step = _step()
+        step = chunk_rows()
         pieces = zip(rows.split(step), grad.contiguous().split(step), row_grad.split(step), strict=True)
         for x, slope, target in pieces:
             if norm_weight is None:
@@ -70,8 +64,8 @@ def _piece_gradient(x: Tensor, slope: Tensor, parameters: list[Tensor], grads: l
     hidden = onednn(slope, w2.t(), None)
     slopes = (torch.ops.aten.gelu_backward(hidden * gate, before), hidden.mul_(active), slope)
     for i, (each, source) in enumerate(zip(slopes, (x, x, active.mul_(gate)), strict=True)):
-        grads[2 * i].addmm_(each.t(), source)
-        grads[2 * i + 1].add_(each.sum(0))
+        for total, part in zip(grads[2 * i : 2 * i + 2], parameter_gradients(source, each), strict=True):
+            total.add_(part)
     return onednn(slopes[0], w11.t(), None).add_(onednn(slopes[1], w12.t(), None))
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 GELU = "gelu"
+CHUNK_ROWS = 2048  # for each thread
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None, after: str = "none") -> Tensor:
@@ -37,6 +38,43 @@ def takes_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
+def chunk_rows() -> int:
+    """Rows that are worked on at once: their features stay in the cache."""
+    return CHUNK_ROWS * torch.get_num_threads()
+
+
+def parameter_gradients(x: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of a linear layer's weight and bias, by oneDNN's convolution of one pixel: quicker than a product.
+
+    Args:
+        x: (rows, C_in).
+        slope: (rows, C_out), gradient of the layer's output.
+
+    Returns:
+        (C_out, C_in) and (C_out,).
+    """
+    weight, bias = slope.new_zeros(slope.shape[1], x.shape[1]), slope.new_zeros(slope.shape[1])
+    step = chunk_rows()
+    for some, slopes in zip(x.split(step), slope.split(step), strict=True):
+        pixels, slopes = (rows[None, None].permute(0, 3, 1, 2) for rows in (some, slopes))
+        _, of_weight, of_bias = torch.ops.aten.convolution_backward(
+            slopes,
+            pixels,
+            weight[..., None, None],
+            bias.shape,
+            [1, 1],
+            [0, 0],
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            [False, True, True],
+        )
+        weight += of_weight.view_as(weight)
+        bias += of_bias
+    return weight, bias
+
+
 class _OneDNNLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -50,11 +88,8 @@ class _OneDNNLinear(torch.autograd.Function):
         needs = ctx.needs_input_grad  # type: ignore[attr-defined]
         grad = grad.contiguous()
         rows = grad.view(-1, grad.shape[-1])
-        return (
-            onednn(grad, weight.t(), None) if needs[0] else None,
-            rows.t() @ x.reshape(-1, x.shape[-1]) if needs[1] else None,
-            rows.sum(0) if needs[2] else None,
-        )
+        of_weight, of_bias = parameter_gradients(x.reshape(-1, x.shape[-1]), rows) if any(needs[1:]) else (None, None)
+        return onednn(grad, weight.t(), None) if needs[0] else None, of_weight, of_bias if needs[2] else None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

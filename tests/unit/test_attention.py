@@ -182,11 +182,12 @@ def test_recomputing_happens_in_training_only(monkeypatch):
 
     calls = []
     real = blocks.checkpoint
-    monkeypatch.setattr(
-        blocks,
-        "checkpoint",
-        lambda part, x, use_reentrant: calls.append(use_reentrant) or real(part, x, use_reentrant=use_reentrant),
-    )
+
+    def checkpoint(part, x, use_reentrant, **others):
+        calls.append(use_reentrant)
+        return real(part, x, use_reentrant=use_reentrant, **others)
+
+    monkeypatch.setattr(blocks, "checkpoint", checkpoint)
     net = block(False, (1, 2, 2), checkpoint_attn=True, checkpoint_ffn=True)
     x = torch.randn(1, 2, 4, 4, 8)
     net.eval()(x)
@@ -199,6 +200,16 @@ def test_recomputing_happens_in_training_only(monkeypatch):
     calls.clear()
     net(x).sum().backward()
     assert calls == [False, False]
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(True, 1), (False, 2)])
+def test_a_kept_self_attention_is_computed_once(monkeypatch, keep, expected):
+    calls = []
+    real = attend_window.fused
+    monkeypatch.setattr(attend_window, "fused", lambda *args: calls.append(1) or real(*args))
+    net = block(False, (0, 0, 0), checkpoint_attn=True, keep_attended=keep).train()
+    net(torch.randn(1, 2, 4, 4, 8)).sum().backward()
+    assert len(calls) == expected
 
 
 def test_half_precision_stays_near_single():

@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.vrt import geglu
 from models.vrt import linear as linear_module
 from models.vrt.blocks import GEGLU
 from models.vrt.linear import Linear, linear, takes_onednn
@@ -12,11 +11,12 @@ from models.vrt.linear import Linear, linear, takes_onednn
 
 @pytest.mark.parametrize("shape", [(7,), (2, 3, 7), (1, 2, 3, 4, 7)])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_output_and_gradients_of_a_linear_layer(shape, with_bias):
+def test_output_and_gradients_of_a_linear_layer(shape, with_bias, monkeypatch):
     torch.manual_seed(0)
     x = torch.randn(shape, requires_grad=True)
     weight = torch.randn(5, 7, requires_grad=True)
     bias = torch.randn(5, requires_grad=True) if with_bias else None
+    monkeypatch.setattr(linear_module, "CHUNK_ROWS", 4)  # several chunks, the last one shorter
     inputs = [t for t in (x, weight, bias) if t is not None]
     own, want = linear(x, weight, bias), F.linear(x, weight, bias)
     assert torch.allclose(own, want, atol=1e-5)
@@ -52,7 +52,7 @@ def test_feed_forward_by_rows_equals_the_formula(normed, monkeypatch):
     inputs = [x, *layer.parameters(), *(norm.parameters() if normed else ())]
     for parameter in inputs[1:]:
         torch.nn.init.normal_(parameter)
-    monkeypatch.setattr(geglu, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(linear_module, "CHUNK_ROWS", 16)
     own = layer(x, norm)
     monkeypatch.setattr(linear_module, "ONEDNN", False)
     want = layer(x, norm)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from dense_windows import region_labels, unpartition
 
+from models.estimate import set_checkpointing
 from models.network_vrt import VRT
 from models.select_network import init_identity
 from models.vrt.window import effective_window, pad_to_windows, partition
@@ -121,9 +122,10 @@ def test_flow_does_not_see_the_spikes():
         assert torch.equal(net(x), net(changed))
 
 
-def test_checkpointing_changes_neither_output_nor_gradient():
-    plain = small_net(drop_path_rate=0.0).train()
-    saving = small_net(drop_path_rate=0.0, use_checkpoint_attn=True, use_checkpoint_ffn=True).train()
+@pytest.mark.parametrize("policy", ["ffn", "attn", "most", "all"])
+def test_checkpointing_changes_neither_output_nor_gradient(policy):
+    plain, saving = small_net(drop_path_rate=0.0).train(), small_net(drop_path_rate=0.0).train()
+    set_checkpointing(saving, policy)
     x = torch.rand(1, 2, 4, 32, 32)
     for net in (plain, saving):
         net(x).square().sum().backward()

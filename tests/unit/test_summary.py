@@ -53,7 +53,7 @@ def estimates():
     """Memory of a pass of the tiny network: of testing, and of training by policy."""
     net = VRT(**TINY)
     found = {"testing": memory_of(net, SHAPE, training=False)}
-    for policy in ("none", "all"):
+    for policy in ("none", "most", "all"):
         set_checkpointing(net, policy)
         found[policy] = memory_of(net, SHAPE, training=True)
     assert all(parameter.grad is None and parameter.isfinite().all() for parameter in net.parameters())
@@ -72,7 +72,8 @@ def by_pixels(monkeypatch):
     """In place of estimates: 1000 bytes a pixel in testing, 10000 in training, less with checkpointing."""
 
     def memory(net, shape, training, dtype=None):
-        saved = sum(weight * on for weight, on in zip((4000, 2000), checkpointing(net), strict=True))
+        weights = {"checkpoint_attn": 4000, "checkpoint_ffn": 2000, "keep_attended": -1000}
+        saved = sum(weights[key] * on for key, on in checkpointing(net).items())
         return estimate.Memory(peak=math.prod(shape) // shape[2] * (10000 - saved if training else 1000))
 
     for module in (estimate, fit):
@@ -135,7 +136,7 @@ def test_presets_cost_the_share_that_they_promise(official, preset, share):
 # Memory
 
 
-@pytest.mark.parametrize("policy", ["none", "all"])
+@pytest.mark.parametrize("policy", ["none", "most", "all"])
 def test_memory_of_a_step_is_what_the_profiler_measures(net, estimates, policy):
     set_checkpointing(net, policy)
     x = torch.rand(SHAPE)
@@ -165,7 +166,14 @@ def test_recomputing_keeps_less_in_the_parts_with_blocks_only(estimates):
 
 @pytest.mark.usefixtures("by_pixels")
 def test_the_quickest_policy_that_fits_is_taken(net):
-    for budget, expected in ((10000, "none"), (9999, "ffn"), (7999, "attn"), (5999, "all"), (1, "all")):
+    for budget, expected in (
+        (10000, "none"),
+        (9999, "ffn"),
+        (7999, "attn"),
+        (5999, "most"),
+        (4999, "all"),
+        (1, "all"),
+    ):
         assert fit_checkpointing(net, (1, 1, 4, 1, 1), budget)[0] == expected
         assert checkpointing(net) == POLICIES[expected]
 
@@ -179,7 +187,7 @@ def step(net, memory):
 
 def checkpointing(net):
     args = net.stage1.residual_group1.blocks[0].args
-    return args.checkpoint_attn, args.checkpoint_ffn
+    return {key: getattr(args, key) for key in POLICIES["none"]}
 
 
 @pytest.mark.usefixtures("by_pixels")
@@ -195,7 +203,7 @@ def test_auto_goes_by_the_free_memory_and_says_so_in_one_line(net, lines, monkey
     assert values == step(VRT(**TINY), "none")
 
 
-@pytest.mark.parametrize("policy", ["ffn", "attn"])
+@pytest.mark.parametrize("policy", ["ffn", "attn", "most"])
 def test_a_named_policy_is_taken_as_it_is(net, lines, policy):
     step(net, policy)
     assert checkpointing(net) == POLICIES[policy]
@@ -205,7 +213,7 @@ def test_a_named_policy_is_taken_as_it_is(net, lines, policy):
 def test_keys_of_the_network_win_over_train_memory(lines):
     net = VRT(**TINY, use_checkpoint_ffn=True)
     step(net, "all")
-    assert checkpointing(net) == (False, True)
+    assert checkpointing(net) == POLICIES["ffn"]
     (line,) = lines()
     assert "netG.use_checkpoint_attn" in line
 
