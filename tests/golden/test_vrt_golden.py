@@ -15,6 +15,12 @@ from utils.utils_checkpoint import load_weights
 GOLDEN = Path(__file__).resolve().parents[2] / ".." / "shared" / "golden"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/golden is not here")
 MEAN_ERROR = 5e-5
+# A sampling position that rounds to the other side of a pixel's border changes its slope: scaling the input by 1 + 6e-8
+# times noise changes these gradients by up to 1.6 %, under torchvision's operator too. Behind the alignments nothing
+# of the kind happens.
+GRADIENT_ERROR = 0.025
+GRADIENT_ERROR_BEHIND = {"grad:stage8.1.residual_group.blocks.1.attn.qkv_self.weight": 1e-4}
+BACKENDS = ["chunks", "torchvision"]
 TINY = {
     "in_chans": 3,
     "depths": [4] * 7 + [2] * 2,
@@ -49,8 +55,10 @@ def fill_by_name(net):
     return net.eval()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["vrt_deblur", "vrt_deblur_odd"])
-def test_output_and_flows_of_the_official_network(name):
+def test_output_and_flows_of_the_official_network(name, backend, monkeypatch):
+    monkeypatch.setenv("SPIKEVRT_DEFORM", backend)
     net = golden_net(name)
     golden = load_file(GOLDEN / f"{name}.io.safetensors")
     x = golden["input"].float()
@@ -63,17 +71,21 @@ def test_output_and_flows_of_the_official_network(name):
         assert (forward[i] - golden[f"flow_forward_{i}"]).abs().mean() < MEAN_ERROR
 
 
-@pytest.mark.parametrize("name", ["vrt_deblur", "vrt_deblur_odd"])
-def test_gradients_of_the_official_network(name):
+@pytest.mark.parametrize(
+    ("name", "backend"), [("vrt_deblur", "chunks"), ("vrt_deblur_odd", "chunks"), ("vrt_deblur", "torchvision")]
+)
+def test_gradients_of_the_official_network(name, backend, monkeypatch):
+    monkeypatch.setenv("SPIKEVRT_DEFORM", backend)
     net = golden_net(name)
     golden = load_file(GOLDEN / f"{name}.io.safetensors")
     x = golden["input"].float().requires_grad_()
     (net(x) * golden["loss_weight"]).sum().backward()
     found = {f"grad:{key}": parameter.grad for key, parameter in net.named_parameters()} | {"grad_input": x.grad}
     expected = {key: value.float() for key, value in golden.items() if key.startswith("grad")}
-    assert len(expected) > 5
+    assert expected.keys() > GRADIENT_ERROR_BEHIND.keys()
     for key, value in expected.items():
-        assert (found[key] - value).norm() / value.norm() < 0.01, key
+        bound = GRADIENT_ERROR_BEHIND.get(key, GRADIENT_ERROR)
+        assert (found[key] - value).norm() / value.norm() < bound, key
 
 
 @pytest.mark.parametrize(
