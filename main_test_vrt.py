@@ -28,7 +28,7 @@ from data.spike.manifest import Manifest
 from data.task_clips import MiddleClip, middle_clips, noisy_clips
 from models.select_model import define_Model
 from options.schema import Opt
-from utils import utils_checkpoint, utils_cli, utils_dist, utils_eval, utils_option, utils_report
+from utils import utils_checkpoint, utils_cli, utils_dist, utils_eval, utils_option, utils_report, utils_resume
 from utils.utils_error import UserError
 from utils.utils_eval import TestSet
 from utils.utils_tile import TileOpt
@@ -119,7 +119,7 @@ def job_of_options(args: argparse.Namespace) -> Job:
     """The job of an option file: its test set, with the weights it names or its run's own."""
     opt = utils_option.load(args.opt, Opt, overrides=[*args.set, *FROM_WEIGHTS])
     check_sigma(opt, args.sigma)
-    weights, reason = utils_checkpoint.find_weights(opt.run_dir, opt.path.pretrained_netE, opt.path.pretrained_netG)
+    weights, reason = utils_resume.find_weights(opt.run_dir, opt.path.pretrained_netE, opt.path.pretrained_netG)
     tile = tile_of_task(opt, utils_eval.tile_of(opt.val))
     return Job(opt, weights, reason, tile, save_frames=True, sigma=args.sigma)
 

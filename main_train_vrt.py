@@ -8,32 +8,38 @@ The same command again goes on where the run stopped.
 
 import argparse
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data.check import sound_dataset
 from data.loader import SampleSource, train_batches
+from models.lora import parameter_counts
 from models.model_vrt import ModelVRT
+from models.replay import write_replay
 from models.select_model import define_Model
 from options.schema import Opt
 from utils import (
-    utils_checkpoint,
     utils_cli,
     utils_dist,
     utils_logger,
     utils_option,
+    utils_profile,
     utils_report,
+    utils_resume,
     utils_seed,
+    utils_signal,
 )
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_eval import TestSet, evaluate, frame_writer
+from utils.utils_eval import Frame, StoppedError, TestSet, evaluate, frame_writer
 from utils.utils_logger import Run
+from utils.utils_signal import StopRequest
 
 LOG = logging.getLogger("spikevrt")
 RANDOM_FLOW = (
@@ -48,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
     opt = utils_option.load(args.opt, Opt, args.set)
     if opt.datasets.train is None:
         raise UserError(f"{args.opt} has no datasets.train: there is nothing to train on")
-    train, train_opt = opt.train, opt.datasets.train
+    train_opt = opt.datasets.train
 
     # 2. Data first: whatever is wrong with it shows before a network is built.
     train_set = sound_dataset(train_opt, opt.netG.upscale)
@@ -64,43 +70,98 @@ def main(args: argparse.Namespace) -> None:
     )
 
     # 4. Weights: this run's newest checkpoint, else the pretrained ones, else random.
-    step = utils_dist.agreed(dist, utils_checkpoint.resume(opt.run_dir, model), "the step of the newest checkpoint")
-    if step == 0:
-        model.load_pretrained(opt.path.pretrained_netG, opt.path.pretrained_netE)
-        if opt.netG.spynet_path is None and opt.path.pretrained_netG is None:
-            LOG.warning(RANDOM_FLOW)
-
+    resumed = utils_resume.resume(opt.run_dir, model, opt.model_dump(mode="json"))
+    start = utils_dist.agreed(dist, resumed.step, "the step of the newest checkpoint")
+    if start == 0:
+        start_weights(model, opt)
     run.write_options(opt)
+    run.begin(start)
 
-    # 5. Train. `step` counts finished optimizer steps; batches are a function of (seed, step): a resumed run repeats
-    #    nothing and skips nothing.
+    # 5. Train to the last step, or until a signal asks to stop. Either way everything is saved.
+    with utils_signal.stop_on_signals() as stop:
+        step, finished = train(Parts(opt, model, train_set, test_set, dist, run), start, stop)
+    if finished and step > start:
+        summarize(opt, run, step, model.guard.total)
+    if finished:
+        LOG.info("finished at step %d; weights in %s", step, opt.run_dir / "models")
+    else:
+        LOG.info("stopped by %s at step %d; the same command goes on", stop.name or "another process", step)
+    run.close()
+    utils_dist.close()
+
+
+class Parts(NamedTuple):
+    """What a training is made of."""
+
+    opt: Opt
+    model: ModelVRT
+    train_set: SampleSource
+    test_set: TestSet | None
+    dist: Dist
+    run: Run
+
+
+def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
+    """Train on from `step` finished optimizer steps; returns those finished now, and whether nothing is left to do.
+
+    Batches are a function of (seed, step): a resumed run repeats nothing and skips nothing.
+    """
+    opt, model, train_set, _, dist, run = parts
+    train, batch_size = opt.train, train_samples(opt)
     batches = batches_from(step, train_set, opt, dist)
-    watch = utils_logger.Stopwatch(train.total_iter)
+    watch = utils_logger.Stopwatch(train.total_iter, batch_size)
     bar = tqdm(total=train.total_iter, initial=step, disable=None if dist.is_main else True, unit="step")
-    with logging_redirect_tqdm([LOG]), bar:
-        while step < train.total_iter:
+    profile = utils_profile.ProfileWindow(opt.run_dir, opt.logging, dist, step)
+    saved, saved_at, stopped = step, time.monotonic(), False
+    with logging_redirect_tqdm([LOG]), bar, profile:
+        if test_is_due(parts, step) and utils_dist.any_true(dist, [dist.is_main and not run.has_test(step)])[0]:
+            stopped = not validate(parts, step, stop)
+        while step < train.total_iter and not stopped:
             asked_at = time.perf_counter()
             micro_batches = [next(batches) for _ in range(train.accumulate)]
             watch.data_ready(asked_at)
             utils_seed.seed_all(train.manual_seed, dist.rank, step)
             values = model.train_step(micro_batches, step)
+            if model.guard.exhausted:
+                give_up(parts, step, micro_batches)
             step += 1
             bar.update()
+            profile.step(step)
             last = step == train.total_iter
+            waited = dist.is_main and time.monotonic() - saved_at > 60 * (train.checkpoint_minutes or math.inf)
+            stopped, is_time = utils_dist.any_true(dist, [stop.name is not None, waited])
 
             if step % train.checkpoint_print == 0 or last:
-                values = {**utils_dist.mean(dist, values), **watch.report(step)}
-                epoch = step * train.accumulate * train_opt.dataloader_batch_size // len(train_set)
-                LOG.info(utils_logger.train_line(epoch, step, values))
+                values |= watch.report(step)
+                LOG.info(utils_logger.train_line(step * batch_size // len(train_set), step, values))
                 run.log(step, "train", values)
-            if dist.is_main and (step % train.checkpoint_save == 0 or last):
-                utils_checkpoint.save(opt.run_dir, step, model, train.keep_checkpoints)
-            if test_set is not None and (step % train.checkpoint_test == 0 or last):
-                validate(model, test_set, opt, dist, run, step)
+            if step % train.checkpoint_save == 0 or last or stopped or is_time:
+                save(parts, step)
+                saved, saved_at = step, time.monotonic()
+            if test_is_due(parts, step) and (not stopped or last):
+                stopped = not validate(parts, step, stop)
                 watch.restart()
-    LOG.info("finished at step %d; weights in %s", step, opt.run_dir / "models")
-    run.close()
-    utils_dist.close()
+    if stopped and saved < step:
+        save(parts, step)
+    return step, step == train.total_iter and not stopped
+
+
+def train_samples(opt: Opt) -> int:
+    """Samples of all processes together in one step."""
+    assert opt.datasets.train is not None
+    return opt.datasets.train.dataloader_batch_size * opt.train.accumulate
+
+
+def start_weights(model: ModelVRT, opt: Opt) -> None:
+    """Load what a run starts from, and say where that leaves parts at random."""
+    given = opt.path.pretrained_netG
+    if opt.netG.lora is not None:
+        if given in (None, "auto"):
+            raise UserError(f"path.pretrained_netG is {given}: netG.lora adapts trained weights; name their file")
+        LOG.info("LoRA: %s of %s parameters are trained", *(f"{count:,}" for count in parameter_counts(model.netG)))
+    model.load_pretrained(given, opt.path.pretrained_netE)
+    if opt.netG.spynet_path is None and given is None:
+        LOG.warning(RANDOM_FLOW)
 
 
 def batches_from(step: int, train_set: SampleSource, opt: Opt, dist: Dist) -> Iterator[dict[str, Any]]:
@@ -122,16 +183,59 @@ def batches_from(step: int, train_set: SampleSource, opt: Opt, dist: Dist) -> It
     )
 
 
-def validate(model: ModelVRT, test_set: TestSet, opt: Opt, dist: Dist, run: Run, step: int) -> None:
-    """Restore and score the test clips; weights that restore better than all before become best_G.pth."""
-    watchers = [utils_report.board_images(run, step)]
+def save(parts: Parts, step: int) -> None:
+    """Write the checkpoint of a step."""
+    opt = parts.opt
+    if parts.dist.is_main:
+        record = {"options": opt.model_dump(mode="json"), "best": utils_resume.best(opt.run_dir)}
+        utils_resume.save(opt.run_dir, step, parts.model, record, opt.train.keep_checkpoints)
+
+
+def test_is_due(parts: Parts, step: int) -> bool:
+    """Whether the test clips are measured after this step."""
+    train = parts.opt.train
+    return parts.test_set is not None and step > 0 and (step % train.checkpoint_test == 0 or step == train.total_iter)
+
+
+def validate(parts: Parts, step: int, stop: StopRequest) -> bool:
+    """Restore and score the test clips; weights that restore better than all before become best_G.pth.
+
+    Returns:
+        False: a signal ended it early, and nothing was recorded.
+    """
+    opt, model, _, test_set, dist, run = parts
+    assert test_set is not None
+    pictures = utils_report.BoardImages(test_set)
+    watchers: list[Callable[[Frame], None]] = [pictures]
     if opt.val.save_img:
         watchers.append(frame_writer(opt.run_dir / "images" / str(step)))
-    result = evaluate(model.restore, test_set, opt.val, dist, watchers=watchers)
-    run.log(step, "test", result["mean"])
+    try:
+        result = evaluate(model.restore, test_set, opt.val, dist, watchers=watchers, stop=lambda: stop.name is not None)
+    except StoppedError:
+        return False
     score = result["mean"].get("psnr")
-    if dist.is_main and score is not None and score > utils_checkpoint.best_score(opt.run_dir):
-        utils_checkpoint.save_best(opt.run_dir, model, step, score)
+    if dist.is_main and score is not None and score > utils_resume.best_score(opt.run_dir):
+        utils_resume.save_best(opt.run_dir, model, step, score)
+    pictures.show(run, step, dist)
+    run.log_test(step, result)
+    return True
+
+
+def give_up(parts: Parts, step: int, batches: Sequence[Mapping[str, Any]]) -> NoReturn:
+    """End a run that makes no step any more, and keep the batch for a closer look."""
+    opt, model, *_ = parts
+    replay = write_replay(opt.run_dir, step, parts.dist.rank, batches, model.netG)
+    raise FloatingPointError(
+        f"step {step}: no finite loss or gradient in {model.guard.in_row} steps in a row (train.nonfinite_limit); the "
+        f"weights are as before them; {replay}; lower train.G_optimizer_lr, set G_optimizer_clipgrad, or turn amp off"
+    )
+
+
+def summarize(opt: Opt, run: Run, step: int, skipped: int) -> None:
+    """Say what came of the run and where it lies."""
+    weights, _ = utils_resume.find_weights(opt.run_dir, None, None)
+    for line in run.summary(step, weights, utils_resume.best(opt.run_dir), skipped):
+        LOG.info(line)
 
 
 def parse_args() -> argparse.Namespace:

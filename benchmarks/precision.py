@@ -1,9 +1,10 @@
 """How far bf16, fp16 and TF32 take the network from float32, stage by stage, on photographs that move.
 
-python benchmarks/precision.py [--quick] [--weights F.pth]
+python benchmarks/precision.py [--quick] [--weights F.pth | --opt CONFIG.json]
 
 Weights: a file for the official geometry, or random ones under which every part works: flows of several pixels,
-offsets, attention, and a residual as large as that of blurred frames. --quick takes a small geometry.
+offsets, attention, and a residual as large as that of blurred frames. --quick takes a small geometry. --opt takes the
+network of a run of one's own, its best weights, and the first frames of its first test clip.
 """
 
 import argparse
@@ -22,9 +23,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
 from lively import enliven
 
+from data.select_dataset import define_Dataset
 from models.network_vrt import VRT
 from models.precision import AMP_DTYPES, autocast, set_tf32
-from utils.utils_checkpoint import load_weights
+from models.select_network import define_G
+from options.schema import Opt
+from utils import utils_option
+from utils.utils_checkpoint import find_weights, load_weights
+from utils.utils_error import UserError
 
 SMALL = {
     "depths": [4] * 7 + [2] * 4,
@@ -77,19 +83,36 @@ def compare(net: VRT, x: Tensor) -> dict[str, dict[str, float]]:
     return table
 
 
+def trained(config: Path, device: torch.device) -> tuple[VRT, Tensor]:
+    """The network of a finished run, and (1, FRAMES, C, H, W) of its test clip."""
+    opt = utils_option.load(config, Opt)
+    if opt.datasets.test is None:
+        raise UserError(f"{config} has no datasets.test")
+    net = define_G(opt.netG).to(device).eval()
+    weights, why = find_weights(opt.run_dir, None, None)
+    load_weights(net, weights)
+    clip = define_Dataset(opt.datasets.test)[0]
+    print(f"{weights} ({why}); clip {clip.name}")
+    return net, clip.network_input(0, min(FRAMES, len(clip.frames)))[None].to(device)
+
+
 def main() -> None:
     """Print a table, then one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small geometry on 64x64 pixels")
     parser.add_argument("--weights", type=Path, help="3-channel weights of the official geometry")
+    parser.add_argument("--opt", type=Path, help="option file of a run with weights")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = VRT(in_chans=3, **(SMALL if args.quick else {})).to(device).eval()
-    x = moving_photograph(64 if args.quick else 128).to(device)
-    if args.weights:
-        load_weights(net, args.weights)
+    if args.opt:
+        net, x = trained(args.opt, device)
     else:
-        enliven(net, x)
+        net = VRT(in_chans=3, **(SMALL if args.quick else {})).to(device).eval()
+        x = moving_photograph(64 if args.quick else 128).to(device)
+        if args.weights:
+            load_weights(net, args.weights)
+        else:
+            enliven(net, x)
     table = compare(net, x)
     print(f"{'relative error after':<22}" + "".join(f"{name:>10}" for name in table))
     for part in table["bf16"]:

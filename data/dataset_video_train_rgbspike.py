@@ -62,12 +62,8 @@ class VideoTrainDatasetRGBSpike:
         Raises:
             UserError: a file has become missing, empty or truncated; names clip and frame.
         """
-        clip, first = self.index[index]
-        names = self.clips[clip]
+        clip, frames = self._frames(index, rng)
         ratio, side = self.ratios[clip], self.opt.gt_size // self.scale
-        interval = int(rng.choice(self.opt.interval_list))
-        start = start_index(first, len(names), self.opt.num_frame, interval)
-        frames = names[start : start + self.opt.num_frame * interval : interval]
         box = draw_box(rng, self.sizes[clip], side, step=ratio)
         flips = draw_flips(
             rng,
@@ -89,6 +85,19 @@ class VideoTrainDatasetRGBSpike:
             ]
             sample["spike"] = torch.from_numpy(np.stack(planes))
         return {name: flips.apply(value) for name, value in sample.items()} | {"key": f"{clip}/{frames[0]}"}
+
+    def name(self, index: int, rng: np.random.Generator) -> str:
+        """Say which clip and frames `sample` reads for the same arguments."""
+        clip, frames = self._frames(index, rng)
+        return f"clip {clip} frames {' '.join(frames)}"
+
+    def _frames(self, index: int, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
+        """Return clip and frames of a sample, in the order of time; draws the interval."""
+        clip, first = self.index[index]
+        names = self.clips[clip]
+        interval = int(rng.choice(self.opt.interval_list))
+        start = start_index(first, len(names), self.opt.num_frame, interval)
+        return clip, names[start : start + self.opt.num_frame * interval : interval]
 
     def _store(self, folder: Path) -> FrameStore:
         opt = self.opt

@@ -5,7 +5,7 @@ import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.precision import autocast
 from models.vrt.blocks import TMSABlock
+from models.vrt.linear import usual_kernels
 
 LOG = logging.getLogger("spikevrt")
 POLICIES = {
@@ -96,14 +97,17 @@ class _Pass(nn.Module):
             out.float().square().mean().backward()
 
 
-def memory_of(net: nn.Module, shape: Sequence[int], training: bool, dtype: torch.dtype | None = None) -> Memory:
-    """Run the network on tensors that have sizes but no values, as a CPU would, and see what it holds.
+def memory_of(
+    net: nn.Module, shape: Sequence[int], training: bool, dtype: torch.dtype | None = None, on_cpu: bool = False
+) -> Memory:
+    """Run the network on tensors that have sizes but no values, and see what it holds.
 
     Args:
         net: the network; nothing of it changes.
         shape: (B, D, C, H, W) of the input.
         training: forward and backward pass with the checkpointing that the blocks have; else a forward pass.
         dtype: of autocast, or None.
+        on_cpu: with the kernels that save memory on a CPU; else as a card computes.
     """
     memory, live = Memory(), LiveBytes()
     entered: list[tuple[int, int]] = []  # bytes at a part's entrance, the peak until then
@@ -121,7 +125,7 @@ def memory_of(net: nn.Module, shape: Sequence[int], training: bool, dtype: torch
     was_training = net.training
     net.train(training)
     whole = _Pass(net, dtype)
-    with _quiet(), FakeTensorMode(), _watched(net, enter, leave):
+    with nullcontext() if on_cpu else usual_kernels(), _quiet(), FakeTensorMode(), _watched(net, enter, leave):
         weights, x = _stand_ins(whole), torch.empty(*shape)
         with live, torch.set_grad_enabled(training):
             functional_call(whole, weights, (x,))
@@ -170,7 +174,7 @@ def has_checkpointing(net: nn.Module) -> bool:
 
 
 def fit_checkpointing(
-    net: nn.Module, shape: Sequence[int], budget: float, dtype: torch.dtype | None = None
+    net: nn.Module, shape: Sequence[int], budget: float, dtype: torch.dtype | None = None, on_cpu: bool = False
 ) -> tuple[str, Memory]:
     """Give the network the quickest policy whose training step fits, the smallest one if none does.
 
@@ -179,13 +183,14 @@ def fit_checkpointing(
         shape: (B, D, C, H, W) of a step's input.
         budget: bytes for activations and gradients.
         dtype: of autocast, or None.
+        on_cpu: see `memory_of`.
 
     Returns:
         The policy's name and what the step takes with it.
     """
     for policy in POLICIES:
         set_checkpointing(net, policy)
-        memory = memory_of(net, shape, training=True, dtype=dtype)
+        memory = memory_of(net, shape, training=True, dtype=dtype, on_cpu=on_cpu)
         if memory.peak <= budget:
             break
     return policy, memory
@@ -213,7 +218,7 @@ def apply_policy(
         LOG.info("checkpointing: %s (train.memory)", policy)
     else:
         budget = free_bytes(net, device)
-        policy, memory = fit_checkpointing(net, shape, budget, dtype)
+        policy, memory = fit_checkpointing(net, shape, budget, dtype, device.type == "cpu")
         LOG.info(
             "checkpointing: %s (train.memory auto): a step takes about %.1f GiB of %.1f GiB%s",
             policy,
@@ -227,12 +232,13 @@ def free_bytes(net: nn.Module, device: torch.device) -> float:
     """Bytes that a training step on `device` may take besides weights and the optimizer's two moments."""
     if device.type != "cuda":
         return CPU_BUDGET
-    return CUDA_SHARE * torch.cuda.mem_get_info(device)[0] - 2 * weight_bytes(net)
+    return CUDA_SHARE * torch.cuda.mem_get_info(device)[0] - 2 * weight_bytes(net, trained=True)
 
 
-def weight_bytes(net: nn.Module) -> int:
-    """Bytes of the parameters."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
+def weight_bytes(net: nn.Module, trained: bool = False) -> int:
+    """Bytes of the parameters, or of those alone that are trained."""
+    parameters = (parameter for parameter in net.parameters() if parameter.requires_grad or not trained)
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
 
 
 def parts_of(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:

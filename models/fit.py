@@ -52,7 +52,7 @@ class TestingFit:
 
 def state_bytes(net: nn.Module, average: bool) -> int:
     """Weights, the optimizer's two moments and, with `average`, the moving average of the weights."""
-    return (3 + average) * weight_bytes(net)
+    return (1 + average) * weight_bytes(net) + 2 * weight_bytes(net, trained=True)
 
 
 def fit_training(

@@ -1,9 +1,15 @@
-"""Pixel losses, by the name that the option `train.G_lossfn_type` gives; always in float32."""
+"""The training loss: a pixel term, named by `train.G_lossfn_type`, and two optional terms for motion blur.
+
+All of it is computed in float32, whatever the precision of the tensors is.
+"""
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from options.schema import TrainOpt
 
 
 def charbonnier(out: Tensor, gt: Tensor, eps: float) -> Tensor:
@@ -26,3 +32,55 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "l1": l1,
     "l2": l2,
 }
+
+
+def frequency(out: Tensor, gt: Tensor) -> Tensor:
+    """L1 distance in the frequency domain, after MIMO-UNet's (Cho et al., arXiv:2108.05054), at full size only.
+
+    The mean, over real and imaginary parts, of the absolute differences between the orthonormal 2-D spectra of the
+    frames; of the half of each spectrum that determines the other one. Zero where the frames are equal, only there.
+
+    Args:
+        out: (..., H, W).
+        gt: the same shape.
+    """
+    spectrum = torch.fft.rfft2(out.float() - gt.float(), norm="ortho")  # of the difference: the transform is linear
+    return torch.view_as_real(spectrum).abs().mean()
+
+
+def edge(out: Tensor, gt: Tensor, eps: float) -> Tensor:
+    """Charbonnier distance of the frames' Laplacians, after MPRNet's edge loss (Zamir et al., arXiv:2102.02808).
+
+    The Laplacian is that of the four neighbours, a pixel outside the frame being like its neighbour inside.
+
+    Args:
+        out: (B, T, C, H, W).
+        gt: the same shape.
+        eps: under the root, not squared; sqrt(eps) is the least value.
+    """
+    d = F.pad((out.float() - gt.float()).flatten(0, 1), (1, 1, 1, 1), mode="replicate")
+    across = d[..., 1:-1, :-2] + d[..., 1:-1, 2:]
+    down = d[..., :-2, 1:-1] + d[..., 2:, 1:-1]
+    return ((across + down - 4 * d[..., 1:-1, 1:-1]).square() + eps).sqrt().mean()
+
+
+def total_loss(out: Tensor, gt: Tensor, opt: TrainOpt) -> tuple[Tensor, dict[str, Tensor]]:
+    """What a training step makes small.
+
+    Args:
+        out: (B, T, 3, H, W) restored frames.
+        gt: (B, T, 3, H, W) sharp frames.
+        opt: which terms with which weights; one with weight 0 is not computed.
+
+    Returns:
+        The sum of the weighted terms, and these terms by name, without gradient: G_pixel and, where they have a weight,
+        G_fft and G_edge.
+    """
+    eps = opt.G_charbonnier_eps
+    terms = {"G_pixel": opt.G_lossfn_weight * LOSSES[opt.G_lossfn_type](out, gt, eps)}
+    if opt.G_fft_weight:
+        terms["G_fft"] = opt.G_fft_weight * frequency(out, gt)
+    if opt.G_edge_weight:
+        terms["G_edge"] = opt.G_edge_weight * edge(out, gt, eps)
+    total = torch.stack(list(terms.values())).sum()
+    return total, {name: term.detach() for name, term in terms.items()}

@@ -1,8 +1,8 @@
 """ModelVRT: one training step, and restoration. Composes network, loss, optimizer and average; holds no batch."""
 
-import copy
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models import ema, precision
+from models import ema, optim, precision
 from models.compiled import Compiled
 from models.estimate import apply_policy
-from models.loss import LOSSES
-from models.optim import OPTIMIZERS, cosine_lr, is_fixed_key, multistep_lr, param_groups, set_lr
+from models.guard import StepGuard
+from models.loss import total_loss
 from options.schema import TrainOpt
 from utils import utils_dist
 from utils.utils_checkpoint import load_weights
 from utils.utils_dist import Dist
+from utils.utils_moments import load_named_state, named_state
 
 LOG = logging.getLogger("spikevrt")
 
@@ -43,59 +44,72 @@ class ModelVRT:
         self.amp_dtype = precision.amp_dtype(opt.amp)
         self.scaler = precision.loss_scaler(dist.device, self.amp_dtype)
         self.netG = net.to(dist.device)
-        self.netE = copy.deepcopy(self.netG).eval().requires_grad_(False) if opt.E_decay > 0 else None
-        self.loss = LOSSES[opt.G_lossfn_type]
-        groups = param_groups(self.netG, opt.G_optimizer_lr, opt.fix_keys, opt.fix_lr_mul)
-        self.optimizer = OPTIMIZERS[opt.G_optimizer_type](
-            groups, lr=opt.G_optimizer_lr, betas=opt.G_optimizer_betas, weight_decay=opt.G_optimizer_wd
-        )
+        optim.freeze(self.netG, opt.freeze)
+        self.optimizer = optim.make_optimizer(self.netG, opt)
+        self.average = ema.MovingAverage(self.netG, opt.E_decay) if opt.E_decay > 0 else None
+        self.netE = None if self.average is None else self.average.net
+        self.guard = StepGuard(opt.nonfinite_limit, opt.spike_limit)
         self._parallel: tuple[bool, nn.Module] | None = None  # (frozen, netG wrapped for that)
         self._restorer: nn.Module | None = None  # netE or netG, wrapped for restoring
 
     def train_step(self, batches: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
-        """One optimizer step.
+        """One optimizer step; one that `models.guard` judges harmful changes nothing, in any process.
 
         Args:
             batches: one batch per accumulation: `lq` (B, T, 3, h, w), `gt` the same, `spike` (B, T, S, h, w) or absent.
             step: finished optimizer steps before this one.
 
         Returns:
-            G_loss, grad_norm (before clipping) and lr.
-
-        Raises:
-            FloatingPointError: loss or gradient is not finite and no lower loss scale of fp16 can help.
+            The same in every process: the mean G_loss, its terms where there are several (G_pixel, G_fft, G_edge),
+            skipped (steps left out in the whole run), grad_norm (before clipping) and lr.
         """
-        lr = self.learning_rate(step)
-        set_lr(self.optimizer, lr)
+        lr = optim.learning_rate(step + 1, self.opt)
+        optim.set_lr(self.optimizer, lr)
         net = self._trainable(step, batches[0])
         net.train()
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        own = self._backward(net, batches)
+        self.scaler.unscale_(self.optimizer)
+        limit = self.opt.G_optimizer_clipgrad or float("inf")
+        norm = nn.utils.clip_grad_norm_(self.netG.parameters(), limit).item()
+        values = utils_dist.mean(self.dist, own)
+        loss = values["G_loss"]
+        reason = self.guard.verdict(loss, norm)
+        if reason is None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if self.average is not None:
+                self.average.update(self.netG)
+            self.guard.taken(loss, norm)
+        elif not math.isfinite(loss + norm) and precision.lower_scale(self.scaler):
+            LOG.info("step %d left out: gradients overflow; loss scale now %g", step, self.scaler.get_scale())
+        else:
+            if math.isfinite(loss + norm):
+                self.scaler.update()
+            self._leave_out(step, reason, batches, own["G_loss"])
+        return {**values, "skipped": self.guard.total, "grad_norm": norm, "lr": lr}
+
+    def _backward(self, net: nn.Module, batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Sum up the gradients of all batches; this process's mean loss and, where there are several, its terms."""
+        sums: Counter[str] = Counter()
         for i, batch in enumerate(batches):
             with self._gradient_sync(net, last=i == len(batches) - 1):
                 with precision.autocast(self.dist.device, self.amp_dtype):
                     out = net(network_input(batch).to(self.dist.device))
-                loss = self.loss(out, batch["gt"].to(self.dist.device), self.opt.G_charbonnier_eps)
-                loss = self.opt.G_lossfn_weight * loss / len(batches)
-                self.scaler.scale(loss).backward()
-            total += loss.item()
-        self.scaler.unscale_(self.optimizer)
-        limit = self.opt.G_optimizer_clipgrad or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.netG.parameters(), limit).item()
-        if math.isfinite(norm) and math.isfinite(total):
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            if self.netE is not None:
-                ema.update(self.netE, self.netG, self.opt.E_decay)
-        elif precision.lower_scale(self.scaler):
-            LOG.info("step %d left out: gradients overflow; loss scale now %g", step, self.scaler.get_scale())
-        else:
-            keys = ", ".join(key for batch in batches for key in batch.get("key", ()))
-            raise FloatingPointError(
-                f"step {step}: loss {total:g}, gradient norm {norm:g} of {keys or 'the batch'}; the weights are as "
-                "before; lower train.G_optimizer_lr, set G_optimizer_clipgrad, or turn amp off"
-            )
-        return {"G_loss": total, "grad_norm": norm, "lr": lr}
+                loss, terms = total_loss(out, batch["gt"].to(self.dist.device), self.opt)
+                self.scaler.scale(loss / len(batches)).backward()
+            named = {"G_loss": loss, **(terms if len(terms) > 1 else {})}
+            sums.update({name: value.item() for name, value in named.items()})
+        return {name: value / len(batches) for name, value in sums.items()}
+
+    def _leave_out(self, step: int, reason: str, batches: Sequence[Mapping[str, Any]], loss: float) -> None:
+        """Count a step that is not taken, and name clips and frames of the processes whose own loss is at fault."""
+        self.guard.skipped(reason)
+        keys = [key for batch in batches for key in batch.get("key", ())]
+        everybody = utils_dist.gather_objects(self.dist, (math.isfinite(loss), keys))
+        at_fault = [part for finite, part in everybody if not finite] or [part for _, part in everybody]
+        samples = ", ".join(key for part in at_fault for key in part) or "the batch"
+        LOG.warning("step %d left out: %s; %d in a row, %s", step, reason, self.guard.in_row, samples)
 
     @torch.no_grad()
     def restore(self, x: Tensor) -> Tensor:
@@ -113,33 +127,27 @@ class ModelVRT:
         with precision.autocast(self.dist.device, self.amp_dtype):
             return net(x.to(self.dist.device)).float().cpu()
 
-    def learning_rate(self, step: int) -> float:
-        """Base learning rate of the update that follows `step` finished ones."""
-        opt, update = self.opt, step + 1
-        if opt.G_scheduler_type == "MultiStepLR":
-            lr = multistep_lr(update, opt.G_optimizer_lr, opt.G_scheduler_milestones, opt.G_scheduler_gamma)
-        else:
-            periods, mult = opt.scheduler_periods, opt.G_scheduler_restart_weights
-            lr = cosine_lr(update, opt.G_optimizer_lr, opt.G_scheduler_eta_min, periods, mult, opt.total_iter)
-        return lr * min(1.0, update / opt.warmup_iter) if opt.warmup_iter > 0 else lr
-
     def load_pretrained(self, netG: str | None, netE: str | None) -> None:
         """Start from files of weights, each optional ("auto" is none); without its own file netE follows netG."""
-        for name, path, strict in (
-            ("netG", netG, self.opt.G_param_strict),
-            ("netE", netE, self.opt.E_param_strict),
-        ):
-            target = self.netG if name == "netG" else self.netE
-            if target is not None and path is not None and path != "auto":
-                LOG.info("%s from %s: %s", name, path, load_weights(target, path, strict))
-            if name == "netG" and self.netE is not None:
-                self.netE.load_state_dict(self.netG.state_dict())
+        if netG is not None and netG != "auto":
+            LOG.info("netG from %s: %s", netG, load_weights(self.netG, netG, self.opt.G_param_strict))
+        if self.average is None:
+            return
+        self.average.restart(self.netG)
+        if netE is not None and netE != "auto":
+            LOG.info("netE from %s: %s", netE, load_weights(self.average.net, netE, self.opt.E_param_strict))
+            self.average.mature()
 
     def state_dicts(self) -> dict[str, dict[str, Any]]:
         """All that the next step depends on, by the kind of file that holds it: G, E and state."""
         states: dict[str, dict[str, Any]] = {
             "G": self.netG.state_dict(),
-            "state": {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()},
+            "state": {
+                "optimizer": named_state(self.optimizer, self.netG),
+                "scaler": self.scaler.state_dict(),
+                "guard": self.guard.state_dict(),
+                "average_updates": 0 if self.average is None else self.average.updates,
+            },
         }
         if self.netE is not None:
             states["E"] = self.netE.state_dict()
@@ -150,13 +158,12 @@ class ModelVRT:
         load_weights(self.netG, states["G"])
         if self.netE is not None:
             load_weights(self.netE, states.get("E", states["G"]))
-        # The options of today rule the optimizer; only its moments come from the file.
-        kept = [
-            {key: group[key] for key in ("lr_mul", "betas", "weight_decay")} for group in self.optimizer.param_groups
-        ]
-        self.optimizer.load_state_dict(states["state"]["optimizer"])
-        for group, values in zip(self.optimizer.param_groups, kept, strict=True):
-            group.update(values)
+        load_named_state(self.optimizer, self.netG, states["state"]["optimizer"])
+        if "guard" in states["state"]:
+            self.guard.load_state_dict(states["state"]["guard"])
+        if self.average is not None and "E" in states:
+            self.average.mature()
+            self.average.updates = states["state"].get("average_updates", self.average.updates)
         scale = states["state"].get("scaler")  # empty or absent in a checkpoint of another precision
         if self.scaler.is_enabled() and scale:
             self.scaler.load_state_dict(scale)
@@ -168,8 +175,7 @@ class ModelVRT:
             apply_policy(self.netG, self.opt.memory, shape, self.dist.device, self.amp_dtype)
         frozen = step + 1 < self.opt.fix_iter
         if self._parallel is None or self._parallel[0] != frozen:
-            for name, parameter in self.netG.named_parameters():
-                parameter.requires_grad_(not (frozen and is_fixed_key(name, self.opt.fix_keys)))
+            optim.hold(self.optimizer, frozen)
             self._parallel = (frozen, utils_dist.wrap(self.dist, self._runnable(self.netG)))
         return self._parallel[1]
 

@@ -1,29 +1,88 @@
-"""Parameter groups, freezing, and the learning rate as a function of the step."""
+"""Which parameters learn, in which groups, and the learning rate as a function of the step."""
 
+import difflib
+import logging
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
+from options.schema import TrainOpt
+from utils.utils_error import UserError
+
+LOG = logging.getLogger("spikevrt")
 OPTIMIZERS: dict[str, type[Adam]] = {"adam": Adam, "adamw": AdamW}
+NEAR = 3  # names that are shown for one that fits nothing
+
+
+def freeze(net: nn.Module, patterns: Sequence[str]) -> None:
+    """Never train the parameters whose whole names match a pattern such as "spynet.*".
+
+    Raises:
+        UserError: a pattern matches no parameter, or nothing is left to train.
+    """
+    parameters = dict(net.named_parameters())
+    for pattern in patterns:
+        matching = [parameter for name, parameter in parameters.items() if fnmatchcase(name, pattern)]
+        if not matching:
+            raise UserError(
+                f"train.freeze: {pattern!r} matches no parameter of the network, near: {_near(pattern, parameters)}; "
+                'give patterns of whole names, such as "spynet.*"'
+            )
+        for parameter in matching:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise UserError(f"train.freeze: {list(patterns)} leaves no parameter to train; remove a pattern")
+
+
+def make_optimizer(net: nn.Module, opt: TrainOpt) -> Optimizer:
+    """The optimizer of all parameters that require a gradient, in the groups that the options ask for.
+
+    Without G_param_groups there are two groups, either of which may be empty and then is left out: the parameters that
+    `fix_keys` does not name and those that it does. Two more follow for each entry of G_param_groups. Each group has
+    "lr_mul", its factor of the learning rate, and "fixed", whether `fix_keys` names its parameters.
+
+    Raises:
+        UserError: a key of G_param_groups is in no parameter's name.
+    """
+    parameters = dict(net.named_parameters())
+    _check_keys(parameters, opt)
+    kinds = [(1.0, None), *((entry.lr_mul, entry.weight_decay) for entry in opt.G_param_groups)]
+    groups: list[dict[str, Any]] = []
+    for lr_mul, weight_decay in kinds:
+        for fixed in (False, True):
+            group = {"params": [], "lr_mul": lr_mul * (opt.fix_lr_mul if fixed else 1.0), "fixed": fixed}
+            groups.append(group if weight_decay is None else {**group, "weight_decay": weight_decay})
+    for name, parameter in parameters.items():
+        if parameter.requires_grad:
+            entries = enumerate(opt.G_param_groups, start=1)
+            kind = next((i for i, entry in entries if is_fixed_key(name, entry.keys)), 0)
+            groups[2 * kind + is_fixed_key(name, opt.fix_keys)]["params"].append((name, parameter))
+    optimizer = OPTIMIZERS[opt.G_optimizer_type](
+        [group for group in groups if group["params"]],
+        lr=opt.G_optimizer_lr,
+        betas=opt.G_optimizer_betas,
+        weight_decay=opt.G_optimizer_wd,
+    )
+    set_lr(optimizer, opt.G_optimizer_lr)
+    return optimizer
+
+
+def hold(optimizer: Optimizer, held: bool) -> None:
+    """Keep the parameters of `fix_keys` as they are, or let them learn; all others stay as they are."""
+    for group in optimizer.param_groups:
+        if group["fixed"]:
+            for parameter in group["params"]:
+                parameter.requires_grad_(not held)
 
 
 def is_fixed_key(name: str, fix_keys: Sequence[str]) -> bool:
     """Whether a parameter belongs to the part that `fix_keys` names by fragments of its name."""
     return any(key in name for key in fix_keys)
-
-
-def param_groups(net: nn.Module, lr: float, fix_keys: Sequence[str], fix_lr_mul: float) -> list[dict]:
-    """Two groups: the parameters that `fix_keys` names at lr * fix_lr_mul, the others at lr."""
-    groups: list[dict] = [
-        {"params": [], "lr": lr, "lr_mul": 1.0},
-        {"params": [], "lr": lr * fix_lr_mul, "lr_mul": fix_lr_mul},
-    ]
-    for name, parameter in net.named_parameters():
-        groups[is_fixed_key(name, fix_keys)]["params"].append(parameter)
-    return [group for group in groups if group["params"]]
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
@@ -32,8 +91,30 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_mul"]
 
 
+def learning_rate(update: int, opt: TrainOpt) -> float:
+    """Base learning rate of an update.
+
+    Args:
+        update: 1 for the first update of a run.
+        opt: schedule, rates and warm-up. Warm-up multiplies the schedule by 1/n, 2/n, ... 1 over the first n updates.
+    """
+    top, low = opt.G_optimizer_lr, opt.G_scheduler_eta_min
+    if opt.G_scheduler_type == "MultiStepLR":
+        lr = multistep_lr(update, top, opt.G_scheduler_milestones, opt.G_scheduler_gamma)
+    elif opt.G_scheduler_type == "CosineAnnealingLR":
+        lr = half_cosine(min(update / opt.total_iter, 1.0), top, low)
+    else:
+        lr = cosine_lr(update, top, low, opt.scheduler_periods, opt.G_scheduler_restart_weights, opt.total_iter)
+    return lr * min(1.0, update / opt.warmup_iter) if opt.warmup_iter > 0 else lr
+
+
+def half_cosine(part: float, lr: float, eta_min: float) -> float:
+    """From `lr` at part 0 to `eta_min` at part 1 (Loshchilov and Hutter, arXiv:1608.03983, equation 5)."""
+    return eta_min + (lr - eta_min) * (1 + math.cos(math.pi * part)) / 2
+
+
 def cosine_lr(update: int, lr: float, eta_min: float, periods: Sequence[int], restart_mult: int, total: int) -> float:
-    """Cosine annealing with warm restarts (Loshchilov and Hutter, arXiv:1608.03983, equation 5).
+    """Cosine annealing with warm restarts (as above).
 
     The last update of a run is the end of a period, never the start of a new one.
 
@@ -50,9 +131,32 @@ def cosine_lr(update: int, lr: float, eta_min: float, periods: Sequence[int], re
         position -= period
         index += 1
         period = periods[index] if index < len(periods) else period * restart_mult
-    return eta_min + (lr - eta_min) * (1 + math.cos(math.pi * position / period)) / 2
+    return half_cosine(position / period, lr, eta_min)
 
 
 def multistep_lr(update: int, lr: float, milestones: Iterable[int], gamma: float) -> float:
     """lr times gamma for every milestone that has been reached."""
     return lr * gamma ** bisect_right(sorted(milestones), update)
+
+
+def _check_keys(names: Iterable[str], opt: TrainOpt) -> None:
+    names = list(names)
+    for i, entry in enumerate(opt.G_param_groups):
+        for key in entry.keys:
+            if not any(key in name for name in names):
+                raise UserError(
+                    f"train.G_param_groups[{i}].keys: {key!r} is in no parameter's name, near: {_near(key, names)}; "
+                    "give a part of a name"
+                )
+    for key in opt.fix_keys:
+        if not any(key in name for name in names):
+            LOG.warning("train.fix_keys: %r is in no parameter's name, near: %s", key, _near(key, names))
+
+
+def _near(wanted: str, names: Iterable[str]) -> str:
+    """The parts of parameters' names that come nearest to a wrong one; parts with as many dots."""
+    wanted = wanted.strip("*?.")
+    length = wanted.count(".") + 1
+    split = [name.split(".") for name in names]
+    parts = {".".join(words[i : i + length]) for words in split for i in range(max(len(words) - length + 1, 1))}
+    return ", ".join(difflib.get_close_matches(wanted, sorted(parts), NEAR, cutoff=0.0))

@@ -6,7 +6,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from models.lora import add_lora
 from models.network_vrt import VRT
+from options.schema_lora import LoraOpt
 
 
 class NetOptions(Protocol):
@@ -16,15 +18,24 @@ class NetOptions(Protocol):
     def init_type(self) -> str:
         """Name of the way weights start."""
 
+    @property
+    def lora(self) -> LoraOpt | None:
+        """Low-rank changes, and what else is trained; None: everything is."""
+
     def network_kwargs(self) -> dict[str, Any]:
         """Keyword arguments of VRT."""
 
 
 def define_G(opt: NetOptions, seed: int = 0) -> VRT:
-    """Build VRT with weights drawn from `seed`, optical flow from its file where `spynet_path` names one."""
+    """Build VRT with weights drawn from `seed`, optical flow from its file where `spynet_path` names one.
+
+    With `opt.lora`, all but the low-rank changes and what `lora.also` names is frozen.
+    """
     torch.manual_seed(seed)
     net = VRT(**opt.network_kwargs())
     INITS[opt.init_type](net)
+    if opt.lora is not None:
+        add_lora(net, **opt.lora.model_dump())
     return net
 
 

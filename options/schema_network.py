@@ -16,6 +16,7 @@ from options.schema_base import (
     Wholes,
     raise_all,
 )
+from options.schema_lora import LoraOpt
 
 STAGES = 7  # stages with alignment; the entries after them are the groups of the reconstruction
 PA_FRAMES = (0, 2, 4, 6)
@@ -75,7 +76,7 @@ def _alignment_problems(reach: int, dim: int, groups: int) -> list[str]:
 
 
 class NetOpt(Block):
-    """The network. All but `net_type` and `init_type` are the arguments of VRT."""
+    """The network. All but `net_type`, `init_type` and `lora` are the arguments of VRT."""
 
     net_type: Literal["vrt"] = "vrt"
     """Which network."""
@@ -129,10 +130,12 @@ class NetOpt(Block):
     """Optical flow operator; "spynet_quarter" works at a quarter of the size, for small machines."""
     fusion: Literal["concat", "difference"] = "concat"
     """How RGB and spikes come together; "difference" hands over spikes minus gray and learns sooner."""
+    lora: LoraOpt | None = None
+    """Fine-tune by low-rank changes of loaded weights; null: train the weights themselves."""
 
     def network_kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of VRT."""
-        return self.model_dump(exclude={"net_type", "init_type"})
+        return self.model_dump(exclude={"net_type", "init_type", "lora"})
 
     @model_validator(mode="after")
     def _consistent(self) -> "NetOpt":

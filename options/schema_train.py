@@ -21,6 +21,17 @@ class AmpOpt(Block):
     scale below 1 ends the run."""
 
 
+class ParamGroupOpt(Block):
+    """Parameters that learn at a rate or with a weight decay of their own."""
+
+    keys: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
+    """A parameter belongs to the group if its name contains one of these; the first group that it fits counts."""
+    lr_mul: Positive = 1.0
+    """Factor of the learning rate; fix_lr_mul, where it applies, comes on top."""
+    weight_decay: NotNegative | None = None
+    """Weight decay; null: G_optimizer_wd."""
+
+
 class TrainOpt(Block):
     """One training run."""
 
@@ -29,9 +40,13 @@ class TrainOpt(Block):
     G_lossfn_weight: Positive = 1.0
     """Factor of the loss."""
     G_charbonnier_eps: Positive = 1e-9
-    """eps of sqrt(d^2 + eps), not squared."""
+    """eps of sqrt(d^2 + eps), not squared; also of the edge term."""
+    G_fft_weight: NotNegative = 0.0
+    """Factor of the frequency term, the mean distance of the frames' Fourier coefficients; 0: not computed."""
+    G_edge_weight: NotNegative = 0.0
+    """Factor of the edge term, the Charbonnier distance of the frames' Laplacians; 0: not computed."""
     E_decay: Decay = 0.0
-    """Decay a step of the moving average of the weights (netE); 0: none is kept."""
+    """Decay a step of the moving average of the weights (netE), less at its start; 0: none is kept."""
     G_optimizer_type: Literal["adam", "adamw"] = "adam"
     """Optimizer."""
     G_optimizer_lr: Positive = 4e-4
@@ -42,6 +57,10 @@ class TrainOpt(Block):
     """Weight decay."""
     G_optimizer_clipgrad: Positive | None = None
     """Largest norm of the gradient, longer ones are scaled down; null: no limit."""
+    G_param_groups: Annotated[tuple[ParamGroupOpt, ...], Field(strict=False)] = ()
+    """Parameters with a learning rate or weight decay of their own."""
+    freeze: Names = ()
+    """Parameters that are never trained: patterns of their whole names, e.g. "spynet.*"."""
     G_optimizer_reuse: bool = False
     """KAIR's switch for the optimizer's state; a resumed run takes it along in any case."""
     fix_iter: Whole = 0
@@ -52,20 +71,22 @@ class TrainOpt(Block):
     """A parameter belongs to fix_keys if its name contains one of these."""
     total_iter: Count = 300000
     """Steps of the whole run."""
-    G_scheduler_type: Literal["CosineAnnealingWarmRestarts", "MultiStepLR"] = "CosineAnnealingWarmRestarts"
-    """How the learning rate falls."""
+    G_scheduler_type: Literal["CosineAnnealingWarmRestarts", "CosineAnnealingLR", "MultiStepLR"] = (
+        "CosineAnnealingWarmRestarts"
+    )
+    """How the learning rate falls; CosineAnnealingLR: along one half cosine over total_iter."""
     G_scheduler_periods: Annotated[Counts, BeforeValidator(_as_list)] | None = None
-    """Cosine: steps of each cycle (one number: of the first); null: one cycle over total_iter."""
+    """Warm restarts: steps of each cycle (one number: of the first); null: one cycle over total_iter."""
     G_scheduler_eta_min: NotNegative = 1e-7
     """Cosine: lowest learning rate."""
     G_scheduler_restart_weights: Count = 1
-    """Cosine: every cycle after the given ones is this many times longer than the one before."""
+    """Warm restarts: every cycle after the given ones is this many times longer than the one before."""
     G_scheduler_milestones: Annotated[tuple[Count, ...], Field(strict=False)] = ()
     """MultiStepLR: steps at which the learning rate falls, increasing."""
     G_scheduler_gamma: Annotated[float, Field(gt=0, le=1)] = 0.5
     """MultiStepLR: factor at each milestone."""
     warmup_iter: Annotated[int, Field(ge=-1)] = 0
-    """Steps over which the learning rate rises from 0; 0 or -1: none."""
+    """Steps over which the learning rate rises in equal parts; 0 or -1: none."""
     G_param_strict: bool = True
     """path.pretrained_netG must fit the network exactly."""
     E_param_strict: bool = True
@@ -74,6 +95,8 @@ class TrainOpt(Block):
     """Steps between two measurements on datasets.test."""
     checkpoint_save: Count = 5000
     """Steps between two checkpoints."""
+    checkpoint_minutes: Positive | None = None
+    """Minutes after which a checkpoint is written even if checkpoint_save is not reached; null: by steps alone."""
     checkpoint_print: Count = 200
     """Steps between two lines of the log."""
     keep_checkpoints: Whole = 0
@@ -92,6 +115,11 @@ class TrainOpt(Block):
     use_checkpoint_ffn, where true, decide instead."""
     accumulate: Count = 1
     """Batches whose gradients are summed up for one step."""
+    nonfinite_limit: Count = 10
+    """A step whose loss or gradient is not finite is left out; so many of them in a row stop the run."""
+    spike_limit: Annotated[float, Field(gt=1)] | None = None
+    """A step whose loss is more than this many times the running mean is left out, too; nonfinite_limit of these in a
+    row make the new level. null: none is."""
 
     @property
     def scheduler_periods(self) -> tuple[int, ...]:
@@ -173,3 +201,7 @@ class LoggingOpt(Block):
     """Send at once, keep for later, or nothing."""
     wandb_api_key: Annotated[SecretStr | None, Field(exclude=True)] = None
     """Key of the account; better in the environment as WANDB_API_KEY. Never written anywhere."""
+    profile_start: Count | None = None
+    """First of the steps that torch.profiler records; null: none is."""
+    profile_steps: Count = 3
+    """Steps that it records, after one to warm up."""

@@ -1,22 +1,27 @@
-"""Convert weights: to the official layout, from 3 channels to 3 + S, to and from safetensors.
+"""Convert weights: to the official layout, from 3 channels to 3 + S, to and from safetensors, without LoRA.
 
 convert_checkpoint.py model_zoo/vrt/006_VRT_videodeblurring_GoPro.pth --out gopro_spike.pth --spike_channels 1
 convert_checkpoint.py experiments/x/models/best_G.pth --out best.safetensors --layout plain
+convert_checkpoint.py experiments/x/models/best_G.pth --out part.safetensors --lora_only BASE.pth
+convert_checkpoint.py BASE.pth --add part.safetensors --out whole.pth
 
 The official layout holds the constants of the network as well and, in a .pth file, lies under the key "params"; a
 .safetensors file is flat. Both layouts load here, with main_test_vrt.py --weights or path.pretrained_netG.
 Channels of spikes start without effect: the first outputs are those of the weights that were converted.
+Low-rank changes (netG.lora) are put into the weights they change. --lora_only instead writes a small file of what such
+a training made of BASE, the weights it started from: the changes, and the parameters that were trained in full.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.vrt.official import official_buffers
-from utils import utils_checkpoint
+from utils import utils_checkpoint, utils_lora
 from utils.utils_cli import Parser, program
 from utils.utils_error import UserError
 
@@ -27,7 +32,7 @@ def converted(state: dict[str, Tensor], spike_channels: int, layout: str) -> dic
     """Weights of another width and layout.
 
     Args:
-        state: parameters by their official names, with or without constants.
+        state: parameters by their official names, with or without constants and low-rank changes.
         spike_channels: S, channels that a frame gets beside RGB; 0: as it is.
         layout: "official", with the constants of the published network, or "plain", without.
 
@@ -37,7 +42,7 @@ def converted(state: dict[str, Tensor], spike_channels: int, layout: str) -> dic
     Raises:
         UserError: there is nothing to widen, or the layout cannot be made of these weights.
     """
-    state = {key: value for key, value in state.items() if not utils_checkpoint.is_buffer(key)}
+    state = utils_lora.merge({key: value for key, value in state.items() if not utils_checkpoint.is_buffer(key)})
     if spike_channels:
         state[utils_checkpoint.FIRST] = with_spikes(state, spike_channels)
     return state | official_buffers(state) if layout == "official" else state
@@ -58,6 +63,17 @@ def with_spikes(state: dict[str, Tensor], spike_channels: int) -> Tensor:
     return utils_checkpoint.widened(weight, copies, utils_checkpoint.RGB + spike_channels)
 
 
+def trained_part(state: dict[str, Tensor], base: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The low-rank changes in `state`, and the parameters that are not those of `base`; UserError without changes."""
+    if not any(map(utils_lora.is_lora, state)):
+        raise UserError("--lora_only: the weights have no low-rank changes; they come from a training with netG.lora")
+    return {
+        key: value
+        for key, value in state.items()
+        if utils_lora.is_lora(key) or key not in base or not torch.equal(value, base[key])
+    }
+
+
 def convert(args: argparse.Namespace) -> None:
     """Check the names, read, convert, write."""
     out: Path = args.out
@@ -68,11 +84,17 @@ def convert(args: argparse.Namespace) -> None:
         raise UserError(f"--spike_channels {args.spike_channels}: must be 0 or more")
     if out.exists() and not args.force:
         raise UserError(f"--out {out} exists; give another name, or --force to replace it")
-    state = converted(utils_checkpoint.read_state_dict(args.weights), args.spike_channels, args.layout)
-    utils_checkpoint.write_weights(state, out, "params" if args.layout == "official" else None)
+    state = utils_checkpoint.read_state_dict(args.weights)
+    layout = args.layout
+    if args.lora_only:
+        state, layout = trained_part(state, utils_checkpoint.read_state_dict(args.lora_only)), "plain"
+    else:
+        added = utils_checkpoint.read_state_dict(args.add) if args.add else {}
+        state = converted(state | added, args.spike_channels, layout)
+    utils_checkpoint.write_weights(state, out, "params" if layout == "official" else None)
     first = state.get(utils_checkpoint.FIRST)
     planes = f", {first.shape[1]} input planes" if first is not None else ""
-    print(f"{out}: {len(state)} entries, {args.layout} layout{planes}")
+    print(f"{out}: {len(state)} entries, {layout} layout{planes}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -80,7 +102,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, metavar="IN", help="a .pth or .safetensors file of weights")
     parser.add_argument("--out", type=Path, required=True, help="the new file, .pth or .safetensors")
-    parser.add_argument("--spike_channels", type=int, default=0, metavar="S", help="widen 3 channels a frame to 3 + S")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--spike_channels", type=int, default=0, metavar="S", help="widen 3 channels a frame to 3 + S")
+    form.add_argument("--lora_only", type=Path, metavar="BASE", help="write what training with LoRA made of BASE alone")
+    form.add_argument("--add", type=Path, metavar="PART", help="put a file of --lora_only into its BASE, here IN")
     parser.add_argument("--format", choices=SUFFIXES, help="default: by the suffix of --out")
     parser.add_argument("--layout", choices=("official", "plain"), default="official", help="default: official")
     parser.add_argument("--force", action="store_true", help="replace --out where it exists")

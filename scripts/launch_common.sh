@@ -5,12 +5,14 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$ROOT/scripts/shell_lib.sh"
 
-FLAGS="--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --debug --help"
+FLAGS="--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --max-restarts --debug --help"
 
 usage() {
-    local demo="" demo_help=""
+    local demo="" demo_help="" restarts=""
     if [[ $MODE == train ]]; then
-        demo=" [--demo]"
+        demo=" [--demo] [--max-restarts N]"
+        restarts="
+  --max-restarts N   after a failure start all processes again, up to N times; they go on from the newest checkpoint"
         demo_help="
   --demo             make a small data set, train on it, test, write a picture and a video: minutes on a CPU"
     fi
@@ -20,7 +22,7 @@ usage() {
 
   GPU_COUNT          how many GPUs; 0 is the CPU; default: 1 if there is a GPU, else the CPU
   CONFIG.json        options, also as --opt CONFIG.json; default: $DEFAULT_CONFIG
-  --gpus 0,2         use these GPUs; without GPU_COUNT all of them$demo_help
+  --gpus 0,2         use these GPUs; without GPU_COUNT all of them$demo_help$restarts
   --set KEY=VALUE    change options for this run, dotted keys and JSON values: --set train.total_iter=200
   --dataset-root P   take sharp, blurred and spike folders below P instead of those in CONFIG.json
   --spike-root P     take the spikes from P/train and P/test
@@ -59,16 +61,16 @@ set_config() {
 
 parse_arguments() {
     GPU_COUNT="" CONFIG="" GPUS="" DEMO=false PREPARE=false LMDB=false
-    DATASET_ROOT="" GOPRO_ROOT="" SPIKE_ROOT=""
+    DATASET_ROOT="" GOPRO_ROOT="" SPIKE_ROOT="" RESTARTS=""
     PREPARE_ARGS=() PROGRAM_ARGS=() SETS=()
     while (($#)); do
         case "$1" in
-            --opt=* | --gpus=* | --set=* | --dataset-root=* | --gopro-root=* | --spike-root=*)
+            --opt=* | --gpus=* | --set=* | --dataset-root=* | --gopro-root=* | --spike-root=* | --max-restarts=*)
                 set -- "${1%%=*}" "${1#*=}" "${@:2}"
                 ;;
         esac
         case "$1" in
-            --opt | --gpus | --set | --dataset-root | --gopro-root | --spike-root)
+            --opt | --gpus | --set | --dataset-root | --gopro-root | --spike-root | --max-restarts)
                 if [[ -z "${2:-}" || "$2" == --* ]]; then die 2 "$1 needs a value; --help shows how"; fi
                 ;;
         esac
@@ -86,6 +88,11 @@ parse_arguments() {
             --demo)
                 if [[ $MODE != train ]]; then die 2 "--demo belongs to ./launch_train.sh, which tests as well"; fi
                 DEMO=true
+                ;;
+            --max-restarts)
+                if [[ $MODE != train ]]; then die 2 "--max-restarts belongs to ./launch_train.sh"; fi
+                if [[ ! "$2" =~ ^[0-9]+$ ]]; then die 2 "--max-restarts $2: expected a number from 0"; fi
+                RESTARTS=$((10#$2)) && shift
                 ;;
             --prepare-data) PREPARE=true ;;
             --generate-lmdb) PREPARE=true && LMDB=true && PREPARE_ARGS+=(--generate_lmdb) ;;
@@ -195,6 +202,7 @@ choose_processes() {
     local count cores
     COMMAND=("$PYTHON")
     if [[ -n "${WORLD_SIZE:-}" ]]; then
+        if [[ -n "$RESTARTS" ]]; then die 2 "--max-restarts: here the platform starts the processes; let it start them again"; fi
         if [[ -n "$GPUS" ]]; then export CUDA_VISIBLE_DEVICES="$GPUS"; fi
         return
     fi
@@ -203,9 +211,10 @@ choose_processes() {
     if ((NODES > 1)); then
         COMMAND+=(scripts/torchrun.py "--nnodes=$NODES" "--node_rank=$((10#$NODE))" "--nproc_per_node=$count"
             "--master_addr=$MASTER_ADDR" "--master_port=${MASTER_PORT:-29500}")
-    elif ((count > 1)); then
+    elif ((count > 1 || ${RESTARTS:-0} > 0)); then
         COMMAND+=(scripts/torchrun.py --standalone "--nproc_per_node=$count")
     fi
+    if ((${RESTARTS:-0} > 0)); then COMMAND+=("--max-restarts=$RESTARTS"); fi
     if ((count > 1)); then
         cores="$(getconf _NPROCESSORS_ONLN)"
         export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > count ? cores / count : 1))}"

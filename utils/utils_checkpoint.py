@@ -1,14 +1,14 @@
 """Weights and checkpoints: the only place that calls torch.save and torch.load."""
 
-import json
-import logging
-import math
+import hashlib
 import pickle
-import re
+import struct
+import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError
@@ -16,25 +16,37 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from utils.utils_error import UserError
-from utils.utils_file import whole_file, write_text
+from utils.utils_file import whole_file
+from utils.utils_lora import suited
 
-LOG = logging.getLogger("spikevrt")
 RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
 CONTAINERS = ("params", "params_ema")
 BUFFERS = ("relative_position_index", "position_bias", "attn_mask", "mean", "std")  # last parts of their names
 FIRST, FUSE = "conv_first.weight", "linear_fuse.weight"
 RGB = 3
-STATE_FILE = re.compile(r"(\d+)_state\.pth")
+DAMAGED = (  # what reading a file with wrong bytes may end in
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+BLOCK = 2**20  # bytes read at once
 
 
-class Resumable(Protocol):
-    """What a run can be resumed from: state_dicts by kind, "G", "state" and, with a moving average, "E"."""
+class Written(TypedDict):
+    """What a file must be if it is still the one that was written."""
 
-    def state_dicts(self) -> dict[str, dict[str, Any]]:
-        """Everything that the next step depends on."""
-
-    def load_state_dicts(self, states: Mapping[str, Any]) -> None:
-        """Exact inverse of state_dicts."""
+    bytes: int
+    sha256: str
 
 
 @dataclass
@@ -68,8 +80,9 @@ class LoadReport:
 def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], strict: bool = True) -> LoadReport:
     """Load weights by name, from this project or from an official release.
 
-    Buffers in the source are ignored: the network computes its own. A 3-channel `conv_first` widens to 3 + S input
-    channels such that the spike channels start without effect, see `widened`.
+    Low-rank changes (utils_lora) go into the weights where the network has none, and start without effect where the
+    source has none. Buffers in the source are ignored: the network computes its own. A 3-channel `conv_first` widens
+    to 3 + S input channels such that the spike channels start without effect, see `widened`.
 
     Args:
         net: any module; for `VRT` official files load by name.
@@ -83,7 +96,7 @@ def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], stri
         UserError: no such file, no weights in it, or (strict) keys missing, unexpected or of another shape.
     """
     name = "state_dict" if isinstance(source, Mapping) else str(source)
-    state = dict(source) if isinstance(source, Mapping) else read_state_dict(Path(source))
+    state = suited(source if isinstance(source, Mapping) else read_state_dict(Path(source)), net.state_dict())
     own = dict(net.named_parameters())
     buffers = {key for key, _ in net.named_buffers()}
     report = LoadReport()
@@ -140,13 +153,17 @@ def widened(weight: Tensor, copies: int, channels: int) -> Tensor:
     return torch.cat((wide.flatten(1, 2), rest), dim=1)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of a .pth or .safetensors file, on the CPU, without running any code in it.
+
+    Args:
+        path: the file.
+        sha256: of its bytes, where known.
 
     Raises:
         UserError: the file is absent, damaged, needs code to be unpickled, or holds no tensors.
     """
-    content = read_file(path)
+    content = read_file(path, sha256)
     for container in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]
@@ -156,14 +173,23 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def read_file(path: Path) -> Any:
-    """torch.load on the CPU with weights_only, or safetensors; UserError where that is refused."""
+def read_file(path: Path, sha256: str | None = None) -> Any:
+    """torch.load on the CPU with weights_only, or safetensors, of a file whose bytes are what was written.
+
+    Args:
+        path: the file.
+        sha256: of its bytes; None: the checksums that the format has are looked at, which torch.load does not.
+
+    Raises:
+        UserError: the file is absent, damaged, or needs code to be unpickled.
+    """
     if not path.is_file():
         raise UserError(
             f"{path} not found: weights are never downloaded; get {path.name} from {RELEASE} or your own training, "
             "or set the option to null"
         )
     try:
+        _check(path, sha256)
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -171,14 +197,52 @@ def read_file(path: Path) -> Any:
         raise UserError(
             f"{path} refused: it is damaged or needs code to be run on loading ({_first_line(error)})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, SafetensorError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path} cannot be read, it is damaged or no checkpoint ({_first_line(error)})") from error
 
 
-def write_file(content: Any, path: Path) -> None:
+def write_file(content: Any, path: Path) -> Written:
     """torch.save so that `path` holds the old content or the whole new one, whatever happens meanwhile."""
     with whole_file(path) as temporary:
-        torch.save(content, temporary)
+        return dump(content, temporary)
+
+
+def dump(content: Any, path: Path) -> Written:
+    """torch.save; size and SHA-256 are those of what was written, not of what a disk gives back.
+
+    Raises:
+        OSError: the file cannot be written, with the system's reason.
+    """
+    with path.open("wb") as file:
+        tally = _Tally(file)
+        try:
+            torch.save(content, cast(BinaryIO, tally))
+        except RuntimeError:
+            if tally.error is not None:
+                raise tally.error from None
+            raise
+    return {"bytes": tally.bytes, "sha256": tally.sha.hexdigest()}
+
+
+class _Tally:
+    """A file for torch.save that adds up what is written; of a failure it keeps the reason, which torch.save hides."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.bytes, self.sha = file, 0, hashlib.sha256()
+        self.error: BaseException | None = None
+
+    def write(self, data: memoryview) -> int:
+        try:
+            self.file.write(data)
+        except BaseException as error:
+            self.error = error
+            raise
+        self.bytes += len(data)
+        self.sha.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path, container: str | None = None) -> None:
@@ -196,93 +260,6 @@ def write_weights(state: Mapping[str, Tensor], path: Path, container: str | None
         save_file({key: value.contiguous() for key, value in state.items()}, temporary)
 
 
-def save(run_dir: Path, step: int, model: Resumable, keep: int = 0) -> None:
-    """Write <step>_G.pth, <step>_E.pth and, last, <step>_state.pth; keep the newest `keep` sets (0 = all)."""
-    folder = run_dir / "models"
-    states = model.state_dicts()
-    for kind in sorted(states, key="GE".find, reverse=True):  # the state file, whose presence says "whole", comes last
-        if kind != "state":
-            write_file(states[kind], folder / f"{step}_{kind}.pth")
-    write_file({"step": step, "kinds": sorted(states), **states["state"]}, folder / f"{step}_state.pth")
-    if keep:
-        for old in [saved for saved in saved_steps(run_dir) if saved != step][: -keep + 1 or None]:
-            for kind in ("state", "G", "E"):
-                (folder / f"{old}_{kind}.pth").unlink(missing_ok=True)
-
-
-def save_best(run_dir: Path, model: Resumable, step: int, score: float) -> None:
-    """Write best_G.pth, averaged weights where the model has them, then best.json with their step and score."""
-    states = model.state_dicts()
-    write_file(states.get("E", states["G"]), run_dir / "models" / "best_G.pth")
-    write_text(run_dir / "models" / "best.json", json.dumps({"step": step, "psnr": score}) + "\n")
-
-
-def best_score(run_dir: Path) -> float:
-    """PSNR of the run's best weights so far; minus infinity where there are none."""
-    path = run_dir / "models" / "best.json"
-    return json.loads(path.read_text())["psnr"] if path.is_file() else -math.inf
-
-
-def saved_steps(run_dir: Path) -> list[int]:
-    """Steps of which a state file exists, ascending."""
-    matches = (STATE_FILE.fullmatch(path.name) for path in (run_dir / "models").glob("*_state.pth"))
-    return sorted(int(match[1]) for match in matches if match)
-
-
-def resume(run_dir: Path, model: Resumable) -> int:
-    """Load the newest whole checkpoint of a run into the model; a damaged one is named and the one before it is used.
-
-    Returns:
-        The step it was saved at; 0 where there is none.
-
-    Raises:
-        UserError: the checkpoint is of another network or optimizer than the options'.
-    """
-    for step in reversed(saved_steps(run_dir)):
-        try:
-            state = read_file(run_dir / "models" / f"{step}_state.pth")
-            if not isinstance(state, dict) or "kinds" not in state:
-                raise UserError(f"{step}_state.pth is no state of a run")
-            kinds = [kind for kind in state["kinds"] if kind != "state"]
-            weights = {kind: read_state_dict(run_dir / "models" / f"{step}_{kind}.pth") for kind in kinds}
-        except UserError as error:
-            LOG.warning("checkpoint %d is not whole, trying the one before: %s", step, error)
-            continue
-        try:
-            model.load_state_dicts({**weights, "state": state})
-        except ValueError as error:  # a UserError, or the optimizer's refusal
-            raise UserError(
-                f"{run_dir / 'models'}/{step}_*.pth cannot be resumed with these options: {error}; "
-                "take back what was changed in netG or train, or give the run another task name"
-            ) from error
-        LOG.info("resumed from step %d in %s", step, run_dir / "models")
-        return step
-    return 0
-
-
-def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: str | None) -> tuple[Path, str]:
-    """Which weights to test: those given in the options, else the run's best, else its last.
-
-    Returns:
-        The file and, in words, why it was chosen.
-
-    Raises:
-        UserError: there are none.
-    """
-    for key, given in (("path.pretrained_netE", pretrained_netE), ("path.pretrained_netG", pretrained_netG)):
-        if given is not None and given != "auto":
-            return Path(given), f"given by {key}"
-    best = run_dir / "models" / "best_G.pth"
-    if best.is_file():
-        return best, "the run's best"
-    for step in reversed(saved_steps(run_dir)):
-        for kind in ("E", "G"):
-            path = run_dir / "models" / f"{step}_{kind}.pth"
-            if path.is_file():
-                return path, f"the run's last, step {step}"
-    raise UserError(f"no weights to test in {run_dir / 'models'}: train first, or set path.pretrained_netG to a file")
-
-
 def _widen_for(own: Mapping[str, nn.Parameter], state: dict[str, Tensor], report: LoadReport) -> None:
     """Widen the first convolution of `state` to that of the network where this is all that keeps them apart."""
     if FIRST not in state or FIRST not in own or state[FIRST].shape == own[FIRST].shape:
@@ -294,6 +271,22 @@ def _widen_for(own: Mapping[str, nn.Parameter], state: dict[str, Tensor], report
     if alike and channels > RGB and spare[0] == spare[1]:
         state[FIRST] = widened(old, copies, channels)
         report.widened.append(f"{FIRST}: {RGB} -> {channels} channels a frame")
+
+
+def _check(path: Path, sha256: str | None) -> None:
+    """Raise one of DAMAGED where bytes of a file have changed since it was written."""
+    if sha256 is not None:
+        sha = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                sha.update(block)
+        if sha.hexdigest() != sha256:
+            raise ValueError(f"its SHA-256 is {sha.hexdigest()[:12]}..., expected {sha256[:12]}...")
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+        if wrong is not None:
+            raise ValueError(f"the checksum of {wrong} in it is wrong")
 
 
 def _first_line(error: BaseException) -> str:

@@ -48,6 +48,8 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
         LOG.addHandler(self._handler)
         LOG.setLevel(logging.INFO)
         LOG.propagate = False
+        # A reader of the log that is gone, or a full disk, costs lines and not a traceback for each.
+        self._raising, logging.raiseExceptions = logging.raiseExceptions, self.debug
         self._hook, sys.excepthook = sys.excepthook, self._aside
         return self
 
@@ -57,6 +59,8 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
         sys.excepthook = self._hook
         LOG.removeHandler(self._handler)
         LOG.propagate = True
+        logging.raiseExceptions = self._raising
+        _flush_stdout()
         if error is None or isinstance(error, SystemExit):
             return
         rank = int(os.environ.get("RANK", "0"))
@@ -81,3 +85,13 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
         """What goes wrong outside the program's own flow: a reading process whose batch nobody takes after Ctrl-C."""
         if self.debug:
             self._hook(kind, error, trace)
+
+
+def _flush_stdout() -> None:
+    """Write what stdout still holds; where nobody can take it, so that the interpreter does not fail on it at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,6 +1,7 @@
 """One or many processes: ranks, devices, gathering."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -10,8 +11,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from utils.utils_error import UserError
+from utils.utils_heartbeat import Heartbeat
 
-TIMEOUT = timedelta(hours=2)  # a rank may wait for another one's share of a validation
+TIMEOUT = timedelta(hours=2)  # a rank may wait for another one's share of a validation; the dead are found sooner
+
+_heartbeat: Heartbeat | None = None
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,31 @@ def init() -> Dist:
         torch.cuda.set_device(device)
     if world_size > 1 and not torch.distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, timeout=TIMEOUT)
+        store, rank, world_size = next(torch.distributed.rendezvous("env://", timeout=TIMEOUT))
+        store = torch.distributed.PrefixStore(f"attempt {_attempt()}", store)
+        torch.distributed.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=world_size)
+        global _heartbeat
+        _heartbeat = Heartbeat(rank, world_size)
     return Dist(rank, world_size, device)
+
+
+def _attempt() -> str:
+    """How often torchrun has started all processes anew, where every machine counts the same.
+
+    The store outlives a restart: without its number new processes would find the addresses of those before them.
+    """
+    env = os.environ
+    one_machine = env.get("LOCAL_WORLD_SIZE") == env.get("WORLD_SIZE")
+    static = env.get("TORCHELASTIC_RUN_ID") == "none"  # machines that joined by --rdzv-id count their own failures only
+    return env.get("TORCHELASTIC_RESTART_COUNT", "0") if one_machine or static else "0"
 
 
 def close() -> None:
     """Leave the process group, if there is one."""
+    global _heartbeat
+    if _heartbeat is not None:
+        _heartbeat.close()
+        _heartbeat = None
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -85,9 +108,21 @@ def agreed(dist: Dist, value: Any, what: str) -> Any:
 
 
 def mean(dist: Dist, values: dict[str, float]) -> dict[str, float]:
-    """Mean over processes of each value; the same keys in all of them."""
-    everybody = gather_objects(dist, values)
-    return {key: sum(one[key] for one in everybody) / len(everybody) for key in values}
+    """Mean over processes of each value, the same in all of them; all have the same keys, in the same order."""
+    if dist.world_size == 1:
+        return values
+    sums = torch.tensor(list(values.values()), dtype=torch.float64, device=dist.device)
+    torch.distributed.all_reduce(sums)
+    return dict(zip(values, (sums / dist.world_size).tolist(), strict=True))
+
+
+def any_true(dist: Dist, flags: Sequence[bool]) -> list[bool]:
+    """For each flag whether any process sets it: one small exchange, the same answer in every process."""
+    if dist.world_size == 1:
+        return list(flags)
+    votes = torch.tensor(flags, dtype=torch.uint8, device=dist.device)
+    torch.distributed.all_reduce(votes, torch.distributed.ReduceOp.MAX)
+    return [bool(vote) for vote in votes.tolist()]
 
 
 def share(batch_size: int, world_size: int) -> int:

@@ -78,6 +78,10 @@ class TestSet(Protocol):
     def __getitem__(self, index: int, /) -> Clip: ...
 
 
+class StoppedError(Exception):
+    """An evaluation that was asked to end early."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """One restored frame, (H * s, W * s, 3) uint8, with its place and its metrics (none where nothing was scored)."""
@@ -111,6 +115,7 @@ def evaluate(
     *,
     tile: TileOpt | None = None,
     watchers: Sequence[Callable[[Frame], None]] = (),
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Restore all clips and compare them with their sharp frames where there are any.
 
@@ -123,6 +128,10 @@ def evaluate(
         dist: the process group, None = a single process.
         tile: instead of the tiles of `val`, for tiles that are not square.
         watchers: each called for each restored frame in the process that restored it, in order.
+        stop: asked after each frame; True ends the evaluation in all processes.
+
+    Raises:
+        StoppedError: in every process, if `stop` said so in one of them.
 
     Returns:
         The same in every process. `clips`: per clip the mean of its frames; `mean`: the mean of the clips;
@@ -133,18 +142,11 @@ def evaluate(
     """
     tile = tile or tile_of(val)
     rank, world_size = (dist.rank, dist.world_size) if dist else (0, 1)
-    mine: dict[int, list[dict[str, Any]]] = {}
-    for index in range(rank, len(test_set), world_size):
-        mine[index] = []
-        for frame in _restored_frames(restore, test_set[index], val, tile, show=rank == 0):
-            mine[index].append({"clip": frame.clip.name, "frame": frame.name, **frame.metrics})
-            for watcher in watchers:
-                watcher(frame)
-        if rank == 0:
-            _log_clip(index, len(test_set), mine[index])
-
-    gathered = utils_dist.gather_objects(dist, mine) if dist else [mine]
-    rows = {index: rows for part in gathered for index, rows in part.items()}
+    mine, stopped = _measure(restore, test_set, val, tile, range(rank, len(test_set), world_size), watchers, stop)
+    gathered = utils_dist.gather_objects(dist, (mine, stopped)) if dist else [(mine, stopped)]
+    if any(ended for _, ended in gathered):
+        raise StoppedError
+    rows = {index: rows for part, _ in gathered for index, rows in part.items()}
     if rank == 0:
         for index in sorted(set(rows) - set(mine)):
             _log_clip(index, len(test_set), rows[index])
@@ -154,6 +156,30 @@ def evaluate(
     if rank == 0:
         logger.info("Average over %d clips - %s", len(rows), _line(result["mean"]))
     return result
+
+
+def _measure(
+    restore: Restore,
+    test_set: TestSet,
+    val: ValOptions,
+    tile: TileOpt,
+    indices: range,
+    watchers: Sequence[Callable[[Frame], None]],
+    stop: Callable[[], bool],
+) -> tuple[dict[int, list[dict[str, Any]]], bool]:
+    """Rows of this process's clips by their index, and whether `stop` cut them short."""
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for index in indices:
+        rows[index] = []
+        for frame in _restored_frames(restore, test_set[index], val, tile, show=indices.start == 0):
+            rows[index].append({"clip": frame.clip.name, "frame": frame.name, **frame.metrics})
+            for watcher in watchers:
+                watcher(frame)
+            if stop():
+                return rows, True
+        if indices.start == 0:
+            _log_clip(index, len(test_set), rows[index])
+    return rows, False
 
 
 def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:

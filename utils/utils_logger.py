@@ -1,42 +1,67 @@
-"""One training run's records: train.log, metrics.jsonl, TensorBoard, W&B."""
+"""One training run's records: train.log, metrics.jsonl, boards, times, summary. A failing disk costs lines only."""
 
+import errno
 import json
 import logging
 import os
+import resource
+import shlex
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 from numpy import ndarray
 from pydantic import BaseModel
 
 from utils import utils_option
+from utils.utils_boards import BoardOptions, Boards, open_boards
 from utils.utils_dist import Dist
+from utils.utils_error import UserError
+from utils.utils_file import write_text
 from utils.utils_json import finite
 
 LOG = logging.getLogger("spikevrt")
+NOT_IN_LINE = ("lr", "time", "data_time", "data_share", "eta", "samples_per_s", "memory_gib", "skipped")
 
 
-class LoggingOptions(Protocol):
-    """What is read of the `logging` block."""
+class LineFile:
+    """A text file that grows line by line, for `logging.StreamHandler` and others.
 
-    @property
-    def use_tensorboard(self) -> bool: ...
-    @property
-    def use_wandb(self) -> bool: ...
-    @property
-    def wandb_project(self) -> str | None: ...
-    @property
-    def wandb_entity(self) -> str | None: ...
-    @property
-    def wandb_name(self) -> str | None: ...
-    @property
-    def wandb_mode(self) -> Any: ...
-    @property
-    def wandb_api_key(self) -> Any: ...
+    A line is written whole or not at all. A disk that is full, read-only or gone costs lines, which is said once, and
+    once more when it is back.
+
+    Args:
+        path: the file, opened anew for each line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lost = path, 0
+
+    def write(self, line: str) -> None:
+        """Append a line, with its line break."""
+        end: int | None = None
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                data = line.encode("utf-8", errors="backslashreplace")
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            if end is not None:
+                with suppress(OSError):
+                    os.truncate(self._path, end)
+            self._lost += 1
+            if self._lost == 1:
+                LOG.warning("%s: %s; this run goes on without it", self._path.name, error.strerror or error)
+            return
+        lost, self._lost = self._lost, 0
+        if lost:
+            LOG.info("%s: written again, %d line(s) are missing", self._path.name, lost)
 
 
 class Run:
@@ -47,63 +72,119 @@ class Run:
         opt: the `logging` block of the options.
         dist: this process.
         config: resolved options without secrets, for W&B.
+
+    Raises:
+        UserError: the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, opt: LoggingOptions, dist: Dist, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, opt: BoardOptions, dist: Dist, config: Mapping[str, Any]) -> None:
         self.folder, self.is_main = folder, dist.is_main
-        self._tensorboard = self._wandb = None
+        self._opt, self._config, self._boards = opt, config, Boards({})
+        self._started, self._last_test = time.monotonic(), dict[str, float]()
         if not self.is_main:
             LOG.setLevel(logging.ERROR)
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = logging.FileHandler(folder / "train.log")
-        self._file.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d : %(message)s", datefmt="%y-%m-%d %H:%M:%S"))
-        LOG.addHandler(self._file)
-        if opt.use_tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+        self._metrics = LineFile(folder / "metrics.jsonl")
+        self._handler = logging.StreamHandler(LineFile(folder / "train.log"))
+        form = "%(asctime)s.%(msecs)03d : %(message)s"
+        self._handler.setFormatter(logging.Formatter(form, datefmt="%y-%m-%d %H:%M:%S"))
+        LOG.addHandler(self._handler)
 
-            self._tensorboard = SummaryWriter(str(folder / "tb_logger"))
-        if opt.use_wandb:
-            self._wandb = _start_wandb(folder, opt, config)
+    def begin(self, step: int) -> None:
+        """Open the boards, once it is known that `step` steps are finished; what was recorded of later ones goes."""
+        if self.is_main:
+            reached = drop_after(self.folder / "metrics.jsonl", step)
+            self._boards = open_boards(self.folder, self._opt, self._config, step, reached)
 
     def log(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Append {"step", "split", ...} to metrics.jsonl and to the boards; split is "train" or "test"."""
-        if not self.is_main:
-            return
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "split": split, **finite(values)}, allow_nan=False) + "\n")
-        if self._tensorboard is not None:
-            for key, value in values.items():
-                self._tensorboard.add_scalar(f"{split}/{key}", value, step)
-        if self._wandb is not None:
-            self._wandb.log({f"{split}/{key}": value for key, value in values.items()}, step=step)
-
-    def write_options(self, options: BaseModel) -> None:
-        """Write options.json: what this run, from here on, goes by."""
         if self.is_main:
-            utils_option.save(options, self.folder / "options.json")
+            line = {"step": step, "split": split, **finite(dict(values))}
+            self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
+            self._boards.scalars(step, {f"{split}/{key}": value for key, value in values.items()})
+
+    def log_test(self, step: int, result: Mapping[str, Any]) -> None:
+        """Record a result of `evaluate`: its means, and on the boards test_by_clip/<clip>/<metric> as well."""
+        self._last_test = result["mean"]
+        self.log(step, "test", result["mean"])
+        curves = {
+            f"test_by_clip/{clip}/{key}": value
+            for clip, values in result["clips"].items()
+            for key, value in values.items()
+            if not key.startswith(("lq_", "sdm_"))  # the same at every step
+        }
+        self._boards.scalars(step, curves)
+
+    def has_test(self, step: int) -> bool:
+        """Whether metrics.jsonl has a test of this step."""
+        try:
+            lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return False
+        return any('"split": "test"' in line and _step_of(line) == step for line in lines)
 
     def image(self, step: int, name: str, image: ndarray) -> None:
-        """Put a picture, (H, W, 3) uint8 RGB, on TensorBoard."""
-        if self._tensorboard is not None:
-            self._tensorboard.add_image(name, image, step, dataformats="HWC")
+        """Put a picture, (H, W, 3) uint8 RGB, on the boards."""
+        self._boards.image(step, name, image)
+
+    def write_options(self, options: BaseModel) -> None:
+        """Write options.json: what this run, from here on, goes by.
+
+        Raises:
+            UserError: it cannot be written, and neither could checkpoints be.
+        """
+        if self.is_main:
+            try:
+                utils_option.save(options, self.folder / "options.json")
+            except OSError as error:
+                raise _unwritable(self.folder / "options.json", error) from None
+
+    def summary(self, step: int, weights: Path, best: Mapping[str, Any] | None = None, skipped: int = 0) -> list[str]:
+        """What a person wants to know at the end, a line each.
+
+        Args:
+            step: finished steps.
+            weights: the file that a test should use.
+            best: {"step", "psnr"} of the best weights, if anything was measured.
+            skipped: steps left out since the run began.
+        """
+        test = ["python", "main_test_vrt.py", "--opt", str(self.folder / "options.json"), "--set"]
+        test += ["path.pretrained_netE=null", f"path.pretrained_netG={weights}"]
+        measured = ", ".join(f"{key} {value:.4f}" for key, value in self._last_test.items() if "_" not in key)
+        facts = [
+            ("steps", f"{step:,d}" + (f", {skipped:,d} left out" if skipped else "")),
+            ("time", f"{timedelta(seconds=round(time.monotonic() - self._started))} since this start"),
+            ("best", f"psnr {best['psnr']:.4f} at step {best['step']:,d}" if best else ""),
+            ("last", measured),
+            ("weights", str(weights)),
+            ("log", f"{self.folder / 'train.log'}, {self.folder / 'metrics.jsonl'}"),
+            *(("board", where) for where in self._boards.where),
+            *((name, str(self.folder / name)) for name in ("images", "profile") if (self.folder / name).is_dir()),
+            ("test", shlex.join(test)),
+        ]
+        return [f"{name:<8}{text}" for name, text in facts if text]
 
     def close(self) -> None:
         """Flush and close everything."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        self._boards.close()
         if self.is_main:
-            LOG.removeHandler(self._file)
-            self._file.close()
+            LOG.removeHandler(self._handler)
 
 
 class Stopwatch:
-    """Times the steps of a loop and the part of them spent waiting for data, averaged between two reports."""
+    """Times the steps of a loop and the part of them spent waiting for data, averaged between two reports.
 
-    def __init__(self, total_steps: int) -> None:
-        self.total_steps = total_steps
+    Args:
+        total_steps: of the run.
+        samples: of all processes together in a step.
+    """
+
+    def __init__(self, total_steps: int, samples: int = 1) -> None:
+        self.total_steps, self.samples = total_steps, samples
         self.restart()
 
     def restart(self) -> None:
@@ -116,45 +197,79 @@ class Stopwatch:
         self._steps += 1
 
     def report(self, step: int) -> dict[str, float]:
-        """Seconds a step, of it seconds waiting for data, and seconds left; starts a new average."""
+        """Seconds a step, of it waiting for data, the share of that, samples a second, memory, seconds left.
+
+        Starts a new average.
+        """
         steps = max(self._steps, 1)
         seconds = (time.perf_counter() - self._start) / steps
         values = {
             "time": seconds,
             "data_time": self._data / steps,
+            "data_share": self._data / steps / seconds,
+            "samples_per_s": self.samples / seconds,
+            "memory_gib": memory_gib(),
             "eta": seconds * (self.total_steps - step),
         }
         self.restart()
         return values
 
 
-def start_run(folder: Path, opt: LoggingOptions, dist: Dist, options: BaseModel) -> Run:
+def memory_gib() -> float:
+    """Most memory used so far: allocated by PyTorch on the GPU, without one the resident size of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def start_run(folder: Path, opt: BoardOptions, dist: Dist, options: BaseModel) -> Run:
     """Make the run's folder and open its records; `options` are sent to W&B without secrets."""
     run = Run(folder, opt, dist, options.model_dump(mode="json"))
     LOG.info("records and checkpoints in %s", folder)
     return run
 
 
-def _start_wandb(folder: Path, opt: LoggingOptions, config: dict[str, Any]) -> Any:
-    """Open a run on W&B. The account's key goes through the environment: W&B records the command line."""
-    if opt.wandb_api_key is not None:
-        os.environ.setdefault("WANDB_API_KEY", opt.wandb_api_key.get_secret_value())
-    sys.argv = [word for word in sys.argv if "wandb_api_key" not in word]
-    import wandb
+def drop_after(path: Path, step: int) -> int:
+    """Remove the lines of steps after `step` from metrics.jsonl, and lines that a crash has cut off.
 
-    return wandb.init(
-        project=opt.wandb_project,
-        entity=opt.wandb_entity,
-        name=opt.wandb_name or folder.name,
-        mode=opt.wandb_mode,
-        dir=str(folder),
-        config=config,
-    )
+    Returns:
+        The last step that the file had, -1: none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        lines = [(line, _step_of(line)) for line in text.splitlines()]
+        kept = "".join(f"{line}\n" for line, its_step in lines if 0 <= its_step <= step)
+        if kept != text:
+            write_text(path, kept)
+    except FileNotFoundError:
+        return -1
+    except OSError as error:
+        LOG.warning("%s: %s; it keeps lines of steps after %d", path.name, error.strerror or error, step)
+        return step
+    return max((its_step for _, its_step in lines), default=-1)
 
 
 def train_line(epoch: int, step: int, values: Mapping[str, float]) -> str:
     """KAIR's line: <epoch:  0, iter:     200, lr:4.000e-04> G_loss: 3.100e-02 ..., then times and the time left."""
     text = f"<epoch:{epoch:3d}, iter:{step:8,d}, lr:{values['lr']:.3e}> "
-    text += " ".join(f"{key}: {values[key]:.3e}" for key in values if key not in ("lr", "time", "data_time", "eta"))
+    text += " ".join(f"{key}: {values[key]:.3e}" for key in values if key not in NOT_IN_LINE)
+    text += f" skipped: {values['skipped']:.0f}" if values.get("skipped") else ""
     left = timedelta(seconds=round(values["eta"]))
     return f"{text} time: {values['time']:.3f}s data: {values['data_time']:.3f}s ETA: {left}"
+
+
+def _step_of(line: str) -> int:
+    """Step of a line of metrics.jsonl, -1 where it is no whole line."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return -1
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int) else -1
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path}: {error.strerror or error}; a run must write there: make room or access, or change path.root"
+    )

@@ -5,7 +5,7 @@ import io
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils import utils_image
+from utils import utils_dist, utils_image
+from utils.utils_dist import Dist
 from utils.utils_eval import Clip, Frame, TestSet
 from utils.utils_file import whole_file, write_text
 from utils.utils_json import finite
@@ -21,6 +22,8 @@ from utils.utils_json import finite
 PANEL_WIDTHS = 320, 480
 FRAMES_PER_SECOND = 12
 GAP = 6
+ERROR_AT_WHITE = 32  # levels of 255
+BOARD_CLIPS = 4
 PAPER, INK = (24, 24, 27), (240, 240, 240)
 
 
@@ -82,9 +85,26 @@ def panels(clip: Clip, index: int, restored: np.ndarray, metrics: dict[str, floa
         plane = clip.spike(index, index + 1)[0, :1]
         pictures["spikes"] = utils_image.to_uint8(plane.expand(3, -1, -1))
     pictures[f"restored{decibels['psnr']}"] = restored
-    if clip.has_gt:
-        pictures["sharp"] = clip.gt(index, index + 1)[0]
+    sharp = sharp_frame(clip, index)
+    if sharp is not None:
+        pictures["sharp"] = sharp
     return pictures
+
+
+def sharp_frame(clip: Clip, index: int) -> np.ndarray | None:
+    """The sharp frame, (H, W, 3) uint8, if the clip has one there."""
+    found = clip.gt(index, index + 1) if clip.has_gt else None
+    return found[0] if found is not None and len(found) else None
+
+
+def error_map(restored: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+    """Absolute difference of two (H, W, 3) uint8 images, mean over the channels, in colours: (H, W, 3) uint8, RGB.
+
+    The scale is fixed: black is 0, the brightest colour is ERROR_AT_WHITE levels of 255 and more.
+    """
+    error = np.abs(restored.astype(np.float32) - sharp).mean(axis=2)
+    levels = np.clip(np.rint(error * (255 / ERROR_AT_WHITE)), 0, 255).astype(np.uint8)
+    return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
 
 
 def side_by_side(title: str, pictures: dict[str, np.ndarray]) -> np.ndarray:
@@ -103,15 +123,37 @@ def side_by_side(title: str, pictures: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def board_images(board: Board, step: int) -> Callable[[Frame], None]:
-    """A watcher for `evaluate` that puts the pictures of each clip's middle frame on a board."""
+class BoardImages:
+    """A watcher for `evaluate` that keeps one picture of each of the first clips, for a board.
 
-    def show(frame: Frame) -> None:
-        if frame.index == len(frame.clip.frames) // 2:
-            pictures = panels(frame.clip, frame.index, frame.restored, frame.metrics)
-            board.image(step, frame.clip.name, side_by_side(f"{frame.clip.name}  {frame.name}", pictures))
+    It shows the middle frame: blurred, spikes, restored, sharp, and the error as `error_map` draws it.
 
-    return show
+    Args:
+        test_set: the clips that are restored.
+        limit: how many of them, in their order, are kept.
+    """
+
+    def __init__(self, test_set: TestSet, limit: int = BOARD_CLIPS) -> None:
+        self._clips = [test_set[index].name for index in range(min(limit, len(test_set)))]
+        self._rows: dict[str, np.ndarray] = {}
+
+    def __call__(self, frame: Frame) -> None:
+        """Keep the picture of a frame, if it is one of those wanted."""
+        clip = frame.clip
+        if clip.name not in self._clips or frame.index != len(clip.frames) // 2:
+            return
+        pictures = panels(clip, frame.index, frame.restored, frame.metrics)
+        sharp = sharp_frame(clip, frame.index)
+        if sharp is not None:
+            pictures[f"mean error 0 .. {ERROR_AT_WHITE} of 255"] = error_map(frame.restored, sharp)
+        self._rows[clip.name] = side_by_side(f"{clip.name}  {frame.name}", pictures)
+
+    def show(self, board: Board, step: int, dist: Dist) -> None:
+        """Put the pictures of all processes on the board; every process must call this after `evaluate`."""
+        rows = {name: row for part in utils_dist.gather_objects(dist, self._rows) for name, row in part.items()}
+        for name in self._clips:
+            if name in rows:
+                board.image(step, name, rows[name])
 
 
 def write_comparison(result: dict[str, Any], test_set: TestSet, folder: Path) -> None:

@@ -53,7 +53,7 @@ class GEGLU(nn.Module):
         """(..., dim_in) -> (..., dim_out), of norm(x) where one is given."""
         if self.keeps_input_alone(x):
             parts = (self.fc11, self.fc12, self.fc2)
-            return geglu_by_rows(x, [t for part in parts for t in (part.weight, part.bias)], norm)
+            return geglu_by_rows(x, [t for part in parts for t in (part.effective_weight(), part.bias)], norm)
         if norm is not None:
             x = norm(x)
         return self.fc2(F.gelu(self.fc11(x)) * self.fc12(x))

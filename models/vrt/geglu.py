@@ -37,7 +37,8 @@ class _GEGLU(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, norm_weight, norm_bias, *parameters = ctx.saved_tensors  # type: ignore[attr-defined]
         row_grad = torch.empty_like(rows)
-        grads = [torch.zeros_like(parameter) for parameter in parameters]
+        needs = ctx.needs_input_grad[4:]  # type: ignore[attr-defined]
+        grads = [torch.zeros_like(p) if need else None for p, need in zip(parameters, needs, strict=True)]
         norm_grads = [None if p is None else torch.zeros_like(p) for p in (norm_weight, norm_bias)]
         step = chunk_rows()
         pieces = zip(rows.split(step), grad.contiguous().split(step), row_grad.split(step), strict=True)
@@ -56,16 +57,20 @@ class _GEGLU(torch.autograd.Function):
         return row_grad, None, *norm_grads, *grads
 
 
-def _piece_gradient(x: Tensor, slope: Tensor, parameters: list[Tensor], grads: list[Tensor]) -> Tensor:
-    """Gradient for some rows; adds those of the parameters to `grads`."""
+def _piece_gradient(x: Tensor, slope: Tensor, parameters: list[Tensor], grads: list[Tensor | None]) -> Tensor:
+    """Gradient for some rows; adds those of the parameters to `grads`, None for a parameter that is frozen."""
     w11, b11, w12, b12, w2, _ = parameters
     before, gate = onednn(x, w11, b11), onednn(x, w12, b12)
     active = F.gelu(before)
     hidden = onednn(slope, w2.t(), None)
     slopes = (torch.ops.aten.gelu_backward(hidden * gate, before), hidden.mul_(active), slope)
     for i, (each, source) in enumerate(zip(slopes, (x, x, active.mul_(gate)), strict=True)):
-        for total, part in zip(grads[2 * i : 2 * i + 2], parameter_gradients(source, each), strict=True):
-            total.add_(part)
+        totals = grads[2 * i : 2 * i + 2]
+        if all(total is None for total in totals):
+            continue
+        for total, part in zip(totals, parameter_gradients(source, each), strict=True):
+            if total is not None:
+                total.add_(part)
     return onednn(slopes[0], w11.t(), None).add_(onednn(slopes[1], w12.t(), None))
 
 

@@ -1,5 +1,8 @@
 """Linear layers at the speed of the CPU's widest instructions."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +27,17 @@ def _has_onednn() -> bool:
 
 
 ONEDNN = _has_onednn()
+
+
+@contextmanager
+def usual_kernels() -> Iterator[None]:
+    """Compute as on other devices, to see what they would."""
+    global ONEDNN
+    before, ONEDNN = ONEDNN, False
+    try:
+        yield
+    finally:
+        ONEDNN = before
 
 
 def takes_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -106,4 +120,8 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C_in) -> (..., C_out)."""
-        return linear(x, self.weight, self.bias)
+        return linear(x, self.effective_weight(), self.bias)
+
+    def effective_weight(self) -> Tensor:
+        """(C_out, C_in), what the layer multiplies by."""
+        return self.weight

@@ -8,7 +8,6 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,9 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_run import NETWORK, ROOT, TRAIN, Training, finish, make_blurred_set, wait_until
 
 from models.select_network import define_G
-from options.schema import LoggingOpt, NetOpt, Opt
-from utils import utils_checkpoint, utils_cli, utils_logger, utils_option
-from utils.utils_dist import Dist
+from options.schema import NetOpt, Opt
+from utils import utils_checkpoint, utils_cli, utils_option
 
 PROC = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 KAIR_LINE = re.compile(
@@ -94,7 +92,11 @@ def test_a_killed_run_goes_on_to_the_last_bit(data, tmp_path, request):
     assert re.search(r"resumed from step 1[05] ", finish(resumed))
     wait_until(lambda: not killed.alive())  # nor the worker that the killed process left behind
     for kind in ("G", "E", "state"):
-        assert_same(straight.weights(f"20_{kind}.pth"), killed.weights(f"20_{kind}.pth"))
+        sets = [run.weights(f"20_{kind}.pth") for run in (straight, killed)]
+        for content in sets:
+            for key in ("record", "options_hash", "sha256"):  # name the run's folder
+                content.pop(key, None)
+        assert_same(*sets)
     moments = straight.weights("20_state.pth")["optimizer"]["state"]
     assert moments[0]["step"] == 20
     assert any(state["exp_avg"].any() for state in moments.values())
@@ -237,18 +239,6 @@ def test_the_key_of_an_account_is_written_nowhere(data, tmp_path):
     assert opt == given
 
 
-def test_the_key_of_an_account_reaches_it(tmp_path, monkeypatch):
-    used = []
-    wandb = SimpleNamespace(init=lambda **_: used.append(os.environ["WANDB_API_KEY"]))
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setattr(sys, "argv", ["main_train_vrt.py"])
-    monkeypatch.setenv("WANDB_API_KEY", "")
-    monkeypatch.delenv("WANDB_API_KEY")
-    opt = LoggingOpt(use_tensorboard=False, use_wandb=True, wandb_api_key="s3cr3t")
-    utils_logger.Run(tmp_path, opt, Dist(), {}).close()
-    assert used == ["s3cr3t"]
-
-
 # Mistakes
 
 
@@ -327,10 +317,9 @@ def test_weights_of_another_geometry_get_one_line(program, training, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["netG.mlp_ratio=1.0", 'train.fix_keys=["deform"]'])
-def test_a_run_that_goes_on_with_other_options_gets_one_line(program, straight, data, tmp_path, change):
+def test_a_run_that_goes_on_with_another_network_gets_one_line(program, straight, data, tmp_path):
     training = own_copy(straight, data, tmp_path)
-    result = program(training, "--set", change)
+    result = program(training, "--set", "netG.mlp_ratio=1.0")
     assert_one_line(result, f"{training.models}/20_*.pth cannot be resumed", "another task name")
 
 
@@ -378,7 +367,7 @@ def test_a_file_cut_off_while_training_gets_one_line(training, tmp_path):
 
 @PROC
 @pytest.mark.slow
-def test_ctrl_c_ends_all_processes(data, tmp_path):
+def test_ctrl_c_saves_and_ends_all_processes(data, tmp_path):
     """Sent to the process alone, and to its whole group as a terminal does."""
     runs = [Training(tmp_path / name, data) for name in ("alone", "group")]
     processes = [run.start(ENDLESS) for run in runs]
@@ -386,5 +375,7 @@ def test_ctrl_c_ends_all_processes(data, tmp_path):
         wait_until(lambda run=run: run.lines("train"), process)
         assert len(run.alive()) == 2  # and a worker
         send(process.pid, signal.SIGINT)
-        assert mistakes(process) == (130, ["interrupted"])
+        printed = finish(process)
+        step = int(re.search(r"stopped by SIGINT at step (\d+); the same command goes on", printed)[1])
+        assert run.weights(f"{step}_state.pth")["step"] == step
         wait_until(lambda run=run: not run.alive())

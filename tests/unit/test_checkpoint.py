@@ -1,5 +1,6 @@
-"""Checkpoints: whole or absent, exact on resume, and nothing is loaded that does not fit."""
+"""Files of weights: whole or absent, never damaged or dangerous, and nothing is loaded that does not fit."""
 
+import hashlib
 import pickle
 from pathlib import Path
 
@@ -8,10 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models.model_vrt import ModelVRT
-from options.schema import TrainOpt
 from utils import utils_checkpoint
-from utils.utils_dist import Dist
 from utils.utils_error import UserError
 
 
@@ -25,52 +23,12 @@ class Net(nn.Module):
         return self.layer(x.movedim(2, -1)).movedim(-1, 2)
 
 
-def model(**options):
-    return ModelVRT(Net(), TrainOpt(total_iter=100, **options), Dist())
-
-
-def sample():
-    return {"lq": torch.rand(1, 1, 3, 2, 2), "gt": torch.rand(1, 1, 3, 2, 2)}
-
-
-def test_a_saved_run_goes_on_exactly(tmp_path):
-    first, batch = model(E_decay=0.9), sample()
-    first.train_step([batch], 0)
-    utils_checkpoint.save(tmp_path, 1, first)
-    second = model(E_decay=0.9)
-    assert utils_checkpoint.resume(tmp_path, second) == 1
-    for one in (first, second):
-        one.train_step([batch], 1)
-    for a, b in ((first.netG, second.netG), (first.netE, second.netE)):
-        for key, value in a.state_dict().items():
-            assert torch.equal(value, b.state_dict()[key]), key
-
-
-def test_files_are_plain_state_dicts_with_known_names(tmp_path):
-    utils_checkpoint.save(tmp_path, 20, model(E_decay=0.9))
-    assert {path.name for path in (tmp_path / "models").iterdir()} == {"20_G.pth", "20_E.pth", "20_state.pth"}
-    weights = torch.load(tmp_path / "models" / "20_G.pth", weights_only=True)
-    assert set(weights) == {"layer.weight", "layer.bias"}
-
-
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caplog):
-    saved = model()
-    utils_checkpoint.save(tmp_path, 1, saved)
-    utils_checkpoint.save(tmp_path, 2, saved)
-    damaged = tmp_path / "models" / "2_G.pth"
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    with caplog.at_level("WARNING", "spikevrt"):
-        utils_checkpoint.LOG.propagate = True
-        assert utils_checkpoint.resume(tmp_path, model()) == 1
-    assert "2_G.pth" in caplog.text
-
-
 def test_a_save_that_dies_leaves_the_old_content(tmp_path, monkeypatch):
     path = tmp_path / "x.pth"
     utils_checkpoint.write_file({"a": torch.ones(1)}, path)
 
     def die(_content, file):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", die)
@@ -78,13 +36,6 @@ def test_a_save_that_dies_leaves_the_old_content(tmp_path, monkeypatch):
         utils_checkpoint.write_file({"a": torch.zeros(1)}, path)
     assert utils_checkpoint.read_state_dict(path)["a"] == 1
     assert [one.name for one in tmp_path.iterdir()] == ["x.pth"]
-
-
-def test_only_the_newest_sets_are_kept(tmp_path):
-    for step in (1, 2, 10, 30):
-        utils_checkpoint.save(tmp_path, step, model(), keep=2)
-    assert utils_checkpoint.saved_steps(tmp_path) == [10, 30]
-    assert not (tmp_path / "models" / "2_G.pth").exists()
 
 
 @pytest.mark.parametrize("container", ["params", "params_ema", None])
@@ -104,22 +55,6 @@ def test_safetensors_load_too(tmp_path):
     net = Net()
     utils_checkpoint.load_weights(net, tmp_path / "weights.safetensors")
     assert torch.equal(net.layer.bias, weights["layer.bias"])
-
-
-def test_an_option_of_the_optimizer_that_changed_takes_effect_on_resume(tmp_path):
-    first = model(G_optimizer_wd=0.1)
-    first.train_step([sample()], 0)
-    utils_checkpoint.save(tmp_path, 1, first)
-    second = model(G_optimizer_wd=0.2, G_optimizer_betas=(0.8, 0.9))
-    utils_checkpoint.resume(tmp_path, second)
-    group = second.optimizer.param_groups[0]
-    assert (group["weight_decay"], group["betas"]) == (0.2, (0.8, 0.9))
-
-
-def test_a_foreign_state_file_is_passed_over(tmp_path):
-    utils_checkpoint.save(tmp_path, 1, model())
-    utils_checkpoint.write_file({"other": 1}, tmp_path / "models" / "2_state.pth")
-    assert utils_checkpoint.resume(tmp_path, model()) == 1
 
 
 def test_weights_without_anything_in_common_are_refused_even_if_not_strict():
@@ -157,16 +92,44 @@ def test_a_checkpoint_that_needs_code_is_refused(tmp_path, monkeypatch):
     assert not Path("was-run").exists()
 
 
-def test_weights_for_testing_are_best_then_last(tmp_path):
-    with pytest.raises(UserError, match="no weights"):
-        utils_checkpoint.find_weights(tmp_path, None, None)
-    trained = model()
-    utils_checkpoint.save(tmp_path, 5, trained)
-    path, why = utils_checkpoint.find_weights(tmp_path, None, None)
-    assert path.name == "5_G.pth"
-    assert "step 5" in why
-    assert utils_checkpoint.best_score(tmp_path) == float("-inf")
-    utils_checkpoint.save_best(tmp_path, trained, 5, 31.5)
-    assert utils_checkpoint.best_score(tmp_path) == 31.5
-    assert utils_checkpoint.find_weights(tmp_path, None, None)[0].name == "best_G.pth"
-    assert utils_checkpoint.find_weights(tmp_path, "x_E.pth", None)[0].name == "x_E.pth"
+@pytest.mark.parametrize("reason", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_write_that_fails_half_way_says_why(tmp_path, monkeypatch, reason):
+    write, room = utils_checkpoint._Tally.write, [2000]
+
+    def limited(tally, data):
+        room[0] -= len(data)
+        tally.file = tally.file if room[0] > 0 else Broken(reason)
+        return write(tally, data)
+
+    monkeypatch.setattr(utils_checkpoint._Tally, "write", limited)
+    with pytest.raises(type(reason)) as error:
+        utils_checkpoint.write_file({"a": torch.ones(2000)}, tmp_path / "x.pth")
+    assert error.value is reason
+    assert list(tmp_path.iterdir()) == []
+
+
+class Broken:
+    def __init__(self, reason):
+        self.reason = reason
+
+    def write(self, _data):
+        raise self.reason
+
+
+def test_size_and_hash_are_those_of_the_file(tmp_path):
+    path = tmp_path / "x.pth"
+    written = utils_checkpoint.write_file(Net().state_dict(), path)
+    assert written == {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    utils_checkpoint.read_state_dict(path, written["sha256"])
+    with pytest.raises(UserError, match="SHA-256"):
+        utils_checkpoint.read_state_dict(path, "0" * 64)
+
+
+def test_a_flipped_bit_in_a_weight_is_noticed_without_a_hash(tmp_path):
+    path = tmp_path / "x.pth"
+    utils_checkpoint.write_file({"layer.weight": torch.full((64,), 0.5)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.full((64,), 0.5).numpy().tobytes()) + 3] ^= 64
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.pth cannot be read.*checksum"):
+        utils_checkpoint.read_state_dict(path)

@@ -98,10 +98,21 @@ def test_any_number_of_processes_gives_the_same_numbers(clips, world_size, monke
     monkeypatch.setattr(utils_dist, "gather_objects", collect)
     for rank in range(world_size):
         utils_eval.evaluate(restore, clips, Val(), utils_dist.Dist(rank, world_size))
-    assert sorted(index for part in parts for index in part) == list(range(len(clips))), "each clip exactly once"
+    assert sorted(index for part, _ in parts for index in part) == list(range(len(clips))), "each clip exactly once"
     monkeypatch.setattr(utils_dist, "gather_objects", lambda dist, value: parts)
     for rank in range(world_size):
         assert utils_eval.evaluate(restore, clips, Val(), utils_dist.Dist(rank, world_size)) == single
+
+
+def test_a_stop_in_one_process_ends_the_evaluation_in_all(clips, monkeypatch):
+    parts, seen = [], []
+    monkeypatch.setattr(utils_dist, "gather_objects", lambda dist, value: parts.append(value) or [({}, False)])
+    ended = {"watchers": [seen.append], "stop": lambda: len(seen) == 2}
+    utils_eval.evaluate(restore, clips, Val(), utils_dist.Dist(1, 2), **ended)
+    assert (len(seen), parts[0][1]) == (2, True)
+    monkeypatch.setattr(utils_dist, "gather_objects", lambda dist, value: [value, parts[0]])
+    with pytest.raises(utils_eval.StoppedError):
+        utils_eval.evaluate(restore, clips, Val(), utils_dist.Dist(0, 2))
 
 
 def test_without_sharp_frames_it_only_restores():

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = (
     "--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --debug"
 )
+TRAIN_FLAGS = "--demo --max-restarts"
 STUB = """#!/usr/bin/env bash
 case "$1" in
     -c | *check_requirements.py) exit 0 ;;
@@ -120,7 +121,7 @@ def test_help_names_every_flag(machine, mode):
     result = machine.launch("--help", mode=mode)
     assert result.returncode == 0
     assert [flag for flag in FLAGS.split() if flag not in result.stdout] == []
-    assert ("--demo" in result.stdout) == (mode == "train")
+    assert [flag in result.stdout for flag in TRAIN_FLAGS.split()] == [mode == "train"] * 2
     assert machine.calls == []
 
 
@@ -156,6 +157,9 @@ def test_file_and_roots_are_taken_from_the_callers_folder(machine):
         (["a.json", "--opt", "b.json"], ["a.json", "b.json"]),
         (["1", "2"], ["two GPU counts"]),
         (["--demo", "a.json"], ["--demo"]),
+        (["--max-restarts"], ["--max-restarts needs a value"]),
+        (["--max-restarts", "many"], ["--max-restarts many", "from 0"]),
+        (["--max-restart=1"], ["did you mean --max-restarts?"]),
         (["--demo", "--prepare-data"], ["--demo"]),
     ],
     ids=lambda value: " ".join(value),
@@ -236,6 +240,30 @@ def test_gpus_hidden_by_the_environment_do_not_count(machine):
     assert_refused(machine.launch("3", args[0], CUDA_VISIBLE_DEVICES="4,6"), machine, "2 GPUs")
     assert machine.launch(args[0], CUDA_VISIBLE_DEVICES="").returncode == 0
     assert machine.visible == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--max-restarts", "3"], "--standalone --nproc_per_node=1 --max-restarts=3"),
+        (["2", "--max-restarts=3"], "--standalone --nproc_per_node=2 --max-restarts=3"),
+        (["2", "--max-restarts=0"], "--standalone --nproc_per_node=2"),
+    ],
+)
+def test_restarts_are_torchruns(machine, given, expected):
+    machine.gpus(2)
+    assert machine.launch(str(machine.config), *given).returncode == 0
+    assert machine.calls == [
+        ["scripts/torchrun.py", *expected.split(), "main_train_vrt.py", "--opt", str(machine.config)]
+    ]
+
+
+def test_restarts_where_torchrun_has_no_say(machine):
+    assert machine.launch(str(machine.config), "--max-restarts", "0").returncode == 0
+    assert machine.calls == [["main_train_vrt.py", "--opt", str(machine.config)]]
+    assert_refused(machine.launch(str(machine.config), "--max-restarts", "1", mode="test"), machine, "launch_train.sh")
+    env = {"WORLD_SIZE": "8", "RANK": "3"}
+    assert_refused(machine.launch(str(machine.config), "--max-restarts", "1", **env), machine, "the platform")
 
 
 SLURM = {"SLURM_NNODES": "2", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "gpu[03-04,7]", "SLURM_NTASKS": "2"}

@@ -1,18 +1,25 @@
 import itertools
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
+from tiny_set import make_set, options
 
-from data.loader import train_batches
+from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
+from data.loader import DeadWorkerError, train_batches
 from utils.utils_error import UserError
 
 
 class Toy:
-    """Seven samples that show their index and their first random number; sample `broken` cannot be read."""
+    """Seven samples that show their index and their first random number.
 
-    def __init__(self, shuffle=True, broken=None):
-        self.shuffle, self.broken = shuffle, broken
+    Sample `broken` cannot be read, sample `deadly` ends the process that reads it.
+    """
+
+    def __init__(self, shuffle=True, broken=None, deadly=None):
+        self.shuffle, self.broken, self.deadly = shuffle, broken, deadly
 
     def __len__(self):
         return 7
@@ -20,7 +27,12 @@ class Toy:
     def sample(self, index, rng):
         if index == self.broken:
             raise UserError(f"clip a frame {index:06d}: gone")
+        if index == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
         return {"lq": torch.tensor([index, rng.random()]), "key": f"a/{index}"}
+
+    def name(self, index, rng):
+        return f"clip a frame {index:06d} {rng.random():.3f}"
 
 
 def batches(start=0, total=6, batch_size=4, source=None, **more):
@@ -42,6 +54,23 @@ def test_ranks_together_give_the_batch_of_one_process(world_size):
         for step in zip(*parts, strict=True)
     ]
     assert same(joined, batches())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_shards_never_overlap_and_are_augmented_each_for_itself(world_size, accumulate):
+    """Over two epochs of seven batches: each sample once an epoch in all ranks together, no draw twice."""
+    epoch, parts = 7 * 4, []
+    for rank in range(world_size):
+        more = {"rank": rank, "world_size": world_size, "accumulate": accumulate}
+        parts.append(batches(total=14 // accumulate, **more))
+    assert {len(batch["key"]) for part in parts for batch in part} == {4 // world_size}
+    steps = list(zip(*parts, strict=True))
+    keys = [key for step in steps for batch in step for key in batch["key"]]
+    draws = [float(draw) for step in steps for batch in step for draw in batch["lq"][:, 1]]
+    assert len(set(draws)) == len(keys) == 2 * epoch
+    for first in range(0, 2 * epoch, 7):
+        assert len(set(keys[first : first + 7])) == 7
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -93,3 +122,37 @@ def test_a_users_mistake_in_a_sample_stays_one_line(num_workers):
     with pytest.raises(UserError) as caught:
         batches(source=Toy(broken=5), num_workers=num_workers)
     assert str(caught.value) == "clip a frame 000005: gone"
+
+
+def test_a_data_worker_that_dies_names_its_sample():
+    source = Toy(shuffle=False, deadly=6)
+    handler = signal.getsignal(signal.SIGCHLD)
+    iterator = train_batches(
+        source, seed=3, start_step=0, total_steps=3, batch_size=4, rank=1, world_size=2, num_workers=2
+    )
+    with pytest.raises(DeadWorkerError) as caught:
+        list(iterator)
+    assert str(caught.value).startswith("data worker ")
+    name = source.name(6, np.random.default_rng([3, 6]))
+    assert str(caught.value).endswith(f" was ended by SIGKILL (is the memory full?) while it read {name}")
+    assert signal.getsignal(signal.SIGCHLD) == handler
+
+
+def test_a_sample_is_named_by_the_clip_and_the_frames_that_it_reads(tmp_path, monkeypatch):
+    dataset = VideoTrainDatasetRGBSpike(options(make_set(tmp_path), interval_list=[1, 2], random_reverse=True))
+    names = set()
+    for seed, index in itertools.product(range(8), range(len(dataset))):
+        read = []
+        read_many = dataset.lq.read_many
+
+        def watched(clip, frames, *more, read=read, read_many=read_many):
+            read.append((clip, frames))
+            return read_many(clip, frames, *more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(dataset.lq, "read_many", watched)
+            dataset.sample(index, np.random.default_rng(seed))
+        ((clip, frames),) = read
+        names.add(dataset.name(index, np.random.default_rng(seed)))
+        assert dataset.name(index, np.random.default_rng(seed)) == f"clip {clip} frames {' '.join(sorted(frames))}"
+    assert len(names) == 8

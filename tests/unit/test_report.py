@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_eval import FakeClip, Val, restore
 
-from utils import utils_eval, utils_image, utils_report
+from utils import utils_dist, utils_eval, utils_image, utils_report
 
 
 @pytest.fixture
@@ -69,14 +69,77 @@ def test_row_holds_the_pictures_unchanged_but_for_their_size():
     assert (row == [0, 0, 255]).all(axis=2).sum() == 180 * 320
 
 
-def test_board_gets_one_picture_a_clip(clips):
-    class Board(list):
-        def image(self, step, name, image):
-            self.append((step, name, image.dtype))
+class Board(dict):
+    def image(self, step, name, image):
+        assert (name, step) not in self
+        self[name, step] = image
 
+
+def shown(clips, limit, world_size, monkeypatch):
+    """What is on rank 0's board after an evaluation by several processes."""
+    watchers, parts = [], []
+    for rank in range(world_size):
+        monkeypatch.setattr(utils_dist, "gather_objects", lambda dist, value: [value])
+        watchers.append(utils_report.BoardImages(clips, limit))
+        utils_eval.evaluate(restore, clips, Val(), utils_dist.Dist(rank, world_size), watchers=[watchers[-1]])
+        parts.append(watchers[-1]._rows)
+    monkeypatch.setattr(utils_dist, "gather_objects", lambda dist, value: parts)
     board = Board()
-    utils_eval.evaluate(restore, clips, Val(), watchers=[utils_report.board_images(board, 7)])
-    assert board == [(7, "alpha", np.uint8), (7, "b", np.uint8)]
+    watchers[0].show(board, 7, utils_dist.Dist(0, world_size))
+    return board
+
+
+def test_board_gets_one_picture_of_each_of_the_first_clips(clips, monkeypatch):
+    clips += [FakeClip("c", 1), FakeClip("d", 2)]
+    board = shown(clips, 3, 1, monkeypatch)
+    assert list(board) == [("alpha", 7), ("b", 7), ("c", 7)]
+    assert all(image.dtype == np.uint8 and image.shape[1] > 5 * 320 for image in board.values())
+    several = shown(clips, 3, 2, monkeypatch)
+    assert list(several) == list(board)
+    assert all(np.array_equal(several[key], board[key]) for key in board)
+
+
+def test_board_shows_the_middle_frame_and_its_error(clips, monkeypatch):
+    titles, labels = [], []
+
+    def keep(title, pictures):
+        titles.append(title)
+        labels.append(list(pictures))
+        return np.zeros((2, 2, 3), np.uint8)
+
+    monkeypatch.setattr(utils_report, "side_by_side", keep)
+    clips[1].has_gt = clips[1].has_spike = False
+    shown(clips, 4, 1, monkeypatch)
+    assert titles == ["alpha  000006", "b  000006"]
+    assert [label.split()[0] for label in labels[0]] == ["blurred", "spikes", "restored", "sharp", "mean"]
+    assert labels[0][-1] == "mean error 0 .. 32 of 255"
+    assert labels[1] == ["blurred", "restored"]
+
+
+def test_panels_of_a_frame_without_a_sharp_one(clips):
+    clip = clips[0]
+    clip.gt = lambda start, stop: np.zeros((0, *clip.size, 3), np.uint8)
+    assert list(utils_report.panels(clip, 0, clip._lq[0], {})) == ["blurred", "spikes", "restored"]
+
+
+def test_error_map_has_a_fixed_scale():
+    sharp = np.full((4, 5, 3), 100, np.uint8)
+    restored = sharp.copy()
+    restored[0, 0] = 68  # 32 levels in each channel
+    restored[0, 1] = 250
+    restored[0, 2] = 148, 100, 100  # 16 on average
+    restored[0, 3] = 116
+    colours = utils_report.error_map(restored, sharp).astype(int)
+    assert colours.shape == (4, 5, 3)
+    black = colours[1, 1]
+    assert black.sum() < 15
+    assert np.array_equal(colours[0, 0], colours[0, 1])
+    assert np.array_equal(colours[0, 2], colours[0, 3])
+    brightness = colours @ (0.299, 0.587, 0.114)
+    assert brightness[1, 1] < brightness[0, 2] < brightness[0, 0]
+    assert colours[0, 0, 0] > 240  # pale yellow: red and green, less blue
+    assert colours[0, 0, 2] < colours[0, 0, 1]
+    assert np.array_equal(utils_report.error_map(sharp, restored), utils_report.error_map(restored, sharp))
 
 
 def test_comparison_files(result, clips, tmp_path):

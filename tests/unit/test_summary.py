@@ -52,10 +52,10 @@ def net():
 def estimates():
     """Memory of a pass of the tiny network: of testing, and of training by policy."""
     net = VRT(**TINY)
-    found = {"testing": memory_of(net, SHAPE, training=False)}
+    found = {"testing": memory_of(net, SHAPE, training=False, on_cpu=True)}
     for policy in ("none", "most", "all"):
         set_checkpointing(net, policy)
-        found[policy] = memory_of(net, SHAPE, training=True)
+        found[policy] = memory_of(net, SHAPE, training=True, on_cpu=True)
     assert all(parameter.grad is None and parameter.isfinite().all() for parameter in net.parameters())
     return found
 
@@ -71,7 +71,7 @@ def official():
 def by_pixels(monkeypatch):
     """In place of estimates: 1000 bytes a pixel in testing, 10000 in training, less with checkpointing."""
 
-    def memory(net, shape, training, dtype=None):
+    def memory(net, shape, training, dtype=None, on_cpu=False):
         weights = {"checkpoint_attn": 4000, "checkpoint_ffn": 2000, "keep_attended": -1000}
         saved = sum(weights[key] * on for key, on in checkpointing(net).items())
         return estimate.Memory(peak=math.prod(shape) // shape[2] * (10000 - saved if training else 1000))
@@ -152,6 +152,14 @@ def test_memory_of_testing_is_what_the_profiler_measures(net, estimates):
         measured = measured_peak(lambda: net(x))
     assert estimates["testing"].peak == pytest.approx(measured, rel=MEMORY_TOLERANCE)
     assert max(estimates["testing"].peaks.values()) == estimates["testing"].peak
+
+
+def test_a_card_holds_the_feed_forward_parts_unless_they_are_recomputed(net):
+    peaks = {}
+    for policy in ("none", "ffn"):
+        set_checkpointing(net, policy)
+        peaks[policy] = memory_of(net, SHAPE, training=True).peak
+    assert peaks["ffn"] < 0.8 * peaks["none"]
 
 
 def test_recomputing_keeps_less_in_the_parts_with_blocks_only(estimates):

@@ -1,0 +1,146 @@
+"""The batch that a run could not take: keeping it, and looking for the sample, module and parameter that break."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from models import precision
+from models.loss import total_loss
+from options.schema import TrainOpt
+from utils import utils_checkpoint
+from utils.utils_error import UserError
+
+KEYS = ("step", "rank", "batches", "keys", "netG")
+
+
+@dataclass
+class Findings:
+    """What one pass forwards and backwards showed.
+
+    Attributes:
+        losses: of each sample, in the order of the batches.
+        module: the first module whose output is not finite, "name (class)"; None: all outputs are finite.
+        gradients: parameters whose gradient is not finite.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    module: str | None = None
+    gradients: list[str] = field(default_factory=list)
+
+
+def write_replay(run_dir: Path, step: int, rank: int, batches: Sequence[Mapping[str, Any]], net: nn.Module) -> str:
+    """Write what `scripts/replay.py` needs into <run_dir>/replay. Never raises: there is another error to be told.
+
+    Args:
+        run_dir: folder of the run, which holds its options.json.
+        step: finished optimizer steps before the one that could not be taken.
+        rank: this process, whose batches they are.
+        batches: as `ModelVRT.train_step` was given them.
+        net: netG, with the weights before the step.
+
+    Returns:
+        A sentence for the error message: how to replay the batch, or why it could not be written.
+    """
+    path = run_dir / "replay" / f"{step}_rank{rank}.pth"
+    content = {
+        "step": step,
+        "rank": rank,
+        "batches": [
+            {name: value.cpu() if isinstance(value, Tensor) else value for name, value in batch.items()}
+            for batch in batches
+        ],
+        "keys": [key for batch in batches for key in batch.get("key", ())],
+        "netG": net.state_dict(),
+    }
+    try:
+        utils_checkpoint.write_file(content, path)
+    except (OSError, RuntimeError, UserError) as error:
+        return f"the batch could not be saved in {path}: {str(error).splitlines()[0] if str(error) else error!r}"
+    return f"look at it with: python scripts/replay.py --opt {run_dir / 'options.json'} --batch {path}"
+
+
+def read_replay(path: Path) -> dict[str, Any]:
+    """Read a file of `write_replay`.
+
+    Raises:
+        UserError: it is absent, damaged, or another kind of file.
+    """
+    content = utils_checkpoint.read_file(path)
+    if not isinstance(content, dict) or any(key not in content for key in KEYS):
+        raise UserError(f"{path} holds no batch of a run, expected a file from a run's folder replay/")
+    return content
+
+
+def broken_inputs(batches: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Tensors of the samples that are not finite, "<name> of <key>"."""
+    broken = []
+    for batch in batches:
+        for name, value in batch.items():
+            if isinstance(value, Tensor):
+                keys = batch.get("key") or [f"sample {i}" for i in range(len(value))]
+                broken += [f"{name} of {key}" for key, one in zip(keys, value, strict=True) if not _finite(one)]
+    return broken
+
+
+def examine(
+    net: nn.Module,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    opt: TrainOpt,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> Findings:
+    """Run batches once in training mode and look at every output and gradient. No loss scale is used.
+
+    Args:
+        net: the network, on `device`; its gradients are replaced, its weights stay.
+        batches: (B, T, C, h, w) input and (B, T, 3, h, w) sharp frames.
+        opt: the loss.
+        device: where to compute.
+        dtype: of autocast; None: float32.
+    """
+    found = Findings()
+    net.train()
+    net.zero_grad(set_to_none=True)
+    for x, gt in batches:
+        with _watched(net, found), precision.autocast(device, dtype):
+            out = net(x.to(device))
+        gt = gt.to(device)
+        losses = torch.stack([total_loss(out[i : i + 1], gt[i : i + 1], opt)[0] for i in range(len(out))])
+        (losses.mean() / len(batches)).backward()
+        found.losses += losses.tolist()
+    named = net.named_parameters()
+    found.gradients = [name for name, each in named if each.grad is not None and not _finite(each.grad)]
+    return found
+
+
+@contextmanager
+def _watched(net: nn.Module, found: Findings) -> Iterator[None]:
+    """Enter the first module whose output is not finite into `found.module`; inner modules come before outer ones."""
+
+    def watch(name: str, module: nn.Module) -> RemovableHandle:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if found.module is None and not _finite(output):
+                found.module = f"{name or 'the network'} ({type(module).__name__})"
+
+        return module.register_forward_hook(hook)
+
+    handles = [watch(name, module) for name, module in net.named_modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return bool(value.isfinite().all())
+    if isinstance(value, Mapping):
+        return all(_finite(one) for one in value.values())
+    return not isinstance(value, list | tuple) or all(_finite(one) for one in value)

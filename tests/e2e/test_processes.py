@@ -1,0 +1,181 @@
+"""Runs of several processes: the same curve whatever their number, and what happens when one ends or is told to."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from training_run import NETWORK, OTHERS, ROOT, TAG, TRAIN, Training, finish, make_blurred_set, wait_until
+
+PROC = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+pytestmark = [pytest.mark.slow, PROC]
+ENDLESS = "train.total_iter=100000"
+OFTEN = {"checkpoint_save": 1, "checkpoint_test": 1000000, "keep_checkpoints": 2, "fix_iter": 0}
+PAIR = "datasets.train.dataloader_batch_size=2"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_blurred_set(tmp_path_factory.mktemp("data") / "set")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def start_as_a_platform_does(training, processes, *overrides):
+    """Start processes without torchrun, by the variables that a platform sets."""
+    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    return [training.start(*overrides, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(processes)]
+
+
+def start_node(training, node, port, *overrides, restarts):
+    """Start one machine's torchrun out of two; its processes carry the machine's number in NODE."""
+    torchrun = [str(ROOT / "scripts/torchrun.py"), "--nnodes=2", f"--node_rank={node}", "--nproc_per_node=1"]
+    torchrun += ["--master_addr=127.0.0.1", f"--master_port={port}", f"--max-restarts={restarts}"]
+    program = [str(ROOT / "main_train_vrt.py"), "--opt", str(training.config), "--set", *overrides]
+    env = {key: value for key, value in os.environ.items() if key not in OTHERS}
+    env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", TAG: training.tag, "NODE": str(node)}
+    return subprocess.Popen(
+        [sys.executable, *torchrun, *program],
+        cwd=training.folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def variable(pid, name):
+    """The value of a variable in a process's environment, "" without it."""
+    try:
+        lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    except OSError:
+        return ""
+    return next((line.partition("=")[2] for line in lines if line.startswith(f"{name}=")), "")
+
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def data_workers(training, pid):
+    """Processes of a run that the process has started."""
+    return [child for child in training.alive() if parent(child) == pid]
+
+
+def newest(training):
+    """Number of the last step that a whole checkpoint exists of."""
+    return max((int(path.name.split("_")[0]) for path in training.models.glob("*_state.pth")), default=0)
+
+
+def curve(training):
+    return [line["G_loss"] for line in training.lines("train")]
+
+
+# The same run
+
+
+def test_four_processes_train_and_measure_as_one_does(data, tmp_path):
+    train = TRAIN | {"total_iter": 6, "E_decay": 0.0, "G_scheduler_eta_min": 0.0, "fix_iter": 3}
+    network, batch = NETWORK | {"drop_path_rate": 0.0}, "datasets.train.dataloader_batch_size=4"
+    one, four, more = (Training(tmp_path / name, data, train=train, netG=network) for name in ("one", "four", "more"))
+    one.run(batch)
+    for process in start_as_a_platform_does(four, 4, batch):
+        finish(process)
+    assert curve(one) == pytest.approx(curve(four), abs=1e-5)
+    assert len(set(curve(one))) == 6
+
+    # The last step of a run has learning rate 0: step 7 measures the very weights that step 6 did.
+    shutil.copytree(one.run_dir, more.run_dir)
+    for process in start_as_a_platform_does(more, 4, batch, "train.total_iter=7"):
+        finish(process)
+    before, after = more.lines("test")
+    assert (before.pop("step"), after.pop("step")) == (6, 7)
+    assert before == after
+
+
+# When a process dies
+
+
+def test_a_killed_process_is_missed_without_torchrun(data, tmp_path):
+    training = Training(tmp_path, data, train=TRAIN | OFTEN)
+    first, second = start_as_a_platform_does(training, 2, ENDLESS, PAIR)
+    wait_until(lambda: newest(training) > 0, first)
+    second.kill()
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 1
+    assert err.splitlines()[-1].startswith("failure: ")
+    second.communicate()
+    wait_until(lambda: not training.alive())
+
+
+def test_a_killed_process_of_two_machines_is_started_again(data, tmp_path):
+    training, port = Training(tmp_path, data, train=TRAIN | OFTEN), free_port()
+    steps = "train.total_iter=40"
+    nodes = [start_node(training, node, port, steps, PAIR, restarts=1) for node in (0, 1)]
+    wait_until(lambda: newest(training) > 0, nodes[0])
+    agents = {node.pid for node in nodes}
+    victim = next(pid for pid in training.alive() if variable(pid, "NODE") == "1" and parent(pid) in agents)
+    os.kill(victim, signal.SIGKILL)
+    printed = [node.communicate(timeout=60) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], printed
+    assert re.search(r"resumed from step [1-9]", printed[0][0])
+    assert newest(training) == 40
+    assert {line["step"] for line in training.lines("train")} == set(range(1, 41))
+    wait_until(lambda: not training.alive())
+
+
+def test_a_killed_data_worker_names_its_sample_or_that_it_had_none(data, tmp_path):
+    training = Training(tmp_path, data, train=TRAIN | OFTEN)
+    process = training.start(ENDLESS)
+    wait_until(lambda: newest(training) > 0, process)
+    (worker,) = data_workers(training, process.pid)
+    os.kill(worker, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    (line,) = err.splitlines()
+    place = r"(while it read clip clip_[ab] frames( 0000\d\d){2}|between two batches)"
+    assert re.match(rf"failure: DeadWorkerError: data worker {worker} was ended by SIGKILL .*{place}", line)
+
+
+# When a run is told to stop
+
+
+def test_a_signal_to_the_whole_group_saves_the_step_and_the_same_command_goes_on(data, tmp_path):
+    """As a terminal or SLURM sends it: data workers get it too."""
+    training = Training(tmp_path, data, train=TRAIN | OFTEN | {"checkpoint_save": 1000000})
+    process = training.start(ENDLESS)
+    wait_until(lambda: len(training.lines("train")) > 2, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    printed = finish(process)
+    stopped = re.search(r"stopped by SIGTERM at step (\d+); the same command goes on", printed)
+    step = int(stopped[1])
+    assert newest(training) == step == training.lines("train")[-1]["step"]
+    wait_until(lambda: not training.alive())
+
+    again = training.start(ENDLESS)
+    wait_until(lambda: training.lines("train")[-1]["step"] > step, again)
+    assert [line["step"] for line in training.lines("train")][: step + 1] == list(range(1, step + 2))
+    again.send_signal(signal.SIGINT)
+    assert f"resumed from step {step} " in (printed := finish(again))
+    assert "stopped by SIGINT at step" in printed
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(data, tmp_path):
+    training = Training(tmp_path, data, train=TRAIN | OFTEN | {"checkpoint_save": 1000000})
+    processes = start_as_a_platform_does(training, 2, ENDLESS, PAIR)
+    wait_until(lambda: len(training.lines("train")) > 2, processes[0])
+    processes[1].send_signal(signal.SIGUSR1)
+    printed = [finish(process) for process in processes]
+    assert "stopped by another process at step" in printed[0]
+    assert newest(training) == training.lines("train")[-1]["step"]
+    wait_until(lambda: not training.alive())

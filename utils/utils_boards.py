@@ -1,0 +1,229 @@
+"""Where a run's curves and pictures are shown: TensorBoard and W&B. A board that fails is given up, the run is not."""
+
+import json
+import logging
+import os
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy import ndarray
+
+from utils.utils_file import write_text
+
+LOG = logging.getLogger("spikevrt")
+KEY, KEY_OPTION = "WANDB_API_KEY", "wandb_api_key"
+
+
+class BoardOptions(Protocol):
+    """What is read of the `logging` block."""
+
+    @property
+    def use_tensorboard(self) -> bool: ...
+    @property
+    def use_wandb(self) -> bool: ...
+    @property
+    def wandb_project(self) -> str | None: ...
+    @property
+    def wandb_entity(self) -> str | None: ...
+    @property
+    def wandb_name(self) -> str | None: ...
+    @property
+    def wandb_mode(self) -> Any: ...
+    @property
+    def wandb_api_key(self) -> Any: ...
+
+
+class Board(Protocol):
+    """One place that shows curves and pictures; `where` says how to get there."""
+
+    where: str
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a point to each curve."""
+        ...
+
+    def image(self, step: int, name: str, image: ndarray) -> None:
+        """Show (H, W, 3) uint8, RGB."""
+        ...
+
+    def close(self) -> None:
+        """Write what is still to be written."""
+        ...
+
+
+class Boards:
+    """Several boards as one. The first failure of a board is said in one line and is its last.
+
+    Args:
+        makers: name -> what opens the board.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Board]]) -> None:
+        self._boards: dict[str, Board] = {}
+        for name, make in makers.items():
+            self._try(name, partial(self._add, name, make))
+
+    @property
+    def where(self) -> list[str]:
+        """How to get to each board that still works."""
+        return [board.where for board in self._boards.values()]
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a point to each curve on all boards."""
+        for name, board in list(self._boards.items()):
+            self._try(name, partial(board.scalars, step, values))
+
+    def image(self, step: int, name: str, image: ndarray) -> None:
+        """Show (H, W, 3) uint8, RGB, on all boards."""
+        for board_name, board in list(self._boards.items()):
+            self._try(board_name, partial(board.image, step, name, image))
+
+    def close(self) -> None:
+        """Write what is still to be written, and close all boards."""
+        for name, board in list(self._boards.items()):
+            self._try(name, board.close)
+        self._boards.clear()
+
+    def _add(self, name: str, make: Callable[[], Board]) -> None:
+        self._boards[name] = make()
+
+    def _try(self, name: str, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - W&B names "unknown or internal errors", TensorBoard none at all
+            self._boards.pop(name, None)
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+            if os.environ.get(KEY):
+                reason = reason.replace(os.environ[KEY], "(hidden)")
+            LOG.warning("%s: %s; this run goes on without it", name, reason)
+
+
+class TensorBoard:
+    """Event files in <folder>/tb_logger.
+
+    Args:
+        folder: of the run.
+        step: finished steps; points of later ones, which an earlier start has left, are hidden.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._hook = threading.excepthook
+        threading.excepthook = partial(_aside, self._hook)
+        logs = str(folder / "tb_logger")
+        self.where = f"tensorboard --logdir {logs}"
+        self._writer = SummaryWriter(logs, purge_step=step + 1, max_queue=1000)  # a full queue would stop the steps
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a point to each curve."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def image(self, step: int, name: str, image: ndarray) -> None:
+        """Show (H, W, 3) uint8, RGB."""
+        self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is still queued."""
+        self._writer.close()
+        threading.excepthook = self._hook
+
+
+class WandB:
+    """A run on W&B, the same one for all starts: its id stays in <folder>/wandb_run.json.
+
+    Steps that W&B already has, those lost by an interruption, are not sent again: the starts of an offline run do not
+    overlap, which is what `wandb sync --append` expects. Neither code, terminal output nor git data are sent.
+
+    Args:
+        folder: of the run.
+        opt: the `logging` block of the options.
+        config: resolved options without secrets.
+        reached: last step that earlier starts recorded, -1: none.
+    """
+
+    def __init__(self, folder: Path, opt: BoardOptions, config: Mapping[str, Any], reached: int) -> None:
+        record = _run_record(folder / "wandb_run.json", reached)
+        _hide_key(opt.wandb_api_key.get_secret_value() if opt.wandb_api_key else "")
+        if opt.wandb_mode == "offline":
+            os.environ["WANDB_ERROR_REPORTING"] = "false"  # no word to W&B's makers either
+        import wandb
+
+        self._make_image = wandb.Image
+        self._run = wandb.init(
+            project=opt.wandb_project,
+            entity=opt.wandb_entity,
+            name=opt.wandb_name or folder.name,
+            mode=opt.wandb_mode,
+            dir=str(folder),
+            config=dict(config),
+            allow_val_change=True,
+            id=record["id"],
+            resume="allow",
+            settings={"silent": True, "console": "off", "disable_git": True, "save_code": False},
+        )
+        self._next = max(self._run.step, record["reached"] + 1)
+        offline = f"wandb sync --append {folder / 'wandb'}/offline-run-*-{record['id']}"
+        self.where = offline if opt.wandb_mode == "offline" else str(self._run.url)
+        LOG.info("W&B: %s", self.where)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a point to each curve."""
+        self._log(step, dict(values))
+
+    def image(self, step: int, name: str, image: ndarray) -> None:
+        """Show (H, W, 3) uint8, RGB."""
+        self._log(step, {name: self._make_image(image)})
+
+    def close(self) -> None:
+        """Send what is still to be sent."""
+        self._run.finish()
+
+    def _log(self, step: int, values: dict[str, Any]) -> None:
+        if step >= self._next:
+            self._next = step
+            self._run.log(values, step=step)
+
+
+def open_boards(folder: Path, opt: BoardOptions, config: Mapping[str, Any], step: int, reached: int) -> Boards:
+    """The boards that the options ask for; arguments as those of TensorBoard and WandB."""
+    makers: dict[str, Callable[[], Board]] = {}
+    if opt.use_tensorboard:
+        makers["TensorBoard"] = partial(TensorBoard, folder, step)
+    if opt.use_wandb and opt.wandb_mode != "disabled":
+        makers["W&B"] = partial(WandB, folder, opt, config, reached)
+    return Boards(makers)
+
+
+def without_key(words: Sequence[str]) -> list[str]:
+    """A command line that may be shown: the account's key in it is null."""
+    return [f"{word.split(KEY_OPTION)[0]}{KEY_OPTION}=null" if KEY_OPTION in word else word for word in words]
+
+
+def _run_record(path: Path, reached: int) -> dict[str, Any]:
+    """Id of the run on W&B and the last step that any start recorded, kept for the next start."""
+    new = {"id": uuid.uuid4().hex[:12], "reached": -1}
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else new
+    record = {"id": kept["id"], "reached": max(kept["reached"], reached)}
+    write_text(path, json.dumps(record) + "\n")
+    return record
+
+
+def _hide_key(given: str) -> None:
+    """Put the account's key where W&B looks for it, and out of the command line, which W&B records."""
+    key = (os.environ.get(KEY) or given).strip()
+    if key:
+        os.environ[KEY] = key
+    sys.argv = without_key(sys.argv)
+
+
+def _aside(hook: Callable[[threading.ExceptHookArgs], Any], failed: threading.ExceptHookArgs) -> None:
+    """No traceback of TensorBoard's writing thread: its error comes back with the next call."""
+    if not type(failed.thread).__module__.startswith("tensorboard."):
+        hook(failed)

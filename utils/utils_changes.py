@@ -1,0 +1,67 @@
+"""What differs between the options of a checkpoint and those of today, and what of it a run can take."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FREE_OF_NETWORK = (  # keys of netG that neither change the weights nor what they mean
+    "use_checkpoint_attn",
+    "use_checkpoint_ffn",
+    "no_checkpoint_attn_blocks",
+    "no_checkpoint_ffn_blocks",
+    "spynet_path",
+    "init_type",
+    "drop_path_rate",
+)
+AT_START_ONLY = (
+    "netG.spynet_path",
+    "netG.init_type",
+    "path.pretrained_netG",
+    "path.pretrained_netE",
+    "train.G_param_strict",
+    "train.E_param_strict",
+)
+LONGEST_VALUE = 200  # characters of a value that are shown
+
+
+@dataclass(frozen=True)
+class Change:
+    """An option with two values, null where one version of the program did not know it."""
+
+    key: str
+    old: Any
+    new: Any
+    known: bool = True
+    """Both versions of the program know the option."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the weights of a run do not go with the new value."""
+        block, _, name = self.key.partition(".")
+        return self.known and block == "netG" and name not in FREE_OF_NETWORK
+
+    def __str__(self) -> str:
+        note = " (no effect: the weights are the checkpoint's)" if self.key in AT_START_ONLY else ""
+        return f"{self.key}: {_shown(self.old)} -> {_shown(self.new)}{note}"
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> Iterator[Change]:
+    """Yield every option that differs, under its dotted key; blocks that both have are compared key by key."""
+    for key in dict.fromkeys((*old, *new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from changes(before, after, f"{place}{key}.")
+        elif before != after:
+            yield Change(place + key, before, after, known=key in old and key in new)
+
+
+def options_hash(options: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits by which resolved options, as JSON values without secrets, are told apart."""
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "..."

@@ -1,0 +1,82 @@
+"""Folders of weights that KAIR wrote: <step>_G.pth, <step>_E.pth, <step>_optimizerG.pth and no state file."""
+
+import logging
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.utils_checkpoint import is_buffer, read_file, read_state_dict
+from utils.utils_error import UserError
+
+LOG = logging.getLogger("spikevrt")
+FILE = re.compile(r"(\d+)_(G|E|optimizerG)\.pth")
+
+
+def steps(folder: Path) -> dict[str, list[int]]:
+    """Steps of each kind of file, ascending; files of other names are none of KAIR's."""
+    found: dict[str, list[int]] = {"G": [], "E": [], "optimizerG": []}
+    for path in folder.glob("*.pth"):
+        match = FILE.fullmatch(path.name)
+        if match:
+            found[match[2]].append(int(match[1]))
+    return {kind: sorted(numbers) for kind, numbers in found.items()}
+
+
+def read_set(folder: Path, step: int, train: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what KAIR saved at one step, in the form of this project's sets.
+
+    Args:
+        folder: with <step>_G.pth and perhaps the two other files of the same step.
+        step: which.
+        train: the `train` block of the options, whose `fix_keys` and `fix_lr_mul` tell the optimizer's groups.
+
+    Returns:
+        By kind: G, E where there is one, and state with the optimizer's moments and the names they belong to.
+
+    Raises:
+        UserError: a file is damaged, or the optimizer is not one of these weights and groups.
+    """
+    states: dict[str, Any] = {"G": read_state_dict(folder / f"{step}_G.pth")}
+    if (folder / f"{step}_E.pth").is_file():
+        states["E"] = read_state_dict(folder / f"{step}_E.pth")
+    optimizer: dict[str, Any] = {"state": {}, "names": []}
+    path = folder / f"{step}_optimizerG.pth"
+    if path.is_file():
+        saved = read_file(path)
+        if not isinstance(saved, Mapping) or not {"state", "param_groups"} <= saved.keys():
+            raise UserError(f"{path} holds no optimizer's state")
+        groups = parameter_groups(states["G"], train.get("fix_keys", ()), train.get("fix_lr_mul", 1.0))
+        found = [len(group["params"]) for group in saved["param_groups"] if group["params"]]
+        if found != [len(group) for group in groups]:
+            raise UserError(
+                f"{path} has groups of {found} parameters, expected {[len(group) for group in groups]}; set "
+                "train.fix_keys and fix_lr_mul as in that run, or move the file away to go on without its moments"
+            )
+        optimizer = {"state": saved["state"], "names": [name for group in groups for name in group]}
+    states["state"] = {"optimizer": optimizer}
+    return states
+
+
+def parameter_groups(weights: Collection[str], fix_keys: Sequence[str], fix_lr_mul: float) -> list[list[str]]:
+    """Names of the parameters of each of KAIR's optimizer groups, in its order, which is that of the weights' file.
+
+    Args:
+        weights: keys of the file, constants among them.
+        fix_keys: fragments of the names in the second group.
+        fix_lr_mul: 1 = there is one group only.
+    """
+    names = [name for name in weights if not is_buffer(name)]
+    if fix_lr_mul == 1:
+        return [names]
+    groups: tuple[list[str], list[str]] = ([], [])
+    for name in names:
+        groups[any(key in name for key in fix_keys)].append(name)
+    return [group for group in groups if group]
+
+
+def name_unused(folder: Path, step: int) -> None:
+    """Say which kinds of file the folder has, but not of this step."""
+    for kind, numbers in steps(folder).items():
+        if numbers and step not in numbers:
+            LOG.warning("%s has no %d_%s.pth; that of step %d is not used", folder, step, kind, numbers[-1])

@@ -1,0 +1,54 @@
+"""An optimizer's state by the names of the parameters, so that it survives other groups and other orders."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from utils.utils_error import UserError
+
+
+def named_state(optimizer: Optimizer, net: nn.Module) -> dict[str, Any]:
+    """The optimizer's state_dict and `names`, those of its parameters in the order of their indices."""
+    return {**optimizer.state_dict(), "names": _names(optimizer, net)}
+
+
+def load_named_state(optimizer: Optimizer, net: nn.Module, saved: Mapping[str, Any]) -> None:
+    """Give every parameter the moments that were saved under its name; the groups stay as the options have them.
+
+    A parameter without saved moments starts with none. Those of parameters that are no longer trained are dropped.
+
+    Args:
+        optimizer: of parameters of `net`.
+        net: the network.
+        saved: of `named_state`; without `names`, the order and the sizes of the groups must be today's.
+
+    Raises:
+        UserError: a moment has not the shape of its parameter, or the groups are others and there are no names.
+    """
+    own, current = _names(optimizer, net), optimizer.state_dict()
+    names = saved.get("names")
+    if names is None:
+        sizes = [[len(group["params"]) for group in groups["param_groups"]] for groups in (saved, current)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"the optimizer's groups have {sizes[0]} parameters, expected {sizes[1]}; set train.fix_keys, "
+                "fix_lr_mul and G_param_groups as they were"
+            )
+        names = own
+    moments = {name: saved["state"][index] for index, name in enumerate(names) if index in saved["state"]}
+    parameters = dict(net.named_parameters())
+    for name in own:
+        for key, value in moments.get(name, {}).items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameters[name].shape:
+                raise UserError(
+                    f"the optimizer's {key} of {name} is {tuple(value.shape)}, expected {tuple(parameters[name].shape)}"
+                )
+    current["state"] = {index: moments[name] for index, name in enumerate(own) if name in moments}
+    optimizer.load_state_dict(current)
+
+
+def _names(optimizer: Optimizer, net: nn.Module) -> list[str]:
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]

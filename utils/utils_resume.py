@@ -1,0 +1,358 @@
+"""The checkpoints of a run: sets of files that are written whole, checked before they are used, and kept few."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from utils import utils_kair
+from utils.utils_changes import changes, options_hash
+from utils.utils_checkpoint import dump, read_file, read_state_dict, write_file
+from utils.utils_error import UserError
+from utils.utils_file import whole_file, write_text
+
+LOG = logging.getLogger("spikevrt")
+KINDS = ("G", "E", "state")  # in the order in which the files of a set appear
+STATE_FILE = re.compile(r"(\d+)_state\.pth")
+TEMPORARY = re.compile(r"\.(\d+)_(?:G|E|state)\.\d+\.tmp\.pth")
+MOST_NAMED = 3  # damaged sets that an error describes
+
+
+class SaveError(RuntimeError):
+    """A checkpoint that could not be written; one line with folder and reason. What was there before is still there."""
+
+
+class Resumable(Protocol):
+    """What a run can be resumed from: state_dicts by kind, "G", "state" and, with a moving average, "E"."""
+
+    def state_dicts(self) -> dict[str, dict[str, Any]]:
+        """Everything that the next step depends on."""
+
+    def load_state_dicts(self, states: Mapping[str, Any]) -> None:
+        """Exact inverse of state_dicts. Of KAIR's runs "state" has the optimizer only, perhaps with no moments."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where a run goes on.
+
+    Attributes:
+        step: finished optimizer steps; 0: nothing was found, the run starts.
+        record: what was handed to `save` with it.
+        changes: options that differ from those of then, "key: old -> new".
+    """
+
+    step: int = 0
+    record: Mapping[str, Any] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
+
+
+def save(run_dir: Path, step: int, model: Resumable, record: Mapping[str, Any], keep: int = 0) -> None:
+    """Write the set <step>_G.pth, <step>_E.pth and <step>_state.pth; then keep the newest `keep` sets.
+
+    All files are written and on disk before the first gets its name; the state, whose presence says "whole", gets its
+    own last and holds size and SHA-256 of the others. Only after that older sets are removed.
+
+    Args:
+        run_dir: the run's folder; the set goes to its `models`.
+        step: finished optimizer steps.
+        model: what is saved.
+        record: JSON values that `resume` gives back, among them `options`, resolved and without secrets.
+        keep: newest sets that stay, this one among them; 0: all. Never touches later steps, best_G.pth and others.
+
+    Raises:
+        SaveError: disk full, no permission and the like; every set from before is as it was.
+    """
+    folder = run_dir / "models"
+    states = model.state_dicts()
+    plain: dict[str, Any] = json.loads(json.dumps(record))  # nothing that would need code on loading
+    with _explained(run_dir, f"the checkpoint of step {step}"):
+        _sweep(folder)
+        new = [kind for kind in KINDS if not _file(folder, step, kind).exists()]
+        try:
+            _write_set(folder, step, states, plain)
+        except BaseException:  # weights without a state would pass for a folder of KAIR's
+            if "state" in new:
+                _remove(folder, step, new)
+            raise
+    if keep:
+        older = [saved for saved in saved_steps(run_dir) if saved < step]
+        for old in older[: max(0, len(older) + 1 - keep)]:
+            _remove(folder, old, KINDS)
+
+
+def save_best(run_dir: Path, model: Resumable, step: int, score: float) -> None:
+    """Write best_G.pth, averaged weights where the model has them, then best.json with their step and score.
+
+    Raises:
+        SaveError: as `save`.
+    """
+    states = model.state_dicts()
+    with _explained(run_dir, f"the best weights, of step {step},"):
+        write_file(_on_cpu(states.get("E", states["G"])), run_dir / "models" / "best_G.pth")
+        write_text(run_dir / "models" / "best.json", json.dumps({"step": step, "psnr": float(score)}) + "\n")
+
+
+def best(run_dir: Path) -> dict[str, Any] | None:
+    """{"step", "psnr"} of the run's best weights so far, None where there are none."""
+    path = run_dir / "models" / "best.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {"step": int(content["step"]), "psnr": float(content["psnr"])}
+    except (ValueError, KeyError, TypeError):
+        LOG.warning("%s is damaged: the next weights that are measured count as the best", path)
+        return None
+
+
+def best_score(run_dir: Path) -> float:
+    """PSNR of the run's best weights so far; minus infinity where there are none."""
+    found = best(run_dir)
+    return found["psnr"] if found else -math.inf
+
+
+def saved_steps(run_dir: Path) -> list[int]:
+    """Steps of which a state file exists, ascending."""
+    matches = (STATE_FILE.fullmatch(path.name) for path in (run_dir / "models").glob("*_state.pth"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resumed:
+    """Load the newest whole checkpoint of a run into the model; a damaged one is named and the one before it is used.
+
+    A folder without any state file but with KAIR's files is gone on from as well.
+
+    Args:
+        run_dir: the run's folder.
+        model: what is loaded into.
+        options: today's resolved options, JSON values without secrets.
+
+    Returns:
+        The step, what was recorded with it, and the options that changed, which are logged as well.
+
+    Raises:
+        UserError: no checkpoint is whole, or the newest whole one is of another network than the options'.
+    """
+    folder = run_dir / "models"
+    steps, train = saved_steps(run_dir), None
+    if not steps:
+        unfinished = _unfinished(folder)
+        steps = [step for step in utils_kair.steps(folder)["G"] if step not in unfinished]
+        train = options.get("train", {})
+    refused: list[str] = []
+    for step in reversed(steps):
+        try:
+            states = _read_set(folder, step) if train is None else utils_kair.read_set(folder, step, train)
+        except UserError as error:
+            LOG.warning("checkpoint %d is not whole, trying the one before: %s", step, error)
+            refused.append(f"{step}: {error}")
+            continue
+        if train is not None:
+            utils_kair.name_unused(folder, step)
+        return _apply(folder, step, model, states, options)
+    if refused:
+        more = f" (and {len(refused) - MOST_NAMED} more)" if len(refused) > MOST_NAMED else ""
+        moved = ", ".join(f"{step}_*.pth" for step in reversed(steps[-MOST_NAMED:]))
+        raise UserError(
+            f"{folder}: no checkpoint is whole: {'; '.join(refused[:MOST_NAMED])}{more}; put whole files in place, or "
+            f"move {moved}{more} away to start from step 0"
+        )
+    return Resumed()
+
+
+def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: str | None) -> tuple[Path, str]:
+    """Which weights to test: those given in the options, else the run's best, else its last.
+
+    A given file from which the run itself was trained on is its start, not a wish: then the run's own are taken.
+
+    Returns:
+        The file and, in words, why it was chosen.
+
+    Raises:
+        UserError: there are none.
+    """
+    own = _own_weights(run_dir)
+    for key, given in (("pretrained_netE", pretrained_netE), ("pretrained_netG", pretrained_netG)):
+        if given is None or given == "auto":
+            continue
+        if own is None or _started_from(run_dir).get(key) != given:
+            return Path(given), f"given by path.{key}"
+        own = own[0], f"{own[1]}; it began with {given}"
+    if own is None:
+        folder = run_dir / "models"
+        raise UserError(f"no weights to test in {folder}: train first, or set path.pretrained_netG to a file")
+    return own
+
+
+def _own_weights(run_dir: Path) -> tuple[Path, str] | None:
+    """The best weights of a run, else its last ones, and which of the two they are."""
+    folder = run_dir / "models"
+    best = folder / "best_G.pth"
+    if best.is_file():
+        return best, "the run's best"
+    for step in reversed(saved_steps(run_dir) or utils_kair.steps(folder)["G"]):
+        for kind in ("E", "G"):
+            path = _file(folder, step, kind)
+            if path.is_file():
+                return path, f"the run's last, step {step}"
+    return None
+
+
+def _started_from(run_dir: Path) -> dict[str, Any]:
+    """The `path` block of the options that a run was trained with."""
+    try:
+        return dict(json.loads((run_dir / "options.json").read_text(encoding="utf-8"))["path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _file(folder: Path, step: int, kind: str) -> Path:
+    return folder / f"{step}_{kind}.pth"
+
+
+def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that load on a machine without the device they were trained on."""
+    return {key: value.detach().cpu() for key, value in weights.items()}
+
+
+def _write_set(folder: Path, step: int, states: Mapping[str, Any], record: dict[str, Any]) -> None:
+    with ExitStack() as stack:
+        # The stack unwinds backwards: G gets its name first, the state last.
+        places = {
+            kind: stack.enter_context(whole_file(_file(folder, step, kind)))
+            for kind in reversed(KINDS)
+            if kind in states
+        }
+        files = {kind: dump(_on_cpu(states[kind]), places[kind]) for kind in KINDS[:-1] if kind in states}
+        state = {"step": step, **states["state"], "files": files, "record": record}
+        if "options" in record:
+            state["options_hash"] = options_hash(record["options"])
+        dump({**state, "sha256": _digest(state)}, places["state"])
+
+
+def _read_set(folder: Path, step: int) -> dict[str, Any]:
+    """All of a set by kind; UserError where a file is missing or not what the state says."""
+    place = _file(folder, step, "state")
+    state = read_file(place)
+    if not isinstance(state, dict) or not {"files", "kinds"} & state.keys():
+        raise UserError(f"{place} is no state of a run")
+    claimed = state.pop("sha256", None)
+    if claimed is not None and claimed != _digest(state):
+        raise UserError(f"{place} is damaged: its content is not what was written")
+    files = state.get("files") or dict.fromkeys(state["kinds"])  # `kinds` alone in sets of earlier versions
+    states: dict[str, Any] = {"state": state}
+    for kind, written in files.items():
+        if kind == "state":
+            continue
+        path = _file(folder, step, kind)
+        if not path.is_file():
+            raise UserError(f"{path} is missing")
+        if written is not None and path.stat().st_size != written["bytes"]:
+            raise UserError(f"{path} has {path.stat().st_size} bytes, expected {written['bytes']}")
+        states[kind] = read_state_dict(path, written and written["sha256"])
+    return states
+
+
+def _apply(folder: Path, step: int, model: Resumable, states: Mapping[str, Any], options: Mapping[str, Any]) -> Resumed:
+    """Load a set into the model and say what differs from the options it was made with."""
+    record = states["state"].get("record", {})
+    changed = list(changes(record.get("options", options), options))
+    refused = "; ".join(str(change) for change in changed if change.is_refused)
+    try:
+        if refused:
+            raise UserError(refused)
+        model.load_state_dicts(states)
+    except ValueError as error:  # a UserError, or the optimizer's refusal
+        raise UserError(
+            f"{folder}/{step}_*.pth cannot be resumed with these options: {error}; take back what was changed in netG "
+            "or train, or give the run another task name"
+        ) from error
+    LOG.info("resumed from step %d in %s (options %s)", step, folder, options_hash(options))
+    if changed:
+        LOG.info("options that are not those of step %d:", step)
+        for change in changed:
+            LOG.info("%s", change)
+    return Resumed(step, record, tuple(map(str, changed)))
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a file holds, rather than of its bytes, so that the file can say it of itself."""
+    sha = hashlib.sha256()
+    _feed(sha, content)
+    return sha.hexdigest()
+
+
+def _feed(sha: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        sha.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    elif isinstance(value, Mapping):
+        sha.update(b"{")
+        for key, item in value.items():
+            sha.update(f"{key!r}:".encode())
+            _feed(sha, item)
+        sha.update(b"}")
+    elif isinstance(value, (list, tuple)):
+        sha.update(b"[")
+        for item in value:
+            _feed(sha, item)
+        sha.update(b"]")
+    else:
+        sha.update(f"{value!r},".encode())
+
+
+@contextmanager
+def _explained(run_dir: Path, what: str) -> Iterator[None]:
+    """Turn the system's refusal to write into one line that says what is lost and what is not."""
+    try:
+        yield
+    except OSError as error:
+        folder, reason = run_dir / "models", error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            with contextlib.suppress(OSError):
+                reason += f", {shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
+        steps = saved_steps(run_dir)
+        left = f"the checkpoint of step {steps[-1]} is as it was" if steps else "there is no checkpoint before it"
+        raise SaveError(
+            f"{folder}: {what} could not be written: {reason}; {left}; mend that and give the same command again"
+        ) from error
+
+
+def _unfinished(folder: Path) -> set[int]:
+    """Steps of which a process died while their files got their names; KAIR's are not among them."""
+    matches = (TEMPORARY.fullmatch(path.name) for path in folder.glob(".*.tmp.pth"))
+    steps = {int(match[1]) for match in matches if match}
+    ended = ("state", "optimizerG")
+    return {step for step in steps if not any(_file(folder, step, kind).exists() for kind in ended)}
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process that died while saving has left."""
+    for step in _unfinished(folder):
+        _remove(folder, step, KINDS)
+    for path in folder.glob(".*.tmp.pth"):
+        path.unlink(missing_ok=True)
+
+
+def _remove(folder: Path, step: int, kinds: Sequence[str]) -> None:
+    """Remove files of a set in the order of `kinds`; one that cannot be removed is named and stays."""
+    for kind in kinds:
+        path = _file(folder, step, kind)
+        try:
+            if path.exists():
+                path.unlink()
+        except OSError as error:
+            LOG.warning("%s cannot be removed: %s", path, error.strerror)
