@@ -167,6 +167,8 @@ def test_others_wait_longer_than_a_long_validation_takes(monkeypatch):
 
     asked = []
 
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda *_, **__: iter([(store, 1, 2)]))
     monkeypatch.setattr(torch.distributed, "init_process_group", ask)
     for key, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(key, value)
