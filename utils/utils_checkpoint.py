@@ -194,9 +194,7 @@ def read_file(path: Path, sha256: str | None = None) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} refused: it is damaged or needs code to be run on loading ({_first_line(error)})"
-        ) from error
+        raise UserError(f"{path} refused: it is damaged or needs code to be run on loading") from error
     except DAMAGED as error:
         raise UserError(f"{path} cannot be read, it is damaged or no checkpoint ({_first_line(error)})") from error
 

@@ -17,6 +17,8 @@ def sample_at(image: Tensor, x: Tensor, y: Tensor, mode: str = "bilinear", paddi
     """Sample (N, C, H, W) at pixel positions x, y of shape (N, h, w); returns (N, C, h, w)."""
     height, width = image.shape[-2:]
     grid = torch.stack((2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1), dim=3)
+    if padding == "border":  # PyTorch's backward pass on a CPU takes NaN for an address then, and the process ends
+        grid = torch.where(grid.isnan(), 0.0, grid)
     return F.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=True)
 
 

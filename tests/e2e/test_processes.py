@@ -179,3 +179,35 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(data, tmp_path):
     assert "stopped by another process at step" in printed[0]
     assert newest(training) == training.lines("train")[-1]["step"]
     wait_until(lambda: not training.alive())
+
+
+@pytest.mark.slow
+def test_a_sample_that_breaks_one_process_is_left_out_by_both(data, tmp_path):
+    train = TRAIN | {"total_iter": 8, "checkpoint_test": 8, "checkpoint_save": 8, "nonfinite_limit": 2}
+    one, two = (Training(tmp_path / name, data, train=train) for name in ("one", "two"))
+    given = {"program": Path(__file__).with_name("broken_sample.py"), "BROKEN": "7"}  # of step 4, in the second process
+    batch = ("datasets.train.dataloader_batch_size=2", "netG.drop_path_rate=0.0")
+    processes = one.start(*batch, **given), two.start(*batch, processes=2, **given)
+    printed = [finish(process) for process in processes]
+
+    for training in (one, two):
+        assert [line["G_loss"] is None for line in training.lines("train")] == [step == 4 for step in range(1, 9)]
+        assert training.lines("train")[-1]["skipped"] == 1
+    assert "step 3 left out: loss nan, gradient norm nan; 1 in a row, clip_" in printed[1]
+    curves = [[line["G_loss"] for line in t.lines("train") if line["step"] != 4] for t in (one, two)]
+    assert curves[0] == pytest.approx(curves[1], abs=1e-5)
+    keys = [re.search(r"1 in a row, (.*)", text)[1].split(", ") for text in printed]
+    assert len(keys[0]) == 2  # both samples of the batch may be at fault where one process has them
+    assert keys[1] == keys[0][1:]
+
+
+@pytest.mark.slow
+def test_a_run_that_makes_no_step_any_more_keeps_the_batch_and_says_how_to_look_at_it(data, tmp_path):
+    training = Training(tmp_path, data, train=TRAIN | {"nonfinite_limit": 2})
+    process = training.start(program=Path(__file__).with_name("broken_sample.py"), BROKEN="2,4,5")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "no finite loss or gradient in 2 steps in a row" in err
+    command = re.search(r"python (scripts/replay\.py --opt \S+ --batch \S+?);", err)[1].split()
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "lq of clip_" in done.stdout

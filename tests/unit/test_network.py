@@ -7,6 +7,7 @@ from dense_windows import region_labels, unpartition
 from models.estimate import set_checkpointing
 from models.network_vrt import VRT
 from models.select_network import init_identity
+from models.vrt.warp import flow_warp
 from models.vrt.window import effective_window, pad_to_windows, partition
 from utils.utils_checkpoint import load_weights
 from utils.utils_error import UserError
@@ -136,3 +137,12 @@ def test_checkpointing_changes_neither_output_nor_gradient(policy):
 def test_missing_spynet_file_is_named_with_its_origin():
     with pytest.raises(UserError, match=r"absent/spynet_sintel_final-3d2a1287\.pth not found.*official VRT release"):
         VRT(**SMALL, spynet_path="absent/spynet_sintel_final-3d2a1287.pth")
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_a_flow_that_is_no_number_does_not_end_the_process(padding):
+    image, flow = torch.rand(1, 3, 8, 8, requires_grad=True), torch.zeros(1, 2, 8, 8)
+    flow[0, :, 0, 0] = float("nan")
+    flow.requires_grad_()
+    flow_warp(image, flow, padding).nansum().backward()
+    assert flow.grad[..., 1:, 1:].isfinite().all()
