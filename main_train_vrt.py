@@ -129,7 +129,8 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
             profile.step(step)
             last = step == train.total_iter
             waited = dist.is_main and time.monotonic() - saved_at > 60 * (train.checkpoint_minutes or math.inf)
-            stopped, is_time = utils_dist.any_true(dist, [stop.name is not None, waited])
+            asked, is_time = utils_dist.any_true(dist, [stop.name is not None, waited])
+            stopped = asked and not last
 
             if step % train.checkpoint_print == 0 or last:
                 values |= watch.report(step)
@@ -138,7 +139,7 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
             if step % train.checkpoint_save == 0 or last or stopped or is_time:
                 save(parts, step)
                 saved, saved_at = step, time.monotonic()
-            if test_is_due(parts, step) and (not stopped or last):
+            if test_is_due(parts, step) and not stopped:
                 stopped = not validate(parts, step, stop)
                 watch.restart()
     if stopped and saved < step:
