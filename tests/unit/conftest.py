@@ -1,5 +1,6 @@
-"""Data sets that many tests read: one that stays as it is, and a copy for those that spoil it."""
+"""What many tests need: a data set that stays as it is, a copy for those that spoil it, and what the program says."""
 
+import logging
 import shutil
 
 import pytest
@@ -14,3 +15,11 @@ def shared_set(tmp_path_factory):
 @pytest.fixture
 def own_set(tmp_path, shared_set):
     return shutil.copytree(shared_set, tmp_path / "set")
+
+
+@pytest.fixture
+def heard(caplog, monkeypatch):
+    """The program's log, as pytest's `caplog`."""
+    monkeypatch.setattr(logging.getLogger("spikevrt"), "propagate", True)
+    caplog.set_level("INFO", "spikevrt")
+    return caplog

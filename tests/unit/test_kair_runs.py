@@ -52,13 +52,6 @@ def folder(tmp_path):
     return place
 
 
-@pytest.fixture
-def heard(caplog, monkeypatch):
-    monkeypatch.setattr(utils_resume.LOG, "propagate", True)
-    caplog.set_level("INFO", "spikevrt")
-    return caplog
-
-
 @pytest.mark.parametrize(("fixed", "options"), [((), OPTIONS), (("deform",), FIXED)])
 def test_a_run_goes_on_with_every_moment_at_its_parameter(tmp_path, folder, fixed, options):
     for step in (5, 10):

@@ -37,13 +37,6 @@ def two_sets(tmp_path):
     return kept
 
 
-@pytest.fixture
-def heard(caplog, monkeypatch):
-    monkeypatch.setattr(utils_resume.LOG, "propagate", True)
-    caplog.set_level("INFO", "spikevrt")
-    return caplog
-
-
 # Exactness
 
 
