@@ -29,8 +29,9 @@ from models.precision import AMP_DTYPES, autocast, set_tf32
 from models.select_network import define_G
 from options.schema import Opt
 from utils import utils_option
-from utils.utils_checkpoint import find_weights, load_weights
+from utils.utils_checkpoint import load_weights
 from utils.utils_error import UserError
+from utils.utils_resume import find_weights
 
 SMALL = {
     "depths": [4] * 7 + [2] * 4,

@@ -143,7 +143,12 @@ def flops_of(net: nn.Module, shape: Sequence[int]) -> Counter[str]:
     """
     flops: Counter[str] = Counter()
     entered: list[int] = []
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.spikevrt.deform_conv2d: _deform_flops})
+    ours = {
+        torch.ops.spikevrt.deform_conv2d: _deform_flops,
+        # Not every version of PyTorch counts the CPU's fused attention.
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    }
+    counter = FlopCounterMode(display=False, custom_mapping=ours)
 
     def leave(name: str) -> None:
         flops[name] += counter.get_total_flops() - entered.pop()
@@ -285,3 +290,8 @@ def _stand_ins(module: nn.Module) -> dict[str, Tensor]:
 
 def _deform_flops(x: Sequence[int], _offset: Any, _mask: Any, weight: Sequence[int], *_: Any, **__: Any) -> int:
     return 2 * x[0] * x[2] * x[3] * math.prod(weight)
+
+
+def _attention_flops(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:
+    """Of q k^T and of its product with v; shapes (batch, heads, tokens, head_dim)."""
+    return 2 * math.prod(q[:3]) * k[2] * (q[3] + v[3])
