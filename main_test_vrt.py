@@ -18,25 +18,41 @@ import json
 import logging
 import math
 import sys
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from data.check import sound_dataset
 from data.clip_index import existing_folder, image_extensions
 from data.spike.manifest import Manifest
 from data.task_clips import MiddleClip, middle_clips, noisy_clips
+from models import tiling
 from models.select_model import define_Model
 from options.schema import Opt
-from utils import utils_checkpoint, utils_cli, utils_dist, utils_eval, utils_option, utils_report, utils_resume
+from utils import (
+    utils_checkpoint,
+    utils_cli,
+    utils_dist,
+    utils_eval,
+    utils_html,
+    utils_metric,
+    utils_option,
+    utils_report,
+    utils_results,
+    utils_resume,
+)
+from utils.utils_changes import FREE_OF_NETWORK
+from utils.utils_clip import Clip, TestSet
+from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_eval import TestSet
 from utils.utils_tile import TileOpt
 
 logger = logging.getLogger("spikevrt")
 
-RESULTS = Path("results")
-TASK_FOLDER = Path(__file__).resolve().parent / "options" / "vrt" / "tasks"
 GOPRO_SPIKE_SIZE = 360, 640
 FROM_WEIGHTS = ["netG.spynet_path=null", "train.E_decay=0"]  # the tested file holds all weights, once
 
@@ -52,18 +68,27 @@ class Job:
     save_frames: bool
     sigma: float | None
 
+    @property
+    def folder(self) -> Path:
+        """Where its results go."""
+        return utils_results.ROOT / (self.opt.val.task_name or self.opt.task)
+
 
 def main(args: argparse.Namespace) -> None:
     """Options, data, model, evaluation, report."""
     # 1. Everything that can be wrong is found out before the model is built.
     job = job_of_options(args) if args.opt else job_of_task(args)
-    opt = job.opt
+    opt, folder = job.opt, job.folder
     if not job.weights.is_file():
         raise UserError(
             f"{job.weights} ({job.reason}) not found and nothing is downloaded: use weights of your own training, "
             f"or, of an official task, {job.weights.name} of {utils_checkpoint.RELEASE}"
         )
+    if args.resume and not job.save_frames:
+        raise UserError("--resume goes on from saved frames, which this call does not write; add --save_result")
     test_set = clips_to_restore(opt, job.sigma)
+    utils_metric.check_available(opt.val.metrics)
+    utils_results.check_writable(folder)
 
     # 2. Model and weights.
     dist = utils_dist.init()
@@ -72,20 +97,106 @@ def main(args: argparse.Namespace) -> None:
     report = utils_checkpoint.load_weights(model.netG, job.weights)
     logger.info("weights: %s (%s): %s", job.weights, job.reason, report)
 
-    # 3. Restore and measure; each process takes its share of the clips.
-    folder = RESULTS / (opt.val.task_name or opt.task)
-    watchers = [utils_eval.frame_writer(folder)] if job.save_frames else []
-    result = utils_eval.evaluate(model.restore, test_set, opt.val, dist, tile=job.tile, watchers=watchers)
-    result["protocol"] += protocol_of(opt, job.sigma)
+    # 3. Tiles, what the work will take, and whether an interrupted call is gone on with.
+    channels = opt.netG.in_chans + opt.netG.nonblind_denoising
+    tile = recorded_tile(folder) if args.resume and opt.val.tile == "auto" else None
+    auto = opt.val.tile == "auto" and tile is None
+    tile = tiling.prepare(model, channels, opt.netG.extra_frames, test_set, opt.val, tile or job.tile, auto=auto)
+    there = open_results(job, tile, test_set, dist, resume=args.resume)
 
-    # 4. Report.
+    # 4. Restore and measure; each process takes its share.
+    began = time.monotonic()
+    pictures = utils_html.ReportImages()
+    watchers = [pictures] + ([utils_results.frame_writer(folder)] if job.save_frames else [])
+    result = utils_eval.evaluate(model.restore, test_set, opt.val, dist, tile=tile, watchers=watchers, restored=there)
+    result["protocol"] += protocol_of(opt, job.sigma)
+    if job.save_frames:
+        utils_results.write_videos(folder, test_set, opt.val.output, dist)
+
+    # 5. Report.
+    shown = pictures.gathered(dist)
     if dist.is_main:
-        utils_report.write_metrics(result, folder)
-        sys.stdout.write(f"\n{utils_report.table(result)}\n\n")
-        if job.save_frames and measured_alike(test_set):
-            utils_report.write_comparison(result, test_set, folder)
-        sys.stdout.write(f"results in {folder}\n")
+        with utils_results.explained(folder):
+            write_reports(job, tile, test_set, result, shown, time.monotonic() - began)
     utils_dist.close()
+
+
+def recorded_tile(folder: Path) -> TileOpt | None:
+    """The tile that an interrupted call had chosen, which one that goes on with it must keep."""
+    tile = utils_results.read_record(folder).get("tile")
+    return None if tile is None else TileOpt.from_json(tile)
+
+
+def open_results(
+    job: Job, tile: TileOpt, test_set: TestSet, dist: Dist, *, resume: bool
+) -> Callable[[Clip, int], np.ndarray | None]:
+    """Start the folder of the results anew or, to `resume`, look up the frames that are there. For all processes."""
+    opt, folder = job.opt, job.folder
+    if dist.is_main:
+        record = record_of(job, tile)
+        if resume and utils_results.check_same(folder, record):
+            logger.info("going on: %d of %d frames are there", *utils_results.count_there(folder, test_set))
+        else:
+            if resume:
+                logger.info("%s holds no frames to go on from; starting anew", folder)
+            utils_results.begin(folder, record, test_set)
+        with utils_results.explained(folder):
+            utils_option.save(opt, folder / "options.json")
+    utils_dist.gather_objects(dist, None)  # nobody writes before the folder is ready
+    return utils_results.frames_there(folder) if resume else lambda clip, index: None
+
+
+def record_of(job: Job, tile: TileOpt) -> dict[str, Any]:
+    """All that a restored frame depends on, as JSON values."""
+    opt, val = job.opt, job.opt.val
+    assert opt.datasets.test is not None
+    net = {key: value for key, value in opt.netG.model_dump(mode="json").items() if key not in FREE_OF_NETWORK}
+    test = opt.datasets.test
+    return {
+        "weights": utils_checkpoint.digest(job.weights),
+        "netG": net,
+        "data": {
+            "lq": str(Path(str(test.dataroot_lq)).resolve()),
+            "spikes": test.dataroot_spike and str(Path(test.dataroot_spike).resolve()),
+            "spike": test.spike.model_dump(mode="json"),
+        },
+        "val": {key: getattr(val, key) for key in ("pad_seq", "flip_seq", "self_ensemble", "center_frame_only")},
+        "tile": asdict(tile),
+        "amp": opt.train.amp.model_dump(mode="json"),
+        "tf32": opt.train.tf32,
+        "sigma": job.sigma,
+    }
+
+
+def write_reports(
+    job: Job,
+    tile: TileOpt,
+    test_set: TestSet,
+    result: dict[str, Any],
+    pictures: Mapping[str, Sequence[utils_html.Picture]],
+    seconds: float,
+) -> None:
+    """Write metrics, pictures and the page; print the table."""
+    opt, folder = job.opt, job.folder
+    utils_report.write_metrics(result, folder)
+    tables = [utils_report.table(result), utils_report.protocol_table(result)]
+    sys.stdout.write("".join(f"\n{table}\n" for table in tables if table) + "\n")
+    if job.save_frames and measured_alike(test_set):
+        utils_report.write_comparison(result, test_set, folder)
+    facts = {
+        "title": folder.name,
+        "options": opt.model_dump(mode="json"),
+        "environment": {
+            "weights": f"{job.weights} ({job.reason}), SHA-256 {utils_checkpoint.digest(job.weights)}",
+            "tiles": str(tile),
+            "time": f"{seconds:.0f} s for {len(result['frames'])} frames",
+            **utils_html.environment(),
+        },
+    }
+    utils_html.write_report(folder, result, pictures, facts)
+    if "png" not in opt.val.output and job.save_frames:
+        utils_results.remove_frames(folder, test_set)
+    sys.stdout.write(f"results in {folder}; open {folder / 'report.html'}\n")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -94,14 +205,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument("--opt", type=Path, metavar="CONFIG", help="option file; its run's weights are tested")
-    form.add_argument("--task", help=f"one of {', '.join(known_tasks())}")
+    form.add_argument("--task", help=f"one of {', '.join(utils_option.task_files())}")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. val.metrics")
+    parser.add_argument("--resume", action="store_true", help="go on with the frames of an interrupted call")
     parser.add_argument("--sigma", type=float, help="noise level for denoising, on the scale where white is 255")
     older = parser.add_argument_group("with --task")
-    older.add_argument("--folder_lq", help="clips to restore: a folder of clip folders, or one folder of frames")
+    older.add_argument("--folder_lq", help="clips to restore: a folder of clip folders, one folder of frames, videos")
     older.add_argument("--folder_gt", help="sharp clips; without them nothing is measured")
     older.add_argument("--folder_spike", help="spike files of the clips")
-    older.add_argument("--tile", type=int, nargs=3, metavar=("T", "H", "W"), help="0 0 0: none; default 40 128 128")
+    older.add_argument(
+        "--tile", nargs="+", metavar="T H W", help="0 0 0: none; auto: as memory allows; default 40 128 128"
+    )
     older.add_argument("--tile_overlap", type=int, nargs=3, metavar=("T", "H", "W"), help="default 2 20 20")
     older.add_argument("--num_workers", type=int, help="accepted; frames are read as they are needed")
     older.add_argument(
@@ -112,6 +226,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     given = [action.dest for action in older._group_actions if getattr(args, action.dest) not in (None, False)]
     if args.opt and given:
         parser.error(f"--{given[0]} belongs to --task; with --opt say it by --set KEY=VALUE")
+    if args.tile not in (None, ["auto"]):
+        if len(args.tile) != 3 or not all(length.isdecimal() for length in args.tile):
+            parser.error(f"--tile {' '.join(args.tile)}: expected auto, or three numbers T H W such as 12 256 256")
+        args.tile = [int(length) for length in args.tile]
     return args
 
 
@@ -120,7 +238,7 @@ def job_of_options(args: argparse.Namespace) -> Job:
     opt = utils_option.load(args.opt, Opt, overrides=[*args.set, *FROM_WEIGHTS])
     check_sigma(opt, args.sigma)
     weights, reason = utils_resume.find_weights(opt.run_dir, opt.path.pretrained_netE, opt.path.pretrained_netG)
-    tile = tile_of_task(opt, utils_eval.tile_of(opt.val))
+    tile = utils_eval.tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
     return Job(opt, weights, reason, tile, save_frames=True, sigma=args.sigma)
 
 
@@ -128,20 +246,31 @@ def job_of_task(args: argparse.Namespace) -> Job:
     """The job of the older flags: the task's own option file, changed by the flags."""
     path = task_file(args.task)
     changes = folders_of(args)
+    measured = changes["dataroot_gt"] is not None
     extensions = image_extensions(existing_folder(changes["dataroot_lq"], "--folder_lq"))
     if len(extensions) == 1:
         changes["filename_ext"] = extensions[0]
     changes |= spike_changes(args.task, args.folder_spike)
-    sets = [f"datasets.test.{key}={json.dumps(value)}" for key, value in changes.items()]
+    changes = {f"datasets.test.{key}": value for key, value in changes.items()} | tile_changes(args)
+    sets = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     opt = utils_option.load(path, Opt, overrides=[*sets, *args.set, *FROM_WEIGHTS])
     check_sigma(opt, args.sigma)
-    frames, height, width = args.tile or (40, 128, 128)
-    frame_overlap, rows, cols = args.tile_overlap or (2, 20, 20)
-    tile = tile_of_task(opt, TileOpt(frames, frame_overlap, (height, width), (rows, cols)))
+    tile = utils_eval.tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
     weights = args.weights or Path("model_zoo") / "vrt" / f"{args.task}.pth"
     reason = "given by --weights" if args.weights else "the task's own"
-    save_frames = args.save_result or changes["dataroot_gt"] is None
+    save_frames = args.save_result or not measured
     return Job(opt, weights, reason, tile, save_frames, args.sigma)
+
+
+def tile_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of the tiles that follow from --tile and --tile_overlap."""
+    frame_overlap, *overlap = args.tile_overlap or (2, 20, 20)
+    shared = {"val.num_frame_overlapping": frame_overlap, "val.size_patch_overlapping": overlap}
+    if args.tile == ["auto"]:
+        return {"val.tile": "auto", **shared}
+    frames, *size = args.tile or (40, 128, 128)
+    TileOpt(frames, frame_overlap, (size[0], size[1]), (overlap[0], overlap[1]))  # refuses lengths that do not fit
+    return {"val.num_frame_testing": frames, "val.size_patch_testing": size, **shared}
 
 
 def folders_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -166,14 +295,6 @@ def check_sigma(opt: Opt, sigma: float | None) -> None:
         raise UserError(f"--sigma is {sigma:g}, expected a noise level, {wanted}")
 
 
-def tile_of_task(opt: Opt, tile: TileOpt) -> TileOpt:
-    """Tiles in the frames that are restored: those in between need more to be read, and no overlap."""
-    if opt.netG.pa_frames:
-        return tile
-    frames = max(tile.frames - opt.netG.img_size[0] + 1, 1) if tile.frames else 0
-    return replace(tile, frames=frames, frame_overlap=0)
-
-
 def clips_to_restore(opt: Opt, sigma: float | None) -> TestSet:
     """The test set as the task has it: as it is, with noise, or its frames in between.
 
@@ -186,8 +307,6 @@ def clips_to_restore(opt: Opt, sigma: float | None) -> TestSet:
     if opt.netG.pa_frames:
         given = sound_dataset(test, opt.netG.upscale)
         return noisy_clips(given, sigma) if sigma is not None and opt.netG.nonblind_denoising else given
-    if opt.val.pad_seq:
-        raise UserError("val.pad_seq is true, but frames between others are not made of mirrored ones; set it to false")
     return middle_clips(sound_dataset(test.model_copy(update={"dataroot_gt": None})), test, opt.netG.img_size[0])
 
 
@@ -216,21 +335,17 @@ def spike_changes(task: str, folder: str | None) -> dict[str, Any]:
     return {"dataroot_spike": folder, **size}
 
 
-def known_tasks() -> list[str]:
-    """Names of the tasks that can be tested."""
-    return sorted(path.stem for path in TASK_FOLDER.glob("*.json"))
-
-
 def task_file(task: str) -> Path:
     """Option file of a task.
 
     Raises:
         UserError: the task is unknown.
     """
-    if task not in known_tasks():
-        near = difflib.get_close_matches(task, known_tasks(), n=1, cutoff=0)
+    known = utils_option.task_files()
+    if task not in known:
+        near = difflib.get_close_matches(task, known, n=1, cutoff=0)
         raise UserError(f"--task {task} is unknown; did you mean {near[0]}?")
-    return TASK_FOLDER / f"{task}.json"
+    return known[task]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data.check import sound_dataset
 from data.loader import SampleSource, train_batches
+from models import tiling
 from models.lora import parameter_counts
 from models.model_vrt import ModelVRT
 from models.replay import write_replay
@@ -35,10 +36,12 @@ from utils import (
     utils_seed,
     utils_signal,
 )
+from utils.utils_clip import Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_eval import Frame, StoppedError, TestSet, evaluate, frame_writer
+from utils.utils_eval import StoppedError, evaluate, tile_of
 from utils.utils_logger import Run
+from utils.utils_results import frame_writer
 from utils.utils_signal import StopRequest
 
 LOG = logging.getLogger("spikevrt")
@@ -210,8 +213,13 @@ def validate(parts: Parts, step: int, stop: StopRequest) -> bool:
     watchers: list[Callable[[Frame], None]] = [pictures]
     if opt.val.save_img:
         watchers.append(frame_writer(opt.run_dir / "images" / str(step)))
+    tile = tile_of(opt.val, opt.netG.window_size)
+    if opt.val.tile == "auto":
+        tile = tiling.prepare(model, opt.netG.in_chans, 0, test_set, opt.val, tile, auto=True)
     try:
-        result = evaluate(model.restore, test_set, opt.val, dist, watchers=watchers, stop=lambda: stop.name is not None)
+        result = evaluate(
+            model.restore, test_set, opt.val, dist, tile=tile, watchers=watchers, stop=lambda: stop.name is not None
+        )
     except StoppedError:
         return False
     score = result["mean"].get("psnr")

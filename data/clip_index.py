@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.lmdb_store import LmdbStore, is_lmdb
+from data.video_index import index_of
 from utils.utils_error import ProblemsError, UserError
 
 Clips = dict[str, tuple[str, ...]]  # clip name -> its frame names (no extension), in order
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
 META_LINE = re.compile(r"(?P<clip>\S+)\s+(?P<count>[1-9]\d*)\s+\([^)]*\)(?:\s+(?P<start>\d+))?")
 
 
@@ -20,7 +22,7 @@ def raise_first(problems: Sequence[str]) -> None:
 
 
 def existing_folder(path: Path | str | None, key: str) -> Path:
-    """Return a folder that an option names.
+    """Return a folder, or a video file, that an option names.
 
     Raises:
         UserError: the option is null or the folder does not exist; names the option.
@@ -28,9 +30,11 @@ def existing_folder(path: Path | str | None, key: str) -> Path:
     if path is None:
         raise UserError(f"{key}: is null, expected a folder; set it in the options")
     folder = Path(path).expanduser()
-    if not folder.is_dir():
-        create = "create it with --generate-lmdb" if folder.suffix == ".lmdb" else "prepare the data set first"
-        raise UserError(f"{key}: {folder} is no folder; correct the path or {create}")
+    if not folder.is_dir() and not is_video(folder):
+        is_for_lmdb = folder.suffix == ".lmdb"
+        create = "create it with --generate-lmdb" if is_for_lmdb else "prepare the data set first"
+        kind = "folder" if is_for_lmdb else "folder or video"
+        raise UserError(f"{key}: {folder} is no {kind}; correct the path or {create}")
     return folder
 
 
@@ -39,8 +43,53 @@ def frame_names(folder: Path, ext: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in folder.glob(f"*.{ext}") if not path.name.startswith(".")))
 
 
+def is_video(path: Path) -> bool:
+    """Whether a path is a file that is named as a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+
+
+def video_files(root: Path) -> dict[str, Path]:
+    """Find the videos of a folder, or the one that root is, by the name of their clip; sorted.
+
+    Raises:
+        UserError: two are of one name.
+    """
+    if not root.is_dir():
+        return {root.stem: root}
+    found: dict[str, Path] = {}
+    for path in sorted(path for path in root.iterdir() if is_video(path) and not path.name.startswith(".")):
+        if path.stem in found:
+            raise UserError(
+                f"{root}: {found[path.stem].name} and {path.name} would both be clip {path.stem}; rename one"
+            )
+        found[path.stem] = path
+    return found
+
+
+def holds_videos(root: Path, ext: str) -> bool:
+    """Whether the clips at a place are videos: root is one, or a folder of them.
+
+    Raises:
+        UserError: it is a folder of both, videos and frames or clip folders; names one of each.
+    """
+    if not root.is_dir():
+        return is_video(root)
+    videos = video_files(root)
+    if not videos:
+        return False
+    frames = [f"{name}.{ext}" for name in frame_names(root, ext)]
+    folders = [path.name for path in sorted(root.iterdir()) if path.is_dir() and frame_names(path, ext)]
+    if frames or folders:
+        video = next(iter(videos.values())).name
+        other = f"frames ({frames[0]})" if frames else f"clip folders ({folders[0]})"
+        raise UserError(f"{root}: holds videos ({video}) and {other}, expected one of the two; move one of them away")
+    return True
+
+
 def image_extensions(folder: Path) -> list[str]:
     """List the image extensions (no dot) found in a folder or, where it holds no image, in its subfolders."""
+    if not folder.is_dir():
+        return []
     for files in (folder.iterdir(), folder.glob("*/*")):
         found = {path.suffix[1:] for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
         if found:
@@ -76,17 +125,21 @@ def read_meta_info(path: Path | str, filename_tmpl: str) -> Clips:
     return clips
 
 
-def scan_clips(root: Path, ext: str) -> Clips:
+def scan_clips(root: Path, ext: str, filename_tmpl: str = "06d") -> Clips:
     """Find the clips below a folder: its subfolders with frames or, if it holds frames itself, the folder.
 
-    An LMDB has the clips that its meta_info.txt names; `ext` does not matter there.
+    An LMDB has the clips that its meta_info.txt names; `ext` does not matter there. Where there are videos, each is a
+    clip, and its frames have their numbers for names, as `filename_tmpl` writes them.
 
     Raises:
-        UserError: no file `*.<ext>` at either place (says which images there are), or files at both; the LMDB is
-            damaged.
+        UserError: no file `*.<ext>` at either place (says which images there are), or files at both; the LMDB or a
+            video is damaged.
     """
     if is_lmdb(root):
         return LmdbStore(root).clips()
+    if holds_videos(root, ext):
+        counts = {clip: index_of(clip, path).count for clip, path in video_files(root).items()}
+        return {clip: tuple(f"{at:{filename_tmpl}}" for at in range(count)) for clip, count in counts.items()}
     own = frame_names(root, ext)
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     clips = {folder.name: names for folder in folders if (names := frame_names(folder, ext))}
@@ -105,7 +158,7 @@ def scan_clips(root: Path, ext: str) -> Clips:
 
 def find_clips(root: Path, ext: str, meta_info_file: str | None, filename_tmpl: str) -> Clips:
     """Return the frames that a meta info file names or, where there is none, all that `scan_clips` finds."""
-    return read_meta_info(meta_info_file, filename_tmpl) if meta_info_file else scan_clips(root, ext)
+    return read_meta_info(meta_info_file, filename_tmpl) if meta_info_file else scan_clips(root, ext, filename_tmpl)
 
 
 def start_index(frame: int, clip_length: int, num_frame: int, interval: int) -> int:

@@ -1,5 +1,7 @@
 """Whole clips for validation and testing, read piece by piece."""
 
+from fractions import Fraction
+
 import numpy as np
 import torch
 
@@ -10,6 +12,8 @@ from data.spike.source import SpikeSource
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
 from utils.utils_image import to_float
+
+RGB = 3
 
 
 class TestClip:
@@ -44,6 +48,11 @@ class TestClip:
                 )
             )
         self._ratio = spikes.ratio(self.size, name) if spikes else 1
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Frames a second, where the recording tells."""
+        return self._lq.rate(self.name)
 
     @property
     def has_gt(self) -> bool:
@@ -82,16 +91,20 @@ class TestClip:
         lq = self._read(self._lq, start, stop, self.size)
         return torch.cat([to_float(lq), self._planes(start, stop, lq)], dim=1) if self.has_spike else to_float(lq)
 
-    def baseline(self, index: int) -> np.ndarray | None:
-        """Return the training-free estimate of one sharp frame, blur times a ratio of spike rates.
+    @property
+    def planes_in_time(self) -> slice:
+        """The channels of the network's input that follow each other in time within a frame."""
+        return slice(RGB, RGB + self._spikes.channels) if self._spikes and self._spikes.in_time else slice(0, 0)
 
-        Returns:
-            (H, W, 3) uint8, RGB; None if the clip has no spikes.
+    def references(self, index: int) -> dict[str, np.ndarray]:
+        """Return what a restored frame is measured beside, (H, W, 3) uint8, RGB, by the prefix of its metrics.
+
+        lq_: the blurred frame; sdm_, with spikes: the training-free estimate, blur times a ratio of spike rates.
         """
-        if self._spikes is None:
-            return None
         blur = self._read(self._lq, index, index + 1, self.size)[0]
-        return self._spikes.estimate(self.name, self.frames[index], blur)
+        if self._spikes is None:
+            return {"lq_": blur}
+        return {"lq_": blur, "sdm_": self._spikes.estimate(self.name, self.frames[index], blur)}
 
     def _planes(self, start: int, stop: int, lq: np.ndarray) -> torch.Tensor:
         if self._spikes is None:

@@ -1,13 +1,15 @@
-"""Reading RGB frames of clips: from image files or an LMDB, or from memory once read."""
+"""Reading RGB frames of clips: from image files, videos or an LMDB, or from memory once read."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from data.clip_index import Clips, frame_names
+from data.clip_index import Clips, frame_names, holds_videos
 from data.lmdb_store import LmdbStore, is_lmdb, lmdb_path
+from data.video_frames import VideoFrames
 from utils.utils_error import UserError
 from utils.utils_image import decode_rgb, read_rgb
 
@@ -116,11 +118,11 @@ class LmdbFrames:
         return image
 
 
-def open_frames(root: Path, ext: str, backend: str) -> Frames:
-    """Open a folder of images, or an LMDB of them.
+def open_frames(root: Path, ext: str, backend: str, filename_tmpl: str = "06d") -> Frames:
+    """Open a folder of images, an LMDB of them, a video or a folder of videos.
 
     Raises:
-        UserError: `backend` is one and the root the other, or the LMDB is damaged.
+        UserError: `backend` is one and the root the other, the LMDB is damaged, or there are videos beside images.
     """
     if backend == "lmdb" and not is_lmdb(root):
         ready = lmdb_path(root)
@@ -128,25 +130,30 @@ def open_frames(root: Path, ext: str, backend: str) -> Frames:
         raise UserError(f'io_backend.type: is "lmdb", but {root} is a folder of images (no data.mdb); {advice}')
     if backend == "disk" and is_lmdb(root):
         raise UserError(f'io_backend.type: is "disk", but {root} is an LMDB; set it to "lmdb" or use the images')
-    return LmdbFrames(root) if backend == "lmdb" else DiskFrames(root, ext)
+    if backend == "lmdb":
+        return LmdbFrames(root)
+    return VideoFrames(root, filename_tmpl) if holds_videos(root, ext) else DiskFrames(root, ext)
 
 
 class FrameStore:
     """RGB frames of clips.
 
     Args:
-        root: an existing folder: of clips, of frames, or an LMDB.
+        root: an existing folder: of clips, of frames, of videos, or an LMDB; or a video file.
         ext: extension of image files, no dot; an LMDB has its own.
         backend: "disk" or "lmdb".
         cache: keep every decoded frame (uint8) in the memory of this process.
+        filename_tmpl: format of the numbers that name a video's frames.
 
     Raises:
         UserError: the root does not suit the backend, or its LMDB is damaged.
     """
 
-    def __init__(self, root: Path, ext: str, *, backend: str = "disk", cache: bool = False) -> None:
-        self.ext = ext
-        self._frames = open_frames(root, ext, backend)
+    def __init__(
+        self, root: Path, ext: str, *, backend: str = "disk", cache: bool = False, filename_tmpl: str = "06d"
+    ) -> None:
+        self._frames = open_frames(root, ext, backend, filename_tmpl)
+        self.ext = "video" if isinstance(self._frames, VideoFrames) else ext
         self._names: dict[str, set[str]] = {}
         self._cache: dict[tuple[str, str], np.ndarray] | None = {} if cache else None
 
@@ -189,6 +196,10 @@ class FrameStore:
             except UserError:
                 self._names[clip] = set()
         return frame in self._names[clip]
+
+    def rate(self, clip: str) -> Fraction | None:
+        """Return a clip's mean number of frames a second, None where images or the video do not say."""
+        return self._frames.rate(clip) if isinstance(self._frames, VideoFrames) else None
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """Return (H, W) of a frame without decoding it.

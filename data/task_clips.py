@@ -11,6 +11,7 @@ from data.dataset_video_test import TestClip, VideoTestDataset
 from data.frame_store import FrameStore
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
+from utils.utils_image import to_uint8
 
 NUMBERED = re.compile(r"(.*?)(\d+)")
 
@@ -30,6 +31,7 @@ class NoisyClip:
     def __init__(self, clip: TestClip, sigma: float) -> None:
         self._clip, self._sigma = clip, sigma / 255
         self.name, self.frames, self.size, self.has_gt = clip.name, clip.frames, clip.size, clip.has_gt
+        self.planes_in_time, self.rate = clip.planes_in_time, clip.rate
 
     def lq(self, start: int, stop: int) -> torch.Tensor:
         """Return noisy frames, (t, 3, H, W) float32, not clipped."""
@@ -49,9 +51,9 @@ class NoisyClip:
         noise_map = planes.new_full((len(planes), 1, *self.size), self._sigma)
         return torch.cat((planes[:, :3] + self._noise(start, stop), planes[:, 3:], noise_map), dim=1)
 
-    def baseline(self, index: int) -> np.ndarray | None:
-        """Return None: there is no estimate without training."""
-        return None
+    def references(self, index: int) -> dict[str, np.ndarray]:
+        """Return the noisy frame, clipped, (H, W, 3) uint8, RGB, as "lq_"."""
+        return {"lq_": to_uint8(self.lq(index, index + 1)[0])}
 
     def _noise(self, start: int, stop: int) -> torch.Tensor:
         frames = []
@@ -81,6 +83,7 @@ class MiddleClip:
             raise UserError(f"clip {clip.name}: has {count} frames, frame interpolation needs {window} or more")
         self._clip, self._window, self._sharp = clip, window, sharp
         self.name, self.size = clip.name, clip.size
+        self.planes_in_time, self.rate = clip.planes_in_time, clip.rate
         before = clip.frames[window // 2 - 1 :]
         self.frames = [middle_name(*pair) for pair in zip(before[: count - window + 1], before[1:], strict=False)]
         self.measured = [frame for frame in self.frames if sharp is not None and sharp.has(clip.name, frame)]
@@ -114,9 +117,9 @@ class MiddleClip:
         """Return the frames that those of [start, stop) are made of, (t + window - 1, 3 + S, H, W) float32."""
         return self._clip.network_input(start, stop + self._window - 1)
 
-    def baseline(self, index: int) -> np.ndarray | None:
-        """Return None: there is no estimate from spikes."""
-        return None
+    def references(self, index: int) -> dict[str, np.ndarray]:
+        """Return the average of the two frames around, (H, W, 3) uint8, RGB, as "lq_"."""
+        return {"lq_": to_uint8(self.lq(index, index + 1)[0])}
 
 
 def noisy_clips(test_set: VideoTestDataset, sigma: float) -> list[NoisyClip]:

@@ -88,6 +88,10 @@ class Opt(Block):
                     f"netG.in_chans is {self.netG.in_chans}, but must be 3 + datasets.{block}.spike_channels "
                     f"({dataset.spike_channels}) = {RGB + dataset.spike_channels}{noise}; change one of them"
                 )
+        if self.val.pad_seq and self.netG.extra_frames:
+            problems.append(
+                "val.pad_seq is true, but frames between others are not made of mirrored ones; set it to false"
+            )
         train, test = self.datasets.train, self.datasets.test
         if train is not None and (self.netG.nonblind_denoising or not self.netG.pa_frames):
             key = "nonblind_denoising" if self.netG.nonblind_denoising else "pa_frames"

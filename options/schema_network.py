@@ -133,6 +133,11 @@ class NetOpt(Block):
     lora: LoraOpt | None = None
     """Fine-tune by low-rank changes of loaded weights; null: train the weights themselves."""
 
+    @property
+    def extra_frames(self) -> int:
+        """Frames that are read beyond those that are made of them: none, or with pa_frames 0 all but one."""
+        return 0 if self.pa_frames else self.img_size[0] - 1
+
     def network_kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of VRT."""
         return self.model_dump(exclude={"net_type", "init_type", "lora"})

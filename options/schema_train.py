@@ -142,44 +142,85 @@ class TrainOpt(Block):
         return self
 
 
+Sides = Annotated[Whole | Annotated[tuple[Whole, Whole], Field(strict=False)], Field(union_mode="left_to_right")]
+
+
 class ValOpt(Block):
     """How clips are restored and measured, in training and in testing."""
 
     save_img: bool = False
     """Write the restored frames of validations in training; a test writes them anyway."""
+    output: Annotated[tuple[Literal["png", "h264", "lossless"], ...], Field(strict=False, min_length=1)] = ("png",)
+    """What a test writes of each clip: a folder of png files, an mp4 (H.264), a lossless mkv (FFV1), or several."""
     pad_seq: bool = False
     """Mirror the ends of a clip for the restoration, so that its first and last frames have neighbours too."""
     flip_seq: bool = False
     """Restore every piece forwards and played backwards, and average."""
+    self_ensemble: Literal["none", "flips", "flips_transposed"] = "none"
+    """Restore every piece mirrored as well, and average: flips: along either axis and both, 4 times the work;
+    flips_transposed: these with rows and columns exchanged too, 8 times."""
+    temporal_ensemble: Count = 1
+    """Pieces in time that restore each frame, averaged: more than 1 sets the overlap of num_frame_testing."""
     center_frame_only: bool = False
-    """Measure the middle frame of a clip only."""
+    """Restore and measure the middle frame of a clip only."""
+    tile: Literal["auto"] | None = None
+    """auto: the largest tile that the free memory allows, measured; num_frame_testing and size_patch_testing are its
+    upper bounds where they are not 0. null: exactly those two."""
     num_frame_testing: Whole = 0
     """Frames restored at once; 0: the whole clip."""
     num_frame_overlapping: Whole = 2
-    """Frames that two such pieces share."""
-    size_patch_testing: Whole = 0
-    """Side in pixels of the tiles restored at once; 0: whole frames."""
-    size_patch_overlapping: Whole = 20
-    """Pixels that two tiles share."""
+    """Frames that two such pieces share, about: a quarter less where that saves a piece."""
+    size_patch_testing: Sides = 0
+    """Side in pixels of the tiles restored at once, or [height, width]; 0: whole frames."""
+    size_patch_overlapping: Sides = 20
+    """Pixels that two tiles share, about, or [along the height, along the width]."""
+    blend: Literal["smooth", "kair"] = "smooth"
+    """smooth: evenly spread tiles, joined by ramps. kair: KAIR's places and its hard cut in the middle of an overlap,
+    for numbers to compare with published ones."""
+    tile_batch: Count = 1
+    """Tiles restored in one call."""
     task_name: str | None = None
     """Name of the results' folder; null: the task's."""
     metrics: Annotated[
-        tuple[Literal["psnr", "ssim", "psnr_y", "ssim_y", "ssim_matlab_rgb"], ...], Field(strict=False)
+        tuple[Literal["psnr", "ssim", "psnr_y", "ssim_y", "ssim_matlab_rgb", "tof", "lpips"], ...], Field(strict=False)
     ] = (
         "psnr",
         "ssim",
         "psnr_y",
         "ssim_y",
+        "ssim_matlab_rgb",
     )
-    """What is measured."""
+    """What is measured; the default serves all protocols. tof: flicker, from optical flow; lpips: needs its library."""
+
+    @property
+    def frames_shared(self) -> int:
+        """Frames that two pieces in time share."""
+        if self.temporal_ensemble == 1:
+            return self.num_frame_overlapping
+        return self.num_frame_testing - self.num_frame_testing // self.temporal_ensemble
 
     @model_validator(mode="after")
     def _consistent(self) -> "ValOpt":
         problems = []
-        for piece in ("num_frame", "size_patch"):
-            size, overlap = getattr(self, f"{piece}_testing"), getattr(self, f"{piece}_overlapping")
-            if 0 < size <= overlap:
-                problems.append(f"{piece}_overlapping is {overlap}, must be below {piece}_testing, {size}")
+        if 0 < self.num_frame_testing <= self.num_frame_overlapping:
+            problems.append(
+                f"num_frame_overlapping is {self.num_frame_overlapping}, must be below num_frame_testing, "
+                f"{self.num_frame_testing}"
+            )
+        sides, overlaps = (
+            (given, given) if isinstance(given, int) else given
+            for given in (self.size_patch_testing, self.size_patch_overlapping)
+        )
+        if any(0 < side <= overlap for side, overlap in zip(sides, overlaps, strict=True)):
+            problems.append(
+                f"size_patch_overlapping is {self.size_patch_overlapping}, must be below size_patch_testing, "
+                f"{self.size_patch_testing}"
+            )
+        if self.temporal_ensemble > max(self.num_frame_testing, 1):
+            problems.append(
+                f"temporal_ensemble is {self.temporal_ensemble}, must be at most num_frame_testing, "
+                f"{self.num_frame_testing}: the pieces whose results are averaged"
+            )
         raise_all(problems)
         return self
 

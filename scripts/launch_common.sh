@@ -5,10 +5,11 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$ROOT/scripts/shell_lib.sh"
 
-FLAGS="--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --max-restarts --debug --help"
+FLAGS="--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --max-restarts --resume --debug --help"
 
 usage() {
-    local demo="" demo_help="" restarts=""
+    local demo=" [--resume]" demo_help="" restarts="
+  --resume           go on with the frames that an interrupted call has left in results/<task>"
     if [[ $MODE == train ]]; then
         demo=" [--demo] [--max-restarts N]"
         restarts="
@@ -97,6 +98,10 @@ parse_arguments() {
             --prepare-data) PREPARE=true ;;
             --generate-lmdb) PREPARE=true && LMDB=true && PREPARE_ARGS+=(--generate_lmdb) ;;
             --force-prepare) PREPARE=true && PREPARE_ARGS+=(--force) ;;
+            --resume)
+                if [[ $MODE != test ]]; then die 2 "--resume belongs to ./launch_test.sh; a training always goes on where it stopped"; fi
+                PROGRAM_ARGS+=(--resume)
+                ;;
             --debug) PROGRAM_ARGS+=(--debug) ;;
             -*) die_unknown "$1" ;;
             *[!0-9]*)
@@ -230,8 +235,8 @@ prepare_data() {
         ${arguments[@]+"${arguments[@]}"} ${PREPARE_ARGS[@]+"${PREPARE_ARGS[@]}"} || exit $?
 }
 
-# The user's option file stays as it is: other roots and LMDB folders go into a copy in the experiment folder, which then
-# is CONFIG.
+# The user's option file stays as it is: other roots and LMDB folders go into a copy in the folder of the experiment, or of
+# the results, which then is CONFIG.
 override_roots() {
     local arguments=(--mode "$MODE" --opt "$CONFIG")
     if [[ -n "$DATASET_ROOT" ]]; then arguments+=(--dataset-root "$DATASET_ROOT"); fi

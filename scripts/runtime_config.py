@@ -1,7 +1,7 @@
 """Write a copy of an option file in which the data sets lie elsewhere; the launch scripts run with that copy.
 
-The copy is experiments/<task>/runtime_<mode>.json. It inherits from the option file, so it holds folders only.
-Its path is printed.
+The copy is experiments/<task>/runtime_train.json or, beside a test's results, results/<task>/runtime_test.json. It
+inherits from the option file, so it holds folders only. Its path is printed.
 
 python scripts/runtime_config.py --mode train --opt CONFIG.json [--dataset-root P] [--spike-root P] [--lmdb]
                                  [--set KEY=VALUE ...]
@@ -19,7 +19,7 @@ from data.layout import SPIKES, Split, gt_dir, lq_dir, meta_info_path
 from data.lmdb_store import is_lmdb, lmdb_path
 from data.spike.manifest import Manifest
 from options.schema import DatasetOpt, Opt
-from utils import utils_option
+from utils import utils_option, utils_results
 from utils.utils_cli import program
 from utils.utils_file import write_text
 
@@ -75,7 +75,7 @@ def changed_options(
 def write_runtime_config(
     config: Path, mode: str, root: Path | None, spike_root: Path | None, overrides: list[str], *, lmdb: bool = False
 ) -> Path:
-    """Write the copy, whole or not at all, into the folder of the run that `config` describes.
+    """Write the copy, whole or not at all, into the folder of the run, or of the results, that `config` describes.
 
     Args:
         config: the user's option file.
@@ -98,7 +98,8 @@ def write_runtime_config(
         for split, dataset in blocks.items()
         if dataset is not None
     }
-    path = opt.run_dir / f"runtime_{mode}.json"
+    folder = opt.run_dir if mode == "train" else utils_results.ROOT / (opt.val.task_name or opt.task)
+    path = folder / f"runtime_{mode}.json"
     tree = {utils_option.BASE_KEY: str(config.resolve()), "datasets": datasets}
     write_text(path, json.dumps(tree, indent=2) + "\n")
     return path

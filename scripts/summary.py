@@ -26,6 +26,7 @@ from models.select_network import define_G
 from options.schema import Opt
 from utils import utils_cli, utils_option
 from utils.utils_error import UserError
+from utils.utils_eval import tile_of
 
 LOG = logging.getLogger("spikevrt")
 UNITS = {"MB": 1e6, "GB": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}
@@ -55,7 +56,7 @@ def input_shapes(opt: Opt, size: list[int] | None) -> tuple[tuple[int, ...], tup
     frames, height, width = net.img_size
     if data is not None:
         frames, height, width = data.num_frame, data.gt_size // net.upscale, data.gt_size // net.upscale
-    tile = (val.size_patch_testing,) * 2 if val.size_patch_testing else (height, width)
+    tile = tuple(side or whole for side, whole in zip(tile_of(val).size, (height, width), strict=True))
     return (1, frames, channels, height, width), (1, val.num_frame_testing or frames, channels, *tile)
 
 
@@ -120,7 +121,8 @@ def propose(opt: Opt, net: nn.Module, total: float) -> dict[str, Any]:
         UserError: nothing does.
     """
     training, dtype = input_shapes(opt, None)[0], amp_dtype(opt.train.amp)
-    overlap = opt.val.num_frame_overlapping, opt.val.size_patch_overlapping
+    tile = tile_of(opt.val)
+    overlap = tile.frame_overlap, max(tile.overlap)
     tests = fit.fit_testing(net, training[2], total, overlap, dtype)
     steps = fit.fit_training(net, training, total, opt.train.E_decay > 0, dtype)
     if tests is None or steps is None:

@@ -271,15 +271,21 @@ def _widen_for(own: Mapping[str, nn.Parameter], state: dict[str, Tensor], report
         report.widened.append(f"{FIRST}: {RGB} -> {channels} channels a frame")
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            sha.update(block)
+    return sha.hexdigest()
+
+
 def _check(path: Path, sha256: str | None) -> None:
     """Raise one of DAMAGED where bytes of a file have changed since it was written."""
     if sha256 is not None:
-        sha = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                sha.update(block)
-        if sha.hexdigest() != sha256:
-            raise ValueError(f"its SHA-256 is {sha.hexdigest()[:12]}..., expected {sha256[:12]}...")
+        found = digest(path)
+        if found != sha256:
+            raise ValueError(f"its SHA-256 is {found[:12]}..., expected {sha256[:12]}...")
     elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()

@@ -3,108 +3,43 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils import utils_dist, utils_image, utils_metric, utils_tile
-from utils.utils_error import UserError
-from utils.utils_tile import Restore, TileOpt
+from utils import utils_dist, utils_ensemble, utils_image, utils_metric, utils_tile
+from utils.utils_clip import Clip, Frame, Sides, TestSet, ValOptions
+from utils.utils_share import Share, Work, share_out
+from utils.utils_tile import Fitting, Read, Restore, TileOpt
 
 logger = logging.getLogger("spikevrt")
-
-
-class ValOptions(Protocol):
-    """What the evaluation reads of the options' `val` block."""
-
-    @property
-    def num_frame_testing(self) -> int: ...
-    @property
-    def num_frame_overlapping(self) -> int: ...
-    @property
-    def size_patch_testing(self) -> int: ...
-    @property
-    def size_patch_overlapping(self) -> int: ...
-    @property
-    def metrics(self) -> Sequence[str]: ...
-    @property
-    def pad_seq(self) -> bool: ...
-    @property
-    def flip_seq(self) -> bool: ...
-    @property
-    def center_frame_only(self) -> bool: ...
-
-
-class Clip(Protocol):
-    """A test clip that is read when asked; frames are [start, stop) of those to restore, H and W those of the input."""
-
-    name: str
-    frames: list[str]
-    size: tuple[int, int]
-
-    @property
-    def has_gt(self) -> bool: ...
-    @property
-    def has_spike(self) -> bool: ...
-    def lq(self, start: int, stop: int) -> torch.Tensor:
-        """(t, 3, H, W) float32 in [0, 1]."""
-        ...
-
-    def gt(self, start: int, stop: int) -> np.ndarray:
-        """(t, H * s, W * s, 3) uint8; a frame that has no sharp one is left out."""
-        ...
-
-    def spike(self, start: int, stop: int) -> torch.Tensor:
-        """(t, S, H, W) float32 in [0, 1]."""
-        ...
-
-    def network_input(self, start: int, stop: int) -> torch.Tensor:
-        """(n, C, H, W) float32: all that the restored frames are made of."""
-        ...
-
-    def baseline(self, index: int) -> np.ndarray | None:
-        """(H, W, 3) uint8, the estimate from blur and spikes without any training; None without spikes."""
-        ...
-
-
-class TestSet(Protocol):
-    """A sequence of clips."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Clip: ...
 
 
 class StoppedError(Exception):
     """An evaluation that was asked to end early."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One restored frame, (H * s, W * s, 3) uint8, with its place and its metrics (none where nothing was scored)."""
+def tile_of(val: ValOptions, window: Sequence[int] = (1, 1, 1), extra: int = 0) -> TileOpt:
+    """The tiles that the options ask for, in restored frames.
 
-    clip: Clip
-    index: int
-    restored: np.ndarray
-    metrics: dict[str, float]
-
-    @property
-    def name(self) -> str:
-        return self.clip.frames[self.index]
-
-
-def tile_of(val: ValOptions) -> TileOpt:
-    """The tiles that the options ask for."""
-    size, overlap = val.size_patch_testing, val.size_patch_overlapping
-    return TileOpt(val.num_frame_testing, val.num_frame_overlapping, (size, size), (overlap, overlap))
-
-
-def frame_writer(folder: Path) -> Callable[[Frame], None]:
-    """A watcher for `evaluate` that writes <folder>/<clip>/<frame>.png."""
-    return lambda frame: utils_image.write_rgb(folder / frame.clip.name / f"{frame.name}.png", frame.restored)
+    Args:
+        val: the options.
+        window: the network's.
+        extra: frames that are read beyond those restored, which then do not overlap: each is made once.
+    """
+    frames = val.num_frame_testing
+    return TileOpt(
+        max(frames - extra, 1) if frames else 0,
+        0 if extra else val.frames_shared,
+        _both(val.size_patch_testing),
+        _both(val.size_patch_overlapping),
+        val.blend,
+        val.tile_batch,
+        (window[0], window[1], window[2]),
+    )
 
 
 def evaluate(
@@ -116,70 +51,219 @@ def evaluate(
     tile: TileOpt | None = None,
     watchers: Sequence[Callable[[Frame], None]] = (),
     stop: Callable[[], bool] = lambda: False,
+    restored: Callable[[Clip, int], np.ndarray | None] = lambda clip, index: None,
 ) -> dict[str, Any]:
     """Restore all clips and compare them with their sharp frames where there are any.
 
-    Process r takes the clips r, r + N, ...; each frame is scored as soon as it is final, then dropped.
+    Every process takes its share, see `shares`; each frame is scored as soon as it is final, then dropped.
 
     Args:
-        restore: (1, n, C, h, w) -> (1, t, 3, h * s, w * s), e.g. `ModelVRT.restore`; n frames are read for t restored.
+        restore: (B, n, C, h, w) -> (B, t, 3, h * s, w * s), e.g. `ModelVRT.restore`; n frames are read for t restored.
         test_set: clips, read lazily.
         val: tiles, metrics and sequence options.
         dist: the process group, None = a single process.
-        tile: instead of the tiles of `val`, for tiles that are not square.
-        watchers: each called for each restored frame in the process that restored it, in order.
+        tile: instead of the tiles of `val`.
+        watchers: each called for each frame in the process that restored it, in order.
         stop: asked after each frame; True ends the evaluation in all processes.
+        restored: a frame that was restored before, (H * s, W * s, 3) uint8, which is measured as it is; None: there is
+            none, restore it.
 
     Raises:
         StoppedError: in every process, if `stop` said so in one of them.
 
     Returns:
         The same in every process. `clips`: per clip the mean of its frames; `mean`: the mean of the clips;
-        `mean_over_frames`; `frames`: a row per frame with `clip`, `frame` and its metrics; `protocol`.
-        Metrics are those of `val.metrics` of the restored frame, with prefix `lq_` of the input, and with
-        prefix `sdm_` of the training-free estimate, both enlarged bilinearly to the size of the sharp frame where they
-        are smaller. Frames without a sharp one have none.
+        `mean_over_frames`; `frames`: a row per frame with `clip`, `frame` and its metrics; `protocol`, `protocols`.
+        Metrics are those of `val.metrics` of the restored frame, and with their prefixes those of `Clip.references`,
+        enlarged bilinearly to the size of the sharp frame where they are smaller. Frames without a sharp one have none;
+        metrics of two frames stand with the second.
     """
-    tile = tile or tile_of(val)
+    loop = _Loop(restore, test_set, val, Fitting(tile or tile_of(val)), restored, watchers, stop)
     rank, world_size = (dist.rank, dist.world_size) if dist else (0, 1)
-    mine, stopped = _measure(restore, test_set, val, tile, range(rank, len(test_set), world_size), watchers, stop)
-    gathered = utils_dist.gather_objects(dist, (mine, stopped)) if dist else [(mine, stopped)]
-    if any(ended for _, ended in gathered):
+    mine = loop.run(shares(test_set, val, loop.fitting.tile, world_size)[rank], show=rank == 0)
+    gathered = utils_dist.gather_objects(dist, mine) if dist else [mine]
+    if any(part.stopped for part in gathered):
         raise StoppedError
-    rows = {index: rows for part, _ in gathered for index, rows in part.items()}
+    rows = dict(sorted(row for part in gathered for row in part.rows.items()))
     if rank == 0:
-        for index in sorted(set(rows) - set(mine)):
-            _log_clip(index, len(test_set), rows[index])
-    result = summarize([row for index in sorted(rows) for row in rows[index]])
+        for index in range(len(test_set)):
+            if index not in mine.logged:
+                log_clip(test_set, index, [row for (clip, _), row in rows.items() if clip == index])
+    result = summarize(list(rows.values()))
     if val.center_frame_only:
         result["protocol"] += "; only the centre frame of each clip"
     if rank == 0:
-        logger.info("Average over %d clips - %s", len(rows), _line(result["mean"]))
+        logger.info("Average over %d clips - %s", len(test_set), _line(result["mean"]))
     return result
 
 
-def _measure(
+def restored_frames(
     restore: Restore,
-    test_set: TestSet,
+    read: Read,
+    length: int,
+    size: tuple[int, int],
     val: ValOptions,
-    tile: TileOpt,
-    indices: range,
-    watchers: Sequence[Callable[[Frame], None]],
-    stop: Callable[[], bool],
-) -> tuple[dict[int, list[dict[str, Any]]], bool]:
-    """Rows of this process's clips by their index, and whether `stop` cut them short."""
-    rows: dict[int, list[dict[str, Any]]] = {}
-    for index in indices:
-        rows[index] = []
-        for frame in _restored_frames(restore, test_set[index], val, tile, show=indices.start == 0):
-            rows[index].append({"clip": frame.clip.name, "frame": frame.name, **frame.metrics})
-            for watcher in watchers:
-                watcher(frame)
-            if stop():
-                return rows, True
-        if indices.start == 0:
-            _log_clip(index, len(test_set), rows[index])
-    return rows, False
+    tile: TileOpt | Fitting,
+    *,
+    planes_in_time: slice = slice(0, 0),
+    frames: tuple[int, int] | None = None,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """`restore_tiled` with the mirrored ends and the ensembles that the options ask for; arguments as there.
+
+    `planes_in_time` are the channels of what is read that follow each other in time within a frame.
+    """
+    restore = utils_ensemble.ENSEMBLES[val.self_ensemble](restore)
+    if val.flip_seq:
+        restore = utils_ensemble.restore_both_ways(restore, planes_in_time)
+    tiled = utils_tile.restore_padded if val.pad_seq else utils_tile.restore_tiled
+    return tiled(restore, read, length, size, tile, frames)
+
+
+def shares(test_set: TestSet, val: ValOptions, tile: TileOpt, world_size: int) -> list[list[Share]]:
+    """What each process restores; a clip may be cut where a piece in time begins, so that all have about the same."""
+    works = []
+    for clip in (test_set[index] for index in range(len(test_set))):
+        count = len(clip.frames)
+        pad = utils_tile.mirrored_frames(count) if val.pad_seq else 0
+        time = utils_tile.time_axis(count + 2 * pad, tile)
+        first, stop = _wanted(count, val)
+        inside = [start - pad for start in time.starts if first < start - pad < stop]
+        overlaps = len(time.starts) > 1 and time.starts[1] < time.side
+        pixels = clip.size[0] * clip.size[1]
+        works.append(Work([first, *inside, stop], time.side * pixels, int(overlaps)))
+    return share_out(works, world_size)
+
+
+def calls(test_set: TestSet, val: ValOptions, tile: TileOpt, world_size: int = 1) -> list[int]:
+    """How often each process calls the network to restore a test set."""
+    ways = (1 + val.flip_seq) * utils_ensemble.WAYS[val.self_ensemble]
+    counts = []
+    for part in shares(test_set, val, tile, world_size):
+        count = 0
+        for index, first, stop in part:
+            clip = test_set[index]
+            pad = utils_tile.mirrored_frames(len(clip.frames)) if val.pad_seq else 0
+            length = len(clip.frames) + 2 * pad
+            count += utils_tile.calls_for(length, clip.size, tile, first + pad, stop + pad)
+        counts.append(count * ways)
+    return counts
+
+
+@dataclass
+class _Part:
+    """What one process has done: rows by (clip, frame), the clips it has logged, and whether it was stopped."""
+
+    rows: dict[tuple[int, int], dict[str, Any]]
+    logged: set[int]
+    stopped: bool = False
+
+
+@dataclass
+class _Loop:
+    """The arguments of `evaluate`, for the shares of one process."""
+
+    restore: Restore
+    test_set: TestSet
+    val: ValOptions
+    fitting: Fitting
+    restored: Callable[[Clip, int], np.ndarray | None]
+    watchers: Sequence[Callable[[Frame], None]]
+    stop: Callable[[], bool]
+
+    def run(self, mine: Sequence[Share], show: bool) -> _Part:
+        """Restore, score and hand over the frames of some shares."""
+        part = _Part({}, set())
+        for share in mine:
+            clip = self.test_set[share.clip]
+            for frame in self._frames(clip, share, show):
+                part.rows[share.clip, frame.index] = {"clip": clip.name, "frame": frame.name, **frame.metrics}
+                for watcher in self.watchers:
+                    watcher(frame)
+                if self.stop():
+                    part.stopped = True
+                    return part
+            if show and (share.first, share.stop) == _wanted(len(clip.frames), self.val):
+                log_clip(self.test_set, share.clip, [row for (at, _), row in part.rows.items() if at == share.clip])
+                part.logged.add(share.clip)
+        return part
+
+    def _frames(self, clip: Clip, share: Share, show: bool) -> Iterator[Frame]:
+        """The frames of one share, with their metrics."""
+        score = _Scorer(clip, self.val.metrics)
+        # What is measured on two frames needs the one before a cut as well.
+        lead = share.first - bool(share.first and score.looks_back and not self.val.center_frame_only)
+        bar = tqdm(total=share.stop - share.first, desc=clip.name, leave=False, disable=None if show else True)
+        with bar:
+            for index, image, is_new in self._images(clip, lead, share.stop):
+                metrics = score(index, image) if clip.has_gt else {}
+                if index >= share.first:
+                    bar.update()
+                    yield Frame(clip, index, image, metrics, is_new)
+
+    def _images(self, clip: Clip, first: int, stop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
+        """Index, image and whether it is new, of the frames [first, stop): those that are there, others restored."""
+        while first < stop:
+            there = self.restored(clip, first)
+            if there is not None:
+                yield first, there, False
+                first += 1
+                continue
+            end = first + 1
+            while end < stop and self.restored(clip, end) is None:
+                end += 1
+            restored = restored_frames(
+                self.restore,
+                clip.network_input,
+                len(clip.frames),
+                clip.size,
+                self.val,
+                self.fitting,
+                planes_in_time=clip.planes_in_time,
+                frames=(first, end),
+            )
+            for index, frame in restored:
+                if not torch.isfinite(frame).all():
+                    name = clip.frames[index]
+                    raise FloatingPointError(f"clip {clip.name}, frame {name}: the network's output is not finite")
+                yield index, utils_image.to_uint8(frame), True
+            first = end
+
+
+class _Scorer:
+    """The metrics of a clip's frames, asked for in order: some compare a frame with the one before.
+
+    Args:
+        clip: has sharp frames, perhaps not for all.
+        names: of the metrics.
+    """
+
+    def __init__(self, clip: Clip, names: Sequence[str]) -> None:
+        self._clip = clip
+        self._names = [name for name in names if name in utils_metric.METRICS]
+        self._of_two = [name for name in names if name in utils_metric.TEMPORAL_METRICS]
+        # Index, images and sharp frame of the last one.
+        self._before: tuple[int, dict[str, np.ndarray], np.ndarray] = (-2, {}, np.zeros(0))
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether any metric needs the frame before."""
+        return bool(self._of_two)
+
+    def __call__(self, index: int, restored: np.ndarray) -> dict[str, float]:
+        """Metrics of one frame by prefix and name; none if it has no sharp one."""
+        sharp = self._clip.gt(index, index + 1)
+        if not len(sharp):
+            return {}
+        given = {key: _enlarged(image, sharp[0].shape) for key, image in self._clip.references(index).items()}
+        images = {"": restored, **given}
+        found = utils_metric.measure(images, sharp[0], self._names)
+        at, before, sharp_before = self._before
+        if self._of_two and at == index - 1:
+            pairs = {prefix: (before[prefix], image) for prefix, image in images.items()}
+            found |= utils_metric.measure_motion(pairs, (sharp_before, sharp[0]), self._of_two)
+        if self._of_two:
+            self._before = index, images, sharp[0]
+        return found
 
 
 def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -188,58 +272,15 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for row in rows:
         by_clip.setdefault(row["clip"], []).append(row)
     clips = {name: _mean(of_clip) for name, of_clip in by_clip.items()}
+    mean, mean_over_frames = _mean(list(clips.values())), _mean(rows)
     return {
         "protocol": utils_metric.PROTOCOL,
-        "mean": _mean(list(clips.values())),
-        "mean_over_frames": _mean(rows),
+        "protocols": utils_metric.by_protocol(mean, mean_over_frames),
+        "equal_frames": utils_metric.equal_frames(rows),
+        "mean": mean,
+        "mean_over_frames": mean_over_frames,
         "clips": clips,
         "frames": rows,
-    }
-
-
-def _with_advice(restore: Restore) -> Restore:
-    """Turn "out of memory" into what the user can do about it."""
-
-    def advised(window: torch.Tensor) -> torch.Tensor:
-        try:
-            return restore(window)
-        except torch.OutOfMemoryError as error:
-            _, frames, _, height, width = window.shape
-            raise UserError(
-                f"out of GPU memory: {frames} frames of {height}x{width} were restored at once; set smaller "
-                "tiles by val.num_frame_testing and val.size_patch_testing (--tile)"
-            ) from error
-
-    return advised
-
-
-def _restored_frames(restore: Restore, clip: Clip, val: ValOptions, tile: TileOpt, show: bool) -> Iterator[Frame]:
-    tiled = utils_tile.restore_padded if val.pad_seq else utils_tile.restore_tiled
-    restore = _with_advice(restore)
-    restore = utils_tile.restore_both_ways(restore) if val.flip_seq else restore
-    count = len(clip.frames)
-    frames = tiled(restore, clip.network_input, count, clip.size, tile)
-    for index, restored in tqdm(frames, clip.name, count, leave=False, disable=None if show else True):
-        if not torch.isfinite(restored).all():
-            raise FloatingPointError(
-                f"clip {clip.name}, frame {clip.frames[index]}: the network's output is not finite"
-            )
-        image = utils_image.to_uint8(restored)
-        wanted = clip.has_gt and (index == count // 2 or not val.center_frame_only)
-        yield Frame(clip, index, image, _score(clip, index, image, val.metrics) if wanted else {})
-
-
-def _score(clip: Clip, index: int, restored: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    sharp = clip.gt(index, index + 1)
-    if not len(sharp):
-        return {}
-    gt = sharp[0]
-    given = {"lq_": utils_image.to_uint8(clip.lq(index, index + 1)[0]), "sdm_": clip.baseline(index)}
-    images = {prefix: _enlarged(image, gt.shape) for prefix, image in given.items() if image is not None}
-    return {
-        prefix + name: utils_metric.METRICS[name](image, gt, 0)
-        for prefix, image in {"": restored, **images}.items()
-        for name in names
     }
 
 
@@ -251,11 +292,22 @@ def _enlarged(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _mean(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Mean of each metric over the rows that have it."""
     names = list(dict.fromkeys(key for row in rows for key in row if key not in ("clip", "frame")))
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    return {name: utils_metric.mean_of(row[name] for row in rows if name in row) for name in names}
 
 
-def _log_clip(index: int, count: int, rows: list[dict[str, Any]]) -> None:
-    logger.info("Testing %s (%2d/%d) - %s", rows[0]["clip"], index + 1, count, _line(_mean(rows)))
+def log_clip(test_set: TestSet, index: int, rows: list[dict[str, Any]]) -> None:
+    """KAIR's line for one clip."""
+    name, means = test_set[index].name, _line(_mean(rows))
+    logger.info("Testing %s (%2d/%d) - %s", name, index + 1, len(test_set), means)
+
+
+def _wanted(count: int, val: ValOptions) -> tuple[int, int]:
+    """The frames [first, stop) of a clip of `count` that are restored and measured."""
+    return (count // 2, count // 2 + 1) if val.center_frame_only else (0, count)
+
+
+def _both(sides: Sides) -> tuple[int, int]:
+    return (sides, sides) if isinstance(sides, int) else sides
 
 
 def _line(means: dict[str, float]) -> str:

@@ -22,6 +22,7 @@ from utils.utils_json import read_json
 
 T = TypeVar("T", bound=BaseModel)
 Tree = dict[str, Any]
+TASK_FOLDER = Path(__file__).resolve().parents[1] / "options" / "vrt" / "tasks"
 BASE_KEY = "_base_"
 SET = "--set"
 LIKELY = 0.6  # similarity from which a name counts as meant
@@ -62,6 +63,11 @@ def load(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
     if ignored:
         logger.info("%s: these keys of KAIR have no effect here: %s", path, ", ".join(ignored))
     return opt
+
+
+def task_files() -> dict[str, Path]:
+    """The option files of the official tasks, by the tasks' names."""
+    return {path.stem: path for path in sorted(TASK_FOLDER.glob("*.json"))}
 
 
 def save(opt: BaseModel, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import itertools
 import json
 import math
 from collections.abc import Iterable
@@ -14,17 +13,18 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from utils import utils_dist, utils_image
+from utils.utils_clip import Clip, Frame, TestSet
 from utils.utils_dist import Dist
-from utils.utils_eval import Clip, Frame, TestSet
-from utils.utils_file import whole_file, write_text
+from utils.utils_file import write_text
 from utils.utils_json import finite
+from utils.utils_video import PAPER, fit, write_video
 
 PANEL_WIDTHS = 320, 480
 FRAMES_PER_SECOND = 12
 GAP = 6
 ERROR_AT_WHITE = 32  # levels of 255
 BOARD_CLIPS = 4
-PAPER, INK = (24, 24, 27), (240, 240, 240)
+INK = (240, 240, 240)
 
 
 class Board(Protocol):
@@ -65,6 +65,22 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"{name:<{width}}{cells}  {f'{gain:+.2f} dB':>9}")
     lines.insert(-1, "-" * len(lines[0]))
     return "\n".join(lines)
+
+
+def protocol_table(result: dict[str, Any]) -> str:
+    """The numbers of a result under the names of the protocols: both means, the protocol's own with a star."""
+    lines = [f"{'protocol':<12}{'mean of clips':>21}{'mean over frames':>21}"]
+    for name, protocol in result["protocols"].items():
+        stars = ("*", " ") if protocol["averaging"] == "clips" else (" ", "*")
+        for suffix in ("", "_y"):
+            means = [protocol["mean_of_clips"], protocol["mean_over_frames"]]
+            if f"psnr{suffix}" in means[0]:
+                cells = (f"{mean[f'psnr{suffix}']:.2f} dB / {mean[f'ssim{suffix}']:.4f}" for mean in means)
+                columns = "".join(f"{cell:>19} {star}" for cell, star in zip(cells, stars, strict=True))
+                lines.append(f"{name + suffix:<12}{columns}   {'' if suffix else protocol['description']}".rstrip())
+    for name, count in result["equal_frames"].items():
+        lines.append(f"{name} is infinite for {count} frame(s) that equal the sharp ones; means are over the others")
+    return "\n".join(lines) if len(lines) > 1 else ""
 
 
 def panels(clip: Clip, index: int, restored: np.ndarray, metrics: dict[str, float]) -> dict[str, np.ndarray]:
@@ -169,39 +185,18 @@ def write_comparison(result: dict[str, Any], test_set: TestSet, folder: Path) ->
 
     def rows() -> Iterable[np.ndarray]:
         for clip in (test_set[index] for index in range(len(test_set))):
-            for index, name in enumerate(clip.frames):
+            there = [index for index, name in enumerate(clip.frames) if (clip.name, name) in metrics]
+            for index in there:
+                name = clip.frames[index]
                 restored = utils_image.read_rgb(folder / clip.name / f"{name}.png")
                 pictures = panels(clip, index, restored, metrics[clip.name, name])
                 row = side_by_side(f"{clip.name}  {name}", pictures)
-                if index == len(clip.frames) // 2:
+                if index == there[len(there) // 2]:
                     middle_rows.append(row)
                 yield row
 
-    write_video(folder / "comparison.mp4", rows())
+    write_video(folder / "comparison.mp4", rows(), FRAMES_PER_SECOND)
     utils_image.write_rgb(folder / "comparison.png", _stack(middle_rows))
-
-
-def write_video(path: Path, images: Iterable[np.ndarray], rate: int = FRAMES_PER_SECOND) -> None:
-    """Write an H.264 video (yuv420p) that browsers play; images are taken one at a time.
-
-    Args:
-        path: ends in .mp4; written as a temporary file, then renamed.
-        images: (H, W, 3) uint8, RGB; the first sets the size, later ones are fitted into it.
-        rate: images per second.
-    """
-    import av
-
-    images = iter(images)
-    first = next(images)
-    size = first.shape[0] + first.shape[0] % 2, first.shape[1] + first.shape[1] % 2
-    with whole_file(path) as temporary, av.open(str(temporary), "w") as container:
-        stream = container.add_stream("libx264", rate, options={"crf": "18"})
-        stream.pix_fmt = "yuv420p"
-        stream.height, stream.width = size
-        for image in itertools.chain([first], images):
-            fitted = _fit(image, size)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(fitted, "rgb24")))
-        container.mux(stream.encode())
 
 
 def _to_panel_width(picture: np.ndarray) -> np.ndarray:
@@ -213,20 +208,9 @@ def _to_panel_width(picture: np.ndarray) -> np.ndarray:
     return np.repeat(np.repeat(picture, times, axis=0), times, axis=1)
 
 
-def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Shrink where too large, keeping the shape, and fill up with paper to the right and below."""
-    scale = min(size[0] / image.shape[0], size[1] / image.shape[1], 1)
-    if scale < 1:
-        shrunk = max(1, int(image.shape[1] * scale)), max(1, int(image.shape[0] * scale))
-        image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
-    fitted = np.full((*size, 3), PAPER, dtype=np.uint8)
-    fitted[: image.shape[0], : image.shape[1]] = image
-    return fitted
-
-
 def _stack(rows: list[np.ndarray]) -> np.ndarray:
     width = max(row.shape[1] for row in rows)
-    return np.concatenate([_fit(row, (row.shape[0], width)) for row in rows])
+    return np.concatenate([fit(row, (row.shape[0], width)) for row in rows])
 
 
 def _cell(values: dict[str, float], prefix: str) -> str:

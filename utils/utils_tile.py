@@ -1,25 +1,50 @@
 """Tiling in space and time: the only place that cuts a clip into pieces, pads it and joins the pieces."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from utils.utils_error import UserError
 
-Restore = Callable[[torch.Tensor], torch.Tensor]
-Read = Callable[[int, int], torch.Tensor]
+logger = logging.getLogger("spikevrt")
+
+Restore = Callable[[Tensor], Tensor]
+Read = Callable[[int, int], Tensor]
+Blend = Literal["smooth", "kair"]
 MIRRORED_FRAMES = 2
+SPARED = 0.25  # share of an overlap that may be given up where that saves a tile
+SMALLEST_SIDE, SMALLEST_FRAMES = 64, 2  # pixels and frames below which less memory is no use
+SHRUNK = 0.7  # a side that did not fit becomes this much of itself
 
 
 @dataclass(frozen=True)
 class TileOpt:
-    """The piece of a clip that is restored at once. A length of 0 means the whole clip, height or width."""
+    """The piece of a clip that is restored at once. A length of 0 means the whole clip, height or width.
+
+    Attributes:
+        frames: of a piece.
+        frame_overlap: frames that neighbouring pieces share, about: see `starts`.
+        size: height and width in pixels of the input.
+        overlap: pixels that neighbouring tiles share along each axis, about as well.
+        blend: "smooth": evenly spread tiles with linear ramps where they overlap. "kair": KAIR's places and its hard
+            cut in the middle of an overlap, as numbers were published with.
+        batch: tiles that are restored in one call.
+        window: the network's attention window; where a length is 0, "kair" mirrors the end of that axis up to a
+            multiple of it.
+    """
 
     frames: int = 0
     frame_overlap: int = 2
     size: tuple[int, int] = (0, 0)
     overlap: tuple[int, int] = (20, 20)
+    blend: Blend = "smooth"
+    batch: int = 1
+    window: tuple[int, int, int] = (1, 1, 1)
 
     def __post_init__(self) -> None:
         sides = {
@@ -33,6 +58,69 @@ class TileOpt:
                     f"tile {name}: size {size}, overlap {overlap}; the overlap must be 0 or more and "
                     "smaller than the tile (size 0 = no tiling)"
                 )
+        if self.batch < 1:
+            raise UserError(f"tile batch: {self.batch}, must be 1 or more")
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TileOpt":
+        """What `dataclasses.asdict` gave, back from JSON."""
+        fields: dict[str, Any] = {key: tuple(of) if isinstance(of, list) else of for key, of in values.items()}
+        return cls(**fields)
+
+    def __str__(self) -> str:
+        sides = zip(["frames", "rows", "columns"], (self.frames, *self.size), strict=True)
+        return ", ".join(f"{length or 'all'} {name}" for name, length in sides) + (
+            f", {self.batch} at once" if self.batch > 1 else ""
+        )
+
+
+class Axis(NamedTuple):
+    """How one axis is cut: its length, the side of a tile, the places where tiles begin, and how they are joined."""
+
+    length: int
+    side: int
+    starts: list[int]
+    blend: Blend
+    cut: int = 0  # output points that a tile leaves out at each side that is not the axis's end
+
+    def place(self, index: int, scale: int = 1) -> slice:
+        """Where a tile lies, in points of an output `scale` times as long."""
+        return slice(self.starts[index] * scale, (self.starts[index] + self.side) * scale)
+
+    def weights(self, scale: int = 1) -> list[Tensor]:
+        """The weight of each point of each tile, (side * scale,) float32; at every point they sum to one."""
+        ramps = [self._ramp(index, scale) for index in range(len(self.starts))]
+        total = torch.zeros(self.length * scale, dtype=torch.float64)
+        for index, ramp in enumerate(ramps):
+            total[self.place(index, scale)] += ramp
+        return [(ramp / total[self.place(index, scale)]).float() for index, ramp in enumerate(ramps)]
+
+    def _ramp(self, index: int, scale: int) -> Tensor:
+        first, last = index == 0, index == len(self.starts) - 1
+        if self.blend == "kair":
+            ramp = torch.ones(self.side * scale, dtype=torch.float64)
+            ramp[: 0 if first else self.cut] = 0
+            ramp[len(ramp) - (0 if last else self.cut) :] = 0
+            return ramp
+        rise = 0 if first else self.starts[index - 1] + self.side - self.starts[index]
+        fall = 0 if last else self.starts[index] + self.side - self.starts[index + 1]
+        position = torch.arange(self.side * scale, dtype=torch.float64) + 0.5
+        return torch.minimum(_rising(position, rise * scale), _rising(position, fall * scale).flip(0))
+
+
+def axis(length: int, size: int, overlap: int, blend: Blend = "smooth", cut: int = 0) -> Axis:
+    """Cut an axis into tiles.
+
+    Args:
+        length: of the axis.
+        size: of a tile; 0 or more than `length`: one tile.
+        overlap: of neighbouring tiles; less than `size`.
+        blend: see TileOpt.
+        cut: see Axis; for "kair".
+    """
+    side = min(size or length, length)
+    places = kair_starts(length, side, overlap) if blend == "kair" else starts(length, side, overlap)
+    return Axis(length, side, places, blend, cut)
 
 
 def starts(length: int, size: int, overlap: int) -> list[int]:
@@ -41,41 +129,51 @@ def starts(length: int, size: int, overlap: int) -> list[int]:
     Args:
         length: of the line.
         size: of a tile; 0 or more than `length`: one tile.
-        overlap: of neighbouring tiles, at least; less than `size`.
+        overlap: of neighbouring tiles, less than `size`. Of one that is below half a tile a quarter is given up, on
+            average, where that saves a tile; 1 point is always left of it.
 
     Returns:
         The first index of each tile, ascending.
     """
     if size == 0 or size >= length:
         return [0]
-    last = -(-(length - size) // (size - overlap))
+    least = max((1 - SPARED) * overlap, min(overlap, 1)) if 2 * overlap < size else overlap
+    last = math.ceil((length - size) / (size - least))
     return [round(index * (length - size) / last) for index in range(last + 1)]
 
 
-def tile_weights(length: int, size: int, overlap: int) -> list[tuple[slice, torch.Tensor]]:
-    """Each tile of a line with the weights of its points: linear ramps where tiles overlap; they sum to one.
+def kair_starts(length: int, size: int, overlap: int) -> list[int]:
+    """Places of KAIR's tiles: one every size - overlap, and one flush with the end, however near the one before."""
+    if size >= length:
+        return [0]
+    return [*range(0, length - size, size - overlap), length - size]
 
-    Args:
-        length: of the line.
-        size: of a tile, 0 = the whole line.
-        overlap: as in `starts`.
 
-    Returns:
-        For each tile its place and its weights, float32.
-    """
-    first = starts(length, size, overlap)
-    size = min(size or length, length)
-    ramps = []
-    for index, start in enumerate(first):
-        rise = first[index - 1] + size - start if index else 0
-        fall = start + size - first[index + 1] if index + 1 < len(first) else 0
-        position = torch.arange(size, dtype=torch.float64) + 0.5
-        ramps.append(torch.minimum(_ramp(position, rise), _ramp(position, fall).flip(0)))
-    total = torch.zeros(length, dtype=torch.float64)
-    places = [slice(start, start + size) for start in first]
-    for place, ramp in zip(places, ramps, strict=True):
-        total[place] += ramp
-    return [(place, (ramp / total[place]).float()) for place, ramp in zip(places, ramps, strict=True)]
+def time_axis(length: int, tile: TileOpt) -> Axis:
+    """The pieces in time of a clip."""
+    return axis(length, tile.frames, tile.frame_overlap, tile.blend)
+
+
+def space_axes(size: tuple[int, int], tile: TileOpt) -> tuple[Axis, Axis]:
+    """The tiles of a frame of H, W: rows, columns."""
+    rows, cols = (
+        axis(length, side, overlap, tile.blend, overlap // 2)
+        for length, side, overlap in zip(size, tile.size, tile.overlap, strict=True)
+    )
+    return rows, cols
+
+
+def windows_for(time: Axis, first: int, stop: int) -> range:
+    """The pieces in time that the frames [first, stop) are made of."""
+    touching = [i for i, start in enumerate(time.starts) if start < stop and start + time.side > first]
+    return range(touching[0], touching[-1] + 1)
+
+
+def calls_for(length: int, size: tuple[int, int], tile: TileOpt, first: int = 0, stop: int | None = None) -> int:
+    """How often the network is called for the frames [first, stop) of a clip of `length` frames of H, W."""
+    rows, cols = space_axes(size, tile)
+    windows = windows_for(time_axis(length, tile), first, length if stop is None else stop)
+    return len(windows) * math.ceil(len(rows.starts) * len(cols.starts) / tile.batch)
 
 
 def mirror_index(start: int, stop: int, length: int) -> list[int]:
@@ -84,78 +182,198 @@ def mirror_index(start: int, stop: int, length: int) -> list[int]:
     return [min(index % period, period - index % period) if length > 1 else 0 for index in range(start, stop)]
 
 
-def restore_tiled(
-    restore: Restore, read: Read, length: int, size: tuple[int, int], tile: TileOpt
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Restore a clip piece by piece; holds one piece in time, and yields a frame as soon as it is final.
+class Fitting:
+    """The tile in use: the one asked for or, once memory has run out, a smaller one; then it stays smaller.
 
     Args:
-        restore: (1, n, C, h, w) -> (1, t, 3, h * s, w * s) of n frames that were read for t restored ones; s >= 1.
+        tile: asked for.
+    """
+
+    def __init__(self, tile: TileOpt) -> None:
+        self.tile = tile
+        self.frames = 0  # restored at once of the frames of a piece; 0: all
+
+    def shrink(self, frames: int, size: tuple[int, int], splittable: bool) -> None:
+        """Choose less after `frames` frames of H, W could not be restored with the tile in use.
+
+        Raises:
+            UserError: less is no use.
+        """
+        tile = self.tile
+        height, width = (min(side or length, length) for side, length in zip(tile.size, size, strict=True))
+        inner = min(self.frames or frames, frames)
+        longer = max(height, width)
+        if tile.batch > 1:
+            self.tile = replace(tile, batch=tile.batch // 2)
+        elif longer > SMALLEST_SIDE:
+            less = max(int(longer * SHRUNK) // 8 * 8, SMALLEST_SIDE)
+            sides = (min(height, less), min(width, less))
+            overlap = (min(tile.overlap[0], sides[0] // 2), min(tile.overlap[1], sides[1] // 2))
+            self.tile = replace(tile, size=sides, overlap=overlap)
+        elif splittable and inner > SMALLEST_FRAMES:
+            self.frames = max(math.ceil(inner / 2), SMALLEST_FRAMES)
+        else:
+            raise UserError(
+                f"out of memory: even {inner} frames of {height}x{width} pixels do not fit; free memory, or use a "
+                "smaller network or a machine with more"
+            )
+        now = f"{self.frames} frames at once, " if self.frames else ""
+        # An error's level, as processes other than the first show nothing below.
+        logger.error("out of memory with tiles of %s; going on with %s%s", tile, now, self.tile)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of a GPU or of the host, ran out."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in text or "out of memory" in text)
+    )
+
+
+def restore_tiled(
+    restore: Restore,
+    read: Read,
+    length: int,
+    size: tuple[int, int],
+    tile: TileOpt | Fitting,
+    frames: tuple[int, int] | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Restore a clip piece by piece; holds one piece in time, and yields a frame as soon as it is final.
+
+    A frame is the same, bit for bit, whichever range it is restored in. Where memory runs out, smaller tiles are used.
+
+    Args:
+        restore: (B, n, C, h, w) -> (B, t, 3, h * s, w * s) of n frames that were read for t restored ones; s >= 1.
         read: (start, stop) -> (n, C, H, W), all that the restored frames [start, stop) are made of.
         length: restored frames of the clip.
         size: H, W of the frames that are read.
         tile: pieces and overlaps, in restored frames and in pixels of what is read.
+        frames: [first, stop) of those to restore, None: all of the clip's. Only the pieces that these need are read.
 
     Yields:
         Frame index, ascending and without gaps, and the restored frame (3, H * s, W * s) float32 on the CPU.
+
+    Raises:
+        UserError: not even small tiles fit into memory.
     """
-    windows = tile_weights(length, tile.frames, tile.frame_overlap)
-    done, pending = 0, torch.zeros(0)
-    for index, (window, weights) in enumerate(windows):
-        restored = _restore_in_space(restore, read(window.start, window.stop), size, tile)
-        restored *= weights.view(-1, 1, 1, 1)
+    fitting = tile if isinstance(tile, Fitting) else Fitting(tile)
+    first, last = frames or (0, length)
+    time, weights = time_axis(length, fitting.tile), time_axis(length, fitting.tile).weights()
+    if fitting.tile.blend == "kair":
+        restore = padded_as_kair(restore, fitting.tile)
+    windows = windows_for(time, first, last)
+    done, pending = time.starts[windows[0]], torch.zeros(0)
+    for index in windows:
+        window = time.place(index)
+        restored = _restore_window(restore, read(window.start, window.stop), time.side, size, fitting)
+        restored *= weights[index].view(-1, 1, 1, 1)
         if len(pending):
             restored[: len(pending)] += pending
         pending = restored
-        final = windows[index + 1][0].start if index + 1 < len(windows) else length
+        final = time.starts[index + 1] if index != windows[-1] else last
         for frame in range(done, final):
-            yield frame, pending[frame - done]
+            if frame >= first:
+                yield frame, pending[frame - done]
         pending, done = pending[final - done :].clone(), final
 
 
-def restore_both_ways(restore: Restore) -> Restore:
-    """Average of a window restored forwards and restored in reversed time."""
-
-    def both(window: torch.Tensor) -> torch.Tensor:
-        return (restore(window) + restore(window.flip(1)).flip(1)) / 2
-
-    return both
-
-
 def restore_padded(
-    restore: Restore, read: Read, length: int, size: tuple[int, int], tile: TileOpt
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """`restore_tiled` with two mirrored frames before and after the clip, as neighbours of its end frames."""
-    pad = min(MIRRORED_FRAMES, length - 1)
+    restore: Restore,
+    read: Read,
+    length: int,
+    size: tuple[int, int],
+    tile: TileOpt | Fitting,
+    frames: tuple[int, int] | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """`restore_tiled` with mirrored frames before and after the clip, as neighbours of its end frames."""
+    pad = mirrored_frames(length)
+    first, last = frames or (0, length)
 
-    def read_padded(start: int, stop: int) -> torch.Tensor:
+    def read_padded(start: int, stop: int) -> Tensor:
         wanted = mirror_index(start - pad, stop - pad, length)
-        first = min(wanted)
-        return read(first, max(wanted) + 1)[[index - first for index in wanted]]
+        lowest = min(wanted)
+        return read(lowest, max(wanted) + 1)[[index - lowest for index in wanted]]
 
-    for frame, restored in restore_tiled(restore, read_padded, length + 2 * pad, size, tile):
-        if pad <= frame < length + pad:
-            yield frame - pad, restored
+    padded = restore_tiled(restore, read_padded, length + 2 * pad, size, tile, (first + pad, last + pad))
+    for frame, restored in padded:
+        yield frame - pad, restored
 
 
-def _ramp(position: torch.Tensor, width: int) -> torch.Tensor:
+def mirrored_frames(length: int) -> int:
+    """Frames that `restore_padded` puts before, and after, a clip."""
+    return min(MIRRORED_FRAMES, length - 1)
+
+
+def padded_as_kair(restore: Restore, tile: TileOpt) -> Restore:
+    """Mirror the end of each axis that is not tiled up to a multiple of the network's window, and cut it off again.
+
+    The last point is doubled: ... 1 2 3 3 2 1, as KAIR flips the end.
+    """
+    wanted = ((1, tile.frames, tile.window[0]), (3, tile.size[0], tile.window[1]), (4, tile.size[1], tile.window[2]))
+
+    def padded(window: Tensor) -> Tensor:
+        _, frames, _, height, width = window.shape
+        seen = window
+        for dim, size, multiple in wanted:
+            length = seen.shape[dim]
+            if size == 0 and length % multiple:
+                indices = torch.arange(-(-length // multiple) * multiple) % (2 * length)
+                seen = seen.index_select(dim, torch.minimum(indices, 2 * length - 1 - indices))
+        out = restore(seen)
+        scale = out.shape[-1] // seen.shape[-1]
+        return out[:, :frames, :, : height * scale, : width * scale]
+
+    return padded
+
+
+def _rising(position: Tensor, width: int) -> Tensor:
     return (position / width).clamp(max=1) if width else torch.ones_like(position)
 
 
-def _restore_in_space(restore: Restore, window: torch.Tensor, size: tuple[int, int], tile: TileOpt) -> torch.Tensor:
-    """(n, C, H, W) -> (t, 3, H * s, W * s), tile by tile; the first restored tile says what t and s are."""
+def _restore_window(restore: Restore, window: Tensor, count: int, size: tuple[int, int], fitting: Fitting) -> Tensor:
+    """(n, C, H, W) -> (count, 3, H * s, W * s), with smaller tiles where memory runs out."""
+    while True:
+        try:
+            return _restore_in_time(restore, window, size, fitting)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Here, not above: the traceback holds what the failed attempt has allocated.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        fitting.shrink(len(window), size, splittable=len(window) == count)
+
+
+def _restore_in_time(restore: Restore, window: Tensor, size: tuple[int, int], fitting: Fitting) -> Tensor:
+    """A piece in the smaller pieces that memory has turned out to allow, usually in one."""
+    if not 0 < fitting.frames < len(window):
+        return _restore_in_space(restore, window, size, fitting.tile)
+    time = axis(len(window), fitting.frames, min(fitting.tile.frame_overlap, fitting.frames - 1))
     out = torch.zeros(0)
-    columns = tile_weights(size[1], tile.size[1], tile.overlap[1])
-    for rows, row_weights in tile_weights(size[0], tile.size[0], tile.overlap[0]):
-        for cols, col_weights in columns:
-            restored = restore(window[None, :, :, rows, cols])[0].float().cpu()
-            scale = restored.shape[-1] // len(col_weights)
-            if not len(out):
-                out = torch.zeros(len(restored), 3, size[0] * scale, size[1] * scale)
-            down, across = (weights.repeat_interleave(scale) for weights in (row_weights, col_weights))
-            out[:, :, _times(rows, scale), _times(cols, scale)] += restored * (down[:, None] * across)
+    for index, weights in enumerate(time.weights()):
+        place = time.place(index)
+        part = _restore_in_space(restore, window[place], size, fitting.tile) * weights.view(-1, 1, 1, 1)
+        out = out if len(out) else torch.zeros(len(window), *part.shape[1:])
+        out[place] += part
     return out
 
 
-def _times(place: slice, scale: int) -> slice:
-    return slice(place.start * scale, place.stop * scale)
+def _restore_in_space(restore: Restore, window: Tensor, size: tuple[int, int], tile: TileOpt) -> Tensor:
+    """(n, C, H, W) -> (t, 3, H * s, W * s), `tile.batch` tiles a call; the first call says what t and s are."""
+    rows, cols = space_axes(size, tile)
+    places = [(row, col) for row in range(len(rows.starts)) for col in range(len(cols.starts))]
+    out = torch.zeros(0)
+    for at in range(0, len(places), tile.batch):
+        batch = places[at : at + tile.batch]
+        if len(places) == 1:
+            return restore(window[None])[0].float().cpu()
+        restored = restore(torch.stack([window[..., rows.place(row), cols.place(col)] for row, col in batch]))
+        restored = restored.float().cpu()
+        scale = restored.shape[-1] // cols.side
+        if not len(out):
+            down, across = rows.weights(scale), cols.weights(scale)
+            out = torch.zeros(restored.shape[1], 3, size[0] * scale, size[1] * scale)
+        for (row, col), piece in zip(batch, restored, strict=True):
+            weights = down[row][:, None] * across[col]
+            out[:, :, rows.place(row, scale), cols.place(col, scale)] += piece * weights
+    return out

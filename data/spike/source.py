@@ -1,12 +1,13 @@
 """The spikes of a data set, frame by frame: checked at construction, then read and turned into planes."""
 
 import logging
+from typing import NamedTuple
 
 import numpy as np
 
 from data.augment import Box, whole_ratio
 from data.clip_index import Clips, raise_first
-from data.spike.planes import REPRESENTATIONS, Moment, Span
+from data.spike.planes import REPRESENTATIONS, Moment, Representation, Span
 from data.spike.reader import SpikeReader
 from data.spike.representations import repeat, sharpened, upsample
 from data.spike.simulator import linear_to_srgb, srgb_to_linear, to_gray
@@ -14,6 +15,68 @@ from options.schema import DatasetOpt
 from utils.utils_error import UserError
 
 logger = logging.getLogger("spikevrt")
+
+
+class Finish(NamedTuple):
+    """How what a representation gives becomes planes on the RGB grid."""
+
+    represent: Representation
+    channels: int  # S, planes a frame
+    rate_at_white: float
+    is_linear: bool  # the sensor integrated linear light; RGB frames are in sRGB
+
+    def enlarged(self, planes: np.ndarray, ratio: int) -> np.ndarray:
+        """Divide by the rate at white and enlarge.
+
+        Args:
+            planes: (S, h, w) float32, of the representation.
+            ratio: RGB pixels per spike pixel.
+
+        Returns:
+            (S, h * ratio, w * ratio) float32 in sRGB, white is 1, not clipped above; a ratio of light stays one.
+        """
+        if self.represent.gives == "bits":  # stay bits: neither blended nor bent
+            return repeat(planes, ratio) / np.float32(self.rate_at_white)
+        if self.represent.gives == "rate":
+            planes = planes / np.float32(self.rate_at_white)
+            if self.is_linear:
+                planes = linear_to_srgb(planes)  # RGB frames are in sRGB: the planes are to be comparable
+        size = (planes.shape[1] * ratio, planes.shape[2] * ratio)
+        return np.stack([upsample(plane, size) for plane in planes])
+
+    def planes(self, enlarged: np.ndarray, blur: np.ndarray | None) -> np.ndarray:
+        """Turn what `enlarged` gives, or a part of its pixels, into planes (S, H, W) float32.
+
+        Args:
+            enlarged: (S or 1, H, W).
+            blur: the same pixels of the blurred frame, as in `sharpened`; needed by a ratio.
+        """
+        if self.represent.gives != "ratio":
+            return enlarged
+        assert blur is not None, "a ratio needs the blurred frame"
+        sharp = self.sharpened(blur, enlarged[0])
+        return to_gray(sharp)[None] if self.channels == 1 else sharp.transpose(2, 0, 1)
+
+    def sharpened(self, blur: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+        """Multiply a blurred frame with a ratio of light.
+
+        Args:
+            blur: (H, W, 3) RGB, uint8 or float32 in [0, 1].
+            ratio: (H, W) float32.
+
+        Returns:
+            (H, W, 3) float32 in [0, 1].
+        """
+        picture = blur.astype(np.float32) / 255 if blur.dtype == np.uint8 else blur
+        # The ratio is one of the light that the sensor adds up, and so must be what it multiplies.
+        if self.is_linear:
+            return linear_to_srgb(sharpened(srgb_to_linear(picture), ratio))
+        return sharpened(picture, ratio)
+
+
+def in_time(represent: Representation, channels: int) -> bool:
+    """Say whether the planes of a frame, so many, follow each other in time."""
+    return channels > 1 and represent.gives != "ratio"
 
 
 class SpikeSource:
@@ -33,11 +96,17 @@ class SpikeSource:
         self.represent = REPRESENTATIONS[opt.spike.representation]
         self.reader = SpikeReader(opt, clips)
         self.sensor, self.timings = self.reader.sensor, self.reader.timings
+        self.finish = Finish(self.represent, self.channels, self.sensor.rate_at_white, self.reader.is_linear)
         raise_first(self.reader.problems(clips))
         clip, frames = next(iter(clips.items()))
         warning = self.reader.size_warning(clip, frames[0])
         if warning:
             logger.warning(warning)
+
+    @property
+    def in_time(self) -> bool:
+        """Whether the planes of a frame follow each other in time."""
+        return in_time(self.represent, self.channels)
 
     def ratio(self, size: tuple[int, int], clip: str) -> int:
         """Return how many RGB pixels, along each axis, one spike pixel covers.
@@ -84,21 +153,10 @@ class SpikeSource:
         bottom = min(box.top + box.height + 1, self.sensor.height)
         right = min(box.left + box.width + 1, self.sensor.width)
         moment = self.moment(clip, frame, rows=(top, bottom), cols=(left, right))
+        inner = Box(box.top - top, box.left - left, box.height, box.width).scaled(ratio)
         planes = self.represent.make(moment.reversed() if reverse else moment, self.opt.window, self.channels)
-        inner = Box(box.top - top, box.left - left, box.height, box.width)
-        if self.represent.gives == "bits":  # stay bits: neither blended nor bent
-            return repeat(planes[:, inner.rows, inner.cols], ratio) / np.float32(self.sensor.rate_at_white)
-        if self.represent.gives == "rate":
-            planes = planes / np.float32(self.sensor.rate_at_white)
-            if self.reader.is_linear:
-                planes = linear_to_srgb(planes)  # RGB frames are in sRGB: the planes are to be comparable
-        size = ((bottom - top) * ratio, (right - left) * ratio)
-        inner = inner.scaled(ratio)
-        planes = np.stack([upsample(plane, size)[inner.rows, inner.cols] for plane in planes])
-        if self.represent.gives == "rate":
-            return planes
-        assert blur is not None, "a ratio needs the blurred frame"
-        return self._sharpened(blur, planes[0])
+        enlarged = self.finish.enlarged(planes, ratio)
+        return self.finish.planes(enlarged[:, inner.rows, inner.cols], blur)
 
     def estimate(self, clip: str, frame: str, blur: np.ndarray) -> np.ndarray:
         """Estimate the sharp frame without training: the blurred frame times short over long mean rate (SDM).
@@ -115,8 +173,8 @@ class SpikeSource:
         reach = REPRESENTATIONS["sdm"].reach(window, self.reader.target_step(clip), self.timings[clip].exposure)
         moment = self.moment(clip, frame, reach)
         ratio = REPRESENTATIONS["sdm"].make(moment, window, 1)[0]
-        sharp = self._sharpened(blur, upsample(ratio, (blur.shape[0], blur.shape[1])), channels=3)
-        return np.round(sharp.transpose(1, 2, 0) * 255).astype(np.uint8)
+        sharp = self.finish.sharpened(blur, upsample(ratio, (blur.shape[0], blur.shape[1])))
+        return np.round(sharp * 255).astype(np.uint8)
 
     def moment(
         self, clip: str, frame: str, reach: Span | None = None, *, rows: Span | None = None, cols: Span | None = None
@@ -126,17 +184,6 @@ class SpikeSource:
         first, last = reach or self.reader.reach(clip)
         spikes = self.reader.read(clip, frame, (first, last), rows=rows, cols=cols)
         return Moment(spikes, center - first, (exposure[0] - first, exposure[1] - first))
-
-    def _sharpened(self, blur: np.ndarray, ratio: np.ndarray, channels: int | None = None) -> np.ndarray:
-        """Multiply a blurred frame (H, W, 3) uint8 with a ratio of light (H, W): (3 or 1, H, W) float32 in [0, 1]."""
-        light = blur.astype(np.float32) / 255
-        # The ratio is one of the light that the sensor adds up, and so must be what it multiplies.
-        sharp = (
-            linear_to_srgb(sharpened(srgb_to_linear(light), ratio))
-            if self.reader.is_linear
-            else sharpened(light, ratio)
-        )
-        return to_gray(sharp)[None] if (channels or self.channels) == 1 else sharp.transpose(2, 0, 1)
 
     def _short_window(self, clip: str) -> int:
         """Return the steps that show one instant: spike.window where it means that, else a quarter of the exposure."""

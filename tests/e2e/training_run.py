@@ -70,13 +70,13 @@ class Training:
         }
         self.config.write_text(json.dumps({"task": "tiny", **blocks, **changes}))
 
-    def start(self, *overrides, processes=1, program=ROOT / "main_train_vrt.py", **env):
+    def start(self, *overrides, processes=1, program=ROOT / "main_train_vrt.py", flags=(), **env):
         """Start a run on the CPU; `overrides` are those of --set."""
         clean = {key: value for key, value in os.environ.items() if key not in OTHERS}
         own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", TAG: self.tag}
         many = [str(ROOT / "scripts/torchrun.py"), "--standalone", f"--nproc_per_node={processes}"]
         command = [sys.executable, *(many if processes > 1 else []), str(program)]
-        command += ["--opt", str(self.config), *(["--set", *overrides] if overrides else [])]
+        command += ["--opt", str(self.config), *flags, *(["--set", *overrides] if overrides else [])]
         return subprocess.Popen(
             command,
             cwd=self.folder,

@@ -229,7 +229,7 @@ def test_baseline_is_the_blur_times_a_ratio_of_rates(shared_set):
     spikes = read_spikes(shared_set / "spikes/train/clip_a/spike/000049.dat", *SPIKE_SIZE).astype(np.float32)
     blur = clip.gt(2, 3)[0].astype(np.float32) / 255
     wanted = sdm(blur, spikes[SHARP - 4 : SHARP + 5].mean(0), spikes[2:20].mean(0))
-    found = clip.baseline(2)
+    found = clip.references(2)["sdm_"]
     assert found.dtype == np.uint8
     assert np.abs(found - wanted * 255).max() < 0.501
 
@@ -238,7 +238,7 @@ def test_gt_and_spikes_may_be_absent(shared_set):
     clip = VideoTestDataset(options(shared_set, "Test", spikes=False, dataroot_gt=None))[0]
     single = define_Dataset(options(shared_set, spikes=False, dataset_type="SingleVideoRecurrentTestDataset"))
     assert not single[0].has_gt
-    assert (clip.has_gt, clip.has_spike, clip.baseline(0)) == (False, False, None)
+    assert (clip.has_gt, clip.has_spike, list(clip.references(0))) == (False, False, ["lq_"])
     assert clip.network_input(0, 2).shape == (2, 3, 32, 48)
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = (
     "--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --debug"
 )
-TRAIN_FLAGS = "--demo --max-restarts"
+TRAIN_FLAGS, TEST_FLAGS = "--demo --max-restarts", "--resume"
 STUB = """#!/usr/bin/env bash
 case "$1" in
     -c | *check_requirements.py) exit 0 ;;
@@ -122,6 +122,7 @@ def test_help_names_every_flag(machine, mode):
     assert result.returncode == 0
     assert [flag for flag in FLAGS.split() if flag not in result.stdout] == []
     assert [flag in result.stdout for flag in TRAIN_FLAGS.split()] == [mode == "train"] * 2
+    assert (TEST_FLAGS in result.stdout) == (mode == "test")
     assert machine.calls == []
 
 
@@ -256,6 +257,15 @@ def test_restarts_are_torchruns(machine, given, expected):
     assert machine.calls == [
         ["scripts/torchrun.py", *expected.split(), "main_train_vrt.py", "--opt", str(machine.config)]
     ]
+
+
+def test_resume_goes_to_the_test_alone(machine):
+    assert machine.launch(str(machine.config), "--resume", mode="test").returncode == 0
+    assert machine.calls == [["main_test_vrt.py", "--opt", str(machine.config), "--resume"]]
+
+
+def test_a_training_needs_no_word_to_go_on(machine):
+    assert_refused(machine.launch(str(machine.config), "--resume"), machine, "--resume", "goes on where it stopped")
 
 
 def test_restarts_where_torchrun_has_no_say(machine):
@@ -414,6 +424,15 @@ def test_other_roots_go_into_a_copy(option_file, tmp_path):
     assert opt.datasets.test.dataroot_spike == f"{root}/GOPRO_Large_spike_seq/test"
 
 
+def test_the_copy_of_a_test_lies_beside_its_results(option_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = runtime_config.write_runtime_config(option_file, "test", tmp_path / "set", None, ["task=other"])
+    assert path == Path("results/other/runtime_test.json")
+    assert utils_option.load(path, Opt).datasets.test.dataroot_lq == f"{tmp_path}/set/test_GT_blurred"
+    path = runtime_config.write_runtime_config(option_file, "test", tmp_path / "set", None, ["val.task_name=mine"])
+    assert path == Path("results/mine/runtime_test.json")
+
+
 def moved_by(option_file: Path, root: Path | None, **more: bool) -> dict[str, dict[str, object]]:
     path = runtime_config.write_runtime_config(option_file, "train", root, None, [], **more)
     utils_option.load(path, Opt)
@@ -454,7 +473,8 @@ def test_an_option_file_for_lmdb_finds_them_at_another_root(option_file, tmp_pat
     }
 
 
-def test_spike_root_moves_the_spikes_only(option_file):
+def test_spike_root_moves_the_spikes_only(option_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = runtime_config.write_runtime_config(option_file, "test", None, Path("/spikes"), [])
     moved = json.loads(path.read_text())["datasets"]
     assert moved == {split: {"dataroot_spike": f"/spikes/{split}"} for split in ("train", "test")}

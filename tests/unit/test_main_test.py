@@ -9,7 +9,7 @@ from data.layout import DatasetWriter, Frame
 from data.spike.manifest import ClipTiming, Manifest
 from models.select_network import define_G
 from options.schema import NetOpt
-from utils import utils_checkpoint, utils_image
+from utils import utils_checkpoint, utils_image, utils_option
 from utils.utils_error import UserError
 
 TINY = {
@@ -116,7 +116,7 @@ def test_older_flags_without_saving_write_only_metrics(data_root, place):
     folders = ["--folder_lq", data_root / "test_GT_blurred", "--folder_gt", data_root / "test_GT"]
     run("--task", RGB_TASK, *folders, "--tile", 0, 0, 0, *tiny_flags())
     written = sorted(path.name for path in (place / "results" / RGB_TASK).iterdir())
-    assert written == ["metrics.csv", "metrics.json"]
+    assert written == ["metrics.csv", "metrics.json", "options.json", "report.html", "run.json"]
 
 
 def test_spikes_without_manifest_are_gopros(tmp_path):
@@ -144,13 +144,12 @@ GEOMETRY = {
 
 
 def test_all_official_tasks_are_known():
-    assert main_test_vrt.known_tasks() == sorted(GEOMETRY)
+    assert list(utils_option.task_files()) == sorted(GEOMETRY)
 
 
 @pytest.mark.parametrize("task", GEOMETRY)
 def test_tasks_have_their_geometry(task):
     from options.schema import Opt
-    from utils import utils_option
 
     opt = utils_option.load(main_test_vrt.task_file(task), Opt)
     keys = ("upscale", "img_size", "window_size", "depths", "indep_reconsts", "embed_dims", "pa_frames")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_eval import FakeClip, Val, restore
 
-from utils import utils_dist, utils_eval, utils_image, utils_report
+from utils import utils_dist, utils_eval, utils_image, utils_report, utils_results
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def clips():
 
 @pytest.fixture
 def result(clips, tmp_path):
-    return utils_eval.evaluate(restore, clips, Val(), watchers=[utils_eval.frame_writer(tmp_path)])
+    return utils_eval.evaluate(restore, clips, Val(), watchers=[utils_results.frame_writer(tmp_path)])
 
 
 def test_metric_files(result, tmp_path):

@@ -1,17 +1,23 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from utils.utils_ensemble import ENSEMBLES, WAYS, restore_both_ways
 from utils.utils_error import UserError
 from utils.utils_tile import (
+    Fitting,
     TileOpt,
+    axis,
+    calls_for,
+    kair_starts,
     mirror_index,
-    restore_both_ways,
+    padded_as_kair,
     restore_padded,
     restore_tiled,
     starts,
-    tile_weights,
 )
 
 
@@ -47,9 +53,22 @@ def test_starts_cover_the_line_with_the_fewest_tiles(line):
     tile = min(size or length, length)
     assert first[0] == 0
     assert first[-1] + tile == length
-    assert all(1 <= b - a <= tile - overlap for a, b in zip(first, first[1:], strict=False))
-    if tile < length:
-        assert (len(first) - 1) * (tile - overlap) + tile < length + (tile - overlap), "one tile too many"
+    assert all(1 <= b - a <= tile for a, b in zip(first, first[1:], strict=False))
+    if tile == length:
+        assert first == [0]
+        return
+    spared = 0.25 if 2 * overlap < tile else 0
+    shared = [a + tile - b for a, b in zip(first, first[1:], strict=False)]
+    assert sum(shared) / len(shared) >= (1 - spared) * overlap - 1e-9
+    assert min(shared) >= min(overlap, 1), "an overlap never vanishes"
+    fewer = len(first) - 2
+    assert fewer == 0 or tile - (length - tile) / fewer < max((1 - spared) * overlap, min(overlap, 1)), "one too many"
+
+
+def test_a_quarter_of_an_overlap_is_given_up_where_that_saves_a_tile():
+    assert len(starts(720, 192, 20)) == 4 < len(kair_starts(720, 192, 20))
+    assert len(starts(100, 18, 2)) == 6 < len(kair_starts(100, 18, 2))
+    assert len(starts(24, 12, 6)) == 3, "from half a tile on an overlap is meant as an average over tiles"
 
 
 def test_no_tile_nearly_repeats_another():
@@ -58,12 +77,14 @@ def test_no_tile_nearly_repeats_another():
 
 
 @settings(deadline=None)
-@given(lines())
-def test_weights_sum_to_one(line):
-    total = torch.zeros(line[0])
-    for place, weights in tile_weights(*line):
-        assert (weights > 0).all()
-        total[place] += weights
+@given(lines(), st.sampled_from(["smooth", "kair"]), st.sampled_from([1, 4]))
+def test_weights_sum_to_one(line, blend, scale):
+    length, size, overlap = line
+    cut = axis(length, size, overlap, blend, overlap // 2)
+    total = torch.zeros(length * scale)
+    for index, weights in enumerate(cut.weights(scale)):
+        assert (weights > 0).all() or blend == "kair"
+        total[cut.place(index, scale)] += weights
     torch.testing.assert_close(total, torch.ones_like(total), atol=1e-6, rtol=0)
 
 
@@ -73,7 +94,8 @@ def test_identity_returns_the_input(data):
     length, height, width = (data.draw(st.integers(1, top)) for top in (9, 23, 23))
     sizes = [data.draw(st.integers(0, top)) for top in (6, 12, 12)]
     overlaps = [data.draw(st.integers(0, max(size - 1, 0))) for size in sizes]
-    tile = TileOpt(sizes[0], overlaps[0], (sizes[1], sizes[2]), (overlaps[1], overlaps[2]))
+    blend, batch = data.draw(st.sampled_from(["smooth", "kair"])), data.draw(st.integers(1, 5))
+    tile = TileOpt(sizes[0], overlaps[0], (sizes[1], sizes[2]), (overlaps[1], overlaps[2]), blend, batch)
     clip = torch.rand(length, 4, height, width)
     for function in restore_tiled, restore_padded:
         out, _ = run(rgb, clip, tile, function)
@@ -161,3 +183,196 @@ def test_an_axis_is_continued_by_mirroring_without_a_doubled_edge():
     assert mirror_index(-3, 7, 4) == [3, 2, 1, 0, 1, 2, 3, 2, 1, 0]
     assert mirror_index(0, 3, 1) == [0, 0, 0]
     assert mirror_index(0, 5, 2) == [0, 1, 0, 1, 0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_a_frame_is_the_same_in_any_range(data):
+    length = data.draw(st.integers(1, 12))
+    size = data.draw(st.integers(0, 6))
+    overlap = data.draw(st.integers(0, max(size - 1, 0)))
+    first = data.draw(st.integers(0, length - 1))
+    stop = data.draw(st.integers(first + 1, length))
+    clip = torch.rand(length, 3, 6, 6)
+
+    def restore(window):  # what a frame becomes depends on its window
+        return rgb(window) + window.mean() * torch.arange(window.shape[1]).view(1, -1, 1, 1, 1)
+
+    tile = TileOpt(size, overlap, (4, 0), (1, 0))
+    for function in restore_tiled, restore_padded:
+        whole, _ = run(restore, clip, tile, function)
+        read = []
+
+        def reader(start, end, read=read):
+            read.append((start, end))
+            return clip[start:end]
+
+        part = dict(function(restore, reader, length, (6, 6), tile, (first, stop)))
+        assert list(part) == list(range(first, stop))
+        assert all(torch.equal(part[index], whole[index]) for index in part)
+        if function is restore_tiled:
+            assert all(start < stop and end > first for start, end in read), "only what is needed is read"
+
+
+def kair_reference(restore, clip, n, ov, side, overlap, scale=1):
+    """KAIR's rule as its description has it: sums and counts, outer half overlaps of tiles set to zero."""
+    length, _, height, width = clip.shape
+
+    def places(total, size, step):
+        return [*range(0, total - size, step), max(0, total - size)]
+
+    total, count = torch.zeros(length, 3, height * scale, width * scale), torch.zeros(length, 1, 1, 1)
+    n, (h, w) = min(n, length), (min(side, height), min(side, width))
+    for t in places(length, n, n - ov):
+        e = torch.zeros(n, 3, height * scale, width * scale)
+        mass = torch.zeros_like(e)
+        for y in places(height, h, side - overlap):
+            for x in places(width, w, side - overlap):
+                out = restore(clip[None, t : t + n, :, y : y + h, x : x + w])[0].clone()
+                mask = torch.ones_like(out)
+                half = overlap // 2
+                for edge, inner in (
+                    (y > 0, (slice(0, half), slice(None))),
+                    (y + h < height, (slice(out.shape[2] - half, None), slice(None))),
+                    (x > 0, (slice(None), slice(0, half))),
+                    (x + w < width, (slice(None), slice(out.shape[3] - half, None))),
+                ):
+                    if edge:
+                        mask[(..., *inner)] = 0
+                place = (..., slice(y * scale, (y + h) * scale), slice(x * scale, (x + w) * scale))
+                e[place] += out * mask
+                mass[place] += mask
+        total[t : t + n] += e / mass
+        count[t : t + n] += 1
+    return total / count
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+@pytest.mark.parametrize(
+    ("n", "ov", "side", "overlap"), [(4, 2, 12, 5), (3, 0, 8, 0), (9, 2, 16, 20 - 8), (4, 1, 40, 6)]
+)
+def test_kairs_rule_to_the_last_digit(n, ov, side, overlap, scale):
+    clip = torch.rand(7, 4, 21, 33)
+
+    def restore(window):
+        out = rgb(window).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+        return out * (1 + window.mean()) + torch.linspace(0, 1, out.shape[-1])
+
+    out, _ = run_scaled(restore, clip, TileOpt(n, ov, (side, side), (overlap, overlap), "kair"))
+    expected = kair_reference(restore, clip, n, ov, side, overlap, scale)
+    torch.testing.assert_close(out, expected, atol=2e-6, rtol=0)
+
+
+def run_scaled(restore, clip, tile):
+    frames = list(restore_tiled(restore, lambda a, b: clip[a:b], len(clip), tuple(clip.shape[-2:]), tile))
+    return torch.stack([frame for _, frame in frames]), frames
+
+
+def test_kairs_padding_flips_the_end_and_only_where_nothing_is_tiled():
+    seen = []
+
+    def restore(window):
+        seen.append(window)
+        return rgb(window)
+
+    window = torch.arange(5.0).view(1, 5, 1, 1, 1) * 100 + torch.arange(7.0)
+    window = window.expand(1, 5, 3, 6, 7)
+    out = padded_as_kair(restore, TileOpt(0, window=(4, 3, 4)))(window)
+    assert torch.equal(out, window)
+    assert seen[0].shape == (1, 8, 3, 6, 8)
+    assert (seen[0][0, :, 0, 0, 0] / 100).tolist() == [0, 1, 2, 3, 4, 4, 3, 2]
+    assert seen[0][0, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 6]
+    padded_as_kair(restore, TileOpt(5, 2, (6, 7), (0, 0), window=(4, 4, 4)))(window)
+    assert seen[1].shape == window.shape
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 100])
+def test_tiles_go_to_the_network_in_batches(batch):
+    shapes = []
+
+    def restore(window):
+        shapes.append(tuple(window.shape))
+        return rgb(window)
+
+    clip = torch.rand(2, 3, 20, 20)
+    tile = TileOpt(0, 0, (8, 8), (2, 2), batch=batch)
+    out, _ = run(restore, clip, tile)
+    torch.testing.assert_close(out, clip, atol=1e-6, rtol=0)
+    assert sum(shape[0] for shape in shapes) == 9
+    assert len(shapes) == math.ceil(9 / batch) == calls_for(2, (20, 20), tile)
+    assert {shape[1:] for shape in shapes} == {(2, 3, 8, 8)}
+
+
+class Small:
+    """A network that has room for `limit` numbers."""
+
+    def __init__(self, limit):
+        self.limit, self.done, self.failed = limit, [], 0
+
+    def __call__(self, window):
+        if window.numel() > self.limit:
+            self.failed += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        self.done.append(tuple(window.shape))
+        return rgb(window)
+
+
+@pytest.mark.parametrize("limit", [3 * 6 * 96 * 96, 3 * 6 * 64 * 64, 3 * 2 * 64 * 64])
+def test_out_of_memory_goes_on_with_smaller_tiles(limit, caplog):
+    clip = torch.rand(9, 3, 100, 150)
+    net = Small(limit)
+    fitting = Fitting(TileOpt(6, 2, (0, 128), (20, 20), batch=4))
+    out, _ = run(net, clip, fitting)
+    torch.testing.assert_close(out, clip, atol=1e-6, rtol=0)
+    assert net.failed
+    assert max(math.prod(shape) for shape in net.done) <= limit
+    failed = net.failed
+    out, _ = run(net, clip, fitting)
+    assert net.failed == failed, "the next clip begins with what has fitted"
+    torch.testing.assert_close(out, clip, atol=1e-6, rtol=0)
+    assert "out of memory with tiles of 6 frames, all rows, 128 columns, 4 at once; going on with" in caplog.text
+
+
+def test_out_of_memory_that_nothing_helps_is_said():
+    with pytest.raises(UserError, match="even 2 frames of 64x64 pixels do not fit"):
+        run(Small(0), torch.rand(6, 3, 100, 100), TileOpt())
+
+
+def test_other_failures_are_not_taken_for_a_lack_of_memory():
+    def broken(window):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(broken, torch.rand(6, 3, 100, 100), TileOpt())
+
+
+@pytest.mark.parametrize("kind", ENSEMBLES)
+def test_self_ensemble_makes_any_network_blind_to_mirroring(kind):
+    calls = []
+    weight = torch.rand(3, 3, 3, 3)
+
+    def restore(window):
+        calls.append(window.shape)
+        return torch.nn.functional.conv2d(window[0, :, :3], weight, padding=1)[None]
+
+    ensemble = ENSEMBLES[kind](restore)
+    window = torch.rand(1, 2, 3, 6, 9)
+    out = ensemble(window)
+    assert len(calls) == WAYS[kind]
+    symmetric = {"none": [], "flips": [(-1,), (-2,)], "flips_transposed": [(-1,), (-2,)]}[kind]
+    for dims in symmetric:
+        torch.testing.assert_close(ensemble(window.flip(dims)).flip(dims), out)
+    if kind == "flips_transposed":
+        torch.testing.assert_close(ensemble(window.mT.contiguous()).mT, out)
+
+
+def test_planes_in_time_play_backwards_too():
+    seen = []
+
+    def restore(window):
+        seen.append(window[0, :, :, 0, 0].tolist())
+        return rgb(window)
+
+    window = torch.arange(12.0).view(1, 2, 6, 1, 1).expand(1, 2, 6, 2, 2)
+    restore_both_ways(restore, slice(3, 6))(window)
+    assert seen == [[[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]], [[6, 7, 8, 11, 10, 9], [0, 1, 2, 5, 4, 3]]]

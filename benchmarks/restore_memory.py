@@ -1,0 +1,121 @@
+"""Peak memory of a whole test run over clips of different lengths: read, restored, written, measured, reported.
+
+python benchmarks/restore_memory.py [--lengths 20 200 2000] [--size 180 320] [--opt options/vrt/demo.json] [--root DIR]
+
+Every clip consists of the same 20 frames and spike files again and again (hard links), so that length alone differs.
+Each length is one process of main_test_vrt.py; the kernel says how much memory it has had at most.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from skimage import data as photographs
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.layout import DatasetWriter, Frame, clip_dirs
+from data.spike.manifest import ClipTiming, Manifest
+from models.select_network import define_G
+from options.schema import Opt
+from utils import utils_cli, utils_option
+from utils.utils_checkpoint import write_file
+
+ROOT = Path(__file__).resolve().parents[1]
+DISTINCT, STEPS, RATE = 20, 24, 0.5
+CLIP = "clip"
+
+
+def write_set(root: Path, length: int, size: tuple[int, int]) -> None:
+    """A data set with one clip of `length` frames of H, W, spikes at half the size."""
+    height, width = size
+    rng = np.random.default_rng(0)
+    photo = cv2.resize(photographs.astronaut(), (width + DISTINCT, height + DISTINCT), interpolation=cv2.INTER_AREA)
+    frames = []
+    for shift in range(DISTINCT):
+        sharp = photo[shift : shift + height, shift : shift + width]
+        gray = cv2.resize(cv2.cvtColor(sharp, cv2.COLOR_RGB2GRAY), (width // 2, height // 2)) / 255
+        spikes = (rng.random((STEPS, *gray.shape)) < RATE * gray).astype(np.uint8)
+        frames.append(Frame(cv2.blur(sharp, (5, 5)), sharp, spikes))
+    manifest = Manifest(
+        spike_h=height // 2,
+        spike_w=width // 2,
+        rgb_h=height,
+        rgb_w=width,
+        flipud=True,
+        clock_hz=2000.0,
+        rate_at_white=RATE,
+        transfer="srgb",
+        noise="none",
+        clips={},
+    )
+    timing = ClipTiming(steps=STEPS, exposure=(0, STEPS), sharp_step=STEPS // 2)
+    writer = DatasetWriter(root, manifest)
+    writer.add_clip("test", CLIP, frames, timing)
+    writer.finish()
+    sharp_dir, blurred_dir, spikes_dir = clip_dirs(root, "test", CLIP)
+    for folder, suffix in ((sharp_dir, "png"), (blurred_dir, "png"), (spikes_dir / "spike", "dat")):
+        first = sorted(folder.glob(f"*.{suffix}"))
+        for index in range(DISTINCT, length):
+            os.link(first[index % DISTINCT], folder / f"{index:06d}.{suffix}")
+
+
+def peak_of(command: list[str], folder: Path) -> tuple[float, float]:
+    """Peak resident memory in MiB of a process, and its seconds.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it printed.
+    """
+    began = time.perf_counter()
+    with (folder / "log").open("w+") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        log.seek(0)
+        if status:
+            raise RuntimeError(log.read()[-2000:])
+    return usage.ru_maxrss / 1024, time.perf_counter() - began
+
+
+def main() -> None:
+    """Measure each length, print a table and one JSON line."""
+    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[20, 200, 2000])
+    parser.add_argument("--size", type=int, nargs=2, default=(180, 320), metavar=("H", "W"))
+    parser.add_argument(
+        "--opt", type=Path, default=ROOT / "options/vrt/demo.json", help="its network and tiles are used"
+    )
+    parser.add_argument("--root", type=Path, help="an existing folder for the clips; default: a temporary one")
+    args = parser.parse_args()
+    with utils_cli.program(True), tempfile.TemporaryDirectory(dir=args.root) as name:
+        rows = [measured(Path(name), length, tuple(args.size), args.opt.resolve()) for length in args.lengths]
+        print(f"{'frames':>8}{'peak MiB':>12}{'beside the first':>20}{'s a frame':>12}")
+        for row in rows:
+            share = row["peak_mib"] / rows[0]["peak_mib"]
+            print(f"{row['frames']:>8}{row['peak_mib']:>12.0f}{share:>20.3f}{row['seconds'] / row['frames']:>12.3f}")
+        print(json.dumps({"size": args.size, "rows": rows}))
+
+
+def measured(root: Path, length: int, size: tuple[int, int], opt: Path) -> dict[str, Any]:
+    """Restore one clip in a process of its own."""
+    place = root / str(length)
+    write_set(place / "set", length, size)
+    config = utils_option.load(opt, Opt, ["netG.spynet_path=null"])
+    write_file(define_G(config.netG).state_dict(), place / "weights.pth")
+    lq, gt, spikes = (f"set/{folder}" for folder in ("test_GT_blurred", "test_GT", "GOPRO_Large_spike_seq/test"))
+    changes = {"lq": lq, "gt": gt, "spike": spikes}
+    sets = [f"datasets.test.dataroot_{key}={value}" for key, value in changes.items()]
+    sets += ["path.pretrained_netG=weights.pth", "datasets.test.meta_info_file=null"]
+    command = [sys.executable, str(ROOT / "main_test_vrt.py"), "--opt", str(opt), "--set", *sets]
+    peak, seconds = peak_of(command, place)
+    return {"frames": length, "peak_mib": round(peak, 1), "seconds": round(seconds, 1)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""What is in a video file, found without decoding it: how many frames, when each is shown, where decoding may begin."""
+
+import logging
+import os
+import re
+import zlib
+from array import array
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utils.utils_error import UserError
+
+logger = logging.getLogger("spikevrt")
+
+_TAG_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
+_ONE_TO_ONE = ("h264", "hevc")  # a packet is a picture, whatever the file
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # bits of a byte, lowest first
+_GAP = 4  # times the usual step
+_COPY = "copy it again, or encode what there is anew"
+
+
+class Place(NamedTuple):
+    """A key frame: its number, and the time at which it is decoded."""
+
+    number: int
+    decode_time: int
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """Frames of a file, numbered in the order in which they are shown.
+
+    Attributes:
+        count: number of frames.
+        size: (H, W) as shown.
+        rate: mean number of frames a second, None if unknown.
+        turns: quarter turns, counterclockwise, from the coded to the shown picture.
+        times: of all frames, ascending; empty where they are missing or not unique, then frames are known only by
+            counting from the beginning.
+        places: key frames, ascending; empty without times.
+    """
+
+    count: int
+    size: tuple[int, int]
+    rate: Fraction | None
+    turns: int
+    times: array
+    places: tuple[Place, ...]
+
+    def number(self, time: int | None) -> int | None:
+        """Return the number of the frame that is shown at a time, None if there is none or times are of no use."""
+        if time is None or not self.times:
+            return None
+        found = bisect_left(self.times, time)
+        return found if found < self.count and self.times[found] == time else None
+
+    def place_before(self, number: int) -> Place | None:
+        """Return the last key frame that is not after a frame, None if there is none."""
+        found = bisect_right(self.places, number, key=lambda place: place.number)
+        return self.places[found - 1] if found else None
+
+    def next_key(self, number: int) -> int:
+        """Return the number of the first key frame that is not before a frame, `count` if there is none."""
+        found = bisect_left(self.places, number, key=lambda place: place.number)
+        return self.places[found].number if found < len(self.places) else self.count
+
+
+def index_of(clip: str, path: Path) -> VideoIndex:
+    """Look through the video file of a clip once; asked again, it is not read again unless it has changed.
+
+    Raises:
+        UserError: it is missing, no video, cut off, or its first frame cannot be decoded.
+    """
+    try:
+        found = os.stat(path)
+        return _index(path.resolve(), path, found.st_size, found.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"clip {clip}: {path} cannot be read ({error.strerror}); correct the path") from None
+    except UserError as error:
+        raise UserError(f"clip {clip}{' ' if str(error).startswith('frame ') else ': '}{error}") from None
+
+
+def open_video(path: Path) -> tuple[Any, Any]:
+    """Open a file: PyAV's container and its first stream of pictures, to be decoded by one thread.
+
+    One thread is enough beside a network, gives an error together with the packet that has it, and may be forked.
+
+    Raises:
+        UserError: it is no video or has no pictures.
+    """
+    import av
+
+    try:
+        container = av.open(str(path.resolve()), options={"protocol_whitelist": "file"})
+    except av.FFmpegError as error:
+        raise UserError(
+            f"{path} is no video that can be read ({reason_of(error)}; {path.stat().st_size} bytes), expected an "
+            "mp4, mkv, avi, mov or webm file; copy it again"
+        ) from None
+    if not container.streams.video or container.streams.video[0].codec_context is None:
+        container.close()
+        raise UserError(f"{path} has no pictures that this PyAV can decode, expected a video; encode it anew")
+    stream = container.streams.video[0]
+    stream.codec_context.thread_count = 1
+    # What a decoder would rather hide: pictures that it has to guess at.
+    stream.codec_context.options = {"err_detect": "crccheck+explode"}
+    return container, stream
+
+
+def reason_of(error: Exception) -> str:
+    """Say in a few words what FFmpeg did not like."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+@lru_cache(maxsize=4096)
+def _index(resolved: Path, path: Path, size: int, changed: int) -> VideoIndex:
+    import av
+
+    container, stream = open_video(path)
+    with container:
+        try:
+            scan = _scan(path, container, stream)
+        except av.FFmpegError as error:
+            raise UserError(f"{path} cannot be read to its end ({reason_of(error)}); {_COPY}") from None
+        rate = stream.average_rate
+    first, turns = _first_picture(path)
+    height, width = first[::-1] if turns % 2 else first
+    count = _count(path) if scan.count is None else scan.count
+    return VideoIndex(count, (height, width), Fraction(rate) if rate else None, turns, scan.times, scan.places)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    count: int | None  # None: not known without decoding
+    times: array
+    places: tuple[Place, ...]
+
+
+def _scan(path: Path, container: Any, stream: Any) -> _Scan:
+    """Read all packets."""
+    packets, end = 0, 0
+    pictures: list[int | None] = []
+    keys: list[tuple[int, int]] = []
+    sums = _Sums(stream)
+    for packet in container.demux(stream):
+        if packet.dts is None and not packet.size:
+            continue  # the end
+        packets += 1
+        end = max(end, max(packet.dts or 0, packet.pts or 0) + (packet.duration or 1))
+        if not packet.size or packet.is_discard or _is_hidden(stream, packet):
+            continue
+        sums.add(packet, len(pictures))
+        pictures.append(packet.pts)
+        if packet.is_keyframe and packet.pts is not None:
+            keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+    if not pictures:
+        raise UserError(f"{path} has no frames, expected one or more; {_COPY}")
+    if (damaged := sums.first_wrong(len(pictures))) is not None:
+        raise UserError(f"frame {damaged:06d}: {path} is cut off or damaged there, expected a whole frame; {_COPY}")
+    _check_end(path, container, stream, packets, end)
+    # An AVI has no times; those that a reader makes up are in the order of the packets. And MPEG-4 in it may put two
+    # pictures into one packet and leave the next one empty.
+    guessed = container.format.name == "avi" and stream.codec_context.codec.reorder
+    if guessed or None in pictures or len(set(pictures)) < len(pictures):
+        counted = stream.codec_context.name in _ONE_TO_ONE
+        return _Scan(len(pictures) if counted else None, array("q"), ())
+    times = array("q", sorted(time for time in pictures if time is not None))
+    _warn_of_gaps(path, times, stream.time_base)
+    places = tuple(Place(bisect_left(times, time), decoded) for time, decoded in sorted(keys))
+    return _Scan(len(times), times, places)
+
+
+class _Sums:
+    """Which packets are visibly not whole: the file ended in them, or a picture of FFV1 has a wrong check sum."""
+
+    def __init__(self, stream: Any) -> None:
+        self._is_ffv1 = stream.codec_context.name == "ffv1"
+        self._cut: list[int] = []
+        self._wrong: list[int] = []
+
+    def add(self, packet: Any, number: int) -> None:
+        """Look at a packet, which is the one of this number."""
+        if packet.is_corrupt:
+            self._cut.append(number)
+        elif self._is_ffv1 and not _has_right_sums(bytes(packet)):
+            self._wrong.append(number)
+
+    def first_wrong(self, count: int) -> int | None:
+        """Return the first of `count` packets that is not whole; if most sums are wrong, there are none to compare."""
+        return min(self._cut + (self._wrong if 2 * len(self._wrong) <= count else []), default=None)
+
+
+def _check_end(path: Path, container: Any, stream: Any, packets: int, end: int) -> None:
+    """Refuse a file that ends before what it says: mp4 the size of its boxes, AVI its length, Matroska its duration."""
+    kind, found, declared, unit, slack = container.format.name, 0.0, 0.0, "bytes", 0.0
+    if "mp4" in kind:
+        found, declared = path.stat().st_size, _end_of_boxes(path)
+    elif kind == "avi":
+        found, declared, unit = max(packets, end), stream.frames, "frames"  # one that is shown twice has no packet
+    elif match := _TAG_TIME.match(stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = (float(part) for part in match.groups())
+        found, declared, unit = float(end * stream.time_base), 3600 * hours + 60 * minutes + seconds, "seconds"
+        slack = 2 / float(stream.average_rate or 1)
+    if found + slack < declared:
+        shown = f"{round(found, 2):.10g} of the {round(declared, 2):.10g} {unit}"
+        raise UserError(f"frame {packets:06d}: {path} is cut off there, it has {shown} that it names; {_COPY}")
+
+
+def _end_of_boxes(path: Path) -> int:
+    """Return where the last box of an mp4 file would end (ISO/IEC 14496-12, 4.2); 0 if it is one of unknown kind."""
+    size, at = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while at + 8 <= size:
+            file.seek(at)
+            head = file.read(16)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            length = int.from_bytes(head[8:], "big") if length == 1 else length
+            if length < 8 or at + length > size and kind not in (b"mdat", b"moof", b"moov"):
+                return 0
+            at += length
+    return at
+
+
+def _has_right_sums(picture: bytes) -> bool:
+    """Whether the slices of an FFV1 picture have the check sums that they end with (RFC 9043, 4.9).
+
+    FFmpeg looks at them too, but shows a slice of the picture before where one is wrong. The CRC-32 there takes the
+    highest bit first and starts with 0; that of the bytes turned around is zlib's.
+    """
+    end = len(picture)
+    while end >= 8:
+        start = end - 8 - int.from_bytes(picture[end - 8 : end - 5], "big")
+        if start < 0 or zlib.crc32(picture[start:end].translate(_REVERSED), 0xFFFFFFFF) != 0xFFFFFFFF:
+            return False
+        end = start
+    return end == 0
+
+
+def _warn_of_gaps(path: Path, times: array, unit: Fraction) -> None:
+    """Say where frames may be missing: of a damaged Matroska file, parts are passed over without a word."""
+    steps = [later - time for time, later in zip(times, times[1:], strict=False)]
+    if not steps:
+        return
+    usual, longest = sorted(steps)[len(steps) // 2], max(steps)
+    if longest > _GAP * usual:
+        at, seconds = steps.index(longest), float(longest * unit)
+        logger.warning(
+            "%s: %.2f s lie between frames %06d and %06d, usual are %.2f s; are frames missing there?",
+            *(path, seconds, at, at + 1, float(usual * unit)),
+        )
+
+
+def _is_hidden(stream: Any, packet: Any) -> bool:
+    """Whether a packet holds a picture that is never shown: in VP8, it has no show_frame bit (RFC 6386, 9.1)."""
+    return stream.codec_context.name in ("vp8", "libvpx") and not bytes(packet)[0] >> 4 & 1
+
+
+def _first_picture(path: Path) -> tuple[tuple[int, int], int]:
+    """Decode the first frame: (H, W) as coded, and the quarter turns that show it upright."""
+    container, stream = open_video(path)
+    with container:
+        frame = next(_decoded(path, container, stream), None)
+        if frame is None:
+            raise UserError(f"frame 000000: {path} yields no picture; {_COPY}")
+        angle = getattr(frame, "rotation", None)
+        if angle is None:  # an older PyAV
+            angle = getattr(stream, "side_data", {}).get("DISPLAYMATRIX", 0)
+        turns, rest = divmod(round(angle), 90)
+        if rest:
+            logger.info("%s is to be shown turned by %g degrees, which is not done: no multiple of 90", path, angle)
+            turns = 0
+        return (frame.height, frame.width), turns % 4
+
+
+def _count(path: Path) -> int:
+    """Count frames by decoding them all, where packets do not say how many there are."""
+    container, stream = open_video(path)
+    with container:
+        return sum(1 for _ in _decoded(path, container, stream))
+
+
+def _decoded(path: Path, container: Any, stream: Any) -> Any:
+    """Decode from the beginning; an error names the frame."""
+    import av
+
+    number = 0
+    try:
+        for packet in container.demux(stream):
+            if not packet.size and packet.dts is not None:
+                continue  # "as before" in an AVI; a decoder would take it for the end
+            for frame in packet.decode():
+                yield frame
+                number += 1
+    except av.FFmpegError as error:
+        raise UserError(f"frame {number:06d}: {path} cannot be decoded there ({reason_of(error)}); {_COPY}") from None

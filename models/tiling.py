@@ -1,0 +1,311 @@
+"""Tiles for the memory at hand, and what a test will take, from one measured probe of the network."""
+
+import ctypes
+import logging
+import math
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from models.fit import TILE_FRAMES, TILE_SIDES
+from utils import utils_dist, utils_eval
+from utils.utils_clip import TestSet, ValOptions
+from utils.utils_dist import Dist
+from utils.utils_error import UserError
+from utils.utils_tile import Restore, TileOpt, calls_for, is_out_of_memory
+
+LOG = logging.getLogger("spikevrt")
+CUDA_SHARE, CPU_SHARE = 0.9, 0.6  # of the free memory; a CPU's is shared with all other programs
+PROBE = (6, 96, 96)  # frames, rows, columns at most that a CPU is measured with
+FLOAT = 4  # bytes
+OUT = 3  # channels of a restored frame
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+MEMINFO = Path("/proc/meminfo")
+GROUPS = (  # limit and use of a container: cgroup v2, v1
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+
+
+class Cost(NamedTuple):
+    """What the network takes for one point, a pixel of one frame of a tile: seconds and bytes."""
+
+    seconds: float
+    bytes: float
+
+
+class Load(NamedTuple):
+    """What is to be restored.
+
+    Attributes:
+        clips: how many there are of each (frames, (H, W)).
+        channels: of an input frame.
+        extra: frames that are read for a piece beyond those that are restored.
+    """
+
+    clips: Counter[tuple[int, tuple[int, int]]]
+    channels: int
+    extra: int
+
+
+class Job(Protocol):
+    """What is restored: a network on a device."""
+
+    dist: Dist
+
+    def restore(self, x: Tensor, /) -> Tensor:
+        """(B, n, C, h, w) -> (B, t, 3, h * s, w * s)."""
+
+
+def measure(restore: Restore, shape: Sequence[int], device: torch.device) -> Cost:
+    """Restore one tile twice, and see how long the second time takes and how much memory was in use.
+
+    Args:
+        restore: (B, n, C, h, w) -> (B, t, 3, h * s, w * s).
+        shape: (1, n, C, h, w) of the tile.
+        device: that the network computes on.
+
+    Raises:
+        torch.OutOfMemoryError: the tile does not fit.
+    """
+    x = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+    points = shape[1] * shape[3] * shape[4]
+    before = _start_watch(device)
+    restore(x)
+    peak = max(_peak(device) - before, x.numel() * FLOAT)
+    began = time.perf_counter()
+    restore(x)
+    return Cost((time.perf_counter() - began) / points, peak / points)
+
+
+def prepare(
+    job: Job, channels: int, extra: int, test_set: TestSet, val: ValOptions, tile: TileOpt, *, auto: bool
+) -> TileOpt:
+    """Choose the tile where that is left to the memory at hand, and say what the work will take. For all processes.
+
+    Args:
+        job: the model.
+        channels: of an input frame.
+        extra: frames that are read for a piece beyond those that are restored.
+        test_set: the clips.
+        val: the options.
+        tile: asked for; with `auto` its lengths, where they are not 0, are upper bounds.
+        auto: choose the tile.
+
+    Returns:
+        The tile to use, the same in every process.
+
+    Raises:
+        UserError: not even the smallest tile fits.
+    """
+    dist = job.dist
+    clips = Counter((len(clip.frames), clip.size) for clip in (test_set[index] for index in range(len(test_set))))
+    load = Load(clips, channels, extra)
+    cost, budget = Cost(0, 0), min(utils_dist.gather_objects(dist, free_memory(dist.device)))
+    if dist.is_main:
+        cost = measure(job.restore, probe_shape(load, tile, dist.device, auto), dist.device)
+        if auto:
+            tile = choose(load, tile, cost, budget)
+            if dist.device.type == "cuda":
+                tile = _tried(job.restore, load, tile)
+        calls = utils_eval.calls(test_set, val, tile, dist.world_size)
+        for line in estimate(load, tile, cost, calls, budget, dist.device):
+            LOG.info(line)
+    return utils_dist.gather_objects(dist, tile)[0]
+
+
+def probe_shape(load: Load, tile: TileOpt, device: torch.device, small: bool) -> tuple[int, ...]:
+    """(1, n, C, h, w) of a tile to measure: one in use, but a small one on a CPU or where nothing is chosen yet."""
+    frames, height, width = largest(load.clips, tile)
+    if small or device.type != "cuda":
+        frames, height, width = (min(pair) for pair in zip((frames, height, width), PROBE, strict=True))
+    return (1, frames + load.extra, load.channels, height, width)
+
+
+def largest(clips: Iterable[tuple[int, tuple[int, int]]], tile: TileOpt) -> tuple[int, int, int]:
+    """Frames, rows and columns of the largest piece that is restored at once."""
+    sides = [
+        [min(side or length, length) for side, length in zip((tile.frames, *tile.size), (count, *size), strict=True)]
+        for count, size in clips
+    ]
+    frames, height, width = max(sides, key=math.prod)
+    return frames, height, width
+
+
+def choose(load: Load, tile: TileOpt, cost: Cost, budget: float) -> TileOpt:
+    """The tile with the least work in all, among those that fit; of several the largest, which has the fewest seams.
+
+    Args:
+        load: what is to be restored.
+        tile: overlaps, and upper bounds.
+        cost: measured.
+        budget: bytes that may be used.
+
+    Raises:
+        UserError: none fits.
+    """
+    most = [max(lengths) for lengths in zip(*((count, *size) for count, size in load.clips), strict=True)]
+    bounds = [min(side or length, length) for side, length in zip((tile.frames, *tile.size), most, strict=True)]
+    frame_counts = [n for n in TILE_FRAMES if n < bounds[0]] + [min(bounds[0], TILE_FRAMES[-1])]
+    candidates = []
+    for frames, side in product(frame_counts, (*TILE_SIDES, max(bounds[1:]))):
+        lengths = (frames, min(side, bounds[1]), min(side, bounds[2]))
+        overlaps = (tile.frame_overlap, *tile.overlap)
+        if any(a <= b and a < whole for a, b, whole in zip(lengths, overlaps, most, strict=True)):
+            continue
+        shared = [min(pair) for pair in zip(overlaps, (length - 1 for length in lengths), strict=True)]
+        fitting = replace(
+            tile, frames=frames, size=lengths[1:], frame_overlap=shared[0], overlap=(shared[1], shared[2])
+        )
+        need = sum(bytes_of(load, fitting, cost))
+        if need <= budget:
+            candidates.append((work_of(load.clips, fitting), -need, fitting))
+    if not candidates:
+        raise UserError(
+            f'val.tile: "auto": not even {frame_counts[0]} frames of {TILE_SIDES[0]} pixels fit into the '
+            f"{budget / 2**30:.1f} GiB that are free; free some, or use a smaller network"
+        )
+    return min(candidates, key=lambda candidate: candidate[:2])[2]
+
+
+def bytes_of(load: Load, tile: TileOpt, cost: Cost) -> tuple[float, float]:
+    """Bytes of the largest tile inside the network, and of the frames around it that the host holds."""
+    frames, height, width = largest(load.clips, tile)
+    network = cost.bytes * tile.batch * (frames + load.extra) * height * width
+    around = 0
+    for count, (rows, cols) in load.clips:
+        held = min(tile.frames or count, count)
+        around = max(around, FLOAT * rows * cols * ((held + load.extra) * load.channels + 2 * held * OUT))
+    return network, around
+
+
+def work_of(clips: Counter[tuple[int, tuple[int, int]]], tile: TileOpt) -> float:
+    """Points that go through the network for all clips."""
+    one = replace(tile, batch=1)
+    return sum(
+        number * calls_for(count, size, one) * math.prod(largest([(count, size)], tile))
+        for (count, size), number in clips.items()
+    )
+
+
+def estimate(
+    load: Load, tile: TileOpt, cost: Cost, calls: Sequence[int], budget: float, device: torch.device
+) -> list[str]:
+    """Lines that say how much there is to do, and about how long and how much memory it will take.
+
+    Args:
+        load: what is to be restored.
+        tile: in use.
+        cost: measured.
+        calls: of the network in each process.
+        budget: bytes that may be used.
+        device: of the network.
+    """
+    frames = sum(count * number for (count, _), number in load.clips.items())
+    sizes = sorted({size for _, size in load.clips})
+    shown = " to ".join(f"{height}x{width}" for height, width in dict.fromkeys((sizes[0], sizes[-1])))
+    share = f", {max(calls):,} at most in one of {len(calls)} processes" if len(calls) > 1 else ""
+    count, height, width = largest(load.clips, tile)
+    seconds = max(calls) * tile.batch * (count + load.extra) * height * width * cost.seconds
+    network, around = bytes_of(load, tile, cost)
+    lines = [
+        f"{sum(load.clips.values())} clip(s), {frames} frames of {shown}; tiles of {tile}; {sum(calls):,} network "
+        f"evaluations{share}",
+        f"estimate: {_duration(seconds)} on {device}; {network / 2**30:.2f} GiB in the network, {around / 2**30:.2f} "
+        f"GiB around it, of {budget / 2**30:.1f} GiB to use",
+    ]
+    if network + around > budget:
+        lines.append('this may be too much: smaller tiles need less, val.tile="auto" (--tile auto) finds them')
+    return lines
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that this process may use on its device: a share of what is free there, divided among the processes."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return CUDA_SHARE * (torch.cuda.mem_get_info(device)[0] + cached)
+    return CPU_SHARE * _free_on_host() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _tried(restore: Restore, load: Load, tile: TileOpt) -> TileOpt:
+    """The tile, made smaller until one really goes through the network."""
+    while True:
+        frames, height, width = largest(load.clips, tile)
+        try:
+            restore(torch.zeros(1, frames + load.extra, load.channels, height, width))
+            return tile
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or max(height, width) <= TILE_SIDES[0]:
+                raise
+        torch.cuda.empty_cache()
+        side = max(int(max(height, width) * 0.85) // 8 * 8, TILE_SIDES[0])
+        size = (min(height, side), min(width, side))
+        tile = replace(
+            tile, size=size, overlap=(min(tile.overlap[0], size[0] // 2), min(tile.overlap[1], size[1] // 2))
+        )
+
+
+def _start_watch(device: torch.device) -> float:
+    """Forget the highest memory so far; bytes in use now."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return float(torch.cuda.memory_allocated(device))
+    _give_back()
+    if CLEAR_REFS.exists():
+        CLEAR_REFS.write_text("5")
+    return _status("VmRSS")
+
+
+def _peak(device: torch.device) -> float:
+    """The highest number of bytes in use since `_start_watch`."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return float(torch.cuda.max_memory_allocated(device))
+    return _status("VmHWM")
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, so that what is used from here on shows."""
+    trim: Callable[[int], int] | None = None
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _status(name: str) -> float:
+    """A line of /proc/self/status in bytes; 0 where there is none."""
+    if not STATUS.exists():
+        return 0.0
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
+    return float(lines[name].split()[0]) * 1024
+
+
+def _free_on_host() -> float:
+    """Bytes of memory that programs here may still take."""
+    free = [math.inf]
+    if MEMINFO.exists():
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+        free.append(float(lines["MemAvailable"].split()[0]) * 1024)
+    for limit, used in GROUPS:
+        if limit.exists() and limit.read_text().strip().isdecimal():
+            free.append(float(limit.read_text()) - float(used.read_text()))
+    if min(free) == math.inf:
+        return 4.0 * 2**30  # nothing is known: what a small machine has
+    return min(free)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

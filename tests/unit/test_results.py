@@ -1,0 +1,110 @@
+import errno
+import os
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from utils import utils_image, utils_results
+from utils.utils_dist import Dist
+from utils.utils_error import UserError
+from utils.utils_eval import Frame
+from utils.utils_results import ResultsError
+
+RECORD = {"weights": "abc", "tile": {"frames": 6, "size": [96, 96]}, "sigma": None}
+
+
+@pytest.fixture
+def clips():
+    rng = np.random.default_rng(0)
+    made = []
+    for name, count in (("a", 4), ("b", 2)):
+        images = rng.integers(0, 256, (count, 17, 23, 3), dtype=np.uint8)
+        made.append(
+            SimpleNamespace(
+                name=name, frames=[f"{index:04d}" for index in range(count)], rate=Fraction(30), images=images
+            )
+        )
+    return made
+
+
+def write_all(folder, clips):
+    write = utils_results.frame_writer(folder)
+    for clip in clips:
+        for index, image in enumerate(clip.images):
+            write(Frame(clip, index, image, {}))
+
+
+def test_a_new_start_removes_what_an_earlier_one_left_and_nothing_else(tmp_path, clips):
+    write_all(tmp_path, clips)
+    (tmp_path / "metrics.json").write_text("{}")
+    for mine in ("notes.txt", "a/mine.png", "other/0000.png"):
+        (tmp_path / mine).parent.mkdir(exist_ok=True)
+        (tmp_path / mine).write_text("mine")
+    utils_results.begin(tmp_path, RECORD, clips)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["a/mine.png", "notes.txt", "other/0000.png", "run.json"]
+    assert utils_results.count_there(tmp_path, clips) == (0, 6)
+
+
+def test_going_on_needs_the_same_of_everything(tmp_path, clips):
+    assert not utils_results.check_same(tmp_path, RECORD)
+    utils_results.begin(tmp_path, RECORD, clips)
+    assert utils_results.check_same(tmp_path, {**RECORD, "tile": {"frames": 6, "size": (96, 96)}})
+    with pytest.raises(UserError, match=r"--resume: .* restored otherwise: tile.frames: 6 -> 12; .*leave out --resume"):
+        utils_results.check_same(tmp_path, {**RECORD, "tile": {"frames": 12, "size": [96, 96]}})
+    with pytest.raises(UserError, match='weights: "abc" -> "xyz"'):
+        utils_results.check_same(tmp_path, {**RECORD, "weights": "xyz"})
+
+
+def test_a_damaged_record_counts_as_none(tmp_path, clips):
+    utils_results.begin(tmp_path, RECORD, clips)
+    (tmp_path / "run.json").write_text("{")
+    assert not utils_results.check_same(tmp_path, RECORD)
+
+
+def test_a_disk_that_is_full_names_the_frame_and_the_way_on(tmp_path, clips, monkeypatch):
+    def full(path, image):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(utils_image, "write_rgb", full)
+    with pytest.raises(ResultsError, match=r"a/0000.png: No space left on device, .* MiB free; .* with --resume"):
+        write_all(tmp_path, clips)
+
+
+def test_results_that_cannot_go_anywhere_are_found_before_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/run: Not a directory; results go there"):
+        utils_results.check_writable(tmp_path / "file" / "run")
+
+
+def test_videos_are_made_of_the_frames(tmp_path, clips):
+    import av
+
+    write_all(tmp_path, clips)
+    for rank in range(2):  # neither waits here: without a process group everybody is alone
+        utils_results.write_videos(tmp_path, clips, ["png", "h264", "lossless"], SimpleNamespace(**PAIR[rank]))
+    for clip in clips:
+        with av.open(str(tmp_path / f"{clip.name}.mkv")) as container:
+            decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert np.array_equal(decoded, clip.images), "without loss"
+        with av.open(str(tmp_path / f"{clip.name}.mp4")) as container:
+            assert container.streams.video[0].average_rate == 30
+            assert len(list(container.decode(video=0))) == len(clip.images)
+    utils_results.remove_frames(tmp_path, clips)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "a.mp4", "b.mkv", "b.mp4"]
+
+
+PAIR = [{"rank": rank, "world_size": 2} for rank in range(2)]
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    monkeypatch.setattr("utils.utils_dist.gather_objects", lambda dist, value: [value])
+
+
+def test_no_video_is_made_where_none_is_wanted(tmp_path, clips):
+    write_all(tmp_path, clips)
+    utils_results.write_videos(tmp_path, clips, ["png"], Dist())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

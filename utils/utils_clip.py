@@ -1,0 +1,107 @@
+"""What the evaluation works on: test clips, their frames once restored, and the options that it reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from utils.utils_tile import Blend
+
+Sides = int | tuple[int, int]
+
+
+class ValOptions(Protocol):
+    """What the evaluation reads of the options' `val` block."""
+
+    @property
+    def num_frame_testing(self) -> int: ...
+    @property
+    def frames_shared(self) -> int: ...
+    @property
+    def size_patch_testing(self) -> Sides: ...
+    @property
+    def size_patch_overlapping(self) -> Sides: ...
+    @property
+    def blend(self) -> Blend: ...
+    @property
+    def tile_batch(self) -> int: ...
+    @property
+    def metrics(self) -> Sequence[str]: ...
+    @property
+    def pad_seq(self) -> bool: ...
+    @property
+    def flip_seq(self) -> bool: ...
+    @property
+    def self_ensemble(self) -> str: ...
+    @property
+    def center_frame_only(self) -> bool: ...
+
+
+class Clip(Protocol):
+    """A test clip that is read when asked; frames are [start, stop) of those to restore, H and W those of the input."""
+
+    name: str
+    frames: list[str]
+    size: tuple[int, int]
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Frames a second, where known."""
+        ...
+
+    @property
+    def has_gt(self) -> bool: ...
+    @property
+    def has_spike(self) -> bool: ...
+    @property
+    def planes_in_time(self) -> slice:
+        """The channels of the network's input that follow each other in time within a frame."""
+        ...
+
+    def lq(self, start: int, stop: int) -> torch.Tensor:
+        """(t, 3, H, W) float32 in [0, 1]."""
+        ...
+
+    def gt(self, start: int, stop: int) -> np.ndarray:
+        """(t, H * s, W * s, 3) uint8; a frame that has no sharp one is left out."""
+        ...
+
+    def spike(self, start: int, stop: int) -> torch.Tensor:
+        """(t, S, H, W) float32 in [0, 1]."""
+        ...
+
+    def network_input(self, start: int, stop: int) -> torch.Tensor:
+        """(n, C, H, W) float32: all that the restored frames are made of."""
+        ...
+
+    def references(self, index: int) -> dict[str, np.ndarray]:
+        """Prefix of its metrics -> (H, W, 3) uint8: what is measured beside the restored frame.
+
+        "lq_": the input; "sdm_": the estimate from blur and spikes without any training.
+        """
+        ...
+
+
+class TestSet(Protocol):
+    """A sequence of clips."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Clip: ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One restored frame, (H * s, W * s, 3) uint8, with its place and its metrics (none where nothing was scored)."""
+
+    clip: Clip
+    index: int
+    restored: np.ndarray
+    metrics: dict[str, float]
+    is_new: bool = True  # False: it was there already
+
+    @property
+    def name(self) -> str:
+        return self.clip.frames[self.index]

@@ -1,0 +1,56 @@
+"""Self-ensembles: the average of what a network makes of a window and of its mirror images."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from utils.utils_tile import Restore
+
+MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+
+
+def restore_both_ways(restore: Restore, planes_in_time: slice = slice(0, 0)) -> Restore:
+    """Average of a window restored forwards and restored in reversed time.
+
+    Args:
+        restore: see `restore_tiled`.
+        planes_in_time: the channels that follow each other in time within a frame, which are reversed as well.
+    """
+
+    def backwards(window: Tensor) -> Tensor:
+        window = window.flip(1)
+        channels = list(range(window.shape[2]))
+        channels[planes_in_time] = channels[planes_in_time][::-1]
+        return window[:, :, channels] if channels[planes_in_time] else window
+
+    return lambda window: (restore(window) + restore(backwards(window)).flip(1)) / 2
+
+
+def restore_mirrored(restore: Restore, transposed: bool = False) -> Restore:
+    """Average of a window restored as it is, mirrored along either axis and along both.
+
+    Args:
+        restore: see `restore_tiled`.
+        transposed: also with rows and columns exchanged, eight ways in all.
+    """
+
+    def average(window: Tensor) -> Tensor:
+        total = torch.zeros(())
+        ways = [(dims, turn) for turn in ([False, True] if transposed else [False]) for dims in MIRRORS]
+        for dims, turn in ways:
+            seen = window.flip(dims)
+            out = restore(seen.mT.contiguous()).mT if turn else restore(seen)
+            total = total + out.flip(dims)
+        return total / len(ways)
+
+    return average
+
+
+ENSEMBLES: dict[str, Callable[[Restore], Restore]] = {
+    "none": lambda restore: restore,
+    "flips": restore_mirrored,
+    "flips_transposed": partial(restore_mirrored, transposed=True),
+}
+WAYS = {"none": 1, "flips": 4, "flips_transposed": 8}

@@ -1,0 +1,138 @@
+"""Pages that need nothing but a browser: templates, pictures and curves in one HTML file."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+TEMPLATES = Path(__file__).resolve().parent / "pages"
+LARGEST_WIDTH = 480  # pixels of a picture
+QUALITY = 90  # of its JPEG
+CROP = 96  # pixels of a side that is shown enlarged
+MARK = (255, 64, 64)
+POINTS = 1200  # of a curve at most
+COLOURS = ("#2f7ed8", "#8a8f98", "#d98b2b", "#3a9a5b")
+
+
+def render(template: str, **context: Any) -> str:
+    """Fill a template of utils/pages; text is escaped.
+
+    Args:
+        template: name of the file.
+        context: names that it uses; markup of ours must be a markupsafe.Markup.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = number
+    return environment.get_template(template).render(**context)
+
+
+def number(value: float | None, name: str = "") -> str:
+    """A metric for people: decibels with two digits, others with four; "-" where there is none."""
+    if value is None or math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "∞"
+    return f"{value:.2f}" if "psnr" in name else f"{value:.4f}"
+
+
+def picture_uri(image: np.ndarray, box: tuple[int, int, int, int] | None = None) -> str:
+    """A picture, shrunk where it is wide, as a JPEG in a data URI.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        box: top, left, height, width of a part to mark with a frame.
+    """
+    scale = min(LARGEST_WIDTH / image.shape[1], 1)
+    if scale < 1:
+        size = LARGEST_WIDTH, max(1, round(image.shape[0] * scale))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    if box is not None:
+        top, left, height, width = (round(length * scale) for length in box)
+        image = cv2.rectangle(image.copy(), (left, top), (left + width - 1, top + height - 1), MARK, 1)
+    return _uri(image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+
+
+def crop_uri(image: np.ndarray, box: tuple[int, int, int, int]) -> str:
+    """A part of a picture, top, left, height, width, pixel for pixel as a PNG in a data URI."""
+    top, left, height, width = box
+    return _uri(np.ascontiguousarray(image[top : top + height, left : left + width]), ".png", [])
+
+
+def largest_box(error: np.ndarray, side: int = CROP) -> tuple[int, int, int, int]:
+    """The square of `side` pixels, or what there is, with the largest sum of (H, W): top, left, height, width."""
+    height, width = min(side, error.shape[0]), min(side, error.shape[1])
+    total = cv2.integral(error.astype(np.float64))
+    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    top, left = np.unravel_index(int(sums.argmax()), sums.shape)
+    return int(top), int(left), height, width
+
+
+def decimate(values: Sequence[float], most: int = POINTS) -> tuple[list[int], list[float]]:
+    """At most about `most` points of a curve with its lowest and highest ones: their indices and values.
+
+    Values that are not finite are left out.
+    """
+    given = [(index, value) for index, value in enumerate(values) if math.isfinite(value)]
+    if len(given) > most:
+        edges = np.linspace(0, len(given), most // 2 + 1).astype(int)
+        parts = (given[first:last] for first, last in zip(edges, edges[1:], strict=False))
+        ends = ((min(part, key=_value), max(part, key=_value)) for part in parts if part)
+        given = sorted({point for pair in ends for point in pair})
+    return [index for index, _ in given], [value for _, value in given]
+
+
+def curve_svg(curves: Mapping[str, Sequence[float]], unit: str, wide: float = 9.0) -> str:
+    """Curves over the frames of a clip, as an SVG whose text takes the colour of the page.
+
+    Args:
+        curves: label -> a value for each frame; NaN where there is none, infinite ones are drawn as ticks at the top.
+        unit: of the values.
+        wide: width in inches; the page scales it.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "spikevrt", "font.size": 9, "font.family": "sans-serif"}):
+        figure = Figure(figsize=(wide, 2.2), layout="constrained")
+        axes = figure.add_subplot()
+        for (label, values), colour in zip(curves.items(), COLOURS, strict=False):
+            index, shown = decimate(values)
+            axes.plot(index, shown, color=colour, label=label, linewidth=1.3, marker="." if len(index) < 60 else "")
+            infinite = [at for at, value in enumerate(values) if math.isinf(value)]
+            if infinite:
+                top = axes.get_xaxis_transform()
+                axes.plot(infinite, [1] * len(infinite), "v", color=colour, transform=top, clip_on=False, markersize=4)
+        axes.set_xlabel("frame")
+        axes.set_ylabel(unit)
+        axes.margins(x=0.01)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].replace("#000000", "currentColor")
+    return svg.replace("<svg ", '<svg role="img" style="color: inherit; fill: currentColor" ', 1)
+
+
+def _value(point: tuple[int, float]) -> float:
+    return point[1]
+
+
+def _uri(image: np.ndarray, suffix: str, settings: Sequence[int]) -> str:
+    encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), list(settings))[1]
+    kind = "jpeg" if suffix == ".jpg" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -1,0 +1,177 @@
+"""The folder of a test's results: frames that are written as they come, and that a later call can go on from."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils import utils_dist, utils_image, utils_video
+from utils.utils_changes import changes
+from utils.utils_clip import Clip, Frame, TestSet
+from utils.utils_dist import Dist
+from utils.utils_error import UserError
+from utils.utils_file import write_text
+
+ROOT = Path("results")
+RECORD = "run.json"
+SUFFIXES = {"h264": ".mp4", "lossless": ".mkv"}
+USUAL_RATE = Fraction(25)  # frames a second of clips that are folders of images
+OURS = ("metrics.json", "metrics.csv", "report.html", "comparison.png", "comparison.mp4")  # besides the frames
+
+
+class ResultsError(RuntimeError):
+    """Results that could not be written; one line with file and reason. What was written before is still there."""
+
+
+def check_writable(folder: Path) -> None:
+    """Find out before any work whether results can be written.
+
+    Raises:
+        UserError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"-")
+    except OSError as error:
+        raise UserError(
+            f"{folder}: {error.strerror or error}; results go there: make room or access, or choose another name "
+            "with --set val.task_name=NAME"
+        ) from None
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What the frames in a folder were restored with; empty if nothing is known."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
+    """Start anew: what an earlier call has left of these clips goes, and the record is written.
+
+    Args:
+        folder: of the results.
+        record: all that the frames depend on, JSON values.
+        test_set: the clips that will be restored.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+    with explained(folder):
+        for name in OURS:
+            (folder / name).unlink(missing_ok=True)
+        remove_frames(folder, test_set)
+        write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def check_same(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether there are frames to go on from; they must have been restored as `record` says.
+
+    Raises:
+        UserError: they were restored otherwise; names what differs.
+    """
+    before = read_record(folder)
+    if not before:
+        return False
+    differing = [str(change) for change in changes(before, json.loads(json.dumps(record)))]
+    if differing:
+        more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
+        raise UserError(
+            f"--resume: {folder} was restored otherwise: {'; '.join(differing[:3])}{more}; leave out --resume to "
+            "restore all again, or choose another name with --set val.task_name=NAME"
+        )
+    return True
+
+
+def frame_path(folder: Path, clip: Clip, index: int) -> Path:
+    """Where `frame_writer` puts a frame."""
+    return folder / clip.name / f"{clip.frames[index]}.png"
+
+
+def frame_writer(folder: Path) -> Callable[[Frame], None]:
+    """A watcher for `evaluate` that writes <folder>/<clip>/<frame>.png, unless the frame comes from there.
+
+    It raises a ResultsError where that fails.
+    """
+
+    def write(frame: Frame) -> None:
+        if frame.is_new:
+            path = frame_path(folder, frame.clip, frame.index)
+            with explained(path):
+                utils_image.write_rgb(path, frame.restored)
+
+    return write
+
+
+def frames_there(folder: Path) -> Callable[[Clip, int], np.ndarray | None]:
+    """For `evaluate`: the frames that `frame_writer` has written before; one that is damaged counts as absent."""
+
+    def there(clip: Clip, index: int) -> np.ndarray | None:
+        path = frame_path(folder, clip, index)
+        try:
+            return utils_image.read_rgb(path) if path.is_file() else None
+        except UserError:
+            return None
+
+    return there
+
+
+def write_videos(folder: Path, test_set: TestSet, output: Sequence[str], dist: Dist) -> None:
+    """Make the videos that are wanted of the frames that were written; every process makes some of them.
+
+    Args:
+        folder: of the results; receives <clip>.mp4 (h264) and <clip>.mkv (lossless).
+        test_set: the clips.
+        output: kinds of output, see `val.output`.
+        dist: this process; all must call this once `evaluate` is done.
+    """
+    kinds = [kind for kind in output if kind in SUFFIXES]
+    for number in range(dist.rank, len(test_set), dist.world_size) if kinds else ():
+        clip = test_set[number]
+        paths = [frame_path(folder, clip, index) for index in range(len(clip.frames))]
+        written = [path for path in paths if path.is_file()]
+        for kind in kinds:
+            path = folder / f"{clip.name}{SUFFIXES[kind]}"
+            with explained(path):
+                frames = (utils_image.read_rgb(frame) for frame in written)
+                utils_video.write_video(path, frames, clip.rate or USUAL_RATE, kind)
+    utils_dist.gather_objects(dist, None)
+
+
+def remove_frames(folder: Path, test_set: TestSet) -> None:
+    """Remove the frames of a test set, of which there are videos now."""
+    for clip in (test_set[index] for index in range(len(test_set))):
+        for index in range(len(clip.frames)):
+            frame_path(folder, clip, index).unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / clip.name).rmdir()
+
+
+def count_there(folder: Path, test_set: TestSet) -> tuple[int, int]:
+    """How many frames of a test set are there, and how many it has."""
+    clips = [test_set[index] for index in range(len(test_set))]
+    there = sum(frame_path(folder, clip, index).is_file() for clip in clips for index in range(len(clip.frames)))
+    return there, sum(len(clip.frames) for clip in clips)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn a disk that is full, read-only or gone into one line that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        parent = next(folder for folder in (path, *path.parents) if folder.is_dir())
+        free = shutil.disk_usage(parent).free / 2**20
+        raise ResultsError(
+            f"{path}: {error.strerror or error}, {free:,.0f} MiB free; what was written before it is kept: make room "
+            "and give the same command again, a test with --resume"
+        ) from error

@@ -1,0 +1,178 @@
+"""Video files: from arrays to a file, and the colours on the way to and from its pictures."""
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from utils.utils_error import UserError
+from utils.utils_file import whole_file
+
+if TYPE_CHECKING:
+    import av
+
+logger = logging.getLogger("spikevrt")
+
+PAPER = (24, 24, 27)  # around what does not fill a picture
+
+# Without the two flags a level is lost on average from 8 bits, two from 10, and colours stand in blocks of 2x2 pixels.
+_FLAGS = "flags=bilinear+accurate_rnd+full_chroma_int"
+_BT709, _LIMITED = 1, 1  # as in ISO/IEC 23091-2 and in FFmpeg
+
+
+class _Codec(NamedTuple):
+    """How a video is written: encoder, pixel format, conversion to it, options of encoder and file, even sides."""
+
+    encoder: str
+    pix_fmt: str
+    scale: str
+    options: dict[str, str]
+    file_options: dict[str, str]
+    even: bool
+
+
+CODECS = {
+    "h264": _Codec(
+        "libx264",
+        "yuv420p",
+        f"{_FLAGS}:out_color_matrix=bt709:out_range=tv",
+        {"crf": "18"},
+        {"movflags": "faststart"},
+        even=True,
+    ),
+    # Each picture is whole in itself and carries check sums.
+    "lossless": _Codec("ffv1", "bgr0", _FLAGS, {"level": "3", "g": "1", "slicecrc": "1"}, {}, even=False),
+}
+
+
+class Converter:
+    """Turns pictures of one kind into another pixel format; FFmpeg's scale filter, which knows matrices and ranges.
+
+    Args:
+        frame: has the size, pixel format, colour space and range that all pictures have; gray, RGB and a range that
+            is not said are taken as FFmpeg does, a matrix that is not said as that of BT.601.
+        pix_fmt: format of the results.
+        scale: arguments of the scale filter.
+    """
+
+    def __init__(self, frame: "av.VideoFrame", pix_fmt: str = "rgb24", scale: str = _FLAGS) -> None:
+        import av
+
+        self.kind = self.kind_of(frame)
+        width, height, name, colorspace, color_range = self.kind
+        source = f"video_size={width}x{height}:pix_fmt={name}:time_base=1/1"
+        if av.library_versions["libavfilter"] >= (10,):  # older ones take them from the picture
+            source += f":colorspace={colorspace}:range={color_range}"
+        self._graph = av.filter.Graph()
+        if hasattr(self._graph, "threads"):  # not in older PyAV
+            self._graph.threads = 1
+        steps = [
+            self._graph.add("buffer", source),
+            self._graph.add("scale", scale),
+            self._graph.add("format", f"pix_fmts={pix_fmt}"),
+            self._graph.add("buffersink"),
+        ]
+        for step, following in itertools.pairwise(steps):
+            step.link_to(following)
+        self._graph.configure()
+        self._source, self._sink = steps[0], steps[-1]
+
+    @staticmethod
+    def kind_of(frame: "av.VideoFrame") -> tuple[int, int, str, int, int]:
+        """What the pictures that one converter takes have in common."""
+        return frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)
+
+    def __call__(self, frame: "av.VideoFrame") -> "av.VideoFrame":
+        """Return the picture in the other format."""
+        self._source.push(frame)
+        converted: Any = self._sink.pull()
+        return converted
+
+
+def write_video(path: Path, images: Iterable[np.ndarray], rate: Fraction | int = 25, codec: str = "h264") -> None:
+    """Write a video; images are taken one at a time, and the file appears whole or not at all.
+
+    Args:
+        path: ends in .mp4 for "h264", in .mkv for "lossless".
+        images: (H, W, 3) uint8, RGB; the first sets the size, later ones of other sizes are fitted into it.
+        rate: images per second.
+        codec: "h264", which browsers and players show: yuv420p, BT.709, limited range, and odd sides get their last
+            row or column twice; or "lossless", FFV1 that gives back every byte, and where all images need one size.
+
+    Raises:
+        UserError: there is no image, images of a lossless video have different sizes, or PyAV lacks the encoder.
+    """
+    import av
+
+    how = CODECS[codec]
+    _check_encoder(how.encoder, codec)
+    images = iter(images)
+    first = next(images, None)
+    if first is None:
+        raise UserError(f"{path}: there is no image to make the video of, expected one or more; restore frames first")
+    pictures = _of_one_size(path, itertools.chain([first], images), first.shape[:2], how)
+    with whole_file(path) as temporary, av.open(str(temporary), "w", options=how.file_options) as container:
+        stream: Any = container.add_stream(
+            how.encoder, Fraction(rate).limit_denominator(100_000), options=dict(how.options)
+        )
+        stream.pix_fmt = how.pix_fmt
+        converter = None
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            if converter is None:
+                stream.height, stream.width = picture.shape[:2]
+                converter = Converter(frame, how.pix_fmt, how.scale)
+                if how.pix_fmt.startswith("yuv"):
+                    _tag(stream.codec_context)
+            converted = converter(frame)
+            converted.pts, converted.time_base = number, 1 / stream.codec_context.framerate
+            container.mux(stream.encode(converted))
+        container.mux(stream.encode())
+
+
+def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bring an image (h, w, 3) uint8 to (H, W): shrink where too large, keeping the shape, and fill up with paper."""
+    scale = min(size[0] / image.shape[0], size[1] / image.shape[1], 1)
+    if scale < 1:
+        shrunk = max(1, int(image.shape[1] * scale)), max(1, int(image.shape[0] * scale))
+        image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
+    fitted = np.full((*size, 3), PAPER, dtype=np.uint8)
+    fitted[: image.shape[0], : image.shape[1]] = image
+    return fitted
+
+
+def _of_one_size(path: Path, images: Iterable[np.ndarray], size: tuple[int, int], how: _Codec) -> Iterator[np.ndarray]:
+    odd = (size[0] % 2, size[1] % 2) if how.even else (0, 0)
+    if any(odd):
+        logger.info("%s: %dx%d has an odd side, its last row or column is repeated", path, *size)
+    for image in images:
+        if image.shape[:2] != size:
+            if not how.even:
+                found, wanted = ("x".join(map(str, sides)) for sides in (image.shape[:2], size))
+                raise UserError(f"{path}: an image has {found} pixels, expected {wanted} as the first; make them equal")
+            image = fit(image, size)
+        yield np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge") if any(odd) else image
+
+
+def _check_encoder(encoder: str, codec: str) -> None:
+    import av
+
+    try:
+        av.codec.Codec(encoder, "w")
+    except ValueError:  # PyAV's UnknownCodecError, which moves between its modules
+        other = next(name for name in CODECS if name != codec)
+        raise UserError(
+            f'{codec}: this PyAV ({av.__version__}) has no encoder {encoder}; install it with pip install "av>=12", '
+            f"whose wheels have it, or write {other} or png"
+        ) from None
+
+
+def _tag(context: Any) -> None:
+    """Say in the stream what its numbers mean, so that no player has to guess by the size."""
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = _LIMITED
