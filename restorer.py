@@ -1,0 +1,270 @@
+"""Restore clips that are in memory, from notebooks and other programs; docs/python.md shows how."""
+
+import difflib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.spike.arrays import Recording, planes_of
+from data.spike.planes import REPRESENTATIONS
+from data.spike.source import in_time
+from models.model_vrt import ModelVRT
+from models.select_model import define_Model
+from options.schema import Opt
+from utils import utils_checkpoint, utils_eval, utils_image, utils_option, utils_resume
+from utils.utils_dist import Dist
+from utils.utils_error import UserError
+from utils.utils_tile import TileOpt
+
+LOG = logging.getLogger("spikevrt")
+
+OPTIONS = "options.json"
+RGB = 3
+T = TypeVar("T", np.ndarray, np.ndarray | None)
+
+
+class Restorer:
+    """A trained network that restores arrays; `from_checkpoint` makes one.
+
+    Args:
+        model: with its weights loaded.
+        opt: its options.
+        tile: what is restored at once, in restored frames.
+    """
+
+    def __init__(self, model: ModelVRT, opt: Opt, tile: TileOpt) -> None:
+        self.model, self.opt, self.tile = model, opt, tile
+        blocks = (opt.datasets.test, opt.datasets.train)
+        self._dataset = next((block for block in blocks if block is not None and block.uses_spikes), None)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        options: str | Path | Opt | None = None,
+        device: str | torch.device | None = None,
+        tile: TileOpt | None = None,
+    ) -> "Restorer":
+        """Build a network and load its weights.
+
+        PyTorch's random state stays as it is; `train.tf32` of the options holds for the whole process from here on.
+
+        Args:
+            path: a run's folder, experiments/<task>, whose best weights are taken, else its last; or a file of weights,
+                .pth or .safetensors.
+            options: the network's options, or their file. None: the run's own options.json, else those of the official
+                task that the file is named after.
+            device: where to compute; None: a GPU if there is one.
+            tile: what is restored at once, in restored frames; None: the lengths in the `val` block of the options.
+
+        Raises:
+            UserError: there are no weights or options, or they do not fit together.
+        """
+        path = Path(path).expanduser()
+        weights, reason = _weights(path)
+        opt = options if isinstance(options, Opt) else utils_option.load(_options_file(path, options), Opt)
+        # The file holds all weights, once.
+        net, train = opt.netG.model_copy(update={"spynet_path": None}), opt.train.model_copy(update={"E_decay": 0.0})
+        opt = opt.model_copy(update={"netG": net, "train": train})
+        with torch.random.fork_rng(devices=[]):
+            model = define_Model(opt, Dist(device=_device(device)))
+        report = utils_checkpoint.load_weights(model.netG, weights)
+        LOG.info("weights: %s (%s): %s", weights, reason, report)
+        return cls(model, opt, tile or utils_eval.tile_of(opt.val, net.window_size, net.extra_frames))
+
+    def restore(  # noqa: PLR0913 - one call for all kinds of networks, each takes a few of these
+        self,
+        frames: np.ndarray,
+        spikes: np.ndarray | None = None,
+        *,
+        planes: np.ndarray | None = None,
+        sigma: float | None = None,
+        rate_at_white: float | None = None,
+        sharp_step: int | None = None,
+        exposure: tuple[int, int] | None = None,
+        transfer: Literal["srgb", "linear"] = "srgb",
+        continuous: bool = False,
+    ) -> np.ndarray:
+        """Restore a clip as main_test_vrt.py does.
+
+        Args:
+            frames: (T, H, W, 3) RGB, uint8 or float in [0, 1]; with noise (`sigma`) floats may lie outside.
+            spikes: (T, steps, h, w) bool or uint8, 0 or 1, row 0 at the top: those of each frame; H / h = W / w is
+                whole. They become planes as `datasets.test.spike` of the options says.
+            planes: (T, S, H, W) float, finished planes instead of spikes.
+            sigma: standard deviation of the noise in the frames, white is 255; for denoising alone.
+            rate_at_white: spikes per step of a white pixel; None: `spike.rate_at_white` of the options.
+            sharp_step: the step of a frame's spikes that its restored picture is to show; None: `spike.center`.
+            exposure: [first, last), the steps that a blurred frame integrates; needed by all representations but tfp
+                and raw_window.
+            transfer: the light that the spike sensor integrates: "srgb", as of GoPro+Spike, or "linear".
+            continuous: the steps of consecutive frames are one stream: a window may reach into the next frame's.
+
+        Returns:
+            (T, H * s, W * s, 3) in [0, 1], uint8 of uint8, else float32; s is `netG.upscale`. With `netG.pa_frames` 0
+            the frames between: one in the middle of every n = `netG.img_size[0]`, T - n + 1 in all.
+
+        Raises:
+            UserError: an argument does not fit the network, the others or its own range; names it.
+        """
+        frames, spikes, planes = _array("frames", frames), _array("spikes", spikes), _array("planes", planes)
+        _check_frames(frames, clean=sigma is None)
+        self._check_kind(frames, spikes, planes, sigma)
+        shown = frames if frames.dtype == np.uint8 else frames.astype(np.float32, copy=False)
+        parts = [_channels_first(shown)]
+        if spikes is not None:
+            recording = Recording(rate_at_white, sharp_step, exposure, _is_linear(transfer), continuous)
+            parts.append(torch.from_numpy(self._planes(shown, spikes, recording)))
+        elif planes is not None:
+            parts.append(_checked_planes(planes, frames, self.opt.netG.in_chans - RGB))
+        if sigma is not None:
+            parts.append(parts[0].new_full((len(frames), 1, *frames.shape[1:3]), sigma / 255))
+        restored = self._tiled(torch.cat(parts, dim=1))
+        if frames.dtype == np.uint8:
+            return np.stack([utils_image.to_uint8(frame) for frame in restored])
+        return np.stack([frame.clamp(0, 1).movedim(0, -1).numpy() for frame in restored])
+
+    def _tiled(self, x: Tensor) -> Iterator[Tensor]:
+        """Restored frames (3, H * s, W * s) of (T, C, H, W), in order."""
+        extra = self.opt.netG.extra_frames
+        restored = utils_eval.restored_frames(
+            self.model.restore,
+            lambda start, stop: x[start : stop + extra],
+            len(x) - extra,
+            (x.shape[2], x.shape[3]),
+            self.opt.val,
+            self.tile,
+            planes_in_time=self._planes_in_time,
+        )
+        for index, frame in restored:
+            if not torch.isfinite(frame).all():
+                raise FloatingPointError(f"frame {index}: the network's output is not finite")
+            yield frame
+
+    @property
+    def _planes_in_time(self) -> slice:
+        dataset = self._dataset
+        if dataset is None or not in_time(REPRESENTATIONS[dataset.spike.representation], dataset.spike_channels):
+            return slice(0, 0)
+        return slice(RGB, RGB + dataset.spike_channels)
+
+    def _check_kind(
+        self, frames: np.ndarray, spikes: np.ndarray | None, planes: np.ndarray | None, sigma: float | None
+    ) -> None:
+        """Refuse arguments that the network has no use for, and the lack of those that it needs."""
+        net = self.opt.netG
+        channels = net.in_chans - RGB
+        given = [name for name, value in (("spikes", spikes), ("planes", planes)) if value is not None]
+        if len(given) > 1 or (given and not channels):
+            why = "one of them is enough" if len(given) > 1 else f"the network takes none (netG.in_chans is {RGB})"
+            raise UserError(f"{' and '.join(given)}: found, but {why}; leave {given[0]} out")
+        if channels and not given:
+            raise UserError(f"spikes: not given, expected them or planes, {channels} a frame")
+        if net.nonblind_denoising and (sigma is None or not 0 <= sigma < float("inf")):
+            raise UserError(f"sigma: found {sigma}, expected the level of the frames' noise, 0 or more, white is 255")
+        if sigma is not None and not net.nonblind_denoising:
+            raise UserError(f"sigma: found {sigma:g}, but the network takes no noise level; leave it out")
+        if len(frames) <= net.extra_frames:
+            raise UserError(f"frames: found {len(frames)}, expected {net.img_size[0]} or more to make one between them")
+
+    def _planes(self, frames: np.ndarray, spikes: np.ndarray, recording: Recording) -> np.ndarray:
+        dataset = self._dataset
+        if dataset is None:
+            raise UserError(
+                "spikes: the options have no data set that says how they become planes; give datasets.test with "
+                "dataset_type VideoRecurrentTestDatasetRGBSpike, or finished planes by planes="
+            )
+        return planes_of(frames, _checked_spikes(spikes, len(frames)), dataset.spike, dataset.spike_channels, recording)
+
+
+def _weights(path: Path) -> tuple[Path, str]:
+    """The file to load, and why."""
+    if path.is_dir():
+        return utils_resume.find_weights(path, None, None)
+    if not path.is_file():
+        raise UserError(f"{path}: not found, expected a run's folder, such as experiments/<task>, or a file of weights")
+    return path, "given"
+
+
+def _options_file(path: Path, options: str | Path | None) -> Path:
+    """The option file that belongs to weights: the given one, that of their run, that of an official task."""
+    if options is not None:
+        return Path(options)
+    folder = path if path.is_dir() else path.parent.parent if path.parent.name == "models" else None
+    files = [folder / OPTIONS] if folder else []
+    files += [] if path.is_dir() else [utils_option.task_files().get(path.stem, Path())]
+    found = next((file for file in files if file.is_file()), None)
+    if found is not None:
+        return found
+    known = utils_option.task_files()
+    near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0)[0]
+    raise UserError(
+        f"{path}: no options found for it: neither a run's {OPTIONS}, beside its models/, nor an official task of that "
+        f"name (the nearest is {near}); give options=, the option file that it was trained with"
+    )
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device: found {chosen}, but no GPU can be used here; give device='cpu' or leave it out")
+    return chosen
+
+
+def _array(name: str, value: T) -> T:
+    """The same array, without negative strides, which PyTorch does not take; None stays None."""
+    if value is None:
+        return value
+    if not isinstance(value, np.ndarray):
+        raise UserError(f"{name}: found a {type(value).__name__}, expected a NumPy array")
+    return np.ascontiguousarray(value)
+
+
+def _check_frames(frames: np.ndarray, *, clean: bool) -> None:
+    if frames.ndim != 4 or frames.shape[3] != RGB or not all(frames.shape):
+        raise UserError(f"frames: found an array of {frames.shape}, expected (T, H, W, 3), RGB, none of them 0")
+    if frames.dtype == np.uint8:
+        return
+    if not np.issubdtype(frames.dtype, np.floating):
+        raise UserError(f"frames: found {frames.dtype}, expected uint8, or floats in [0, 1]; convert them")
+    low, high = float(frames.min()), float(frames.max())
+    if not np.isfinite([low, high]).all() or (clean and (low < 0 or high > 1)):
+        raise UserError(f"frames: found values from {low:g} to {high:g}, expected [0, 1]; scale or clip them")
+
+
+def _channels_first(frames: np.ndarray) -> Tensor:
+    """(T, H, W, 3) uint8 or float32 -> (T, 3, H, W) float32 in [0, 1]."""
+    if frames.dtype == np.uint8:
+        return utils_image.to_float(frames)
+    return torch.from_numpy(frames).movedim(-1, 1).contiguous()
+
+
+def _is_linear(transfer: str) -> bool:
+    if transfer not in ("srgb", "linear"):
+        raise UserError(f"transfer: found {transfer!r}, expected 'srgb' or 'linear'")
+    return transfer == "linear"
+
+
+def _checked_spikes(spikes: np.ndarray, count: int) -> np.ndarray:
+    """(T, steps, h, w) uint8, 0 or 1."""
+    if spikes.ndim != 4 or not all(spikes.shape) or len(spikes) != count:
+        raise UserError(f"spikes: found an array of {spikes.shape}, expected ({count}, steps, h, w)")
+    if spikes.dtype not in (np.bool_, np.uint8) or int(spikes.max()) > 1:
+        raise UserError(f"spikes: found {spikes.dtype} up to {spikes.max()}, expected bool or uint8, 0 or 1")
+    return spikes.view(np.uint8)
+
+
+def _checked_planes(planes: np.ndarray, frames: np.ndarray, channels: int) -> Tensor:
+    """(T, S, H, W) float32."""
+    wanted = (len(frames), channels, *frames.shape[1:3])
+    if planes.shape != wanted or not np.issubdtype(planes.dtype, np.floating):
+        raise UserError(f"planes: found {planes.dtype} of {planes.shape}, expected floats of {wanted}, white is 1")
+    if not np.isfinite(planes).all():
+        raise UserError("planes: found values that are not finite, expected numbers, white is 1")
+    return torch.from_numpy(planes.astype(np.float32))
