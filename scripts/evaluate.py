@@ -1,0 +1,284 @@
+"""Measure frames that exist, from whatever program, against sharp ones.
+
+python scripts/evaluate.py --restored D --gt D [--lq D] [--ext png] [--metrics psnr ssim ...] [--border N]
+                           [--out DIR] [--name-by-order] [--workers N]
+
+Each D is a folder of clip folders (pictures beside them are passed over), one folder of frames, or an LMDB. Clips and
+frames belong together by name; two single folders of frames are one clip, whatever they are called. With
+--name-by-order names that differ are paired in their order, 2 before 10, if there are equally many. Frames of --lq, the
+blurred input, may be smaller by a whole ratio; they are enlarged bilinearly. --out gets metrics.json and metrics.csv.
+"""
+
+import argparse
+import math
+import multiprocessing
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import cv2
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.augment import whole_ratio
+from data.clip_index import existing_folder, frame_names, image_extensions, scan_clips
+from data.frame_store import FrameStore
+from data.lmdb_store import is_lmdb
+from options.schema import ValOpt
+from utils import utils_cli, utils_eval, utils_metric, utils_report
+from utils.utils_clip import Clip
+from utils.utils_error import UserError
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of one clip in one of the folders."""
+
+    option: str
+    store: FrameStore
+    clip: str
+    names: tuple[str, ...]
+
+    def read(self, index: int, border: int) -> np.ndarray:
+        """(H, W, 3) uint8, RGB, without the border."""
+        image = self.store.read(self.clip, self.names[index])
+        return image[border : len(image) - border, border : image.shape[1] - border]
+
+
+class FoundClip:
+    """Sharp frames of a clip and those to compare with them: a Clip of which nothing needs to be restored.
+
+    Args:
+        gt: the sharp frames.
+        restored: as many.
+        lq: as many, None if there are none.
+        border: pixels left out at each side.
+
+    Raises:
+        UserError: a frame has another size than it must have; names clip and frame.
+    """
+
+    has_gt, has_spike, planes_in_time = True, False, slice(0, 0)
+    rate = None
+
+    def __init__(self, gt: Frames, restored: Frames, lq: Frames | None, border: int) -> None:
+        self.name, self.frames = gt.clip, list(gt.names)
+        self._gt, self._restored, self._lq, self._border = gt, restored, lq, border
+        for index in range(len(gt.names)):
+            self._check(index)
+        height, width = gt.store.size(gt.clip, gt.names[0])
+        if 2 * border >= min(height, width):
+            raise UserError(f"--border is {border}, which leaves nothing of {height}x{width}; make it smaller")
+        self.size = height - 2 * border, width - 2 * border
+
+    def restored(self, index: int) -> np.ndarray:
+        """Return the restored frame, (H, W, 3) uint8, RGB."""
+        return self._restored.read(index, self._border)
+
+    def gt(self, start: int, stop: int) -> np.ndarray:
+        """Return sharp frames, (t, H, W, 3) uint8, RGB."""
+        return np.stack([self._gt.read(index, self._border) for index in range(start, stop)])
+
+    def references(self, index: int) -> dict[str, np.ndarray]:
+        """Return the blurred frame, (h, w, 3) uint8, RGB, as "lq_", if there is one."""
+        return {"lq_": self._lq.read(index, self._border)} if self._lq else {}
+
+    def lq(self, start: int, stop: int) -> NoReturn:
+        """There is nothing to restore from: ValueError."""
+        raise ValueError(f"clip {self.name}: nothing of it is to be restored")
+
+    spike = network_input = lq
+
+    def _check(self, index: int) -> None:
+        """Compare the sizes of the frames of one index, decoding nothing."""
+        name = self.frames[index]
+        sizes = {of.option: of.store.size(of.clip, of.names[index]) for of in self._all}
+        sharp = sizes["--gt"]
+        whole = sizes.get("--lq", sharp) == sharp or bool(whole_ratio(sharp, sizes["--lq"]) and not self._border)
+        if sizes["--restored"] != sharp or not whole:
+            found = ", ".join("{} {}x{}".format(option, *size) for option, size in sizes.items())
+            raise UserError(
+                f"clip {self.name} frame {name}: sizes differ ({found}); expected one size, or a whole ratio between "
+                "--gt and --lq where there is no --border"
+            )
+
+    @property
+    def _all(self) -> list[Frames]:
+        return [frames for frames in (self._gt, self._restored, self._lq) if frames]
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort names so that numbers in them count: 2 before 10."""
+
+    def key(name: str) -> list[str | int]:
+        return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+)", name))]
+
+    return tuple(sorted(names, key=key))
+
+
+def open_clips(path: str, option: str, ext: str | None) -> dict[str, Frames]:
+    """Open a folder of clips or the one clip that it is.
+
+    Args:
+        path: the folder.
+        option: that names it.
+        ext: extension of its images; None: the only one that there is.
+
+    Raises:
+        UserError: there is nothing to read, or images of several kinds.
+    """
+    root = existing_folder(path, option)
+    kinds = [ext] if ext else image_extensions(root) if root.is_dir() else []
+    if len(kinds) > 1:
+        raise UserError(f"{option}: {root} has images of several kinds ({', '.join(kinds)}); choose one by --ext")
+    kind = (kinds or ["png"])[0]
+    folders = [folder for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
+    found = {folder.name: names for folder in folders if (names := frame_names(folder, kind))}
+    if found:
+        stores = {clip: FrameStore(root / clip, kind) for clip in found}
+    else:
+        found = scan_clips(root, kind)
+        stores = dict.fromkeys(found, FrameStore(root, kind, backend="lmdb" if is_lmdb(root) else "disk"))
+    return {clip: Frames(option, stores[clip], clip, in_order(found[clip])) for clip in in_order(found)}
+
+
+def paired(wanted: Sequence[str], given: Sequence[str], where: str, by_order: bool) -> list[str]:
+    """Find the given name of each wanted one.
+
+    Args:
+        wanted: names in --gt.
+        given: names in the other folder.
+        where: what the names are, for the message, with a place for one of them.
+        by_order: pair what has other names in the given order.
+
+    Raises:
+        UserError: they do not belong together; says the first that has no partner and how many there are.
+    """
+    if set(wanted) == set(given):
+        return list(wanted)
+    if by_order and len(wanted) == len(given):
+        return list(given)
+    lacks, unpaired = [n for n in wanted if n not in given], [n for n in given if n not in wanted]
+    what = f"lacks {lacks[0]}" if lacks else f"has {unpaired[0]}, which --gt lacks"
+    more = " (or, if their order is right, --name-by-order)" if len(wanted) == len(given) else ""
+    raise UserError(
+        f"{where} {what}: {len(given)} there, {len(wanted)} in --gt, names must match one to one; rename them{more}"
+    )
+
+
+def partners(gt: dict[str, Frames], others: dict[str, Frames], by_order: bool) -> dict[str, Frames]:
+    """Pair clips and their frames with the sharp ones.
+
+    Returns:
+        Clip in `gt` -> frames of the other folder, one for each sharp one in its order.
+
+    Raises:
+        UserError: see `paired`.
+    """
+    option = next(iter(others.values())).option
+    alone = len(gt) == len(others) == 1
+    clips = list(others) if alone else paired(list(gt), list(others), f"{option}: of the clips it", by_order)
+    found = {}
+    for name, clip in zip(gt, clips, strict=True):
+        other = others[clip]
+        where = f"clip {name}: of the frames {option}"
+        names = paired(gt[name].names, other.names, where, by_order)
+        found[name] = Frames(option, other.store, clip, tuple(names))
+    return found
+
+
+def find(args: argparse.Namespace) -> list[FoundClip]:
+    """All clips that the command line names, paired and checked without decoding a frame."""
+    gt = open_clips(args.gt, "--gt", args.ext)
+    restored = partners(gt, open_clips(args.restored, "--restored", args.ext), args.name_by_order)
+    lq = partners(gt, open_clips(args.lq, "--lq", args.ext), args.name_by_order) if args.lq else {}
+    return [FoundClip(gt[name], restored[name], lq.get(name), args.border) for name in gt]
+
+
+def restore_nothing(window: torch.Tensor) -> NoReturn:
+    """Stand where a network would: all frames are there."""
+    raise ValueError("a frame that should be there was to be restored")
+
+
+def measure(clips: list[FoundClip], metrics: tuple[str, ...]) -> dict[str, Any]:
+    """Evaluate clips in this process."""
+    by_name = {clip.name: clip for clip in clips}
+
+    def there(clip: Clip, index: int) -> np.ndarray:
+        return by_name[clip.name].restored(index)
+
+    return utils_eval.evaluate(restore_nothing, clips, ValOpt.model_validate({"metrics": metrics}), restored=there)
+
+
+def measure_one(clip: FoundClip, metrics: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows of one clip's frames, in a process of several."""
+    cv2.setNumThreads(1)
+    return measure([clip], metrics)["frames"]
+
+
+def measure_all(clips: list[FoundClip], metrics: tuple[str, ...], workers: int) -> dict[str, Any]:
+    """Evaluate clips, each in one of some processes; the numbers are the same for any number of them."""
+    workers = min(workers, len(clips))
+    if workers == 1:
+        return measure(clips, metrics)
+    os.environ["TQDM_DISABLE"] = "1"  # read by the processes when they start; their bars would cross
+    rows = []
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        found = pool.map(measure_one, clips, [metrics] * len(clips))
+        for index, of_clip in enumerate(found):
+            utils_eval.log_clip(clips, index, of_clip)
+            rows += of_clip
+    return utils_eval.summarize(rows)
+
+
+def table(result: dict[str, Any]) -> str:
+    """All metrics clip by clip, then both means."""
+    columns = {name: max(len(name), 8) for name in result["mean"]}
+    rows = {**result["clips"], "mean of clips": result["mean"], "mean over frames": result["mean_over_frames"]}
+    width = max(map(len, rows))
+    lines = [" " * width + "".join(f"  {name:>{wide}}" for name, wide in columns.items())]
+    lines += [
+        f"{clip:<{width}}" + "".join(f"  {values.get(name, math.nan):>{wide}.4f}" for name, wide in columns.items())
+        for clip, values in rows.items()
+    ]
+    lines.insert(-2, "-" * len(lines[0]))
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line, measure, report."""
+    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--restored", required=True, metavar="D", help="the frames to measure")
+    parser.add_argument("--gt", required=True, metavar="D", help="the sharp frames")
+    parser.add_argument("--lq", metavar="D", help="the blurred frames, measured as well (lq_)")
+    parser.add_argument("--ext", help="extension of the frames; default: the only one that a folder has")
+    known = [*utils_metric.METRICS, *utils_metric.TEMPORAL_METRICS]
+    parser.add_argument(
+        "--metrics", nargs="+", choices=known, default=ValOpt().metrics, metavar="M", help=", ".join(known)
+    )
+    parser.add_argument("--border", type=int, default=0, help="pixels left out at each side")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for metrics.json and metrics.csv")
+    parser.add_argument("--name-by-order", action="store_true", help="pair frames of other names in their order")
+    parser.add_argument("--workers", type=utils_cli.positive, default=1, help="processes; each measures whole clips")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
+    if args.border < 0:
+        parser.error(f"--border is {args.border}, expected 0 or more")
+    with utils_cli.program(args.debug):
+        metrics = tuple(dict.fromkeys(args.metrics))
+        utils_metric.check_available(metrics)
+        result = measure_all(find(args), metrics, args.workers)
+        result["protocol"] = result["protocol"].replace("border 0", f"border {args.border}")
+        if args.out:
+            utils_report.write_metrics(result, args.out)
+        print(f"\n{table(result)}\n\n{utils_report.protocol_table(result)}\nmetrics: {result['protocol']}")
+
+
+if __name__ == "__main__":
+    main()
