@@ -19,7 +19,8 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,10 @@ def main(args: argparse.Namespace) -> None:
     began = time.monotonic()
     pictures = utils_html.ReportImages()
     watchers = [pictures] + ([utils_results.frame_writer(folder)] if job.save_frames else [])
-    result = utils_eval.evaluate(model.restore, test_set, opt.val, dist, tile=tile, watchers=watchers, restored=there)
+    with interruption_explained(job, test_set, dist):
+        result = utils_eval.evaluate(
+            model.restore, test_set, opt.val, dist, tile=tile, watchers=watchers, restored=there
+        )
     result["protocol"] += protocol_of(opt, job.sigma)
     if job.save_frames:
         utils_results.write_videos(folder, test_set, opt.val.output, dist)
@@ -119,6 +123,18 @@ def main(args: argparse.Namespace) -> None:
         with utils_results.explained(folder):
             write_reports(job, tile, test_set, result, shown, time.monotonic() - began)
     utils_dist.close()
+
+
+@contextmanager
+def interruption_explained(job: Job, test_set: TestSet, dist: Dist) -> Iterator[None]:
+    """Say, whatever ends the restoration early, that nothing of it is lost."""
+    try:
+        yield
+    except BaseException:
+        if job.save_frames and dist.is_main:
+            there = utils_results.count_there(job.folder, test_set)
+            logger.info("stopped with %d of %d frames in %s; --resume goes on from there", *there, job.folder)
+        raise
 
 
 def recorded_tile(folder: Path) -> TileOpt | None:

@@ -1,6 +1,7 @@
 """Peak memory of a whole test run over clips of different lengths: read, restored, written, measured, reported.
 
 python benchmarks/restore_memory.py [--lengths 20 200 2000] [--size 180 320] [--opt options/vrt/demo.json] [--root DIR]
+                                    [--set KEY=VALUE ...]
 
 Every clip consists of the same 20 frames and spike files again and again (hard links), so that length alone differs.
 Each length is one process of main_test_vrt.py; the kernel says how much memory it has had at most.
@@ -31,6 +32,11 @@ from utils.utils_checkpoint import write_file
 ROOT = Path(__file__).resolve().parents[1]
 DISTINCT, STEPS, RATE = 20, 24, 0.5
 CLIP = "clip"
+SMALLER = (  # the network is not what is measured
+    "netG.depths=[1,1,1,1,1,1,1,1]",
+    "netG.embed_dims=[8,8,8,8,8,8,8,8]",
+    "netG.deformable_groups=1",
+)
 
 
 def write_set(root: Path, length: int, size: tuple[int, int]) -> None:
@@ -92,9 +98,10 @@ def main() -> None:
         "--opt", type=Path, default=ROOT / "options/vrt/demo.json", help="its network and tiles are used"
     )
     parser.add_argument("--root", type=Path, help="an existing folder for the clips; default: a temporary one")
+    parser.add_argument("--set", nargs="+", default=list(SMALLER), metavar="KEY=VALUE", help="default: a tiny network")
     args = parser.parse_args()
     with utils_cli.program(True), tempfile.TemporaryDirectory(dir=args.root) as name:
-        rows = [measured(Path(name), length, tuple(args.size), args.opt.resolve()) for length in args.lengths]
+        rows = [measured(Path(name), length, tuple(args.size), args.opt.resolve(), args.set) for length in args.lengths]
         print(f"{'frames':>8}{'peak MiB':>12}{'beside the first':>20}{'s a frame':>12}")
         for row in rows:
             share = row["peak_mib"] / rows[0]["peak_mib"]
@@ -102,15 +109,15 @@ def main() -> None:
         print(json.dumps({"size": args.size, "rows": rows}))
 
 
-def measured(root: Path, length: int, size: tuple[int, int], opt: Path) -> dict[str, Any]:
+def measured(root: Path, length: int, size: tuple[int, int], opt: Path, changes: list[str]) -> dict[str, Any]:
     """Restore one clip in a process of its own."""
     place = root / str(length)
     write_set(place / "set", length, size)
-    config = utils_option.load(opt, Opt, ["netG.spynet_path=null"])
+    config = utils_option.load(opt, Opt, ["netG.spynet_path=null", *changes])
     write_file(define_G(config.netG).state_dict(), place / "weights.pth")
     lq, gt, spikes = (f"set/{folder}" for folder in ("test_GT_blurred", "test_GT", "GOPRO_Large_spike_seq/test"))
-    changes = {"lq": lq, "gt": gt, "spike": spikes}
-    sets = [f"datasets.test.dataroot_{key}={value}" for key, value in changes.items()]
+    folders = {"lq": lq, "gt": gt, "spike": spikes}
+    sets = [*changes, *(f"datasets.test.dataroot_{key}={value}" for key, value in folders.items())]
     sets += ["path.pretrained_netG=weights.pth", "datasets.test.meta_info_file=null"]
     command = [sys.executable, str(ROOT / "main_test_vrt.py"), "--opt", str(opt), "--set", *sets]
     peak, seconds = peak_of(command, place)

@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from models.estimate import CUDA_SHARE, fit_checkpointing, memory_of, set_checkpointing, weight_bytes
+from models.tiling import TILE_FRAMES, TILE_SIDES
 
 CONTEXT = 0.5e9  # bytes that a CUDA process takes for itself
 CROPS = (256, 224, 192, 160, 128, 96, 64)  # pixels of the input
-TILE_FRAMES = (6, 12, 18, 24, 32, 40)
-TILE_SIDES = tuple(range(64, 1025, 32))
 PROBE = (6, 192, 192)  # frames, rows, columns whose memory stands for that of other tiles
 
 

@@ -16,7 +16,6 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from models.fit import TILE_FRAMES, TILE_SIDES
 from utils import utils_dist, utils_eval
 from utils.utils_clip import TestSet, ValOptions
 from utils.utils_dist import Dist
@@ -24,6 +23,8 @@ from utils.utils_error import UserError
 from utils.utils_tile import Restore, TileOpt, calls_for, is_out_of_memory
 
 LOG = logging.getLogger("spikevrt")
+TILE_FRAMES = (6, 12, 18, 24, 32, 40)
+TILE_SIDES = tuple(range(64, 1025, 32))
 CUDA_SHARE, CPU_SHARE = 0.9, 0.6  # of the free memory; a CPU's is shared with all other programs
 PROBE = (6, 96, 96)  # frames, rows, columns at most that a CPU is measured with
 FLOAT = 4  # bytes

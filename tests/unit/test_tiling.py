@@ -89,3 +89,28 @@ def test_prepare_chooses_for_all_and_says_what_comes(caplog, monkeypatch):
     assert math.prod(tile.size) < 180 * 320
     assert f"tiles of {tile}" in caplog.text
     assert tiling.prepare(job, 4, 0, clips, ValOpt(), TileOpt(6), auto=False) == TileOpt(6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+def test_a_card_that_is_too_small_gets_smaller_tiles():
+    from models.model_vrt import ModelVRT
+    from models.network_vrt import VRT
+    from options.schema import TrainOpt
+    from utils.utils_tile import Fitting, restore_tiled
+
+    net = VRT(depths=[1] * 8, embed_dims=[16] * 8, num_heads=[2] * 8, indep_reconsts=[], deformable_groups=2)
+    model = ModelVRT(net, TrainOpt(), Dist(device=torch.device("cuda")))
+    clip = torch.rand(6, 4, 512, 512)
+    cost = tiling.measure(model.restore, (1, 6, 4, 128, 128), torch.device("cuda"))
+    room = cost.bytes * 6 * 256 * 256
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(room / total, 1.0))
+    try:
+        fitting = Fitting(TileOpt())
+        frames = list(restore_tiled(model.restore, lambda a, b: clip[a:b], 6, (512, 512), fitting))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert len(frames) == 6
+    assert max(fitting.tile.size) < 512
