@@ -106,7 +106,7 @@ def main(args: argparse.Namespace) -> None:
     there = open_results(job, tile, test_set, dist, resume=args.resume)
 
     # 4. Restore and measure; each process takes its share.
-    began = time.monotonic()
+    began, resumed = time.monotonic(), utils_results.count_there(folder, test_set)[0] if args.resume else 0
     pictures = utils_html.ReportImages()
     watchers = [pictures] + ([utils_results.frame_writer(folder)] if job.save_frames else [])
     with interruption_explained(job, test_set, dist):
@@ -114,14 +114,18 @@ def main(args: argparse.Namespace) -> None:
             model.restore, test_set, opt.val, dist, tile=tile, watchers=watchers, restored=there
         )
     result["protocol"] += protocol_of(opt, job.sigma)
+    seconds, frames = time.monotonic() - began, len(result["frames"])
+    time_taken = f"{seconds:.0f} s for {max(frames - resumed, 0)} frames" + f" after {resumed} before" * bool(resumed)
+    if dist.is_main:
+        write_numbers(job, result)
+
+    # 5. What a person looks at.
     if job.save_frames:
         utils_results.write_videos(folder, test_set, opt.val.output, dist)
-
-    # 5. Report.
     shown = pictures.gathered(dist)
     if dist.is_main:
         with utils_results.explained(folder):
-            write_reports(job, tile, test_set, result, shown, time.monotonic() - began)
+            write_pages(job, test_set, result, shown, {"tiles": str(tile), "time": time_taken})
     utils_dist.close()
 
 
@@ -184,32 +188,32 @@ def record_of(job: Job, tile: TileOpt) -> dict[str, Any]:
     }
 
 
-def write_reports(
+def write_numbers(job: Job, result: dict[str, Any]) -> None:
+    """Write the metrics and print them."""
+    with utils_results.explained(job.folder):
+        utils_report.write_metrics(result, job.folder)
+    tables = [utils_report.table(result), utils_report.protocol_table(result)]
+    sys.stdout.write("".join(f"\n{table}\n" for table in tables if table) + "\n")
+
+
+def write_pages(
     job: Job,
-    tile: TileOpt,
     test_set: TestSet,
     result: dict[str, Any],
     pictures: Mapping[str, Sequence[utils_html.Picture]],
-    seconds: float,
+    facts: dict[str, str],
 ) -> None:
-    """Write metrics, pictures and the page; print the table."""
+    """Write the comparison and the page; frames go where videos alone are wanted."""
     opt, folder = job.opt, job.folder
-    utils_report.write_metrics(result, folder)
-    tables = [utils_report.table(result), utils_report.protocol_table(result)]
-    sys.stdout.write("".join(f"\n{table}\n" for table in tables if table) + "\n")
     if job.save_frames and measured_alike(test_set):
         utils_report.write_comparison(result, test_set, folder)
-    facts = {
+    weights = f"{job.weights} ({job.reason}), SHA-256 {utils_checkpoint.digest(job.weights)}"
+    about = {
         "title": folder.name,
         "options": opt.model_dump(mode="json"),
-        "environment": {
-            "weights": f"{job.weights} ({job.reason}), SHA-256 {utils_checkpoint.digest(job.weights)}",
-            "tiles": str(tile),
-            "time": f"{seconds:.0f} s for {len(result['frames'])} frames",
-            **utils_html.environment(),
-        },
+        "environment": {"weights": weights, **facts, **utils_html.environment()},
     }
-    utils_html.write_report(folder, result, pictures, facts)
+    utils_html.write_report(folder, result, pictures, about)
     if "png" not in opt.val.output and job.save_frames:
         utils_results.remove_frames(folder, test_set)
     sys.stdout.write(f"results in {folder}; open {folder / 'report.html'}\n")
@@ -226,8 +230,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on with the frames of an interrupted call")
     parser.add_argument("--sigma", type=float, help="noise level for denoising, on the scale where white is 255")
     older = parser.add_argument_group("with --task")
-    older.add_argument("--folder_lq", help="clips to restore: a folder of clip folders, one folder of frames, videos")
-    older.add_argument("--folder_gt", help="sharp clips; without them nothing is measured")
+    older.add_argument(
+        "--folder_lq", help="clips: a folder of clip folders or of videos, one folder of frames, one video"
+    )
+    older.add_argument("--folder_gt", help="sharp clips, as --folder_lq; without them nothing is measured")
     older.add_argument("--folder_spike", help="spike files of the clips")
     older.add_argument(
         "--tile", nargs="+", metavar="T H W", help="0 0 0: none; auto: as memory allows; default 40 128 128"
@@ -264,6 +270,8 @@ def job_of_task(args: argparse.Namespace) -> Job:
     changes = folders_of(args)
     measured = changes["dataroot_gt"] is not None
     extensions = image_extensions(existing_folder(changes["dataroot_lq"], "--folder_lq"))
+    if not extensions and measured:  # videos have none
+        extensions = image_extensions(existing_folder(changes["dataroot_gt"], "--folder_gt"))
     if len(extensions) == 1:
         changes["filename_ext"] = extensions[0]
     changes |= spike_changes(args.task, args.folder_spike)

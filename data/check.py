@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data.clip_index import Clips, existing_folder, find_clips
-from data.frame_store import FrameStore
+from data.frame_store import FrameStore, store_of
 from data.select_dataset import define_Dataset
 from data.spike.doctor.orientation import match
 from data.spike.manifest import Manifest
@@ -57,7 +57,7 @@ def check_dataset(
     for key in keys:
         with _noting(defects):
             root = existing_folder(getattr(opt, key), f"{opt.name}: {key}")
-            stores[key] = FrameStore(root, opt.filename_ext, backend=opt.io_backend.type)
+            stores[key] = store_of(opt.model_copy(update={"cache_data": False}), root)
             if key == "dataroot_lq":
                 clips = find_clips(root, opt.filename_ext, opt.meta_info_file, opt.filename_tmpl)
     if not clips:

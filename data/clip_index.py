@@ -67,22 +67,22 @@ def video_files(root: Path) -> dict[str, Path]:
 
 
 def holds_videos(root: Path, ext: str) -> bool:
-    """Whether the clips at a place are videos: root is one, or a folder of them.
+    """Whether the clips at a place are videos: root is one, or a folder of them. Beside clip folders they are no clips.
 
     Raises:
-        UserError: it is a folder of both, videos and frames or clip folders; names one of each.
+        UserError: it is a folder of videos and of frames; names one of each.
     """
     if not root.is_dir():
         return is_video(root)
-    videos = video_files(root)
-    if not videos:
+    videos = [path for path in root.iterdir() if is_video(path)]
+    if not videos or any(path.is_dir() and frame_names(path, ext) for path in root.iterdir()):
         return False
-    frames = [f"{name}.{ext}" for name in frame_names(root, ext)]
-    folders = [path.name for path in sorted(root.iterdir()) if path.is_dir() and frame_names(path, ext)]
-    if frames or folders:
-        video = next(iter(videos.values())).name
-        other = f"frames ({frames[0]})" if frames else f"clip folders ({folders[0]})"
-        raise UserError(f"{root}: holds videos ({video}) and {other}, expected one of the two; move one of them away")
+    frames = frame_names(root, ext)
+    if frames:
+        raise UserError(
+            f"{root}: holds videos ({min(videos).name}) and frames ({frames[0]}.{ext}), expected one of the two; move "
+            "one of them away"
+        )
     return True
 
 

@@ -7,7 +7,7 @@ import torch
 
 from data.augment import Box, whole_ratio
 from data.clip_index import existing_folder, find_clips, raise_first
-from data.frame_store import FrameStore
+from data.frame_store import FrameStore, store_of
 from data.spike.source import SpikeSource
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
@@ -131,15 +131,14 @@ class VideoTestDataset:
 
     def __init__(self, opt: DatasetOpt) -> None:
         root = existing_folder(opt.dataroot_lq, f"{opt.name}: dataroot_lq")
-        ext, backend = opt.filename_ext, opt.io_backend.type
-        lq = FrameStore(root, ext, backend=backend, cache=opt.cache_data)
-        clips = find_clips(root, ext, opt.meta_info_file, opt.filename_tmpl)
+        lq = store_of(opt, root)
+        clips = find_clips(root, opt.filename_ext, opt.meta_info_file, opt.filename_tmpl)
         if opt.meta_info_file:
             raise_first(lq.problems(clips, exact=False))
         gt = None
         if opt.dataroot_gt is not None:
             gt_root = existing_folder(opt.dataroot_gt, f"{opt.name}: dataroot_gt")
-            gt = FrameStore(gt_root, ext, backend=backend, cache=opt.cache_data)
+            gt = store_of(opt, gt_root)
             raise_first(gt.problems(clips, exact=not opt.meta_info_file))
         spikes = SpikeSource(opt, clips) if opt.uses_spikes else None
         self.clips = [TestClip(name, frames, lq, gt, spikes) for name, frames in clips.items()]

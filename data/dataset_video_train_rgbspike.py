@@ -15,7 +15,7 @@ from data.clip_index import (
     short_clips,
     start_index,
 )
-from data.frame_store import FrameStore
+from data.frame_store import FrameStore, store_of
 from data.spike.source import SpikeSource
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
@@ -101,7 +101,7 @@ class VideoTrainDatasetRGBSpike:
 
     def _store(self, folder: Path) -> FrameStore:
         opt = self.opt
-        return FrameStore(folder, opt.filename_ext, backend=opt.io_backend.type, cache=opt.cache_data)
+        return store_of(opt, folder)
 
     def _read(self, store: FrameStore, clip: str, frames: tuple[str, ...], box: Box, scale: int) -> np.ndarray:
         height, width = self.sizes[clip]

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from data.clip_index import Clips, frame_names, holds_videos
 from data.lmdb_store import LmdbStore, is_lmdb, lmdb_path
 from data.video_frames import VideoFrames
+from options.schema import DatasetOpt
 from utils.utils_error import UserError
 from utils.utils_image import decode_rgb, read_rgb
 
@@ -254,3 +255,10 @@ class FrameStore:
                 )
             cuts.append(image[rows, cols])
         return np.stack(cuts)
+
+
+def store_of(opt: DatasetOpt, root: Path) -> FrameStore:
+    """Open one of the folders, LMDBs or videos of a data set as its options say."""
+    return FrameStore(
+        root, opt.filename_ext, backend=opt.io_backend.type, cache=opt.cache_data, filename_tmpl=opt.filename_tmpl
+    )

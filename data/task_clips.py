@@ -8,7 +8,7 @@ import torch
 
 from data.clip_index import existing_folder
 from data.dataset_video_test import TestClip, VideoTestDataset
-from data.frame_store import FrameStore
+from data.frame_store import FrameStore, store_of
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
 from utils.utils_image import to_uint8
@@ -141,7 +141,7 @@ def middle_clips(test_set: VideoTestDataset, opt: DatasetOpt, window: int) -> li
     sharp = None
     if opt.dataroot_gt is not None:
         root = existing_folder(opt.dataroot_gt, f"{opt.name}: dataroot_gt")
-        sharp = FrameStore(root, opt.filename_ext, backend=opt.io_backend.type, cache=opt.cache_data)
+        sharp = store_of(opt, root)
     clips = [MiddleClip(clip, window, sharp) for clip in test_set.clips]
     if sharp is not None and not any(clip.has_gt for clip in clips):
         raise UserError(

@@ -195,12 +195,10 @@ class _Sums:
 
 
 def _check_end(path: Path, container: Any, stream: Any, packets: int, end: int) -> None:
-    """Refuse a file that ends before what it says: mp4 the size of its boxes, AVI its length, Matroska its duration."""
-    kind, found, declared, unit, slack = container.format.name, 0.0, 0.0, "bytes", 0.0
-    if "mp4" in kind:
-        found, declared = path.stat().st_size, _end_of_boxes(path)
-    elif kind == "avi":
-        found, declared, unit = max(packets, end), stream.frames, "frames"  # one that is shown twice has no packet
+    """Refuse a file that ends before what it says: mp4 and AVI the sizes of their parts, Matroska its duration."""
+    found, declared, unit, slack = float(path.stat().st_size), 0.0, "bytes", 0.0
+    if "mp4" in container.format.name or container.format.name == "avi":
+        declared = _end_of_parts(path)
     elif match := _TAG_TIME.match(stream.metadata.get("DURATION", "")):
         hours, minutes, seconds = (float(part) for part in match.groups())
         found, declared, unit = float(end * stream.time_base), 3600 * hours + 60 * minutes + seconds, "seconds"
@@ -210,16 +208,23 @@ def _check_end(path: Path, container: Any, stream: Any, packets: int, end: int) 
         raise UserError(f"frame {packets:06d}: {path} is cut off there, it has {shown} that it names; {_COPY}")
 
 
-def _end_of_boxes(path: Path) -> int:
-    """Return where the last box of an mp4 file would end (ISO/IEC 14496-12, 4.2); 0 if it is one of unknown kind."""
+def _end_of_parts(path: Path) -> int:
+    """Return where the last part of a file would end: mp4's boxes (ISO/IEC 14496-12, 4.2) or RIFF's chunks.
+
+    0 if that is not known.
+    """
     size, at = path.stat().st_size, 0
     with path.open("rb") as file:
         while at + 8 <= size:
             file.seek(at)
             head = file.read(16)
             length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            length = int.from_bytes(head[8:], "big") if length == 1 else length
-            if length < 8 or at + length > size and kind not in (b"mdat", b"moof", b"moov"):
+            if head[:4] == b"RIFF":
+                content = int.from_bytes(head[4:8], "little")
+                length, kind = content + 8 if content else 0, b"RIFF"
+            elif length == 1:
+                length = int.from_bytes(head[8:], "big")
+            if length < 8 or at + length > size and kind not in (b"mdat", b"moof", b"moov", b"RIFF"):
                 return 0
             at += length
     return at

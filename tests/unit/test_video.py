@@ -1,0 +1,476 @@
+import itertools
+import multiprocessing
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from tiny_set import options
+from video_files import H264, SIZE, coded, in_order, make_video, number_of, packets, write_planes
+
+from data import video_frames
+from data.check import check_dataset
+from data.clip_index import existing_folder, image_extensions, scan_clips
+from data.dataset_video_test import VideoTestDataset
+from data.frame_store import FrameStore, open_frames
+from data.video_frames import VideoFrames
+from data.video_index import index_of
+from utils import utils_video
+from utils.utils_error import UserError
+from utils.utils_image import write_rgb
+from utils.utils_video import write_video
+
+BIKES = Path(__file__).resolve().parents[3] / "shared/data/bikes.mp4"
+IRREGULAR = [3 * number + number * number % 3 for number in range(30)]
+PAUSES = [4 * number + number // 10 * 20 for number in range(30)]
+OPEN_GOP = {"x264-params": "open-gop=1:keyint=10:min-keyint=5:bframes=3"}
+MPEG4 = {"bf": "2", "g": "10", "b": "2000000"}
+FILES = {
+    "b_frames.mp4": {},
+    "b_frames.mkv": {},
+    "no_times.avi": {},
+    "packed.avi": {"codec": "mpeg4", "options": MPEG4},
+    "pauses.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p", "times": PAUSES},
+    "intra.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p", "options": {"q": "2"}},
+    "open_gop.mp4": {"options": OPEN_GOP},
+    "refresh.mp4": {"options": {"x264-params": "intra-refresh=1:keyint=10"}},
+    "irregular.mp4": {"times": IRREGULAR},
+    "irregular.mkv": {"times": IRREGULAR},
+    "hidden.webm": {"codec": "libvpx", "options": {"g": "10", "auto-alt-ref": "1", "lag-in-frames": "16"}},
+    "full_chroma.mp4": {"pix_fmt": "yuv444p", "size": (47, 63)},
+    "odd.mkv": {"codec": "ffv1", "size": (47, 63)},
+    "gray.mp4": {"pix_fmt": "gray"},
+    "ten_bit.mp4": {"pix_fmt": "yuv420p10le"},
+    "deep_gray.mkv": {"codec": "ffv1", "pix_fmt": "gray16le"},
+    "rgb.mov": {"codec": "png", "pix_fmt": "rgb24"},
+    "alpha.mov": {"codec": "png", "pix_fmt": "rgba"},
+    "bgr.avi": {"codec": "rawvideo", "pix_fmt": "bgr24"},
+}
+
+
+def name(number):
+    return f"{number:06d}"
+
+
+def fates(frames, truth, order):
+    """What reading each frame gave: "." the right picture, "X" another one, "E" a UserError; and the first error."""
+    found, errors = dict.fromkeys(order, "?"), []
+    for number in order:
+        try:
+            found[number] = ".X"[not np.array_equal(frames.read("v", name(number)), truth[number])]
+        except UserError as error:
+            found[number] = "E"
+            errors.append(str(error))
+    return "".join(found[number] for number in sorted(found)), errors
+
+
+@pytest.fixture
+def small_ring(monkeypatch):
+    monkeypatch.setattr(video_frames, "KEPT_FRAMES", 3)
+    monkeypatch.setattr(video_frames, "KEPT_LEAST", 1)
+
+
+# Reading
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_any_order_gives_the_frames_of_the_usual_order(tmp_path, small_ring, file):
+    path = make_video(tmp_path / file, **FILES[file])
+    truth, frames = in_order(path), VideoFrames(path)
+    assert [number_of(image) for image in truth] == list(range(30))
+    assert frames.names("v") == {name(number) for number in range(30)}
+    assert frames.size("v", "000000") == truth[0].shape[:2]
+    mixed = np.random.default_rng(0).permutation(30).tolist()
+    for order in (mixed, range(30), range(29, -1, -1), (29, 0, 28, 1)):
+        assert set(fates(frames, truth, order)[0]) == {"."}
+
+
+@pytest.mark.skipif(not BIKES.is_file(), reason="shared/data/bikes.mp4 is not there")
+def test_a_recorded_video_is_read_alike_in_any_order(small_ring):
+    truth, frames = in_order(BIKES), FrameStore(BIKES, "png")
+    assert list(scan_clips(BIKES, "png").items()) == [("bikes", tuple(map(name, range(250))))]
+    assert truth[0].shape == (272, 640, 3)
+    for number in (249, 3, 120, 119, 118, 121, 0, 200, 17):
+        assert np.array_equal(frames.read("bikes", name(number)), truth[number])
+
+
+def test_windows_are_decoded_once_and_few_frames_are_kept(tmp_path, monkeypatch):
+    decoded = []
+    real = video_frames.Decoder._keep
+    monkeypatch.setattr(video_frames, "KEPT_FRAMES", 12)
+    monkeypatch.setattr(video_frames.Decoder, "_keep", lambda *a: (decoded.append(a[1]), real(*a)))
+    frames = VideoFrames(make_video(tmp_path / "v.mp4", frames=100))
+    for start in range(0, 96, 6):
+        for number in (*range(start, min(start + 9, 100)), *range(start, start + 6)):
+            frames.read("v", name(number))
+            assert len(frames._decoder.kept) <= 12
+    assert decoded == list(range(99))
+
+
+def test_frames_that_a_file_says_not_to_show_do_not_count(tmp_path, small_ring):
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:
+        stream = container.add_stream("libx264", 25, options=H264)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for number in range(30):
+            frame = av.VideoFrame.from_ndarray(coded(number), "rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = number - 13, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frames = VideoFrames(tmp_path / "v.mp4")
+    assert frames.names("v") == set(map(name, range(17)))
+    for order in (range(17), range(16, -1, -1)):
+        assert [number_of(frames.read("v", name(number))) for number in order] == [13 + number for number in order]
+
+
+def test_large_frames_are_kept_by_their_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_frames, "KEPT_BYTES", 10 * 48 * 64 * 3)
+    frames = VideoFrames(make_video(tmp_path / "v.mp4"))
+    for number in range(30):
+        frames.read("v", name(number))
+    assert list(frames._decoder.kept) == list(range(20, 30))
+
+
+def test_far_ahead_is_reached_by_a_jump(tmp_path, monkeypatch):
+    frames = VideoFrames(make_video(tmp_path / "v.mp4", frames=100))
+    frames.read("v", name(0))
+    taken = []
+    real = video_frames.Decoder._step
+    monkeypatch.setattr(video_frames.Decoder, "_step", lambda *a: (taken.append(1), real(*a)))
+    assert number_of(frames.read("v", name(95))) == 95
+    assert len(taken) < 15
+
+
+def matrix(image, kr, kb, full, bits):
+    """Y, Cb, Cr of (H, W, 3) uint8, RGB, by the formulas of BT.601 and BT.709."""
+    red, green, blue = (image[..., channel] / 255 for channel in range(3))
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    chroma = [(blue - luma) / 2 / (1 - kb), (red - luma) / 2 / (1 - kr)]
+    top, step = 2**bits - 1, 2 ** (bits - 8)
+    black, white, swing = (0, top, top) if full else (16 * step, 219 * step, 224 * step)
+    planes = [black + white * luma, *(128 * step + swing * plane for plane in chroma)]
+    return [np.clip(np.rint(plane), 0, top).astype(np.uint8 if bits == 8 else np.uint16) for plane in planes]
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(("colorspace", "kr", "kb"), [(6, 0.299, 0.114), (1, 0.2126, 0.0722)], ids=["601", "709"])
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "bits"),
+    [("ffv1", "yuv420p", 8), ("libx264", "yuv420p", 8), ("ffv1", "yuv444p", 8), ("ffv1", "yuv420p10le", 10)],
+)
+def test_colours_are_those_that_matrix_and_range_say(tmp_path, codec, pix_fmt, bits, colorspace, kr, kb, full):
+    patches = [(200, 30, 40), (20, 180, 60), (30, 40, 220), (128, 128, 128), (255, 255, 255), (0, 0, 0), (230, 220, 30)]
+    image = np.repeat(np.repeat(np.array([patches], np.uint8), 32, 0), 16, 1)
+    planes = matrix(image, kr, kb, full, bits)
+    if "420" in pix_fmt:
+        planes[1:] = [np.ascontiguousarray(plane[::2, ::2]) for plane in planes[1:]]
+    path = write_planes(tmp_path / "v.mkv", planes, codec, pix_fmt, colorspace, 2 if full else 1)
+    found = VideoFrames(path).read("v", "000001").astype(int)
+    middles = [16 * patch + 8 for patch in range(len(patches))]
+    assert np.abs(found - image)[8:-8, middles].max() <= 2
+    assert abs((found - image)[8:-8, middles].mean()) < 0.5
+
+
+def test_palettes_are_looked_up(tmp_path):
+    rng = np.random.default_rng(0)
+    palette, indices = rng.integers(256, size=(256, 4), dtype=np.uint8), rng.integers(256, size=SIZE, dtype=np.uint8)
+    palette[:, 0] = 255  # alpha
+    with av.open(str(tmp_path / "v.mov"), "w") as container:
+        stream = container.add_stream("png", 25)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "pal8"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray((indices, palette), "pal8")))
+        container.mux(stream.encode())
+    assert np.array_equal(VideoFrames(tmp_path / "v.mov").read("v", "000000"), palette[indices][..., 1:])
+
+
+@pytest.mark.skipif(
+    not hasattr(av.video.stream.VideoStream, "set_display_rotation"), reason="this PyAV writes no display matrix"
+)
+@pytest.mark.parametrize("turn", [90, 180, -90])
+def test_a_turned_phone_gives_upright_frames(tmp_path, turn):
+    frames = VideoFrames(make_video(tmp_path / "v.mp4", frames=5, turn=turn))
+    image = frames.read("v", "000003")
+    assert image.shape[:2] == frames.size("v", "000003")
+    assert np.abs(image.astype(int) - np.rot90(coded(3), turn // 90)).mean() < 4
+
+
+def test_the_rate_is_the_files(tmp_path):
+    assert FrameStore(make_video(tmp_path / "v.mp4"), "png").rate("v") == 25
+    write_rgb(tmp_path / "i/000000.png", coded(0))
+    assert FrameStore(tmp_path / "i", "png").rate("i") is None
+
+
+def test_pickled_forked_and_shared_by_threads(tmp_path):
+    path = make_video(tmp_path / "v.mp4")
+    truth, frames = in_order(path), FrameStore(path, "png")
+    frames.read("v", name(7))
+    with multiprocessing.get_context("fork").Pool(2, _take, (frames,)) as pool:
+        for number, image in zip(range(30), pool.map(_read, range(30)), strict=True):
+            assert np.array_equal(image, truth[number])
+    assert np.array_equal(frames.read("v", name(8)), truth[8])
+    assert np.array_equal(pickle.loads(pickle.dumps(frames)).read("v", name(9)), truth[9])  # noqa: S301
+    with ThreadPoolExecutor(4) as pool:
+        read = pool.map(lambda number: frames.read("v", name(number)), range(30))
+        assert all(np.array_equal(image, truth[number]) for number, image in enumerate(read))
+
+
+def _take(frames):
+    globals()["taken"] = frames
+
+
+def _read(number):
+    return globals()["taken"].read("v", name(number))
+
+
+def test_a_changed_file_is_looked_at_anew(tmp_path):
+    path = make_video(tmp_path / "v.mp4")
+    assert len(VideoFrames(path).names("v")) == 30
+    make_video(path, frames=12)
+    assert len(VideoFrames(path).names("v")) == 12
+
+
+# Damage
+
+
+@pytest.mark.parametrize("between_frames", [False, True])
+@pytest.mark.parametrize(
+    "file", ["b_frames.mp4", "b_frames.mkv", "no_times.avi", "intra.avi", "odd.mkv", "hidden.webm"]
+)
+def test_a_file_that_ends_too_early_is_refused(tmp_path, file, between_frames):
+    path = make_video(tmp_path / file, **FILES[file])
+    at, size = packets(path)[20]
+    path.write_bytes(path.read_bytes()[: at if between_frames else at + size // 2])
+    with pytest.raises(UserError, match=rf"clip v frame 0000(1[6-9]|2\d): .*{file} is cut off"):
+        VideoFrames(path).names("v")
+
+
+@pytest.mark.parametrize("damage", ["zeros", "noise"])
+@pytest.mark.parametrize("file", ["b_frames.mp4", "intra.avi", "no_times.avi", "open_gop.mp4"])
+def test_damage_is_an_error_until_the_next_key_frame(tmp_path, small_ring, file, damage):
+    path = make_video(tmp_path / file, **FILES[file])
+    truth = in_order(path)
+    at, size = packets(path)[14]
+    spoilt = bytearray(path.read_bytes())
+    if damage == "zeros":
+        spoilt[at : at + size] = bytes(size)
+    else:
+        spoilt[at + size // 3 : at + size] = np.random.default_rng(0).bytes(size - size // 3)
+    path.write_bytes(spoilt)
+    found, errors = fates(VideoFrames(path), truth, range(30))
+    first, last = found.index("E"), found.rindex("E")
+    assert 10 <= first <= 14
+    assert set(found[:first]) | set(found[last + 1 :]) <= {"."}
+    assert set(found[first : last + 1]) == {"E"}
+    assert last < 20 or file == "no_times.avi"
+    assert errors[0].startswith(f"clip v frame {name(first)}: {path} cannot be decoded there (")
+    mixed = np.random.default_rng(1).permutation(30).tolist()
+    assert fates(VideoFrames(path), truth, mixed)[0] == found
+
+
+def test_check_sums_of_lossless_videos_are_looked_at(tmp_path):
+    path = tmp_path / "v.mkv"
+    write_video(path, [coded(number) for number in range(10)], 25, "lossless")
+    at, size = packets(path)[6]
+    spoilt = bytearray(path.read_bytes())
+    spoilt[at + size // 2] ^= 1
+    path.write_bytes(spoilt)
+    with pytest.raises(UserError, match=r"clip v frame 000006: .*v.mkv is cut off or damaged there"):
+        VideoFrames(path).read("v", "000000")
+
+
+def test_a_gap_is_spoken_of(tmp_path, heard):
+    path = make_video(tmp_path / "v.mkv", times=[*range(0, 60, 4), *range(120, 180, 4)])
+    assert len(VideoFrames(path).names("v")) == 30
+    assert "0.64 s lie between frames 000014 and 000015, usual are 0.04 s; are frames missing there?" in heard.text
+
+
+@pytest.mark.parametrize("content", [b"", b"# frames of the clip\n" * 40])
+def test_what_is_no_video_is_named(tmp_path, content):
+    (tmp_path / "v.mp4").write_bytes(content)
+    with pytest.raises(UserError, match=rf"clip v: .*v.mp4 is no video .*; {len(content)} bytes\)"):
+        scan_clips(tmp_path / "v.mp4", "png")
+
+
+def test_sound_alone_is_no_clip(tmp_path):
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:
+        stream = container.add_stream("aac", 48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), "fltp", "mono")
+        frame.sample_rate = 48000
+        stream.layout = "mono"
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(UserError, match=r"clip v: .*v.mp4 has no pictures"):
+        scan_clips(tmp_path / "v.mp4", "png")
+
+
+@pytest.mark.parametrize("frame", ["000030", "x", "-1"])
+def test_a_frame_that_is_not_there_is_named(tmp_path, frame):
+    path = make_video(tmp_path / "v.mp4")
+    with pytest.raises(UserError, match=f"clip v frame {frame}: .* expected 000000 to 000029"):
+        VideoFrames(path).read("v", frame)
+
+
+# Which clips
+
+
+def test_videos_and_frames_at_one_place_are_an_error_that_names_both(tmp_path):
+    make_video(tmp_path / "a.mp4", frames=3)
+    write_rgb(tmp_path / "000000.png", coded(0))
+    for look in (scan_clips, lambda root, ext: open_frames(root, ext, "disk")):
+        with pytest.raises(UserError, match=r"holds videos \(a.mp4\) and frames \(000000.png\)"):
+            look(tmp_path, "png")
+
+
+def test_a_video_beside_clip_folders_is_no_clip(tmp_path):
+    make_video(tmp_path / "comparison.mp4", frames=3)
+    write_rgb(tmp_path / "clip_b/000000.png", coded(0))
+    assert scan_clips(tmp_path, "png") == {"clip_b": ("000000",)}
+    assert open_frames(tmp_path, "png", "disk").clips() == ["clip_b"]
+
+
+def test_two_videos_of_one_name_are_an_error(tmp_path):
+    for file in ("a.mp4", "a.mkv"):
+        make_video(tmp_path / file, frames=3)
+    with pytest.raises(UserError, match=r"a.mkv and a.mp4 would both be clip a"):
+        scan_clips(tmp_path, "png")
+
+
+def test_a_video_is_a_root(tmp_path):
+    path = make_video(tmp_path / "a.MP4", frames=3)
+    assert existing_folder(path, "--folder_lq") == path
+    assert image_extensions(path) == []
+    assert scan_clips(path, "png", "03d") == {"a": ("000", "001", "002")}
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(UserError, match="--folder_lq: .*a.txt is no folder or video"):
+        existing_folder(tmp_path / "a.txt", "--folder_lq")
+
+
+def test_folders_of_videos_are_a_test_set(tmp_path):
+    for kind, clip in itertools.product(("lq", "gt"), ("one", "two")):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        make_video(tmp_path / kind / f"{clip}.{'mp4' if kind == 'lq' else 'mkv'}", frames=12 if clip == "one" else 7)
+    opt = options(tmp_path, kind="Test", spikes=False)
+    clips = list(VideoTestDataset(opt))
+    assert [(clip.name, len(clip.frames)) for clip in clips] == [("one", 12), ("two", 7)]
+    assert clips[1].rate == 25
+    truth = in_order(tmp_path / "lq/one.mp4")
+    lq, gt = clips[0].lq(3, 9), clips[0].gt(3, 9)
+    assert np.array_equal(np.round(lq[4].numpy().transpose(1, 2, 0) * 255), truth[7])
+    assert [number_of(image) for image in gt] == list(range(3, 9))
+    assert check_dataset(opt) == []
+    (tmp_path / "gt/two.mkv").unlink()
+    with pytest.raises(UserError, match=r"clip two: .*gt has no video two"):
+        VideoTestDataset(opt)
+
+
+def test_frames_that_a_partner_lacks_are_named(tmp_path):
+    for kind, frames in (("lq", 9), ("gt", 7)):
+        make_video(tmp_path / f"{kind}.mp4", frames=frames)
+    opt = options(tmp_path, kind="Test", spikes=False, dataroot_lq=str(tmp_path / "lq.mp4"))
+    with pytest.raises(UserError, match=r"clip lq frame 000007: .*gt.mp4 lacks it \(7 video frames, 9 expected\)"):
+        VideoTestDataset(opt.model_copy(update={"dataroot_gt": str(tmp_path / "gt.mp4")}))
+
+
+def test_a_video_pairs_with_sharp_images(tmp_path):
+    (tmp_path / "lq").mkdir()
+    make_video(tmp_path / "lq/one.mp4", frames=5)
+    for number in range(5):
+        write_rgb(tmp_path / f"gt/one/{name(number)}.png", coded(number))
+    clip = VideoTestDataset(options(tmp_path, kind="Test", spikes=False))[0]
+    difference = np.round(clip.lq(0, 5).numpy().transpose(0, 2, 3, 1) * 255) - clip.gt(0, 5)
+    assert np.abs(difference).mean() < 4
+
+
+# Writing
+
+
+@pytest.mark.parametrize("size", [SIZE, (47, 63), (7, 9), (33, 130)])
+def test_lossless_gives_back_every_byte(tmp_path, size):
+    images = [np.random.default_rng(seed).integers(256, size=(*size, 3), dtype=np.uint8) for seed in range(4)]
+    write_video(tmp_path / "v.mkv", iter(images), Fraction(24000, 1001), "lossless")
+    frames = VideoFrames(tmp_path / "v.mkv")
+    assert all(np.array_equal(frames.read("v", name(number)), image) for number, image in enumerate(images))
+    assert frames.rate("v") == Fraction(24000, 1001)
+
+
+def test_h264_shows_what_went_in_and_says_how(tmp_path, heard):
+    images = [coded(number, (47, 63)) for number in range(12)]
+    write_video(tmp_path / "v.mp4", iter(images), Fraction(30000, 1001))
+    frames = VideoFrames(tmp_path / "v.mp4")
+    assert frames.size("v", "000000") == (48, 64)
+    assert frames.rate("v") == Fraction(30000, 1001)
+    for number, image in enumerate(images):
+        found = frames.read("v", name(number)).astype(int)
+        assert np.abs(found[:47, :63] - image).mean() < 4
+        assert np.abs(found[47] - found[46]).mean() < 12
+    assert heard.text.count("its last row or column is repeated") == 1
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        tags = context.colorspace, context.color_primaries, context.color_trc, context.color_range
+        assert (context.name, context.pix_fmt, *map(int, tags)) == ("h264", "yuv420p", 1, 1, 1, 1)
+    content = (tmp_path / "v.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+
+
+def test_h264_keeps_colours(tmp_path):
+    patches = np.array([[(200, 30, 40), (20, 180, 60), (30, 40, 220), (255, 255, 255), (0, 0, 0)]], np.uint8)
+    image = np.repeat(np.repeat(patches, 32, 0), 16, 1)
+    write_video(tmp_path / "v.mp4", [image] * 3)
+    found = VideoFrames(tmp_path / "v.mp4").read("v", "000001").astype(int)
+    assert np.abs(found - image)[8:-8, 8::16].max() <= 2
+
+
+@pytest.mark.parametrize(("file", "codec"), [("v.mp4", "h264"), ("v.mkv", "lossless")])
+def test_what_fails_leaves_the_file_as_it_was(tmp_path, file, codec):
+    def images():
+        yield coded(0)
+        raise KeyError("the next one")
+
+    (tmp_path / file).write_bytes(b"before")
+    with pytest.raises(KeyError, match="the next one"):
+        write_video(tmp_path / file, images(), 25, codec)
+    with pytest.raises(UserError, match="there is no image"):
+        write_video(tmp_path / file, iter([]), 25, codec)
+    assert os.listdir(tmp_path) == [file]
+    assert (tmp_path / file).read_bytes() == b"before"
+
+
+def test_images_are_taken_one_at_a_time(tmp_path):
+    alive = []
+
+    class Image(np.ndarray):
+        def __del__(self):
+            alive.remove(id(self))
+
+    def images():
+        for number in range(40):
+            image = coded(number).view(Image)
+            alive.append(id(image))
+            yield image
+            del image
+            assert len(alive) < 6
+
+    write_video(tmp_path / "v.mkv", images(), 25, "lossless")
+
+
+def test_lossless_takes_one_size(tmp_path):
+    with pytest.raises(UserError, match="has 5x64 pixels, expected 48x64"):
+        write_video(tmp_path / "v.mkv", [coded(0), coded(1)[:5]], 25, "lossless")
+
+
+def test_a_missing_encoder_is_named_with_a_way_out(tmp_path, monkeypatch):
+    monkeypatch.setitem(utils_video.CODECS, "h264", utils_video.CODECS["h264"]._replace(encoder="libnowhere"))
+    with pytest.raises(UserError, match=r"h264: this PyAV .* has no encoder libnowhere; .*or write lossless or png"):
+        write_video(tmp_path / "v.mp4", [coded(0)])
+    assert not os.listdir(tmp_path)
+
+
+def test_an_index_tells_key_frames(tmp_path):
+    index = index_of("v", make_video(tmp_path / "v.mp4", options=H264))
+    assert index.places[0].number == 0
+    assert index.place_before(9).number == 0
+    assert index.place_before(15).number == index.next_key(5) == 10
+    assert index.next_key(29) in (29, 30)
