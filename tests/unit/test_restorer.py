@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_main_test import TINY
 from tiny_set import FIRST, RATE, SHARP, SPIKE_SIZE, STEPS, WINDOW, make_set, options
 from torch import nn
 
@@ -25,16 +26,6 @@ from utils.utils_image import read_rgb, write_rgb
 from utils.utils_tile import TileOpt
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "python.md"
-TINY = {
-    "img_size": [2, 16, 16],
-    "window_size": [2, 4, 4],
-    "depths": [1] * 8,
-    "indep_reconsts": [],
-    "embed_dims": [4] * 8,
-    "num_heads": [1] * 8,
-    "mlp_ratio": 1.0,
-    "deformable_groups": 1,
-}
 EXPOSURE = (2, 20)
 NAMES = [f"{FIRST + index:06d}" for index in range(5)]
 
