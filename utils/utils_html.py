@@ -1,14 +1,14 @@
 """report.html: what a test has come to, on one page that opens offline."""
 
-import functools
-import heapq
 import importlib.metadata
 import json
 import math
 import platform
+import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from utils.utils_file import write_text
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "scikit-image", "av")
 PROJECT = Path(__file__).resolve().parents[1]
+SECRET = re.compile(r"(key|token|secret|password)\W*[=:].*", re.IGNORECASE | re.DOTALL)  # as in --set wandb_api_key=...
+CURVES = 24  # clips whose PSNR over time is drawn
+REFERENCES = {"lq_": "input", "sdm_": "SDM"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,13 @@ class Picture:
     Attributes:
         clip: its clip.
         frame: its name.
-        order: what it was kept for, the place in its clip, and the PSNR of frames with a sharp one.
+        index: its place in the clip.
         psnr: None without a sharp frame.
     """
 
     clip: str
     frame: str
-    order: tuple[float, str, int]
+    index: int
     psnr: float | None
     images: dict[str, str] = field(repr=False)
     crops: dict[str, str] = field(repr=False)
@@ -48,56 +51,39 @@ class Picture:
 class ReportImages:
     """A watcher for `evaluate` that keeps the frames that were restored worst and best by PSNR.
 
-    Of clips without sharp frames it keeps the middle ones. What it holds does not depend on how much there is to see.
+    Of clips without sharp frames it keeps the first, the middle and the last one. What it holds does not depend on how
+    much there is to see, and what `gathered` gives not on how the frames were shared out among processes.
 
     Args:
-        count: of the worst, and as many of the best.
+        count: of the worst, as many of the best, and of clips without sharp frames.
     """
 
     def __init__(self, count: int = 3) -> None:
         self._count = count
-        self._worst: list[tuple[_Descending, Frame]] = []
-        self._best: list[tuple[_Ascending, Frame]] = []
+        self._worst: list[Frame] = []
+        self._best: list[Frame] = []
         self._plain: list[Frame] = []
 
     def __call__(self, frame: Frame) -> None:
         """Keep a frame, if it is one of the extremes so far."""
-        if "psnr" not in frame.metrics:
-            if frame.index == len(frame.clip.frames) // 2 and len(self._plain) < self._count:
-                self._plain.append(frame)
+        if "psnr" in frame.metrics:
+            self._worst = sorted([*self._worst, frame], key=_by_psnr)[: self._count]
+            self._best = sorted([*self._best, frame], key=_by_psnr, reverse=True)[: self._count]
             return
-        order = _order(frame)
-        _keep(self._worst, (_Descending(order), frame), self._count)
-        _keep(self._best, (_Ascending(order), frame), self._count)
+        length = len(frame.clip.frames)
+        if frame.index in (0, length // 2, length - 1):
+            self._plain = sorted([*self._plain, frame], key=_by_place)[: 3 * self._count]
 
     def gathered(self, dist: Dist) -> dict[str, list[Picture]]:
         """The pictures of all processes, the same in each, by heading; every process must call this."""
-        kept = {id(frame): frame for _, frame in [*self._worst, *self._best]}
+        kept = {_by_place(frame): frame for frame in [*self._worst, *self._best]}
         mine = [_picture(frame) for frame in kept.values()], [_picture(frame) for frame in self._plain]
         everybody = utils_dist.gather_objects(dist, mine)
-        scored = sorted((picture for part, _ in everybody for picture in part), key=lambda picture: picture.order)
-        plain = sorted((picture for _, part in everybody for picture in part), key=lambda picture: picture.clip)
+        scored = sorted((picture for part, _ in everybody for picture in part), key=_by_quality)
+        plain = sorted((picture for _, part in everybody for picture in part), key=_by_clip)
         worst = scored[: self._count]
         best = scored[len(worst) :][-self._count :][::-1]
-        return {"Worst frames": worst, "Best frames": best, "Restored frames": plain[: self._count]}
-
-
-@functools.total_ordering
-@dataclass(frozen=True)
-class _Ascending:
-    order: tuple[float, str, int]
-
-    def __lt__(self, other: "_Ascending") -> bool:
-        return self.order < other.order
-
-
-@functools.total_ordering
-@dataclass(frozen=True)
-class _Descending:
-    order: tuple[float, str, int]
-
-    def __lt__(self, other: "_Descending") -> bool:
-        return self.order > other.order
+        return {"Worst frames": worst, "Best frames": best, "Restored frames": plain[: 3 * self._count]}
 
 
 def write_report(
@@ -125,32 +111,28 @@ def report_page(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Pictu
     for row in result["frames"]:
         frames.setdefault(row["clip"], []).append(row)
     mean = result["mean"]
-    names = [name for name in mean if not name.startswith(("lq_", "sdm_"))]
-    gains = "psnr" in mean and "lq_psnr" in mean
+    names = [name for name in mean if not name.startswith(tuple(REFERENCES))]
     rows = [
         {"clip": clip, "frames": len(frames[clip]), "metrics": metrics, "gain": _gain(metrics)}
         for clip, metrics in result["clips"].items()
     ]
-    other = {"clips": "mean_over_frames", "frames": "mean_of_clips"}
-    protocols = {
-        name: {**protocol, "other": protocol[other[protocol["averaging"]]]}
-        for name, protocol in result.get("protocols", {}).items()
-    }
+    drawn = sorted((clip for clip, metrics in result["clips"].items() if "psnr" in metrics), key=_psnr_in(result))
     return utils_page.render(
         "report.html",
         title=facts["title"],
         clips=result["clips"],
         count=len(result["frames"]),
-        protocols=protocols,
+        headlines=_headlines(result),
         protocol_text=result["protocol"],
         equal_frames=result.get("equal_frames", {}),
         names=names,
-        inputs=[name for name in ("lq_psnr", "lq_ssim", "sdm_psnr", "sdm_ssim") if name in mean],
-        gains=gains,
+        inputs=[prefix + name for prefix in REFERENCES for name in names[:2] if prefix + name in mean],
+        gains="psnr" in mean and "lq_psnr" in mean,
         rows=rows,
         mean=mean,
         mean_gain=_gain(mean),
-        curves={clip: Markup(_curves(of_clip)) for clip, of_clip in frames.items() if "psnr" in mean},
+        curves={clip: Markup(_curves(frames[clip])) for clip in result["clips"] if clip in drawn[:CURVES]},
+        not_drawn=max(len(drawn) - CURVES, 0),
         groups=pictures,
         environment=facts["environment"],
         options=json.dumps(facts["options"], indent=2, ensure_ascii=False),
@@ -159,7 +141,7 @@ def report_page(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Pictu
 
 def environment() -> dict[str, str]:
     """What the numbers were computed with."""
-    found = {"command": " ".join(sys.argv), "python": f"{platform.python_version()} on {platform.system()}"}
+    found = {"command": _command(sys.argv), "python": f"{platform.python_version()} on {platform.system()}"}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -167,7 +149,7 @@ def environment() -> dict[str, str]:
             continue
     found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {platform.machine()}"
     found["threads"] = str(torch.get_num_threads())
-    git = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--exclude", "*"]
+    git = ["git", "-C", str(PROJECT), "--git-dir", ".git", "describe", "--always", "--dirty", "--exclude", "*"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
@@ -177,16 +159,25 @@ def environment() -> dict[str, str]:
     return found
 
 
-def _order(frame: Frame) -> tuple[float, str, int]:
-    return frame.metrics["psnr"], frame.clip.name, frame.index
+def _command(words: Sequence[str]) -> str:
+    """A command line as it can be given again, without the values of keys and passwords."""
+    return shlex.join(SECRET.sub(r"\1=HIDDEN", word) for word in words)
 
 
-def _keep(heap: list[Any], item: Any, count: int) -> None:
-    """Keep the `count` largest items."""
-    if len(heap) < count:
-        heapq.heappush(heap, item)
-    else:
-        heapq.heappushpop(heap, item)
+def _by_psnr(frame: Frame) -> tuple[float, str, int]:
+    return frame.metrics["psnr"], *_by_place(frame)
+
+
+def _by_place(frame: Frame) -> tuple[str, int]:
+    return frame.clip.name, frame.index
+
+
+def _by_quality(picture: Picture) -> tuple[float, str, int]:
+    return math.nan if picture.psnr is None else picture.psnr, *_by_clip(picture)
+
+
+def _by_clip(picture: Picture) -> tuple[str, int]:
+    return picture.clip, picture.index
 
 
 def _picture(frame: Frame) -> Picture:
@@ -205,13 +196,28 @@ def _picture(frame: Frame) -> Picture:
         top, left, rows, cols = (int(length / scale) for length in box)
         part = (top, left, max(rows, 1), max(cols, 1))
         images[label], crops[label] = utils_page.picture_uri(image, part), utils_page.crop_uri(image, part)
-    psnr = frame.metrics.get("psnr")
-    order = (math.nan if psnr is None else psnr, frame.clip.name, frame.index)
-    return Picture(frame.clip.name, frame.name, order, psnr, images, crops)
+    return Picture(frame.clip.name, frame.name, frame.index, frame.metrics.get("psnr"), images, crops)
+
+
+def _headlines(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The means under the names of the protocols, each one's own averaging first; else under no name."""
+    found = []
+    for name, protocol in result.get("protocols", {}).items():
+        means = [("mean of clips", protocol["mean_of_clips"]), ("mean over frames", protocol["mean_over_frames"])]
+        own, other = means if protocol["averaging"] == "clips" else means[::-1]
+        found.append({"name": name, "description": protocol["description"], "means": [own, other]})
+    if not found and result["mean"]:
+        means = [("mean of clips", result["mean"]), ("mean over frames", result.get("mean_over_frames", {}))]
+        found.append({"name": "", "description": "", "means": means})
+    return found
+
+
+def _psnr_in(result: Mapping[str, Any]) -> Callable[[str], float]:
+    return lambda clip: result["clips"][clip]["psnr"]
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
-    labels = {"psnr": "restored", "lq_psnr": "input", "sdm_psnr": "SDM"}
+    labels = {"psnr": "restored"} | {f"{prefix}psnr": label for prefix, label in REFERENCES.items()}
     curves = {
         label: [row.get(key, math.nan) for row in rows]
         for key, label in labels.items()
@@ -220,6 +226,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
     return utils_page.curve_svg(curves, "PSNR, dB")
 
 
-def _gain(metrics: Mapping[str, float]) -> float:
+def _gain(metrics: Mapping[str, float]) -> float | None:
+    """Decibels above the input; None where one of the two is not measured or infinite."""
     gain = metrics.get("psnr", math.nan) - metrics.get("lq_psnr", math.nan)
-    return gain if math.isfinite(gain) else 0.0
+    return gain if math.isfinite(gain) else None

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ TEMPLATES = Path(__file__).resolve().parent / "pages"
 LARGEST_WIDTH = 480  # pixels of a picture
 QUALITY = 90  # of its JPEG
 CROP = 96  # pixels of a side that is shown enlarged
-MARK = (255, 64, 64)
+MARK, EDGE = (255, 220, 40), (0, 0, 0)  # seen on bright, dark and coloured pictures
 POINTS = 1200  # of a curve at most
+TICKS = 200  # for infinite values of a curve at most
 COLOURS = ("#2f7ed8", "#8a8f98", "#d98b2b", "#3a9a5b")
 
 
@@ -55,14 +57,18 @@ def picture_uri(image: np.ndarray, box: tuple[int, int, int, int] | None = None)
         image: (H, W, 3) uint8, RGB.
         box: top, left, height, width of a part to mark with a frame.
     """
+    whole = image.shape[:2]
     scale = min(LARGEST_WIDTH / image.shape[1], 1)
     if scale < 1:
         size = LARGEST_WIDTH, max(1, round(image.shape[0] * scale))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    if box is not None:
+    if box is not None and box[2:] != whole:
         top, left, height, width = (round(length * scale) for length in box)
-        image = cv2.rectangle(image.copy(), (left, top), (left + width - 1, top + height - 1), MARK, 1)
-    return _uri(image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        corners = (left, top), (left + width - 1, top + height - 1)
+        image = cv2.rectangle(image.copy(), *corners, EDGE, 4)
+        image = cv2.rectangle(image, *corners, MARK, 2)
+    full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return _uri(image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY, *full_colour])
 
 
 def crop_uri(image: np.ndarray, box: tuple[int, int, int, int]) -> str:
@@ -94,16 +100,20 @@ def decimate(values: Sequence[float], most: int = POINTS) -> tuple[list[int], li
     return [index for index, _ in given], [value for _, value in given]
 
 
-def curve_svg(curves: Mapping[str, Sequence[float]], unit: str, wide: float = 9.0) -> str:
+def curve_svg(
+    curves: Mapping[str, Sequence[float]], unit: str, wide: float = 9.0, baseline: float | None = None
+) -> str:
     """Curves over the frames of a clip, as an SVG whose text takes the colour of the page.
 
     Args:
         curves: label -> a value for each frame; NaN where there is none, infinite ones are drawn as ticks at the top.
         unit: of the values.
         wide: width in inches; the page scales it.
+        baseline: a value to draw a line at.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "spikevrt", "font.size": 9, "font.family": "sans-serif"}):
         figure = Figure(figsize=(wide, 2.2), layout="constrained")
@@ -112,19 +122,24 @@ def curve_svg(curves: Mapping[str, Sequence[float]], unit: str, wide: float = 9.
             index, shown = decimate(values)
             axes.plot(index, shown, color=colour, label=label, linewidth=1.3, marker="." if len(index) < 60 else "")
             infinite = [at for at, value in enumerate(values) if math.isinf(value)]
+            infinite = infinite[:: -(-len(infinite) // TICKS) or 1]
             if infinite:
                 top = axes.get_xaxis_transform()
                 axes.plot(infinite, [1] * len(infinite), "v", color=colour, transform=top, clip_on=False, markersize=4)
+        if baseline is not None:
+            axes.axhline(baseline, color=COLOURS[1], linewidth=0.8)
         axes.set_xlabel("frame")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.set_ylabel(unit)
         axes.margins(x=0.01)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(curves), frameon=False, borderaxespad=0)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace("#000000", "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     return svg.replace("<svg ", '<svg role="img" style="color: inherit; fill: currentColor" ', 1)
 
 

@@ -22,7 +22,8 @@ ROOT = Path("results")
 RECORD = "run.json"
 SUFFIXES = {"h264": ".mp4", "lossless": ".mkv"}
 USUAL_RATE = Fraction(25)  # frames a second of clips that are folders of images
-OURS = ("metrics.json", "metrics.csv", "report.html", "comparison.png", "comparison.mp4")  # besides the frames
+# What a test writes besides the frames, and what is made of them.
+OURS = ("metrics.json", "metrics.csv", "report.html", "compare.html", "comparison.png", "comparison.mp4")
 
 
 class ResultsError(RuntimeError):

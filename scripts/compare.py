@@ -1,0 +1,257 @@
+"""Compare two tests of the same frames: what the second gains, how sure that is, and where.
+
+python scripts/compare.py RUN_A RUN_B [--metric psnr] [--common] [--out FILE.html]
+
+A run is a folder with metrics.json and metrics.csv, as main_test_vrt.py and scripts/evaluate.py --out write them. This
+prints a table and writes a page, <RUN_B>/compare.html, with curves over time and, where both runs have their frames as
+PNG, those that gain and lose most. Differences are B - A; means are over the frames that have a finite value in both
+runs, first of each clip, then of the clips.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.frame_store import FrameStore
+from utils import utils_cli, utils_html, utils_page, utils_report
+from utils.utils_compare import DRAWS, LEVEL, Pair, Run, Summary, lower_is_better, paired, read_run, summarize
+from utils.utils_error import UserError
+from utils.utils_file import write_text
+from utils.utils_image import read_rgb
+
+PAGE = "compare.html"
+PICTURES = 3  # frames that gain most, and as many that lose
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame on the page, see utils_html.Picture."""
+
+    clip: str
+    frame: str
+    note: str
+    images: dict[str, str]
+    crops: dict[str, str]
+
+
+def signed(value: float, metric: str) -> str:
+    """A difference for people: decibels with three digits, others with five; "-" where there is none."""
+    if math.isnan(value):
+        return "-"
+    return f"{round(value, 3) + 0.0:+.3f}" if "psnr" in metric else f"{round(value, 5) + 0.0:+.5f}"
+
+
+def tone(gain: float, metric: str) -> str:
+    """The class of a difference on the page: "good", "bad", or "" where it is shown as 0 or as none."""
+    if math.isnan(gain) or not float(signed(gain, metric)):
+        return ""
+    return "good" if (gain < 0) == lower_is_better(metric) else "bad"
+
+
+def table(pairs: Sequence[Pair], summary: Summary, metric: str) -> str:
+    """Clip by clip A, B and B - A, then the means."""
+    rows = [(pair.clip, *pair.means) for pair in pairs]
+    width = max(len(name) for name in [*(row[0] for row in rows), "clip", "mean"])
+    lines = [f"{'clip':<{width}}{'A':>12}{'B':>12}{'B - A':>12}"]
+    for name, a, b, gain in [*rows, ("mean", summary.a, summary.b, summary.gain)]:
+        cells = utils_page.number(a, metric), utils_page.number(b, metric), signed(gain, metric)
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells))
+    lines.insert(-1, "-" * len(lines[0]))
+    return "\n".join(lines)
+
+
+def statements(summary: Summary, metric: str) -> list[str]:
+    """What the numbers mean, and what they do not, a sentence each."""
+    unit = " dB" if "psnr" in metric else ""
+    better = "lower" if lower_is_better(metric) else "higher"
+    lines = [
+        f"{metric}, {better} is better: B - A is {signed(summary.gain, metric)}{unit} in the mean of {summary.clips} "
+        f"clip(s); B is better in {summary.better_clips} of them, and in {summary.better_frames} of {summary.frames} "
+        "frames"
+    ]
+    if summary.student is None or summary.bootstrap is None:
+        lines.append(
+            "no interval: there is one clip, so nothing tells how much clips differ, and its frames are not independent"
+        )
+    else:
+        student, bootstrap = (
+            f"[{', '.join(signed(end, metric) for end in ends)}]{unit}" for ends in (summary.student, summary.bootstrap)
+        )
+        zero = "; it holds 0: no difference is shown" if summary.student[0] <= 0 <= summary.student[1] else ""
+        lines += [
+            f"{LEVEL:.0%} interval over clips: {student} (paired, Student's t, {summary.clips} clips){zero}",
+            f"{LEVEL:.0%} interval by bootstrap: {bootstrap} ({DRAWS} draws of clips, then of frames in each; frames "
+            "of a clip are not independent, and of few clips it comes out too narrow)",
+        ]
+    if summary.left_out:
+        lines.append(
+            f"left out: {summary.left_out} frame(s) whose {metric} is infinite in A or B, equal to the sharp ones"
+        )
+    return lines
+
+
+def extremes(pairs: Sequence[Pair], runs: Sequence[Path], metric: str) -> tuple[list[Picture], list[Picture]]:
+    """Show the frames where B gains most and where it loses most, of those that both runs have as PNG.
+
+    Raises:
+        UserError: one of these PNGs is damaged.
+    """
+    sign = -1 if lower_is_better(metric) else 1
+    ranked = sorted(
+        (sign * float(gain), pair.clip, index, pair)
+        for pair in pairs
+        for index, gain in enumerate(pair.gains)
+        if math.isfinite(gain)
+    )
+    sharp = _sharp_frames(runs)
+    found = []
+    for order, side in ((ranked[::-1], 1), (ranked, -1)):
+        shown: list[Picture] = []
+        for gain, clip, index, pair in order:
+            if gain * side <= 0 or len(shown) == PICTURES:
+                break
+            paths = [run / clip / f"{pair.frames[index]}.png" for run in runs]
+            if all(path.is_file() for path in paths):
+                images = [read_rgb(path) for path in paths]
+                shown.append(_picture(pair, index, images, sharp(clip, pair.frames[index]), metric))
+        found.append(shown)
+    return found[0], found[1]
+
+
+def page(pairs: Sequence[Pair], summary: Summary, runs: Sequence[Run], metric: str) -> str:
+    """The text of the page; see `extremes` for what it raises."""
+    folders = [run.folder for run in runs]
+    measured = {pair.clip: pair for pair in pairs if len(pair.counted)}
+    drawn = sorted(measured, key=lambda clip: -abs(measured[clip].means[2]))[: utils_html.CURVES]
+    unit = f"B - A{', dB' if 'psnr' in metric else ''}"
+    gained, lost = extremes(pairs, folders, metric)
+    return utils_page.render(
+        PAGE,
+        title=f"{metric}: {_name(folders[1], folders[0])} against {_name(folders[0], folders[1])}",
+        metric=metric,
+        unit=" dB" if "psnr" in metric else "",
+        tone=tone,
+        is_shown=summary.student is not None and not summary.student[0] <= 0 <= summary.student[1],
+        folders=[str(folder) for folder in folders],
+        summary=summary,
+        statements=statements(summary, metric),
+        rows=[(pair.clip, len(pair.counted), *pair.means) for pair in pairs],
+        signed=signed,
+        curves={
+            clip: Markup(utils_page.curve_svg({"B - A": list(pair.gains)}, unit, baseline=0))
+            for clip, pair in measured.items()
+            if clip in drawn
+        },
+        not_drawn=len(measured) - len(drawn),
+        groups={"Frames that gain most": gained, "Frames that lose most": lost},
+        protocol=runs[0].protocol,
+        shown=bool(gained or lost),
+        without=f"No pictures: no frame whose {metric} differs is there as <run>/<clip>/<frame>.png in both runs.",
+        columns=4,
+    )
+
+
+def _sharp_frames(runs: Sequence[Path]) -> Callable[[str, str], np.ndarray | None]:
+    """Reads the sharp frame of a clip and a frame, where the options of a run say where it is and it is there."""
+    stores = [store for run in runs for store in _sharp_store(run)]
+
+    def read(clip: str, frame: str) -> np.ndarray | None:
+        for store in stores:
+            with suppress(UserError):
+                return store.read(clip, frame)
+        return None
+
+    return read
+
+
+def _sharp_store(run: Path) -> Iterator[FrameStore]:
+    """The sharp frames that a run was measured with, if they are still there."""
+    try:
+        test = json.loads((run / "options.json").read_text(encoding="utf-8"))["datasets"]["test"]
+        root = Path(test["dataroot_gt"]).expanduser()
+        ext, backend = test["filename_ext"], test["io_backend"]["type"]
+        if root.exists():
+            yield FrameStore(root, ext, backend=backend, filename_tmpl=test["filename_tmpl"])
+    except (OSError, ValueError, KeyError, TypeError):  # the page goes without them
+        return
+
+
+def _picture(pair: Pair, index: int, images: Sequence[np.ndarray], sharp: np.ndarray | None, metric: str) -> Picture:
+    a, b = images
+    clip, frame = pair.clip, pair.frames[index]
+    if a.shape != b.shape:
+        sizes = " and ".join(f"{image.shape[0]}x{image.shape[1]}" for image in images)
+        raise UserError(f"clip {clip} frame {frame}: has {sizes} pixels in the two runs; compare tests of one data set")
+    unit = " dB" if "psnr" in metric else ""
+    values = [f"{utils_page.number(float(of[index]), metric)}{unit}" for of in (pair.a, pair.b)]
+    shown = {f"A  {values[0]}": a, f"B  {values[1]}": b}
+    label, shown_difference = _difference(a, b)
+    shown[label] = shown_difference
+    if sharp is not None and sharp.shape == a.shape:
+        shown["sharp"] = sharp
+    box = utils_page.largest_box(np.abs(a.astype(np.int16) - b).sum(axis=2))
+    return Picture(
+        clip,
+        frame,
+        f"{signed(float(pair.gains[index]), metric)}{unit}",
+        {label: utils_page.picture_uri(image, box) for label, image in shown.items()},
+        {label: utils_page.crop_uri(image, box) for label, image in shown.items()},
+    )
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> tuple[str, np.ndarray]:
+    """Colours of |A - B|, as `error_map` draws them, on a scale that suits the two; its label says which."""
+    most = float(np.abs(a.astype(np.int16) - b).mean(axis=2).max())
+    white = 2.0 ** max(math.ceil(math.log2(max(most, 1))), 0)
+    times = np.float32(utils_report.ERROR_AT_WHITE / white)
+    return f"|A - B|, 0 to {white:.0f} of 255", utils_report.error_map(a * times, b * times)
+
+
+def _name(folder: Path, other: Path) -> str:
+    """The short name of a run, or its path where the other one has the same."""
+    name = folder.resolve().name
+    return name if name != other.resolve().name else str(folder)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Compare two runs as the command line says."""
+    runs = [read_run(folder, args.metric) for folder in args.runs]
+    pairs = paired(runs[0], runs[1], args.common)
+    summary = summarize(pairs, args.metric)
+    for letter, run in zip("AB", runs, strict=True):
+        print(f"{letter}: {run.folder}")
+    print(f"\n{table(pairs, summary, args.metric)}\n")
+    print("\n".join(statements(summary, args.metric)))
+    out = args.out or args.runs[1] / PAGE
+    text = page(pairs, summary, runs, args.metric)
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another file with --out") from None
+    print(f"page: {out}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line, compare, print, write the page."""
+    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="folders of results, first A, then B")
+    parser.add_argument("--metric", default="psnr", help="a column of metrics.csv (default psnr)")
+    parser.add_argument("--common", action="store_true", help="compare what both have where clips or frames differ")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page (default <RUN_B>/{PAGE})")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
+    with utils_cli.program(args.debug):
+        compare(args)
+
+
+if __name__ == "__main__":
+    main()

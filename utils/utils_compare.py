@@ -1,0 +1,269 @@
+"""Two tests of the same frames: reading them, bringing them together, and what their difference is worth."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from utils import utils_metric
+from utils.utils_error import UserError
+
+LEVEL = 0.95
+DRAWS, SEED = 10_000, 0  # of the bootstrap
+AT_ONCE = 2**22  # frames drawn at once, which bounds the memory
+MAKE = "give a folder that main_test_vrt.py or scripts/evaluate.py --out has written"
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One metric of a test: clip -> frame -> value; frames that have none are left out, infinite ones are not."""
+
+    folder: Path
+    protocol: str
+    clips: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One clip in both runs: the names of its frames and their values, (n,) float64, perhaps infinite."""
+
+    clip: str
+    frames: tuple[str, ...]
+    a: np.ndarray
+    b: np.ndarray
+
+    @property
+    def gains(self) -> np.ndarray:
+        """B - A of each frame, (n,); NaN where one of the two is infinite."""
+        finite = np.isfinite(self.a) & np.isfinite(self.b)
+        return np.subtract(self.b, self.a, out=np.full(len(self.a), math.nan), where=finite)
+
+    @property
+    def counted(self) -> np.ndarray:
+        """B - A of the frames that have it."""
+        gains = self.gains
+        return gains[np.isfinite(gains)]
+
+    @property
+    def means(self) -> tuple[float, float, float]:
+        """A, B and B - A over the frames that have it; where none has, it is NaN, and A and B are over all frames."""
+        there = np.isfinite(self.gains)
+        if not there.any():
+            return utils_metric.mean_of(self.a), utils_metric.mean_of(self.b), math.nan
+        return float(self.a[there].mean()), float(self.b[there].mean()), float(self.counted.mean())
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All clips together: means of clips, and intervals of the difference; None where one clip does not allow any."""
+
+    a: float
+    b: float
+    gain: float
+    student: Interval | None
+    bootstrap: Interval | None
+    clips: int
+    frames: int
+    left_out: int
+    better_clips: int
+    better_frames: int
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric, of whatever picture, falls where the picture gets better."""
+    return metric.removeprefix("lq_").removeprefix("sdm_") in utils_metric.LOWER_IS_BETTER
+
+
+def read_run(folder: Path, metric: str) -> Run:
+    """Read one metric of a test.
+
+    Args:
+        folder: of its results.
+        metric: as its column in metrics.csv is called.
+
+    Raises:
+        UserError: a file is missing or damaged, or lacks the metric; names the file.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is no folder, expected the results of a test; {MAKE}")
+    path = folder / "metrics.json"
+    try:
+        result = json.loads(_text(path))
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON ({error}); test again, or {MAKE}") from None
+    protocol = result.get("protocol") if isinstance(result, dict) else None
+    if not isinstance(protocol, str):
+        raise UserError(f'{path}: has no text "protocol", so it holds no metrics of a test; {MAKE}')
+    equal = result.get("equal_frames")
+    infinite = equal.get(metric) if isinstance(equal, dict) else None
+    return Run(folder, protocol, _frames(folder / "metrics.csv", metric, infinite))
+
+
+def paired(a: Run, b: Run, common: bool) -> list[Pair]:
+    """Bring the frames of two runs together, in the order of the first.
+
+    Args:
+        a: the first run.
+        b: the second.
+        common: leave out what only one of them has.
+
+    Raises:
+        UserError: the protocols differ; the frames do, without `common`; or no frame is in both.
+    """
+    if a.protocol != b.protocol:
+        raise UserError(
+            f"the metrics are not the same: {a.folder} has the protocol '{a.protocol}', {b.folder} has '{b.protocol}'; "
+            "measure both in one way, e.g. with scripts/evaluate.py"
+        )
+    shared = {clip: [name for name in a.clips[clip] if name in b.clips[clip]] for clip in a.clips if clip in b.clips}
+    shared = {clip: names for clip, names in shared.items() if names}
+    count = f"{_count(shared)} frames of {len(shared)} clips"
+    differing = _difference(a, b)
+    if differing and not shared:
+        raise UserError(f"{differing}; no frame is in both runs: compare tests of the same data set")
+    if differing and not common:
+        raise UserError(f"{differing}; --common compares the {count} that both have")
+    return [
+        Pair(clip, tuple(names), *(np.array([run.clips[clip][name] for name in names]) for run in (a, b)))
+        for clip, names in shared.items()
+    ]
+
+
+def summarize(pairs: Sequence[Pair], metric: str) -> Summary:
+    """Average the clips, and say how far the mean difference is to be trusted."""
+    measured = [pair for pair in pairs if len(pair.counted)]
+    if not measured:
+        raise UserError(f"{metric} is infinite in one of the runs for all frames; choose another --metric")
+    means = np.array([pair.means for pair in measured])
+    a, b, gain = means.mean(axis=0)
+    sign = -1 if lower_is_better(metric) else 1
+    frames = np.concatenate([pair.counted for pair in measured])
+    return Summary(
+        a=float(a),
+        b=float(b),
+        gain=float(gain),
+        student=student_interval(means[:, 2]),
+        bootstrap=bootstrap_interval([pair.counted for pair in measured]),
+        clips=len(measured),
+        frames=len(frames),
+        left_out=sum(len(pair.frames) for pair in pairs) - len(frames),
+        better_clips=int((sign * means[:, 2] > 0).sum()),
+        better_frames=int((sign * frames > 0).sum()),
+    )
+
+
+def student_interval(gains: np.ndarray) -> Interval | None:
+    """Interval of the mean of (n,) differences, one a clip, by Student's t; None for fewer than two."""
+    if len(gains) < 2:
+        return None
+    reach = stats.t.ppf((1 + LEVEL) / 2, len(gains) - 1) * stats.sem(gains)
+    return float(gains.mean() - reach), float(gains.mean() + reach)
+
+
+def bootstrap_interval(clips: Sequence[np.ndarray]) -> Interval | None:
+    """Percentile interval of the mean of clip means: clips drawn with replacement, then frames within each.
+
+    Args:
+        clips: the differences of each clip's frames, (n,).
+
+    Returns:
+        None for fewer than two clips. The same draws every time.
+    """
+    if len(clips) < 2:
+        return None
+    random = np.random.default_rng(SEED)
+    drawn = random.integers(len(clips), size=(DRAWS, len(clips)))
+    means = np.empty(drawn.shape)
+    for number, gains in enumerate(clips):
+        places = drawn == number
+        means[places] = _means_of_draws(gains, int(places.sum()), random)
+    low, high = np.quantile(means.mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise UserError(f"{path}: cannot be read ({reason}), expected the metrics of a test; {MAKE}") from None
+
+
+def _frames(path: Path, metric: str, infinite: int | None) -> dict[str, dict[str, float]]:
+    """One column of metrics.csv, of which `infinite` values are infinite, if that is known."""
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    names = [name for name in reader.fieldnames or () if name not in ("clip", "frame")]
+    if not {"clip", "frame"} <= set(reader.fieldnames or ()):
+        raise UserError(f"{path}: has no columns clip and frame, so it holds no metrics of frames; {MAKE}")
+    if metric not in names:
+        there = f"it has {', '.join(names)}" if names else "there were no sharp frames to compare with"
+        raise UserError(f"{path}: has no {metric}; {there}: choose by --metric, or test again with it in val.metrics")
+    clips: dict[str, dict[str, float]] = {}
+    blank = []
+    for row in reader:
+        clip, frame = row["clip"], row["frame"]
+        if frame in clips.setdefault(clip, {}):
+            raise UserError(f"{path} line {reader.line_num}: clip {clip} frame {frame} stands there twice; test again")
+        clips[clip][frame] = value = _value(row, metric, f"{path} line {reader.line_num}")
+        if math.isinf(value) and ("psnr" not in metric or not any(row[name] for name in names)):
+            blank.append((clip, frame))
+    # A frame without a sharp one has no metric at all; so has an equal one of which nothing but PSNR was measured.
+    if "psnr" not in metric or infinite != sum(math.isinf(value) for of in clips.values() for value in of.values()):
+        for clip, frame in blank:
+            del clips[clip][frame]
+    clips = {clip: of_clip for clip, of_clip in clips.items() if of_clip}
+    if not clips:
+        raise UserError(f"{path}: has no frame with a value of {metric}; choose another --metric")
+    return clips
+
+
+def _value(row: Mapping[str, str | None], metric: str, where: str) -> float:
+    """The metric in a row of metrics.csv, infinite if its cell is empty; `where` the row is, for the message."""
+    text = row[metric]
+    if text is None or None in row or None in row.values():
+        raise UserError(f"{where}: has not as many columns as the first line; test again")
+    try:
+        value = float(text) if text else math.inf
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise UserError(f"{where}: {metric} is {text!r}, expected a number or nothing; test again")
+    return value
+
+
+def _count(clips: Mapping[str, Sized]) -> int:
+    return sum(map(len, clips.values()))
+
+
+def _difference(a: Run, b: Run) -> str:
+    """The first clip or frame that one of two runs lacks, and how many there are; empty if there is none."""
+    for has, lacks in ((a, b), (b, a)):
+        for clip in has.clips:
+            if clip not in lacks.clips:
+                counts = f"{len(has.clips)} and {len(lacks.clips)} clips"
+                return f"{lacks.folder} lacks clip {clip}, which {has.folder} has ({counts})"
+    for has, lacks in ((a, b), (b, a)):
+        for clip, frames in has.clips.items():
+            for frame in frames:
+                if frame not in lacks.clips[clip]:
+                    counts = f"{_count(has.clips)} and {_count(lacks.clips)} frames in all"
+                    return f"{lacks.folder} lacks clip {clip} frame {frame}, which {has.folder} has ({counts})"
+    return ""
+
+
+def _means_of_draws(gains: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """The means of `count` draws of n from (n,) values, with replacement."""
+    step = max(AT_ONCE // len(gains), 1)
+    parts = [
+        gains[random.integers(len(gains), size=(min(step, count - first), len(gains)), dtype=np.int32)].mean(axis=1)
+        for first in range(0, count, step)
+    ]
+    return np.concatenate([np.empty(0), *parts])
