@@ -156,7 +156,7 @@ def open_results(
         record = record_of(job, tile)
         if resume and utils_results.check_same(folder, record):
             logger.info("going on: %d of %d frames are there", *utils_results.count_there(folder, test_set))
-        else:
+        elif job.save_frames:
             if resume:
                 logger.info("%s holds no frames to go on from; starting anew", folder)
             utils_results.begin(folder, record, test_set)

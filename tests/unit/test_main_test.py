@@ -114,9 +114,13 @@ def test_older_flags_without_sharp_frames_write_restored_ones(data_root, place, 
 def test_older_flags_without_saving_write_only_metrics(data_root, place):
     weights(place / "model_zoo" / "vrt" / f"{RGB_TASK}.pth", 3)
     folders = ["--folder_lq", data_root / "test_GT_blurred", "--folder_gt", data_root / "test_GT"]
+    earlier = place / "results" / RGB_TASK / "one" / "000001.png"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("a frame of an earlier run")
     run("--task", RGB_TASK, *folders, "--tile", 0, 0, 0, *tiny_flags())
     written = sorted(path.name for path in (place / "results" / RGB_TASK).iterdir())
-    assert written == ["metrics.csv", "metrics.json", "options.json", "report.html", "run.json"]
+    assert written == ["metrics.csv", "metrics.json", "one", "options.json", "report.html"]
+    assert earlier.is_file(), "a run that writes no frames removes none"
 
 
 def test_spikes_without_manifest_are_gopros(tmp_path):
