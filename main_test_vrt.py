@@ -50,7 +50,7 @@ from utils.utils_changes import FREE_OF_NETWORK
 from utils.utils_clip import Clip, TestSet
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_tile import TileOpt
+from utils.utils_tile import Fitting, TileOpt
 
 logger = logging.getLogger("spikevrt")
 
@@ -90,6 +90,7 @@ def main(args: argparse.Namespace) -> None:
     test_set = clips_to_restore(opt, job.sigma)
     utils_metric.check_available(opt.val.metrics)
     utils_results.check_writable(folder)
+    utils_results.check_apart(folder, inputs_of(opt) if job.save_frames else {})
 
     # 2. Model and weights.
     dist = utils_dist.init()
@@ -99,10 +100,10 @@ def main(args: argparse.Namespace) -> None:
     logger.info("weights: %s (%s): %s", job.weights, job.reason, report)
 
     # 3. Tiles, what the work will take, and whether an interrupted call is gone on with.
-    channels = opt.netG.in_chans + opt.netG.nonblind_denoising
     tile = recorded_tile(folder) if args.resume and opt.val.tile == "auto" else None
     auto = opt.val.tile == "auto" and tile is None
-    tile = tiling.prepare(model, channels, opt.netG.extra_frames, test_set, opt.val, tile or job.tile, auto=auto)
+    tile = tiling.prepare(model, opt.netG, test_set, opt.val, tile or job.tile, auto=auto)
+    fitting = Fitting(tile)
     there = open_results(job, tile, test_set, dist, resume=args.resume)
 
     # 4. Restore and measure; each process takes its share.
@@ -111,7 +112,7 @@ def main(args: argparse.Namespace) -> None:
     watchers = [pictures] + ([utils_results.frame_writer(folder)] if job.save_frames else [])
     with interruption_explained(job, test_set, dist):
         result = utils_eval.evaluate(
-            model.restore, test_set, opt.val, dist, tile=tile, watchers=watchers, restored=there
+            model.restore, test_set, opt.val, dist, tile=fitting, watchers=watchers, restored=there
         )
     result["protocol"] += protocol_of(opt, job.sigma)
     seconds, frames = time.monotonic() - began, len(result["frames"])
@@ -125,7 +126,7 @@ def main(args: argparse.Namespace) -> None:
     shown = pictures.gathered(dist)
     if dist.is_main:
         with utils_results.explained(folder):
-            write_pages(job, test_set, result, shown, {"tiles": str(tile), "time": time_taken})
+            write_pages(job, test_set, result, shown, {"tiles": str(fitting.tile), "time": time_taken})
     utils_dist.close()
 
 
@@ -153,7 +154,7 @@ def open_results(
     """Start the folder of the results anew or, to `resume`, look up the frames that are there. For all processes."""
     opt, folder = job.opt, job.folder
     if dist.is_main:
-        record = record_of(job, tile)
+        record = record_of(job, tile, test_set)
         if resume and utils_results.check_same(folder, record):
             logger.info("going on: %d of %d frames are there", *utils_results.count_there(folder, test_set))
         elif job.save_frames:
@@ -166,25 +167,32 @@ def open_results(
     return utils_results.frames_there(folder) if resume else lambda clip, index: None
 
 
-def record_of(job: Job, tile: TileOpt) -> dict[str, Any]:
-    """All that a restored frame depends on, as JSON values."""
-    opt, val = job.opt, job.opt.val
-    assert opt.datasets.test is not None
-    net = {key: value for key, value in opt.netG.model_dump(mode="json").items() if key not in FREE_OF_NETWORK}
+def inputs_of(opt: Opt) -> dict[str, str | None]:
+    """The places that the test set is read from, by option."""
     test = opt.datasets.test
+    keys = ("dataroot_lq", "dataroot_gt", "dataroot_spike")
+    return {f"datasets.test.{key}": getattr(test, key) for key in keys}
+
+
+def record_of(job: Job, tile: TileOpt, test_set: TestSet) -> dict[str, Any]:
+    """All that a restored frame depends on, as JSON values."""
+    opt, val, test = job.opt, job.opt.val, job.opt.datasets.test
+    assert test is not None
+    net = {key: value for key, value in opt.netG.model_dump(mode="json").items() if key not in FREE_OF_NETWORK}
+    manifest = Manifest.load(test.dataroot_spike) if test.dataroot_spike is not None else None
+    places = {key: path and str(Path(path).resolve()) for key, path in inputs_of(opt).items() if "gt" not in key}
+    keys = ("spike_h", "spike_w", "filename_ext", "filename_tmpl", "meta_info_file")
     return {
         "weights": utils_checkpoint.digest(job.weights),
         "netG": net,
-        "data": {
-            "lq": str(Path(str(test.dataroot_lq)).resolve()),
-            "spikes": test.dataroot_spike and str(Path(test.dataroot_spike).resolve()),
-            "spike": test.spike.model_dump(mode="json"),
-        },
+        "data": {**places, **{key: getattr(test, key) for key in keys}, "spike": test.spike.model_dump(mode="json")},
+        "manifest": manifest and manifest.model_dump(mode="json"),
         "val": {key: getattr(val, key) for key in ("pad_seq", "flip_seq", "self_ensemble", "center_frame_only")},
         "tile": asdict(tile),
         "amp": opt.train.amp.model_dump(mode="json"),
         "tf32": opt.train.tf32,
         "sigma": job.sigma,
+        "clips": {clip.name: clip.frames for clip in (test_set[index] for index in range(len(test_set)))},
     }
 
 
@@ -282,7 +290,7 @@ def job_of_task(args: argparse.Namespace) -> Job:
     tile = utils_eval.tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
     weights = args.weights or Path("model_zoo") / "vrt" / f"{args.task}.pth"
     reason = "given by --weights" if args.weights else "the task's own"
-    save_frames = args.save_result or not measured
+    save_frames = args.save_result or not measured or opt.val.output != ("png",)
     return Job(opt, weights, reason, tile, save_frames, args.sigma)
 
 

@@ -215,7 +215,7 @@ def validate(parts: Parts, step: int, stop: StopRequest) -> bool:
         watchers.append(frame_writer(opt.run_dir / "images" / str(step)))
     tile = tile_of(opt.val, opt.netG.window_size)
     if opt.val.tile == "auto":
-        tile = tiling.prepare(model, opt.netG.in_chans, 0, test_set, opt.val, tile, auto=True)
+        tile = tiling.prepare(model, opt.netG, test_set, opt.val, tile, auto=True)
     try:
         result = evaluate(
             model.restore, test_set, opt.val, dist, tile=tile, watchers=watchers, stop=lambda: stop.name is not None

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -19,14 +20,14 @@ from torch import Tensor
 from utils import utils_dist, utils_eval
 from utils.utils_clip import TestSet, ValOptions
 from utils.utils_dist import Dist
-from utils.utils_error import UserError
-from utils.utils_tile import Restore, TileOpt, calls_for, is_out_of_memory
+from utils.utils_tile import Restore, TileOpt, calls_for, is_out_of_memory, mirrored_frames
 
 LOG = logging.getLogger("spikevrt")
 TILE_FRAMES = (6, 12, 18, 24, 32, 40)
 TILE_SIDES = tuple(range(64, 1025, 32))
 CUDA_SHARE, CPU_SHARE = 0.9, 0.6  # of the free memory; a CPU's is shared with all other programs
-PROBE = (6, 96, 96)  # frames, rows, columns at most that a CPU is measured with
+PROBE = (6, 96, 96)  # frames, rows, columns at most of the tile that is measured
+CUDA_PROBE = (12, 256, 256)
 FLOAT = 4  # bytes
 OUT = 3  # channels of a restored frame
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -51,11 +52,38 @@ class Load(NamedTuple):
         clips: how many there are of each (frames, (H, W)).
         channels: of an input frame.
         extra: frames that are read for a piece beyond those that are restored.
+        upscale: output size over input size.
     """
 
     clips: Counter[tuple[int, tuple[int, int]]]
     channels: int
-    extra: int
+    extra: int = 0
+    upscale: int = 1
+
+
+class Room(NamedTuple):
+    """Bytes that may be used: on the device of the network, and on the host; `shared` where these are one memory."""
+
+    device: float
+    host: float
+    shared: bool
+
+    def holds(self, network: float, around: float) -> bool:
+        """Whether both fit: what the network takes, and the frames around it on the host."""
+        return network + around <= self.host if self.shared else network <= self.device and around <= self.host
+
+
+class Network(Protocol):
+    """What is read of the options' `netG` block."""
+
+    @property
+    def in_chans(self) -> int: ...
+    @property
+    def nonblind_denoising(self) -> bool: ...
+    @property
+    def extra_frames(self) -> int: ...
+    @property
+    def upscale(self) -> int: ...
 
 
 class Job(Protocol):
@@ -88,15 +116,12 @@ def measure(restore: Restore, shape: Sequence[int], device: torch.device) -> Cos
     return Cost((time.perf_counter() - began) / points, peak / points)
 
 
-def prepare(
-    job: Job, channels: int, extra: int, test_set: TestSet, val: ValOptions, tile: TileOpt, *, auto: bool
-) -> TileOpt:
+def prepare(job: Job, net: Network, test_set: TestSet, val: ValOptions, tile: TileOpt, *, auto: bool) -> TileOpt:
     """Choose the tile where that is left to the memory at hand, and say what the work will take. For all processes.
 
     Args:
         job: the model.
-        channels: of an input frame.
-        extra: frames that are read for a piece beyond those that are restored.
+        net: options of its network.
         test_set: the clips.
         val: the options.
         tile: asked for; with `auto` its lengths, where they are not 0, are upper bounds.
@@ -104,32 +129,39 @@ def prepare(
 
     Returns:
         The tile to use, the same in every process.
-
-    Raises:
-        UserError: not even the smallest tile fits.
     """
-    dist = job.dist
-    clips = Counter((len(clip.frames), clip.size) for clip in (test_set[index] for index in range(len(test_set))))
-    load = Load(clips, channels, extra)
-    cost, budget = Cost(0, 0), min(utils_dist.gather_objects(dist, free_memory(dist.device)))
+    dist, device = job.dist, job.dist.device
+    clips = Counter(
+        (len(clip.frames) + 2 * mirrored_frames(len(clip.frames)) * val.pad_seq, clip.size)
+        for clip in (test_set[index] for index in range(len(test_set)))
+    )
+    load = Load(clips, net.in_chans + net.nonblind_denoising, net.extra_frames, net.upscale)
+    everywhere = utils_dist.gather_objects(dist, room_on(device))
+    room = Room(min(one.device for one in everywhere), min(one.host for one in everywhere), everywhere[0].shared)
     if dist.is_main:
-        cost = measure(job.restore, probe_shape(load, tile, dist.device, auto), dist.device)
+        cost = probed(job.restore, load, tile, device)
         if auto:
-            tile = choose(load, tile, cost, budget)
-            if dist.device.type == "cuda":
+            tile = choose(load, tile, cost, room)
+            if device.type == "cuda":
                 tile = _tried(job.restore, load, tile)
         calls = utils_eval.calls(test_set, val, tile, dist.world_size)
-        for line in estimate(load, tile, cost, calls, budget, dist.device):
+        for line in estimate(load, tile, cost, calls, room, device):
             LOG.info(line)
     return utils_dist.gather_objects(dist, tile)[0]
 
 
-def probe_shape(load: Load, tile: TileOpt, device: torch.device, small: bool) -> tuple[int, ...]:
-    """(1, n, C, h, w) of a tile to measure: one in use, but a small one on a CPU or where nothing is chosen yet."""
-    frames, height, width = largest(load.clips, tile)
-    if small or device.type != "cuda":
-        frames, height, width = (min(pair) for pair in zip((frames, height, width), PROBE, strict=True))
-    return (1, frames + load.extra, load.channels, height, width)
+def probed(restore: Restore, load: Load, tile: TileOpt, device: torch.device) -> Cost:
+    """What a tile costs, measured on a small one; on a card on a larger one, where it fits."""
+    asked = largest(load.clips, tile)
+    for limits in (CUDA_PROBE, PROBE) if device.type == "cuda" else (PROBE,):
+        frames, height, width = (min(pair) for pair in zip(asked, limits, strict=True))
+        try:
+            return measure(restore, (1, frames + load.extra, load.channels, height, width), device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        torch.cuda.empty_cache()
+    return Cost(0, 0)  # the work itself will go on with smaller tiles, or say that none fits
 
 
 def largest(clips: Iterable[tuple[int, tuple[int, int]]], tile: TileOpt) -> tuple[int, int, int]:
@@ -142,40 +174,37 @@ def largest(clips: Iterable[tuple[int, tuple[int, int]]], tile: TileOpt) -> tupl
     return frames, height, width
 
 
-def choose(load: Load, tile: TileOpt, cost: Cost, budget: float) -> TileOpt:
+def choose(load: Load, tile: TileOpt, cost: Cost, room: Room) -> TileOpt:
     """The tile with the least work in all, among those that fit; of several the largest, which has the fewest seams.
+
+    Where none fits, the smallest one, with a warning.
 
     Args:
         load: what is to be restored.
         tile: overlaps, and upper bounds.
         cost: measured.
-        budget: bytes that may be used.
-
-    Raises:
-        UserError: none fits.
+        room: what may be used.
     """
     most = [max(lengths) for lengths in zip(*((count, *size) for count, size in load.clips), strict=True)]
     bounds = [min(side or length, length) for side, length in zip((tile.frames, *tile.size), most, strict=True)]
     frame_counts = [n for n in TILE_FRAMES if n < bounds[0]] + [min(bounds[0], TILE_FRAMES[-1])]
+    overlaps = (tile.frame_overlap, *tile.overlap)
     candidates = []
     for frames, side in product(frame_counts, (*TILE_SIDES, max(bounds[1:]))):
         lengths = (frames, min(side, bounds[1]), min(side, bounds[2]))
-        overlaps = (tile.frame_overlap, *tile.overlap)
         if any(a <= b and a < whole for a, b, whole in zip(lengths, overlaps, most, strict=True)):
             continue
         shared = [min(pair) for pair in zip(overlaps, (length - 1 for length in lengths), strict=True)]
         fitting = replace(
             tile, frames=frames, size=lengths[1:], frame_overlap=shared[0], overlap=(shared[1], shared[2])
         )
-        need = sum(bytes_of(load, fitting, cost))
-        if need <= budget:
-            candidates.append((work_of(load.clips, fitting), -need, fitting))
-    if not candidates:
-        raise UserError(
-            f'val.tile: "auto": not even {frame_counts[0]} frames of {TILE_SIDES[0]} pixels fit into the '
-            f"{budget / 2**30:.1f} GiB that are free; free some, or use a smaller network"
-        )
-    return min(candidates, key=lambda candidate: candidate[:2])[2]
+        candidates.append((bytes_of(load, fitting, cost), fitting))
+    fits = [(work_of(load, one), -sum(need), one) for need, one in candidates if room.holds(*need)]
+    if fits:
+        return min(fits, key=lambda one: one[:2])[2]
+    smallest = min(candidates, key=lambda one: sum(one[0]), default=(None, tile))[1]
+    LOG.warning("memory is short: not even tiles of %s seem to fit; trying these", smallest)
+    return smallest
 
 
 def bytes_of(load: Load, tile: TileOpt, cost: Cost) -> tuple[float, float]:
@@ -185,21 +214,23 @@ def bytes_of(load: Load, tile: TileOpt, cost: Cost) -> tuple[float, float]:
     around = 0
     for count, (rows, cols) in load.clips:
         held = min(tile.frames or count, count)
-        around = max(around, FLOAT * rows * cols * ((held + load.extra) * load.channels + 2 * held * OUT))
+        planes = (held + load.extra) * load.channels + 2 * held * OUT * load.upscale**2
+        around = max(around, FLOAT * rows * cols * planes)
     return network, around
 
 
-def work_of(clips: Counter[tuple[int, tuple[int, int]]], tile: TileOpt) -> float:
+def work_of(load: Load, tile: TileOpt) -> float:
     """Points that go through the network for all clips."""
     one = replace(tile, batch=1)
-    return sum(
-        number * calls_for(count, size, one) * math.prod(largest([(count, size)], tile))
-        for (count, size), number in clips.items()
-    )
+    total = 0.0
+    for (count, size), number in load.clips.items():
+        frames, height, width = largest([(count, size)], tile)
+        total += number * calls_for(count, size, one) * (frames + load.extra) * height * width
+    return total
 
 
 def estimate(
-    load: Load, tile: TileOpt, cost: Cost, calls: Sequence[int], budget: float, device: torch.device
+    load: Load, tile: TileOpt, cost: Cost, calls: Sequence[int], room: Room, device: torch.device
 ) -> list[str]:
     """Lines that say how much there is to do, and about how long and how much memory it will take.
 
@@ -208,7 +239,7 @@ def estimate(
         tile: in use.
         cost: measured.
         calls: of the network in each process.
-        budget: bytes that may be used.
+        room: what may be used.
         device: of the network.
     """
     frames = sum(count * number for (count, _), number in load.clips.items())
@@ -222,19 +253,20 @@ def estimate(
         f"{sum(load.clips.values())} clip(s), {frames} frames of {shown}; tiles of {tile}; {sum(calls):,} network "
         f"evaluations{share}",
         f"estimate: {_duration(seconds)} on {device}; {network / 2**30:.2f} GiB in the network, {around / 2**30:.2f} "
-        f"GiB around it, of {budget / 2**30:.1f} GiB to use",
+        f"GiB around it, of {room.device / 2**30:.1f} GiB to use",
     ]
-    if network + around > budget:
+    if not room.holds(network, around):
         lines.append('this may be too much: smaller tiles need less, val.tile="auto" (--tile auto) finds them')
     return lines
 
 
-def free_memory(device: torch.device) -> float:
-    """Bytes that this process may use on its device: a share of what is free there, divided among the processes."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return CUDA_SHARE * (torch.cuda.mem_get_info(device)[0] + cached)
-    return CPU_SHARE * _free_on_host() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+def room_on(device: torch.device) -> Room:
+    """What this process may use: a share of what is free, on the host divided among the processes there."""
+    host = CPU_SHARE * _free_on_host() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.type != "cuda":
+        return Room(host, host, shared=True)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return Room(CUDA_SHARE * (torch.cuda.mem_get_info(device)[0] + cached), host, shared=False)
 
 
 def _tried(restore: Restore, load: Load, tile: TileOpt) -> TileOpt:
@@ -262,7 +294,7 @@ def _start_watch(device: torch.device) -> float:
         torch.cuda.reset_peak_memory_stats(device)
         return float(torch.cuda.memory_allocated(device))
     _give_back()
-    if CLEAR_REFS.exists():
+    with suppress(OSError):  # not everywhere permitted; then the peak is that of the process so far
         CLEAR_REFS.write_text("5")
     return _status("VmRSS")
 
@@ -289,7 +321,7 @@ def _status(name: str) -> float:
     if not STATUS.exists():
         return 0.0
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
-    return float(lines[name].split()[0]) * 1024
+    return float(lines.get(name, "0").split()[0]) * 1024
 
 
 def _free_on_host() -> float:
@@ -300,10 +332,17 @@ def _free_on_host() -> float:
         free.append(float(lines["MemAvailable"].split()[0]) * 1024)
     for limit, used in GROUPS:
         if limit.exists() and limit.read_text().strip().isdecimal():
-            free.append(float(limit.read_text()) - float(used.read_text()))
+            free.append(float(limit.read_text()) - float(used.read_text()) + _file_cache(limit.parent))
     if min(free) == math.inf:
         return 4.0 * 2**30  # nothing is known: what a small machine has
     return min(free)
+
+
+def _file_cache(group: Path) -> float:
+    """Bytes that a container uses for files it has read, which it gives back when they are wanted."""
+    stat = group / "memory.stat"
+    lines = dict(line.split(" ", 1) for line in stat.read_text().splitlines()) if stat.exists() else {}
+    return sum(float(lines.get(name, "0")) for name in ("active_file", "inactive_file"))
 
 
 def _duration(seconds: float) -> str:

@@ -92,6 +92,11 @@ class Opt(Block):
             problems.append(
                 "val.pad_seq is true, but frames between others are not made of mirrored ones; set it to false"
             )
+        if self.val.temporal_ensemble > 1 and self.netG.extra_frames:
+            problems.append(
+                f"val.temporal_ensemble is {self.val.temporal_ensemble}, but frames between others are made once; set "
+                "it to 1"
+            )
         train, test = self.datasets.train, self.datasets.test
         if train is not None and (self.netG.nonblind_denoising or not self.netG.pa_frames):
             key = "nonblind_denoising" if self.netG.nonblind_denoising else "pa_frames"

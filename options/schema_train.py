@@ -216,6 +216,15 @@ class ValOpt(Block):
                 f"size_patch_overlapping is {self.size_patch_overlapping}, must be below size_patch_testing, "
                 f"{self.size_patch_testing}"
             )
+        if self.temporal_ensemble > 1 and self.tile:
+            problems.append(
+                f"temporal_ensemble is {self.temporal_ensemble}, but tile {self.tile!r} chooses the frames of a "
+                "piece by itself; set tile to null and give num_frame_testing"
+            )
+        if self.center_frame_only and "tof" in self.metrics:
+            problems.append(
+                "metrics has tof, which compares two frames, but center_frame_only is true; drop one of them"
+            )
         if self.temporal_ensemble > max(self.num_frame_testing, 1):
             problems.append(
                 f"temporal_ensemble is {self.temporal_ensemble}, must be at most num_frame_testing, "

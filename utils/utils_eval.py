@@ -48,7 +48,7 @@ def evaluate(
     val: ValOptions,
     dist: utils_dist.Dist | None = None,
     *,
-    tile: TileOpt | None = None,
+    tile: TileOpt | Fitting | None = None,
     watchers: Sequence[Callable[[Frame], None]] = (),
     stop: Callable[[], bool] = lambda: False,
     restored: Callable[[Clip, int], np.ndarray | None] = lambda clip, index: None,
@@ -62,7 +62,7 @@ def evaluate(
         test_set: clips, read lazily.
         val: tiles, metrics and sequence options.
         dist: the process group, None = a single process.
-        tile: instead of the tiles of `val`.
+        tile: instead of the tiles of `val`; a Fitting tells afterwards what it has come to.
         watchers: each called for each frame in the process that restored it, in order.
         stop: asked after each frame; True ends the evaluation in all processes.
         restored: a frame that was restored before, (H * s, W * s, 3) uint8, which is measured as it is; None: there is
@@ -78,7 +78,8 @@ def evaluate(
         enlarged bilinearly to the size of the sharp frame where they are smaller. Frames without a sharp one have none;
         metrics of two frames stand with the second.
     """
-    loop = _Loop(restore, test_set, val, Fitting(tile or tile_of(val)), restored, watchers, stop)
+    fitting = tile if isinstance(tile, Fitting) else Fitting(tile or tile_of(val))
+    loop = _Loop(restore, test_set, val, fitting, restored, watchers, stop)
     rank, world_size = (dist.rank, dist.world_size) if dist else (0, 1)
     mine = loop.run(shares(test_set, val, loop.fitting.tile, world_size)[rank], show=rank == 0)
     gathered = utils_dist.gather_objects(dist, mine) if dist else [mine]

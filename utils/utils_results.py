@@ -57,11 +57,11 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
-    """Start anew: what an earlier call has left of these clips goes, and the record is written.
+    """Start anew: what an earlier call has left goes, and the record is written.
 
     Args:
         folder: of the results.
-        record: all that the frames depend on, JSON values.
+        record: all that the frames depend on, JSON values; "clips" has the names of all frames.
         test_set: the clips that will be restored.
 
     Raises:
@@ -70,18 +70,48 @@ def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
     with explained(folder):
         for name in OURS:
             (folder / name).unlink(missing_ok=True)
-        remove_frames(folder, test_set)
+        frames = {clip.name: clip.frames for clip in (test_set[index] for index in range(len(test_set)))}
+        for made in (read_record(folder).get("clips", {}), frames):
+            for clip, names in made.items():
+                for suffix in SUFFIXES.values():
+                    (folder / f"{clip}{suffix}").unlink(missing_ok=True)
+                _remove(folder / clip, names)
         write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def check_apart(folder: Path, inputs: Mapping[str, str | None]) -> None:
+    """Refuse to write results over what they are made of.
+
+    Args:
+        folder: of the results.
+        inputs: option -> folder or file that is read.
+
+    Raises:
+        UserError: one lies in the folder.
+    """
+    for key, path in inputs.items():
+        if path is not None and Path(path).resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"{key}: {path} lies in {folder}, where the results go; choose another name for these with --set "
+                "val.task_name=NAME"
+            )
 
 
 def check_same(folder: Path, record: Mapping[str, Any]) -> bool:
     """Whether there are frames to go on from; they must have been restored as `record` says.
 
     Raises:
-        UserError: they were restored otherwise; names what differs.
+        UserError: they were restored otherwise, with what differs; or nothing says how.
     """
     before = read_record(folder)
     if not before:
+        if any(
+            frame_path_of(folder, clip, name).is_file() for clip, names in record["clips"].items() for name in names
+        ):
+            raise UserError(
+                f"--resume: {folder} holds frames, but no {RECORD} that says how they were restored; leave out "
+                "--resume to restore all again, or choose another name with --set val.task_name=NAME"
+            )
         return False
     differing = [str(change) for change in changes(before, json.loads(json.dumps(record)))]
     if differing:
@@ -95,7 +125,12 @@ def check_same(folder: Path, record: Mapping[str, Any]) -> bool:
 
 def frame_path(folder: Path, clip: Clip, index: int) -> Path:
     """Where `frame_writer` puts a frame."""
-    return folder / clip.name / f"{clip.frames[index]}.png"
+    return frame_path_of(folder, clip.name, clip.frames[index])
+
+
+def frame_path_of(folder: Path, clip: str, frame: str) -> Path:
+    """The same by the names of clip and frame."""
+    return folder / clip / f"{frame}.png"
 
 
 def frame_writer(folder: Path) -> Callable[[Frame], None]:
@@ -151,10 +186,15 @@ def write_videos(folder: Path, test_set: TestSet, output: Sequence[str], dist: D
 def remove_frames(folder: Path, test_set: TestSet) -> None:
     """Remove the frames of a test set, of which there are videos now."""
     for clip in (test_set[index] for index in range(len(test_set))):
-        for index in range(len(clip.frames)):
-            frame_path(folder, clip, index).unlink(missing_ok=True)
-        with suppress(OSError):
-            (folder / clip.name).rmdir()
+        _remove(folder / clip.name, clip.frames)
+
+
+def _remove(folder: Path, frames: Sequence[str]) -> None:
+    """Remove frames, and their folder if nothing else is in it."""
+    for frame in frames:
+        (folder / f"{frame}.png").unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def count_there(folder: Path, test_set: TestSet) -> tuple[int, int]:

@@ -226,7 +226,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, of a GPU or of the host, ran out."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in text or "out of memory" in text)
+        isinstance(error, RuntimeError)
+        and any(sign in text for sign in ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED"))
     )
 
 
@@ -321,7 +322,8 @@ def padded_as_kair(restore: Restore, tile: TileOpt) -> Restore:
                 seen = seen.index_select(dim, torch.minimum(indices, 2 * length - 1 - indices))
         out = restore(seen)
         scale = out.shape[-1] // seen.shape[-1]
-        return out[:, :frames, :, : height * scale, : width * scale]
+        wanted_frames = out.shape[1] - (seen.shape[1] - frames)  # of frames read fewer may be made
+        return out[:, :wanted_frames, :, : height * scale, : width * scale]
 
     return padded
 

@@ -240,6 +240,15 @@ def test_bad_overrides(tmp_path, override, parts):
         ({"val": {"temporal_ensemble": 3}}, ["temporal_ensemble is 3", "num_frame_testing, 0"]),
         ({"val": {"tile": "automatic"}}, ["val.tile", '"automatic"', "'auto'"]),
         ({"val": {"output": []}}, ["val.output"]),
+        ({"val": {"temporal_ensemble": 2, "num_frame_testing": 6, "tile": "auto"}}, ["temporal_ensemble is 2", "tile"]),
+        ({"val": {"center_frame_only": True, "metrics": ["psnr", "tof"]}}, ["metrics has tof", "center_frame_only"]),
+        (
+            {
+                "val": {"temporal_ensemble": 2, "num_frame_testing": 6},
+                "netG": {"pa_frames": 0, "img_size": [4, 64, 64]},
+            },
+            ["val.temporal_ensemble is 2", "made once"],
+        ),
         ({"val": {"metrics": ["lpip"]}}, ["val.metrics[0]", '"lpip"', "'ssim_y'"]),
         ({"val": {"save_img": "yes"}}, ["val.save_img", '"yes"', "true or false"]),
         ({"netG": {"depths": [8] * 10}}, ["depths has 10 entries and embed_dims 11"]),

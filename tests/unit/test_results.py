@@ -12,7 +12,8 @@ from utils.utils_error import UserError
 from utils.utils_eval import Frame
 from utils.utils_results import ResultsError
 
-RECORD = {"weights": "abc", "tile": {"frames": 6, "size": [96, 96]}, "sigma": None}
+NAMES = {"a": ["0000", "0001", "0002", "0003"], "b": ["0000", "0001"]}
+RECORD = {"weights": "abc", "tile": {"frames": 6, "size": [96, 96]}, "sigma": None, "clips": NAMES}
 
 
 @pytest.fixture
@@ -58,10 +59,34 @@ def test_going_on_needs_the_same_of_everything(tmp_path, clips):
         utils_results.check_same(tmp_path, {**RECORD, "weights": "xyz"})
 
 
-def test_a_damaged_record_counts_as_none(tmp_path, clips):
+def test_frames_of_which_nothing_is_known_are_neither_taken_nor_removed(tmp_path, clips):
     utils_results.begin(tmp_path, RECORD, clips)
-    (tmp_path / "run.json").write_text("{")
-    assert not utils_results.check_same(tmp_path, RECORD)
+    write_all(tmp_path, clips)
+    for damage in ("{", None):
+        (tmp_path / "run.json").write_text(damage) if damage else (tmp_path / "run.json").unlink()
+        with pytest.raises(UserError, match=r"holds frames, but no run.json that says how"):
+            utils_results.check_same(tmp_path, RECORD)
+    assert utils_results.count_there(tmp_path, clips) == (6, 6)
+
+
+def test_frames_of_other_weights_do_not_survive_a_start_on_part_of_the_clips(tmp_path, clips):
+    utils_results.begin(tmp_path, RECORD, clips)
+    write_all(tmp_path, clips)
+    (tmp_path / "b.mp4").write_text("a video of them")
+    part = {**RECORD, "weights": "xyz", "clips": {"a": NAMES["a"]}}
+    utils_results.begin(tmp_path, part, clips[:1])
+    assert utils_results.count_there(tmp_path, clips) == (0, 6)
+    assert not (tmp_path / "b.mp4").exists()
+    with pytest.raises(UserError, match="clips.b: null ->"):
+        utils_results.check_same(tmp_path, {**part, "clips": NAMES})
+
+
+def test_results_never_go_where_the_input_lies(tmp_path):
+    folder = tmp_path / "results" / "t"
+    utils_results.check_apart(folder, {"datasets.test.dataroot_lq": str(tmp_path / "results"), "gt": None})
+    for inside in (folder, folder / "one"):
+        with pytest.raises(UserError, match=r"dataroot_lq: .* lies in .* where the results go"):
+            utils_results.check_apart(folder, {"datasets.test.dataroot_lq": str(inside)})
 
 
 def test_a_disk_that_is_full_names_the_frame_and_the_way_on(tmp_path, clips, monkeypatch):

@@ -12,6 +12,7 @@ from utils.utils_tile import (
     TileOpt,
     axis,
     calls_for,
+    is_out_of_memory,
     kair_starts,
     mirror_index,
     padded_as_kair,
@@ -286,6 +287,17 @@ def test_kairs_padding_flips_the_end_and_only_where_nothing_is_tiled():
     assert seen[1].shape == window.shape
 
 
+@pytest.mark.parametrize("read", range(5, 10))
+def test_kairs_padding_of_frames_of_which_fewer_are_made(read):
+    def between(window):  # of four frames the middle
+        return rgb(window)[:, : window.shape[1] - 3]
+
+    clip = torch.rand(read, 3, 4, 4)
+    tile = TileOpt(blend="kair", window=(4, 4, 4))
+    frames = restore_tiled(between, lambda start, stop: clip[start : stop + 3], read - 3, (4, 4), tile)
+    assert torch.equal(torch.stack([frame for _, frame in frames]), clip[:-3])
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5, 100])
 def test_tiles_go_to_the_network_in_batches(batch):
     shapes = []
@@ -336,6 +348,14 @@ def test_out_of_memory_goes_on_with_smaller_tiles(limit, caplog):
 def test_out_of_memory_that_nothing_helps_is_said():
     with pytest.raises(UserError, match="even 2 frames of 64x64 pixels do not fit"):
         run(Small(0), torch.rand(6, 3, 100, 100), TileOpt())
+
+
+@pytest.mark.parametrize(
+    "text", ["CUDA out of memory.", "CUBLAS_STATUS_ALLOC_FAILED when calling", "DefaultCPUAllocator: "]
+)
+def test_every_library_says_it_in_its_own_words(text):
+    assert is_out_of_memory(RuntimeError(text))
+    assert not is_out_of_memory(ValueError(text))
 
 
 def test_other_failures_are_not_taken_for_a_lack_of_memory():

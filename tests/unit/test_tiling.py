@@ -6,22 +6,26 @@ import pytest
 import torch
 
 from models import tiling
-from models.tiling import Cost, Load, bytes_of, choose, estimate, work_of
+from models.tiling import Cost, Load, Room, bytes_of, choose, estimate, work_of
 from options.schema import ValOpt
 from utils.utils_dist import Dist
-from utils.utils_error import UserError
 from utils.utils_tile import TileOpt
 
 GIB = 2**30
 CPU = torch.device("cpu")
 GOPRO = Load(Counter({(100, (720, 1280)): 11}), 4, 0)
 COST = Cost(1e-6, 5000.0)
+DEBLUR = SimpleNamespace(in_chans=4, nonblind_denoising=False, extra_frames=0, upscale=1)
+
+
+def room(gib):
+    return Room(gib * GIB, gib * GIB, shared=True)
 
 
 def test_the_tile_with_the_least_work_that_fits_is_chosen():
     tile = TileOpt(0, 2, (0, 0), (20, 20))
-    chosen = [choose(GOPRO, tile, COST, budget) for budget in (4 * GIB, 16 * GIB, 64 * GIB, 10_000 * GIB)]
-    work = [work_of(GOPRO.clips, one) for one in chosen]
+    chosen = [choose(GOPRO, tile, COST, room(gib)) for gib in (4, 16, 64, 10_000)]
+    work = [work_of(GOPRO, one) for one in chosen]
     assert work == sorted(work, reverse=True), "more memory, less repeated work"
     for one, budget in zip(chosen, (4 * GIB, 16 * GIB, 64 * GIB), strict=False):
         assert sum(bytes_of(GOPRO, one, COST)) <= budget
@@ -29,32 +33,52 @@ def test_the_tile_with_the_least_work_that_fits_is_chosen():
 
 
 def test_given_lengths_are_upper_bounds():
-    chosen = choose(GOPRO, TileOpt(12, 2, (256, 128), (20, 20)), COST, 1000 * GIB)
+    chosen = choose(GOPRO, TileOpt(12, 2, (256, 128), (20, 20)), COST, room(1000))
     assert (chosen.frames, chosen.size) == (12, (256, 128))
-    assert choose(GOPRO, TileOpt(12, 2, (256, 128), (20, 20)), COST, 1.5 * GIB).frames <= 12
+    assert choose(GOPRO, TileOpt(12, 2, (256, 128), (20, 20)), COST, room(1.5)).frames <= 12
 
 
 def test_small_clips_get_no_larger_tiles_than_they_are():
     load = Load(Counter({(3, (48, 100)): 2, (5, (60, 80)): 1}), 4, 0)
-    chosen = choose(load, TileOpt(), COST, 1000 * GIB)
+    chosen = choose(load, TileOpt(), COST, room(1000))
     assert (chosen.frames, chosen.size) == (5, (60, 100))
 
 
-def test_no_memory_is_the_users_to_mend():
-    with pytest.raises(UserError, match=r'val.tile: "auto": not even 6 frames of 64 pixels fit into the 0.1 GiB'):
-        choose(GOPRO, TileOpt(), COST, 0.1 * GIB)
+def test_where_nothing_fits_the_smallest_tile_is_tried(caplog):
+    chosen = choose(GOPRO, TileOpt(), COST, room(0.01))
+    assert (chosen.frames, chosen.size) == (6, (64, 64))
+    assert "memory is short" in caplog.text
+
+
+def test_a_card_and_the_host_are_two_memories():
+    tile = TileOpt(100, 2, (720, 1280))
+    network, around = bytes_of(GOPRO, tile, COST)
+    assert Room(network, around, shared=False).holds(network, around)
+    assert not Room(network, around / 2, shared=False).holds(network, around)
+    assert not Room(network, network, shared=True).holds(network, around)
+
+
+def test_super_resolution_holds_larger_frames():
+    load = Load(Counter({(100, (180, 320)): 1}), 3, 0, 4)
+    assert bytes_of(load, TileOpt(), COST)[1] == 4 * 180 * 320 * (100 * 3 + 2 * 100 * 3 * 16)
+
+
+def test_frames_between_others_are_made_of_more():
+    load = Load(Counter({(39, (64, 64)): 1}), 3, 3)
+    assert work_of(load, TileOpt(6, 0)) == 7 * (6 + 3) * 64 * 64
+    assert work_of(load, TileOpt(6, 0)) > work_of(load, TileOpt(24, 0))
 
 
 def test_estimate_counts_calls_time_and_memory():
     tile = TileOpt(18, 2, (192, 192), (20, 20))
-    lines = estimate(GOPRO, tile, COST, [11 * 192], 10 * GIB, CPU)
+    lines = estimate(GOPRO, tile, COST, [11 * 192], room(10), CPU)
     assert lines[0] == (
         "11 clip(s), 1100 frames of 720x1280; tiles of 18 frames, 192 rows, 192 columns; 2,112 network evaluations"
     )
     seconds = 2112 * 18 * 192 * 192 * 1e-6
     assert f"estimate: {seconds / 60:.0f} min on cpu; {18 * 192 * 192 * 5000 / GIB:.2f} GiB in the network" in lines[1]
     assert len(lines) == 2
-    assert "--tile auto" in estimate(GOPRO, TileOpt(), COST, [11], 10 * GIB, CPU)[2]
+    assert "--tile auto" in estimate(GOPRO, TileOpt(), COST, [11], room(10), CPU)[2]
 
 
 @pytest.mark.skipif(not tiling.STATUS.exists(), reason="memory of a process is read from /proc")
@@ -79,16 +103,50 @@ def test_prepare_chooses_for_all_and_says_what_comes(caplog, monkeypatch):
         return x[:, :, :3]
 
     clips = [SimpleNamespace(name="a", frames=["0"] * 40, size=(180, 320))]
-    monkeypatch.setattr(tiling, "free_memory", lambda device: 3e8)
+    monkeypatch.setattr(tiling, "room_on", lambda device: Room(3e8, 3e8, shared=True))
     monkeypatch.setattr(tiling, "measure", lambda restore, shape, device: restore(torch.zeros(*shape)) is None or COST)
     job = SimpleNamespace(dist=Dist(), restore=restore)
     with caplog.at_level("INFO", "spikevrt"):
-        tile = tiling.prepare(job, 4, 0, clips, ValOpt(), TileOpt(), auto=True)
+        tile = tiling.prepare(job, DEBLUR, clips, ValOpt(), TileOpt(), auto=True)
     assert shapes == [(1, 6, 4, 96, 96)], "a small probe"
-    assert sum(bytes_of(Load(Counter({(40, (180, 320)): 1}), 4, 0), tile, COST)) <= 3e8
+    assert sum(bytes_of(Load(Counter({(40, (180, 320)): 1}), 4), tile, COST)) <= 3e8
     assert math.prod(tile.size) < 180 * 320
     assert f"tiles of {tile}" in caplog.text
-    assert tiling.prepare(job, 4, 0, clips, ValOpt(), TileOpt(6), auto=False) == TileOpt(6)
+    assert tiling.prepare(job, DEBLUR, clips, ValOpt(), TileOpt(6), auto=False) == TileOpt(6)
+
+
+def test_a_probe_that_does_not_fit_a_card_is_a_smaller_one_and_never_an_error(monkeypatch):
+    shapes, failing = [], []
+
+    def measure(restore, shape, device):
+        shapes.append(shape)
+        if shape[1] in failing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return COST
+
+    monkeypatch.setattr(tiling, "measure", measure)
+    card = torch.device("cuda")
+    for frames, expected in ((), COST), ((12,), COST), ((12, 6), Cost(0, 0)):
+        failing[:] = frames
+        shapes.clear()
+        assert tiling.probed(None, GOPRO, TileOpt(), card) == expected
+    assert shapes == [(1, 12, 4, 256, 256), (1, 6, 4, 96, 96)]
+
+
+def test_files_that_a_container_has_read_do_not_count_as_used(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text(f"{8 * GIB}\n")
+    (tmp_path / "memory.current").write_text(f"{7 * GIB}\n")
+    (tmp_path / "memory.stat").write_text(f"anon {GIB}\nactive_file {2 * GIB}\ninactive_file {4 * GIB}\n")
+    monkeypatch.setattr(tiling, "GROUPS", [(tmp_path / "memory.max", tmp_path / "memory.current")])
+    monkeypatch.setattr(tiling, "MEMINFO", tmp_path / "none")
+    assert tiling.room_on(CPU).host == pytest.approx(tiling.CPU_SHARE * 7 * GIB)
+
+
+def test_a_system_that_tells_little_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "status").write_text("Name:\tpython\n")
+    monkeypatch.setattr(tiling, "STATUS", tmp_path / "status")
+    monkeypatch.setattr(tiling, "CLEAR_REFS", tmp_path / "none" / "clear_refs")
+    assert tiling.measure(lambda x: x, (1, 2, 4, 8, 8), CPU).bytes == 16, "at least the input"
 
 
 @pytest.mark.gpu
