@@ -50,10 +50,9 @@ def alone(run):
     return results(run, "one")
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes_restores_the_same_bits(run, alone, processes):
-    printed = run.run("val.task_name=many", program=PROGRAM, processes=processes)
-    assert f"in one of {processes} processes" in printed
+def test_three_processes_restore_the_same_bits_as_one(run, alone):
+    printed = run.run("val.task_name=many", program=PROGRAM, processes=3)
+    assert "in one of 3 processes" in printed
     metrics, frames = results(run, "many")
     assert metrics == alone[0]
     assert frames == alone[1]
