@@ -259,7 +259,7 @@ run_demo() {
     cat <<EOF
 
 blurred | spikes | restored | sharp: results/$task/comparison.png, and as a video results/$task/comparison.mp4
-all numbers: results/$task/metrics.json; the training run: experiments/$task (tensorboard --logdir experiments/$task)
+all numbers: results/$task/report.html, metrics.json; the training run: experiments/$task (tensorboard --logdir experiments/$task)
 next: your own video   scripts/data_preparation/simulate_spike_dataset.py --video FILE --out datasets/mine
       GoPro + spikes   ./launch_train.sh --prepare-data --gopro-root P --spike-root P
 EOF
