@@ -8,8 +8,8 @@ plane of the sharp frame as spikes. With --untiled the clip is restored in one p
 frame for the demo's network), and every other result is compared with that.
 
 Seam: the energy of the differences across tile borders over that of the differences next to them, divided by the same
-ratio without tiles: 1 is invisible. It needs the untiled result: the ratio depends on what is there, and sharp frames in
-its place give anything from 0.5 to 1.3.
+ratio without tiles: 1 is invisible. It needs the untiled result: the ratio depends on what is there, and sharp frames
+in its place give anything from 0.5 to 1.3.
 """
 
 import argparse
