@@ -156,6 +156,7 @@ def open_results(
     if dist.is_main:
         record = record_of(job, tile, test_set)
         if resume and utils_results.check_same(folder, record):
+            utils_results.sweep(folder, test_set)
             logger.info("going on: %d of %d frames are there", *utils_results.count_there(folder, test_set))
         elif job.save_frames:
             if resume:

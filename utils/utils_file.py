@@ -27,6 +27,12 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a process which was killed in `whole_file` has left in a folder."""
+    for path in folder.glob(".*.tmp.*"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all."""
     with whole_file(path) as temporary:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from utils import utils_dist, utils_image, utils_video
+from utils import utils_dist, utils_file, utils_image, utils_video
 from utils.utils_changes import changes
 from utils.utils_clip import Clip, Frame, TestSet
 from utils.utils_dist import Dist
@@ -67,6 +67,7 @@ def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
     Raises:
         ResultsError: the folder cannot be written.
     """
+    sweep(folder, test_set)
     with explained(folder):
         for name in OURS:
             (folder / name).unlink(missing_ok=True)
@@ -195,6 +196,18 @@ def _remove(folder: Path, frames: Sequence[str]) -> None:
         (folder / f"{frame}.png").unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
+
+
+def sweep(folder: Path, test_set: TestSet) -> None:
+    """Remove half-written files that a killed run has left; no other process may write yet.
+
+    Raises:
+        ResultsError: one cannot be removed.
+    """
+    clips = (test_set[index].name for index in range(len(test_set)))
+    for place in (folder, *(folder / clip for clip in clips)):
+        with explained(place):
+            utils_file.sweep(place)
 
 
 def count_there(folder: Path, test_set: TestSet) -> tuple[int, int]:

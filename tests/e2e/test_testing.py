@@ -67,16 +67,17 @@ def test_a_killed_run_is_gone_on_with(run, alone, tmp_path):
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "import main_test_vrt\nfrom models.model_vrt import ModelVRT\nfrom utils import utils_cli\n"
         "plain = ModelVRT.restore\n"
-        "ModelVRT.restore = lambda self, x: (time.sleep(0.05), plain(self, x))[1]\n"
+        "ModelVRT.restore = lambda self, x: (time.sleep(0.2), plain(self, x))[1]\n"
         "args = main_test_vrt.parse_args()\n"
         "with utils_cli.program(args.debug):\n    main_test_vrt.main(args)\n"
     )
     folder = run.folder / "results" / "killed"
     process = run.start("val.task_name=killed", program=slow)
-    wait_until(lambda: len(list(folder.glob("long/*.png"))) > 4, process)
+    wait_until(lambda: len(list(folder.glob("long/[!.]*.png"))) > 4, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    there = {path.name: path.stat().st_mtime_ns for path in folder.glob("long/*.png")}
+    (folder / "long/.000009.1234.tmp.png").write_bytes(b"half")  # as if the kill came while a frame was written
+    there = {path.name: path.stat().st_mtime_ns for path in folder.glob("long/[!.]*.png")}
     assert 4 < len(there) < FRAMES
     process = run.start("val.task_name=killed", program=PROGRAM, flags=["--resume"])
     printed = finish(process)

@@ -1,11 +1,13 @@
 """Requests to stop, in programs of a few lines that run in processes of their own."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,11 @@ from utils import utils_signal
 ROOT = Path(__file__).resolve().parents[2]
 NUMBERS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
 WAITING = """
-import ctypes, multiprocessing, sys, time
+import ctypes, multiprocessing, os, sys, time
 from utils import utils_signal
+
+def say(*words):  # in one piece: processes of torchrun share the pipe, and print writes the end of a line apart
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def work(ready):
     utils_signal.ignore_in_worker()
@@ -30,10 +35,10 @@ if __name__ == "__main__":
         worker = context.Process(target=work, args=(ready,), daemon=True)
         worker.start()
         ready.wait()
-        print(worker.pid, flush=True)
+        say(worker.pid)
         while stop.name is None:
             time.sleep(0.01)
-        print(stop.name, worker.is_alive(), flush=True)
+        say(stop.name, worker.is_alive())
         if "stuck" in sys.argv:
             mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
             libc.pthread_mutex_lock(mutex)
@@ -45,13 +50,13 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def program(tmp_path):
-    """Start a program of the text in a group of its own; what is left of it is ended."""
-    started = []
+    """Start a program of the text; what is left of it and of all that it started is ended."""
+    started, mark = [], f"PROGRAM_OF_TEST={uuid.uuid4().hex}"
 
     def start(text, *words, command=()):
         path = tmp_path / "program.py"
         path.write_text(text)
-        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | dict([mark.split("=")])
         process = subprocess.Popen(
             [sys.executable, *command, str(path), *words],
             env=env,
@@ -64,10 +69,19 @@ def program(tmp_path):
         return process
 
     yield start
+    for pid in marked(mark):  # torchrun's processes are no group of its own, and hold the pipes open
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.communicate(timeout=20)
+
+
+def marked(mark):
+    """Processes that have such an entry in their environment."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                yield int(folder.name)
 
 
 def started(process):
