@@ -69,11 +69,11 @@ class Heartbeat:
 
     def _end(self, other: int) -> None:
         seconds = INTERVAL * MISSES
-        print(  # noqa: T201 - the last words of the process, from a thread that nothing may hold up
+        # The last words of the process, in one piece: others may write to the same place at that moment.
+        sys.stderr.write(
             f"failure: process {other} has given no sign of life for {seconds:g} s: it has ended, or its machine or "
-            f"network fails; process {self.rank} stops as well",
-            file=sys.stderr,
-            flush=True,
+            f"network fails; process {self.rank} stops as well\n"
         )
+        sys.stderr.flush()
         utils_signal.end_children()
         os._exit(1)

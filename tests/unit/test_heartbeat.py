@@ -60,7 +60,8 @@ def test_a_silent_process_ends_the_other_which_names_it(pair, silent):
     other = pair(str(silent))[1 - silent]
     _, err = other.communicate(timeout=60)
     assert other.returncode == 1
-    assert err.splitlines()[-1].startswith(f"failure: process {silent} has given no sign of life for 2 s")
+    # Somewhere in it: libraries may write there as well when a connection ends.
+    assert f"failure: process {silent} has given no sign of life for 2 s" in err, err
 
 
 @pytest.mark.slow
