@@ -1,0 +1,151 @@
+"""The demo's training step beside other busy processes, by the number of its threads.
+
+python benchmarks/busy_machine.py [--steps 6] [--rounds 3] [--busy 0 1 2] [--operators 12]
+
+Every measurement is a process of its own: the network of options/vrt/demo.json, one random sample, a step is forward,
+backward and the optimizer. Rows: one thread, two threads with PyTorch's own waiting (a thread spins at an operator's
+end), two threads that sleep soon (`GOMP_SPINCOUNT`, as the programs set it), and what the programs choose by the load
+at their start. Columns: seconds a step, medians over all rounds, alone and beside one and two processes that compute
+without pause. `--operators` then lists what two threads spend more beside one busy process than alone: seconds a step
+by operator (PyTorch's profiler), and its calls; the surplus is waiting, since the work is the same.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils import utils_option, utils_threads
+
+# environment of a row; "" leaves a variable out
+ROWS: dict[str, dict[str, str]] = {
+    "1 thread": {"OMP_NUM_THREADS": "1"},
+    "2 threads, spinning": {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": ""},
+    "2 threads, sleeping soon": {"OMP_NUM_THREADS": "2"},
+    "chosen at the start": {},
+}
+SPIN = "while True: pass"
+
+
+def train_steps(count: int, profiled: bool, load: utils_threads.Load) -> dict[str, Any]:
+    """Time steps of the demo's training in this process; with `profiled` by operator."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from models.select_model import define_Model
+    from options.schema import Opt
+    from utils.utils_dist import Dist
+
+    torch.set_num_threads(utils_threads.choose(load, torch.get_num_threads()))
+    opt = utils_option.load(Path(__file__).parents[1] / "options" / "vrt" / "demo.json", Opt, [])
+    torch.manual_seed(0)
+    model = define_Model(opt, Dist())
+    sample = {
+        "lq": torch.rand(1, 6, 3, 64, 64),
+        "spike": torch.rand(1, 6, 1, 64, 64),
+        "gt": torch.rand(1, 6, 3, 64, 64),
+    }
+    model.train_step([sample], 0)
+    seconds = []
+    for step in range(1, count + 1):
+        began = time.perf_counter()
+        model.train_step([sample], step)
+        seconds.append(time.perf_counter() - began)
+    found: dict[str, Any] = {"seconds": seconds, "threads": torch.get_num_threads()}
+    if profiled:
+        with profile(activities=[ProfilerActivity.CPU]) as prof:
+            for step in range(count):
+                model.train_step([sample], count + 1 + step)
+        rows = prof.key_averages()
+        found["operators"] = {row.key: (row.self_cpu_time_total / 1e6 / count, row.count / count) for row in rows}
+    return found
+
+
+def measure(row: str, steps: int, profiled: bool = False) -> dict[str, Any]:
+    """`train_steps` in a process of its own."""
+    env = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")}
+    env |= {key: value for key, value in ({"GOMP_SPINCOUNT": "5000"} | ROWS[row]).items() if value}
+    command = [sys.executable, __file__, "--child", "--steps", str(steps)] + ["--profiled"] * profiled
+    out = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    return json.loads(out.splitlines()[-1])
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Other processes that compute without pause."""
+    others = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def step_table(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Measure and print seconds a step of every row and load, all in turn."""
+    times: dict[tuple[str, int], list[float]] = {(row, count): [] for row in ROWS for count in args.busy}
+    threads: dict[int, int] = {}
+    for _ in range(args.rounds):
+        for row, count in times:
+            with busy(count):
+                found = measure(row, args.steps)
+            times[row, count] += found["seconds"]
+            if not ROWS[row]:
+                threads[count] = found["threads"]
+    medians = {row: {str(count): round(statistics.median(times[row, count]), 3) for count in args.busy} for row in ROWS}
+    print("| s a step | " + " | ".join(f"beside {count} busy" if count else "alone" for count in args.busy) + " |")
+    print("|---" * (len(args.busy) + 1) + "|")
+    for row, seconds in medians.items():
+        chosen = {str(count): f" ({number})" for count, number in threads.items()} if not ROWS[row] else {}
+        cells = (f"{value:.2f}{chosen.get(count, '')}" for count, value in seconds.items())
+        print(f"| {row} | " + " | ".join(cells) + " |")
+    return medians
+
+
+def operator_table(steps: int, most: int) -> None:
+    """Print which operators take longer with two threads beside one busy process than alone."""
+    row = "2 threads, sleeping soon"
+    alone = measure(row, steps, profiled=True)["operators"]
+    with busy(1):
+        beside = measure(row, steps, profiled=True)["operators"]
+    surplus = sorted(alone.keys() & beside.keys(), key=lambda key: alone[key][0] - beside[key][0])
+    whole = sum(beside[key][0] - alone[key][0] for key in surplus)
+    print(f"\n| operator, 2 threads | calls a step | alone, s | beside 1 busy, s | of the surplus of {whole:.2f} s |")
+    print("|---|---|---|---|---|")
+    for key in surplus[:most]:
+        (before, calls), (after, _) = alone[key], beside[key]
+        print(f"| {key} | {calls:.0f} | {before:.3f} | {after:.3f} | {100 * (after - before) / whole:.0f} % |")
+
+
+def main() -> None:
+    """Measure, print the tables and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=6, help="timed in one process")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="numbers of other processes")
+    parser.add_argument("--operators", type=int, default=0, metavar="N", help="list the N that wait longest")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--profiled", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(train_steps(args.steps, args.profiled, utils_threads.Load())))
+        return
+    medians = step_table(args)
+    if args.operators:
+        operator_table(args.steps, args.operators)
+    machine = {"machine": platform.processor() or platform.machine(), "cores": utils_threads.usable_cores()}
+    print(json.dumps({"benchmark": "busy_machine", **machine, "step_seconds": medians}))
+
+
+if __name__ == "__main__":
+    main()
