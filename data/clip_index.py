@@ -161,9 +161,9 @@ def find_clips(root: Path, ext: str, meta_info_file: str | None, filename_tmpl: 
     return read_meta_info(meta_info_file, filename_tmpl) if meta_info_file else scan_clips(root, ext, filename_tmpl)
 
 
-def start_index(frame: int, clip_length: int, num_frame: int, interval: int) -> int:
-    """First frame of a sample: the given frame, moved forward in the clip until the sample fits into it."""
-    return min(frame, clip_length - (num_frame - 1) * interval - 1)
+def count_windows(clip_length: int, num_frame: int, interval: int) -> int:
+    """Count the frames of a clip at which `num_frame` frames can start that lie `interval` apart; 0 if it is short."""
+    return max(clip_length - (num_frame - 1) * interval, 0)
 
 
 def short_clips(clips: Clips, num_frame: int, interval: int) -> list[str]:
@@ -173,5 +173,5 @@ def short_clips(clips: Clips, num_frame: int, interval: int) -> list[str]:
         f"clip {clip}: has {len(frames)} frames, num_frame {num_frame} with interval {interval} needs "
         f"{need}; lower num_frame or interval_list, or leave the clip out"
         for clip, frames in clips.items()
-        if len(frames) < need
+        if not count_windows(len(frames), num_frame, interval)
     ]

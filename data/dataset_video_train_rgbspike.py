@@ -9,11 +9,11 @@ import torch
 from data.augment import Box, draw_box, draw_flips, whole_ratio
 from data.clip_index import (
     Clips,
+    count_windows,
     existing_folder,
     find_clips,
     raise_first,
     short_clips,
-    start_index,
 )
 from data.frame_store import FrameStore, store_of
 from data.spike.source import SpikeSource
@@ -23,7 +23,9 @@ from utils.utils_image import to_float
 
 
 class VideoTrainDatasetRGBSpike:
-    """One sample per frame of all clips; without spikes where the options use none.
+    """One sample per window of `num_frame` frames of all clips; without spikes where the options use none.
+
+    Windows are those of the smallest interval. Of the windows of one interval in a clip, each is as likely as another.
 
     Args:
         opt: options of the training set.
@@ -43,7 +45,11 @@ class VideoTrainDatasetRGBSpike:
         self.ratios = {clip: self.spikes.ratio(self.sizes[clip], clip) if self.spikes else 1 for clip in self.clips}
         self.scale = self._find_scale()
         self._check_crop()
-        self.index = [(clip, frame) for clip, frames in self.clips.items() for frame in range(len(frames))]
+        self.index = [
+            (clip, start)
+            for clip, frames in self.clips.items()
+            for start in range(count_windows(len(frames), opt.num_frame, min(opt.interval_list)))
+        ]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -52,8 +58,8 @@ class VideoTrainDatasetRGBSpike:
         """Read one sample.
 
         Args:
-            index: its first frame, counted over all clips.
-            rng: decides interval, cut, flips and reversal.
+            index: its window, counted over all clips.
+            rng: decides interval, cut, flips and reversal; for a larger interval that does not fit there, the window.
 
         Returns:
             lq (T, 3, h, w), gt (T, 3, h * scale, w * scale): float32, RGB in [0, 1];
@@ -93,10 +99,12 @@ class VideoTrainDatasetRGBSpike:
 
     def _frames(self, index: int, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
         """Return clip and frames of a sample, in the order of time; draws the interval."""
-        clip, first = self.index[index]
+        clip, start = self.index[index]
         names = self.clips[clip]
         interval = int(rng.choice(self.opt.interval_list))
-        start = start_index(first, len(names), self.opt.num_frame, interval)
+        windows = count_windows(len(names), self.opt.num_frame, interval)
+        if start >= windows:
+            start = int(rng.integers(windows))
         return clip, names[start : start + self.opt.num_frame * interval : interval]
 
     def _store(self, folder: Path) -> FrameStore:

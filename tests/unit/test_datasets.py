@@ -1,4 +1,5 @@
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -6,10 +7,10 @@ import torch
 from tiny_set import FIRST, SHARP, SPIKE_SIZE, make_set, options, rng
 
 from data.augment import Flips, draw_box
-from data.clip_index import read_meta_info, start_index
+from data.clip_index import read_meta_info
 from data.dataset_video_test import VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
-from data.loader import train_batches
+from data.loader import StepBatches, train_batches
 from data.select_dataset import define_Dataset
 from data.spike.representations import sdm
 from utils.spike_loader import read_spikes
@@ -22,10 +23,10 @@ from utils.utils_image import write_rgb
 def test_sample_has_the_promised_parts(shared_set):
     dataset = define_Dataset(options(shared_set))
     assert isinstance(dataset, VideoTrainDatasetRGBSpike)
-    assert len(dataset) == 10
-    sample = dataset.sample(7, rng())
+    assert len(dataset) == 6
+    sample = dataset.sample(4, rng())
     assert sample.keys() == {"lq", "gt", "spike", "key"}
-    assert sample["key"].startswith("clip_b/00004")
+    assert sample["key"] in ("clip_b/000048", "clip_b/000050")
     for name, channels in (("lq", 3), ("gt", 3), ("spike", 1)):
         assert sample[name].shape == (3, channels, 16, 16)
         assert sample[name].dtype == torch.float32
@@ -66,15 +67,31 @@ def test_boxes_reach_every_corner_of_the_grid():
     assert corners == {(top, left) for top in (0, 2, 4) for left in (0, 2)}
 
 
-def test_start_is_moved_until_the_sample_fits():
-    assert [start_index(i, 7, num_frame=3, interval=2) for i in range(7)] == [0, 1, 2, 2, 2, 2, 2]
+@pytest.mark.parametrize("intervals", [[1], [2], [1, 2], [1, 1, 3]])
+def test_over_whole_epochs_every_window_is_read_equally_often(tmp_path, intervals):
+    """One interval: exactly. Several: those of one interval in one clip are equally likely, however long it is."""
+    make_set(tmp_path, clips=["short"], frames=7)
+    make_set(tmp_path, clips=["long"], frames=11)
+    dataset = VideoTrainDatasetRGBSpike(options(tmp_path, spikes=False, interval_list=intervals, gt_size=32))
+    epochs = 3 if len(intervals) == 1 else 400
+    batches = StepBatches(dataset, seed=1, batch_size=1, rank=0, world_size=1)
+    read = Counter(batches.name(position) for position in range(epochs * len(dataset)))
+    for clip, length in (("short", 7), ("long", 11)):
+        per_epoch = length - 2 * min(intervals)
+        for interval in set(intervals):
+            names = [f"{frame:06d}" for frame in range(FIRST, FIRST + length)]
+            windows = [names[start : start + 2 * interval + 1 : interval] for start in range(length - 2 * interval)]
+            counts = [read.pop(f"clip {clip} frames {' '.join(window)}") for window in windows]
+            wanted = epochs * per_epoch * intervals.count(interval) / len(intervals) / len(windows)
+            assert max(abs(count - wanted) for count in counts) <= (0 if epochs == 3 else 4 * wanted**0.5)
+    assert not read
 
 
 def test_interval_skips_frames(shared_set):
     opt = options(shared_set, interval_list=[2], use_hflip=False, use_rot=False, random_reverse=False, gt_size=32)
     dataset = VideoTrainDatasetRGBSpike(opt)
     wanted = dataset.lq.read("clip_a", "000051")
-    sample = dataset.sample(4, rng())
+    sample = dataset.sample(0, rng())
     assert sample["key"] == "clip_a/000047"
     assert any(
         np.array_equal(np.round(sample["lq"][2].numpy() * 255).transpose(1, 2, 0), wanted[:, x : x + 32])
