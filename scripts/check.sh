@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Set-up, lint, format, types and all tests; arguments go to pytest: ./scripts/check.sh -m "not slow"
-# Exit code 0 only if every step passed.
+# Tests run in one process a core, four at most; with -n 0 all in one, for --pdb and -s. Exit code 0 only if every step
+# passed.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/setup_env.sh
 source "$ROOT/scripts/setup_env.sh"
 cd "$ROOT"
 
-# The arrays of the tests are small: more threads than this cost time.
 cores="$(getconf _NPROCESSORS_ONLN)"
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores < 4 ? cores : 4))}"
+workers=$((cores < 4 ? cores : 4))
 
 summary="" failed=0
 step() {
@@ -29,6 +29,6 @@ say "python: $PYTHON"
 step "ruff check" "$PYTHON" -m ruff check .
 step "ruff format" "$PYTHON" -m ruff format --check .
 step "mypy" "$PYTHON" -m mypy
-step "pytest" "$PYTHON" -m pytest "$@"
+step "pytest" "$PYTHON" -m pytest -n "$workers" --dist worksteal --durations=15 "$@"
 printf '\n%s' "$summary"
 exit "$failed"

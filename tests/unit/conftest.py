@@ -4,11 +4,12 @@ import logging
 import shutil
 
 import pytest
-from tiny_set import make_set
 
 
 @pytest.fixture(scope="session")
 def shared_set(tmp_path_factory):
+    from tiny_set import make_set  # here: what needs no data set starts without torch
+
     return make_set(tmp_path_factory.mktemp("set"))
 
 

@@ -1,0 +1,29 @@
+"""What every test inherits, whoever started pytest: signals, file permissions and variables are the same everywhere."""
+
+import os
+import re
+import signal
+
+# The user's terminal, language, platform and settings: programs read them, tests set those that they are about.
+LEFT_OUT = re.compile(
+    r"RANK|WORLD_SIZE|LOCAL_\w+|GROUP_\w+|ROLE_\w+|MASTER_\w+|NNODES|NODE_RANK|SLURM_\w+|TORCHELASTIC_\w+|WANDB_\w+"
+    r"|SPIKEVRT_\w+|LANG|LANGUAGE|LC_\w+|TERM|NO_COLOR|FORCE_COLOR|CLICOLOR\w*|PY_COLORS|TQDM_\w+"
+    r"|PYTHON(UTF8|IOENCODING|COERCECLOCALE|UNBUFFERED|OPTIMIZE|WARNINGS|SAFEPATH|DEVMODE|FAULTHANDLER|BREAKPOINT)"
+    r"|(OMP|MKL|KMP|OPENBLAS|GOMP|NUMEXPR)_\w+|BASH_ENV|ENV|CDPATH|GLOBIGNORE|SHELLOPTS|BASHOPTS|POSIXLY_CORRECT"
+)
+
+
+def pytest_configure():
+    for name in filter(LEFT_OUT.fullmatch, list(os.environ)):
+        del os.environ[name]
+    # The arrays of the tests are small: a second thread costs more than it gains, most of all beside other workers.
+    os.environ |= {"LANG": "C.UTF-8", "COLUMNS": "80", "LINES": "24", "OMP_NUM_THREADS": "1"}
+
+    # As nohup, a shell in the background or a supervisor leaves them, they would reach every process that tests start.
+    for number in signal.valid_signals():
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as in every Python; programs that it starts have the default
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.umask(0o022)
