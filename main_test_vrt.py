@@ -267,10 +267,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def job_of_options(args: argparse.Namespace) -> Job:
     """The job of an option file: its test set, with the weights it names or its run's own."""
     opt = utils_option.load(args.opt, Opt, overrides=[*args.set, *FROM_WEIGHTS])
-    check_sigma(opt, args.sigma)
+    sigma = noise_level(opt, args.sigma)
     weights, reason = utils_resume.find_weights(opt.run_dir, opt.path.pretrained_netE, opt.path.pretrained_netG)
     tile = utils_eval.tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
-    return Job(opt, weights, reason, tile, save_frames=True, sigma=args.sigma)
+    return Job(opt, weights, reason, tile, save_frames=True, sigma=sigma)
 
 
 def job_of_task(args: argparse.Namespace) -> Job:
@@ -287,12 +287,12 @@ def job_of_task(args: argparse.Namespace) -> Job:
     changes = {f"datasets.test.{key}": value for key, value in changes.items()} | tile_changes(args)
     sets = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     opt = utils_option.load(path, Opt, overrides=[*sets, *args.set, *FROM_WEIGHTS])
-    check_sigma(opt, args.sigma)
+    sigma = noise_level(opt, args.sigma)
     tile = utils_eval.tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
     weights = args.weights or Path("model_zoo") / "vrt" / f"{args.task}.pth"
     reason = "given by --weights" if args.weights else "the task's own"
     save_frames = args.save_result or not measured or opt.val.output != ("png",)
-    return Job(opt, weights, reason, tile, save_frames, args.sigma)
+    return Job(opt, weights, reason, tile, save_frames, sigma)
 
 
 def tile_changes(args: argparse.Namespace) -> dict[str, Any]:
@@ -316,16 +316,24 @@ def folders_of(args: argparse.Namespace) -> dict[str, Any]:
     return {"dataroot_lq": lq, "dataroot_gt": gt}
 
 
-def check_sigma(opt: Opt, sigma: float | None) -> None:
-    """Refuse a noise level that the network does not take, and none where it needs one."""
+def noise_level(opt: Opt, sigma: float | None) -> float | None:
+    """The noise level of --sigma or else of the test set; None where the network takes none.
+
+    Raises:
+        UserError: the network takes none and --sigma gives one, or it needs one and there is none.
+    """
     wanted = "0 or more, on the scale where white is 255"
     if not opt.netG.nonblind_denoising:
         if sigma:
             raise UserError(f"--sigma is {sigma:g}, but {opt.task} takes no noise level; leave it out")
-    elif sigma is None:
+        return None
+    if sigma is None and opt.datasets.test is not None:
+        sigma = opt.datasets.test.sigma
+    if sigma is None:
         raise UserError(f"--sigma is missing, expected the noise level that {opt.task} is to remove, {wanted}")
-    elif not 0 <= sigma < math.inf:
+    if not 0 <= sigma < math.inf:
         raise UserError(f"--sigma is {sigma:g}, expected a noise level, {wanted}")
+    return sigma
 
 
 def clips_to_restore(opt: Opt, sigma: float | None) -> TestSet:

@@ -57,6 +57,8 @@ def main(args: argparse.Namespace) -> None:
     opt = utils_option.load(args.opt, Opt, args.set)
     if opt.datasets.train is None:
         raise UserError(f"{args.opt} has no datasets.train: there is nothing to train on")
+    if opt.untrained:
+        raise UserError(f"{args.opt}: {opt.untrained}")
     train_opt = opt.datasets.train
 
     # 2. Data first: whatever is wrong with it shows before a network is built.

@@ -4,6 +4,7 @@ from typing import Any
 
 from data.dataset_video_test import SingleVideoTestDataset, VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
+from options.kair_keys import OTHER_DATASET_TYPES, only_tested
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
 
@@ -30,7 +31,7 @@ def define_Dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
         UserError: the type is not available, or the files do not fit; see the classes.
     """
     if opt.dataset_type not in DATASETS:
-        raise UserError(f"dataset_type: {opt.dataset_type!r} is not available; use one of {', '.join(DATASETS)}")
+        raise UserError(f"dataset_type is {opt.dataset_type!r}: {only_tested(OTHER_DATASET_TYPES[opt.dataset_type])}")
     dataset = DATASETS[opt.dataset_type](opt)
     if dataset.scale not in (None, upscale):
         raise UserError(

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from options.kair_keys import IGNORED_KEYS
+from options.kair_keys import IGNORED_KEYS, OTHER_DATASET_TYPES, only_tested
 from options.schema_base import Block, FilePath, raise_all
 from options.schema_data import DatasetOpt, DatasetsOpt, SpikeOpt
 from options.schema_network import NetOpt
@@ -68,6 +68,32 @@ class Opt(Block):
         """Folder of the run."""
         return Path(self.path.root) / self.task
 
+    @property
+    def notes(self) -> list[str]:
+        """Options that are given and have no effect beside the others, one line each."""
+        found = []
+        if self.netG.spynet_path is not None and not self.netG.pa_frames:
+            found.append("netG.spynet_path has no effect with netG.pa_frames 0: there is no optical flow")
+        if self.datasets.test is not None and self.datasets.test.sigma and not self.netG.nonblind_denoising:
+            found.append("datasets.test.sigma has no effect: netG.nonblind_denoising is false, no noise is added")
+        return found
+
+    @property
+    def untrained(self) -> str | None:
+        """Why these options can be tested but not trained, and how they are tested; None: they can be trained."""
+        train = self.datasets.train
+        if train is None:
+            return None
+        denoising, _, interpolation = OTHER_DATASET_TYPES.values()
+        if self.netG.nonblind_denoising:
+            return f"netG.nonblind_denoising is true: {only_tested(denoising)}"
+        if not self.netG.pa_frames:
+            return f"netG.pa_frames is 0: {only_tested(interpolation)}"
+        if train.dataset_type in OTHER_DATASET_TYPES:
+            task = OTHER_DATASET_TYPES[train.dataset_type]
+            return f"datasets.train.dataset_type is {train.dataset_type!r}: {only_tested(task)}"
+        return None
+
     @field_validator("netG")
     @classmethod
     def _channels_of_data(cls, value: NetOpt, info: ValidationInfo) -> NetOpt:
@@ -98,12 +124,6 @@ class Opt(Block):
                 "it to 1"
             )
         train, test = self.datasets.train, self.datasets.test
-        if train is not None and (self.netG.nonblind_denoising or not self.netG.pa_frames):
-            key = "nonblind_denoising" if self.netG.nonblind_denoising else "pa_frames"
-            problems.append(
-                f"netG.{key} is {getattr(self.netG, key)}, but training has no data set for it, only testing (--task); "
-                "remove datasets.train or change it"
-            )
         if train is not None and test is not None and train.uses_spikes and test.uses_spikes:
             problems += [
                 f"datasets.train.spike.{key} is {getattr(train.spike, key)}, but datasets.test.spike.{key} is "

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from options.kair_keys import OTHER_DATASET_TYPES
-from options.schema_base import Block, Count, Counts, FilePath, OddCount, Whole, raise_all
+from options.schema_base import Block, Count, Counts, FilePath, NotNegative, OddCount, Whole, raise_all
 
 # Written in a file -> meant, by the block it stands in.
 DATASET_TYPES = {
@@ -24,8 +24,15 @@ DATASET_TYPES = {
         "TrainDataset": "VideoRecurrentTestDataset",
         "TestDataset": "VideoRecurrentTestDataset",
         "SingleTestDataset": "SingleVideoRecurrentTestDataset",
+        # KAIR's test sets of Vimeo and of frame interpolation: folders of clips.
+        "VideoTestVimeo90KDataset": "VideoRecurrentTestDataset",
+        "VFI_DAVIS": "VideoRecurrentTestDataset",
+        "VFI_UCF101": "VideoRecurrentTestDataset",
+        "VFI_Vid4": "VideoRecurrentTestDataset",
     },
 }
+# As KAIR, which knows a type in any case.
+_ANY_CASE = {name.lower(): name for name in (*DATASET_TYPES["train"], *DATASET_TYPES["test"], *OTHER_DATASET_TYPES)}
 # representation -> the numbers of planes a frame that it can give; None: any from 1 on; raw_window: as many as steps
 SPIKE_CHANNELS: dict[str, tuple[int, ...] | None] = {
     "tfp": (1,),
@@ -98,6 +105,8 @@ class DatasetOpt(Block):
     """Extension of the frames' files, no dot."""
     io_backend: IoBackendOpt = IoBackendOpt()
     """Where RGB frames are read from."""
+    sigma: NotNegative | None = None
+    """Denoising, in testing: level of the noise that is added to clean frames, white is 255; --sigma counts instead."""
     num_frame: Annotated[int, Field(ge=-1)] = 6
     """Frames of a training sample; testing takes whole clips, whatever stands here (KAIR: -1)."""
     gt_size: Count = 192
@@ -139,7 +148,11 @@ class DatasetOpt(Block):
     @model_validator(mode="before")
     @classmethod
     def _channels_of_type(cls, data: object) -> object:
-        if not isinstance(data, dict) or "spike_channels" in data:
+        if not isinstance(data, dict):
+            return data
+        if isinstance(data.get("dataset_type"), str):
+            data = data | {"dataset_type": _ANY_CASE.get(data["dataset_type"].lower(), data["dataset_type"])}
+        if "spike_channels" in data:
             return data
         if not str(data.get("dataset_type")).endswith("RGBSpike"):
             return data | {"spike_channels": 0}
@@ -188,11 +201,15 @@ class DatasetsOpt(Block):
                 f"dataset_type is {kind!r}, which cannot stand in the {block} block; use one of "
                 + ", ".join(DATASET_TYPES[block])
             )
-        needed = ["dataroot_lq"] + ["dataroot_gt"] * (block == "train") + ["dataroot_spike"] * value.uses_spikes
+        is_trained = block == "train" and kind not in OTHER_DATASET_TYPES
+        if block == "test" and value.sigma is not None and value.dataroot_lq is None:
+            value = value.model_copy(update={"dataroot_lq": value.dataroot_gt})  # clean frames, both
+        needed = ["dataroot_lq"] * (is_trained or block == "test") + ["dataroot_gt"] * is_trained
+        needed += ["dataroot_spike"] * value.uses_spikes
         missing = [key for key in needed if getattr(value, key) is None]
         if missing:
             problems.append(f"{' and '.join(missing)} missing; give the folder of the data set")
-        if block == "train" and value.num_frame < 1:
+        if is_trained and value.num_frame < 1:
             problems.append(f"num_frame is {value.num_frame}, must be 1 or more in training")
         raise_all(problems)
         return value.model_copy(update={"dataset_type": kind})

@@ -13,6 +13,7 @@ from options.schema_base import (
     Fraction,
     Positive,
     Sizes,
+    Whole,
     Wholes,
     raise_all,
 )
@@ -65,6 +66,8 @@ def variant_problems(
 
 
 def _alignment_problems(reach: int, dim: int, groups: int) -> list[str]:
+    if groups < 1:
+        return [f"deformable_groups is {groups}, must be 1 or more with pa_frames {2 * reach}"]
     if groups % reach or dim % reach:
         return [
             f"pa_frames is {2 * reach}; deformable_groups {groups} and embed_dims {dim} must be multiples of its half"
@@ -114,8 +117,9 @@ class NetOpt(Block):
     pa_frames: Literal[0, 2, 4, 6] = 2
     """Neighbours used by the alignment, half of them from each side; 0: no flow, no alignment, and the output is the
     frame in the middle of every img_size[0] frames (frame interpolation)."""
-    deformable_groups: Count = 16
-    """Groups of channels that the alignment moves on their own, of the neighbours of one side together."""
+    deformable_groups: Whole = 16
+    """Groups of channels that the alignment moves on their own, of the neighbours of one side together; no matter with
+    pa_frames 0."""
     nonblind_denoising: bool = False
     """The input carries a noise map, sigma / 255, after its in_chans channels."""
     use_checkpoint_attn: bool = False
@@ -155,7 +159,7 @@ class NetOpt(Block):
             frames=self.img_size[0],
             dim=self.embed_dims[0],
             deformable_groups=self.deformable_groups,
-            spynet_path=self.spynet_path,
+            spynet_path=self.spynet_path if self.pa_frames else None,
         )
 
     def _length_problems(self) -> list[str]:

@@ -11,6 +11,10 @@ def _as_list(value: object) -> object:
     return (value,) if isinstance(value, int) else value
 
 
+def _or_none(value: object) -> object:
+    return () if value is None else value
+
+
 class AmpOpt(Block):
     """Computing in 16 bits where that is safe, in training and in testing."""
 
@@ -63,11 +67,11 @@ class TrainOpt(Block):
     """Parameters that are never trained: patterns of their whole names, e.g. "spynet.*"."""
     G_optimizer_reuse: bool = False
     """KAIR's switch for the optimizer's state; a resumed run takes it along in any case."""
-    fix_iter: Whole = 0
-    """Steps for which the parameters of fix_keys stay as they are."""
-    fix_lr_mul: Positive = 1.0
-    """Factor of the learning rate of the parameters of fix_keys."""
-    fix_keys: Names = ()
+    fix_iter: Annotated[int, Field(ge=-1)] = 0
+    """Steps for which the parameters of fix_keys stay as they are; 0 or -1: none."""
+    fix_lr_mul: NotNegative = 1.0
+    """Factor of the learning rate of the parameters of fix_keys; 0: they never learn."""
+    fix_keys: Annotated[Names, BeforeValidator(_or_none)] = ()
     """A parameter belongs to fix_keys if its name contains one of these."""
     total_iter: Count = 300000
     """Steps of the whole run."""
@@ -136,7 +140,7 @@ class TrainOpt(Block):
             problems.append(
                 "G_scheduler_milestones is empty, must name a step or more for G_scheduler_type 'MultiStepLR'"
             )
-        if self.fix_iter and not self.fix_keys:
+        if self.fix_iter > 0 and not self.fix_keys:
             problems.append(f"fix_iter is {self.fix_iter} but fix_keys is empty; name parameters or use fix_iter 0")
         raise_all(problems)
         return self

@@ -1,7 +1,8 @@
 """From an option file to a checked, frozen tree of options, and back. Knows no option by name.
 
 The schema is a pydantic model. It may have two class variables: `IGNORED_KEYS`, dotted patterns of keys that
-are accepted and dropped, and `MOVED_KEYS`, a key of the root that means another place -> that place, `block.key`.
+are accepted and dropped, and `MOVED_KEYS`, a key of the root that means another place -> that place, `block.key`;
+and a property `notes`, lines about options that are given and have no effect.
 """
 
 import difflib
@@ -62,6 +63,8 @@ def load(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
         raise UserError(_one_line(error, schema, sources)) from None
     if ignored:
         logger.info("%s: these keys of KAIR have no effect here: %s", path, ", ".join(ignored))
+    for note in getattr(opt, "notes", ()):
+        logger.info("%s: %s", path, note)
     return opt
 
 

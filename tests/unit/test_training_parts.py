@@ -322,6 +322,17 @@ def test_fixed_keys_stay_until_fix_iter_and_then_learn_slower():
     assert rates[0.125] == pytest.approx(0.125 * rates[1.0])
 
 
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_fixed_keys_never_learn_at_a_rate_of_zero(kind):
+    opt = TrainOpt(fix_keys=("spynet",), fix_lr_mul=0, total_iter=9, G_optimizer_type=kind, G_optimizer_wd=0.1)
+    model = ModelVRT(TinyNet(), opt, Dist())
+    before = {name: value.detach().clone() for name, value in model.netG.named_parameters()}
+    for step in range(3):
+        model.train_step([batch()], step)
+    for name, value in model.netG.named_parameters():
+        assert torch.equal(value, before[name]) == ("spynet" in name)
+
+
 def test_clipping_bounds_the_gradient():
     opt = TrainOpt(G_optimizer_clipgrad=1e-3, total_iter=10)
     model = ModelVRT(TinyNet(), opt, Dist())
