@@ -13,48 +13,17 @@ Denoising adds noise to the clean frames of --folder_lq (or --folder_gt, one is 
 """
 
 import argparse
-import difflib
 import json
-import logging
-import math
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from data.check import sound_dataset
-from data.clip_index import existing_folder, image_extensions
-from data.spike.manifest import Manifest
-from data.task_clips import MiddleClip, middle_clips, noisy_clips
-from models import tiling
-from models.select_model import define_Model
+from data.official_tasks import changes_of, noise_level, task_file
 from options.schema import Opt
-from utils import (
-    utils_checkpoint,
-    utils_cli,
-    utils_dist,
-    utils_eval,
-    utils_html,
-    utils_metric,
-    utils_option,
-    utils_report,
-    utils_results,
-    utils_resume,
-)
-from utils.utils_changes import FREE_OF_NETWORK
-from utils.utils_clip import Clip, TestSet
-from utils.utils_dist import Dist
+from utils import utils_cli, utils_option
 from utils.utils_error import UserError
-from utils.utils_tile import Fitting, TileOpt
+from utils.utils_run_folder import RELEASE, find_weights
+from utils.utils_tile_opt import TileOpt, tile_of
 
-logger = logging.getLogger("spikevrt")
-
-GOPRO_SPIKE_SIZE = 360, 640
 FROM_WEIGHTS = ["netG.spynet_path=null", "train.E_decay=0"]  # the tested file holds all weights, once
 
 
@@ -68,6 +37,7 @@ class Job:
     tile: TileOpt
     save_frames: bool
     sigma: float | None
+    resume: bool
 
     @property
     def folder(self) -> Path:
@@ -75,18 +45,123 @@ class Job:
         return utils_results.ROOT / (self.opt.val.task_name or self.opt.task)
 
 
-def main(args: argparse.Namespace) -> None:
-    """Options, data, model, evaluation, report."""
-    # 1. Everything that can be wrong is found out before the model is built.
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line: the --opt form or the older --task form, not both."""
+    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    form = parser.add_mutually_exclusive_group(required=True)
+    form.add_argument("--opt", type=Path, metavar="CONFIG", help="option file; its run's weights are tested")
+    form.add_argument("--task", help=f"one of {', '.join(utils_option.task_files())}")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. val.metrics")
+    parser.add_argument("--resume", action="store_true", help="go on with the frames of an interrupted call")
+    parser.add_argument("--sigma", type=float, help="noise level for denoising, on the scale where white is 255")
+    older = parser.add_argument_group("with --task")
+    older.add_argument(
+        "--folder_lq", help="clips: a folder of clip folders or of videos, one folder of frames, one video"
+    )
+    older.add_argument("--folder_gt", help="sharp clips, as --folder_lq; without them nothing is measured")
+    older.add_argument("--folder_spike", help="spike files of the clips")
+    older.add_argument(
+        "--tile", nargs="+", metavar="T H W", help="0 0 0: none; auto: as memory allows; default 40 128 128"
+    )
+    older.add_argument("--tile_overlap", type=int, nargs=3, metavar=("T", "H", "W"), help="default 2 20 20")
+    older.add_argument("--num_workers", type=int, help="accepted; frames are read as they are needed")
+    older.add_argument(
+        "--save_result", action="store_true", help="write frames and comparison; without --folder_gt always"
+    )
+    older.add_argument("--weights", type=Path, help="default model_zoo/vrt/<task>.pth")
+    args = parser.parse_args(argv)
+    given = [action.dest for action in older._group_actions if getattr(args, action.dest) not in (None, False)]
+    if args.opt and given:
+        parser.error(f"--{given[0]} belongs to --task; with --opt say it by --set KEY=VALUE")
+    if args.tile not in (None, ["auto"]):
+        if len(args.tile) != 3 or not all(length.isdecimal() for length in args.tile):
+            parser.error(f"--tile {' '.join(args.tile)}: expected auto, or three numbers T H W such as 12 256 256")
+        args.tile = [int(length) for length in args.tile]
+    return args
+
+
+def read_job(args: argparse.Namespace) -> Job:
+    """What the call asks for, once nothing is wrong with it and its options."""
     job = job_of_options(args) if args.opt else job_of_task(args)
-    opt, folder = job.opt, job.folder
     if not job.weights.is_file():
         raise UserError(
             f"{job.weights} ({job.reason}) not found and nothing is downloaded: use weights of your own training, "
-            f"or, of an official task, {job.weights.name} of {utils_checkpoint.RELEASE}"
+            f"or, of an official task, {job.weights.name} of {RELEASE}"
         )
-    if args.resume and not job.save_frames:
+    if job.resume and not job.save_frames:
         raise UserError("--resume goes on from saved frames, which this call does not write; add --save_result")
+    if job.opt.datasets.test is None:
+        raise UserError("datasets.test is null, expected a test set: there is nothing to restore")
+    return job
+
+
+def job_of_options(args: argparse.Namespace) -> Job:
+    """The job of an option file: its test set, with the weights it names or its run's own."""
+    opt = utils_option.load(args.opt, Opt, overrides=[*args.set, *FROM_WEIGHTS])
+    sigma = noise_level(opt, args.sigma)
+    weights, reason = find_weights(opt.run_dir, opt.path.pretrained_netE, opt.path.pretrained_netG)
+    tile = tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
+    return Job(opt, weights, reason, tile, save_frames=True, sigma=sigma, resume=args.resume)
+
+
+def job_of_task(args: argparse.Namespace) -> Job:
+    """The job of the older flags: the task's own option file, changed by the flags."""
+    path = task_file(args.task)
+    changes = changes_of(args)
+    sets = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    opt = utils_option.load(path, Opt, overrides=[*sets, *args.set, *FROM_WEIGHTS])
+    sigma = noise_level(opt, args.sigma)
+    tile = tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
+    weights = args.weights or Path("model_zoo") / "vrt" / f"{args.task}.pth"
+    reason = "given by --weights" if args.weights else "the task's own"
+    measured = changes["datasets.test.dataroot_gt"] is not None
+    save_frames = args.save_result or not measured or opt.val.output != ("png",)
+    return Job(opt, weights, reason, tile, save_frames, sigma, args.resume)
+
+
+if __name__ == "__main__":
+    # Mistakes in the call or the options are answered here: the imports below take seconds.
+    arguments = parse_args()
+    with utils_cli.program(arguments.debug):
+        job_of_call = read_job(arguments)
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from data.check import sound_dataset
+from data.spike.manifest import Manifest
+from data.task_clips import MiddleClip, middle_clips, noisy_clips
+from models import tiling
+from models.select_model import define_Model
+from utils import (
+    utils_checkpoint,
+    utils_dist,
+    utils_eval,
+    utils_html,
+    utils_metric,
+    utils_report,
+    utils_results,
+)
+from utils.utils_changes import FREE_OF_NETWORK
+from utils.utils_clip import Clip, TestSet
+from utils.utils_dist import Dist
+from utils.utils_tile import Fitting
+
+logger = logging.getLogger("spikevrt")
+
+
+def main(job: Job) -> None:
+    """Data, model, evaluation, report."""
+    # 1. Everything that can be wrong is found out before the model is built.
+    opt, folder = job.opt, job.folder
     test_set = clips_to_restore(opt, job.sigma)
     utils_metric.check_available(opt.val.metrics)
     utils_results.check_writable(folder)
@@ -100,14 +175,14 @@ def main(args: argparse.Namespace) -> None:
     logger.info("weights: %s (%s): %s", job.weights, job.reason, report)
 
     # 3. Tiles, what the work will take, and whether an interrupted call is gone on with.
-    tile = recorded_tile(folder) if args.resume and opt.val.tile == "auto" else None
+    tile = recorded_tile(folder) if job.resume and opt.val.tile == "auto" else None
     auto = opt.val.tile == "auto" and tile is None
     tile = tiling.prepare(model, opt.netG, test_set, opt.val, tile or job.tile, auto=auto)
     fitting = Fitting(tile)
-    there = open_results(job, tile, test_set, dist, resume=args.resume)
+    there = open_results(job, tile, test_set, dist)
 
     # 4. Restore and measure; each process takes its share.
-    began, resumed = time.monotonic(), utils_results.count_there(folder, test_set)[0] if args.resume else 0
+    began, resumed = time.monotonic(), utils_results.count_there(folder, test_set)[0] if job.resume else 0
     pictures = utils_html.ReportImages()
     watchers = [pictures] + ([utils_results.frame_writer(folder)] if job.save_frames else [])
     with interruption_explained(job, test_set, dist):
@@ -148,24 +223,22 @@ def recorded_tile(folder: Path) -> TileOpt | None:
     return None if tile is None else TileOpt.from_json(tile)
 
 
-def open_results(
-    job: Job, tile: TileOpt, test_set: TestSet, dist: Dist, *, resume: bool
-) -> Callable[[Clip, int], np.ndarray | None]:
-    """Start the folder of the results anew or, to `resume`, look up the frames that are there. For all processes."""
+def open_results(job: Job, tile: TileOpt, test_set: TestSet, dist: Dist) -> Callable[[Clip, int], np.ndarray | None]:
+    """Start the folder of the results anew or, to resume, look up the frames that are there. For all processes."""
     opt, folder = job.opt, job.folder
     if dist.is_main:
         record = record_of(job, tile, test_set)
-        if resume and utils_results.check_same(folder, record):
+        if job.resume and utils_results.check_same(folder, record):
             utils_results.sweep(folder, test_set)
             logger.info("going on: %d of %d frames are there", *utils_results.count_there(folder, test_set))
         elif job.save_frames:
-            if resume:
+            if job.resume:
                 logger.info("%s holds no frames to go on from; starting anew", folder)
             utils_results.begin(folder, record, test_set)
         with utils_results.explained(folder):
             utils_option.save(opt, folder / "options.json")
     utils_dist.gather_objects(dist, None)  # nobody writes before the folder is ready
-    return utils_results.frames_there(folder) if resume else lambda clip, index: None
+    return utils_results.frames_there(folder) if job.resume else lambda clip, index: None
 
 
 def inputs_of(opt: Opt) -> dict[str, str | None]:
@@ -228,123 +301,14 @@ def write_pages(
     sys.stdout.write(f"results in {folder}; open {folder / 'report.html'}\n")
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line: the --opt form or the older --task form, not both."""
-    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
-    form = parser.add_mutually_exclusive_group(required=True)
-    form.add_argument("--opt", type=Path, metavar="CONFIG", help="option file; its run's weights are tested")
-    form.add_argument("--task", help=f"one of {', '.join(utils_option.task_files())}")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. val.metrics")
-    parser.add_argument("--resume", action="store_true", help="go on with the frames of an interrupted call")
-    parser.add_argument("--sigma", type=float, help="noise level for denoising, on the scale where white is 255")
-    older = parser.add_argument_group("with --task")
-    older.add_argument(
-        "--folder_lq", help="clips: a folder of clip folders or of videos, one folder of frames, one video"
-    )
-    older.add_argument("--folder_gt", help="sharp clips, as --folder_lq; without them nothing is measured")
-    older.add_argument("--folder_spike", help="spike files of the clips")
-    older.add_argument(
-        "--tile", nargs="+", metavar="T H W", help="0 0 0: none; auto: as memory allows; default 40 128 128"
-    )
-    older.add_argument("--tile_overlap", type=int, nargs=3, metavar=("T", "H", "W"), help="default 2 20 20")
-    older.add_argument("--num_workers", type=int, help="accepted; frames are read as they are needed")
-    older.add_argument(
-        "--save_result", action="store_true", help="write frames and comparison; without --folder_gt always"
-    )
-    older.add_argument("--weights", type=Path, help="default model_zoo/vrt/<task>.pth")
-    args = parser.parse_args(argv)
-    given = [action.dest for action in older._group_actions if getattr(args, action.dest) not in (None, False)]
-    if args.opt and given:
-        parser.error(f"--{given[0]} belongs to --task; with --opt say it by --set KEY=VALUE")
-    if args.tile not in (None, ["auto"]):
-        if len(args.tile) != 3 or not all(length.isdecimal() for length in args.tile):
-            parser.error(f"--tile {' '.join(args.tile)}: expected auto, or three numbers T H W such as 12 256 256")
-        args.tile = [int(length) for length in args.tile]
-    return args
-
-
-def job_of_options(args: argparse.Namespace) -> Job:
-    """The job of an option file: its test set, with the weights it names or its run's own."""
-    opt = utils_option.load(args.opt, Opt, overrides=[*args.set, *FROM_WEIGHTS])
-    sigma = noise_level(opt, args.sigma)
-    weights, reason = utils_resume.find_weights(opt.run_dir, opt.path.pretrained_netE, opt.path.pretrained_netG)
-    tile = utils_eval.tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
-    return Job(opt, weights, reason, tile, save_frames=True, sigma=sigma)
-
-
-def job_of_task(args: argparse.Namespace) -> Job:
-    """The job of the older flags: the task's own option file, changed by the flags."""
-    path = task_file(args.task)
-    changes = folders_of(args)
-    measured = changes["dataroot_gt"] is not None
-    extensions = image_extensions(existing_folder(changes["dataroot_lq"], "--folder_lq"))
-    if not extensions and measured:  # videos have none
-        extensions = image_extensions(existing_folder(changes["dataroot_gt"], "--folder_gt"))
-    if len(extensions) == 1:
-        changes["filename_ext"] = extensions[0]
-    changes |= spike_changes(args.task, args.folder_spike)
-    changes = {f"datasets.test.{key}": value for key, value in changes.items()} | tile_changes(args)
-    sets = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-    opt = utils_option.load(path, Opt, overrides=[*sets, *args.set, *FROM_WEIGHTS])
-    sigma = noise_level(opt, args.sigma)
-    tile = utils_eval.tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
-    weights = args.weights or Path("model_zoo") / "vrt" / f"{args.task}.pth"
-    reason = "given by --weights" if args.weights else "the task's own"
-    save_frames = args.save_result or not measured or opt.val.output != ("png",)
-    return Job(opt, weights, reason, tile, save_frames, sigma)
-
-
-def tile_changes(args: argparse.Namespace) -> dict[str, Any]:
-    """Options of the tiles that follow from --tile and --tile_overlap."""
-    frame_overlap, *overlap = args.tile_overlap or (2, 20, 20)
-    shared = {"val.num_frame_overlapping": frame_overlap, "val.size_patch_overlapping": overlap}
-    if args.tile == ["auto"]:
-        return {"val.tile": "auto", **shared}
-    frames, *size = args.tile or (40, 128, 128)
-    TileOpt(frames, frame_overlap, (size[0], size[1]), (overlap[0], overlap[1]))  # refuses lengths that do not fit
-    return {"val.num_frame_testing": frames, "val.size_patch_testing": size, **shared}
-
-
-def folders_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Options of the test set that follow from --folder_lq and --folder_gt; denoising has clean frames in both."""
-    lq, gt = args.folder_lq, args.folder_gt
-    if "videodenoising" in args.task:
-        lq, gt = lq or gt, gt or lq
-    if lq is None:
-        raise UserError(f"--folder_lq is missing, expected the folder of the clips that {args.task} is to restore")
-    return {"dataroot_lq": lq, "dataroot_gt": gt}
-
-
-def noise_level(opt: Opt, sigma: float | None) -> float | None:
-    """The noise level of --sigma or else of the test set; None where the network takes none.
-
-    Raises:
-        UserError: the network takes none and --sigma gives one, or it needs one and there is none.
-    """
-    wanted = "0 or more, on the scale where white is 255"
-    if not opt.netG.nonblind_denoising:
-        if sigma:
-            raise UserError(f"--sigma is {sigma:g}, but {opt.task} takes no noise level; leave it out")
-        return None
-    if sigma is None and opt.datasets.test is not None:
-        sigma = opt.datasets.test.sigma
-    if sigma is None:
-        raise UserError(f"--sigma is missing, expected the noise level that {opt.task} is to remove, {wanted}")
-    if not 0 <= sigma < math.inf:
-        raise UserError(f"--sigma is {sigma:g}, expected a noise level, {wanted}")
-    return sigma
-
-
 def clips_to_restore(opt: Opt, sigma: float | None) -> TestSet:
     """The test set as the task has it: as it is, with noise, or its frames in between.
 
     Raises:
-        UserError: there is none, it has defects, or options do not suit the task.
+        UserError: it has defects, or options do not suit the task.
     """
     test = opt.datasets.test
-    if test is None:
-        raise UserError("datasets.test is null, expected a test set: there is nothing to restore")
+    assert test is not None
     if opt.netG.pa_frames:
         given = sound_dataset(test, opt.netG.upscale)
         return noisy_clips(given, sigma) if sigma is not None and opt.netG.nonblind_denoising else given
@@ -366,30 +330,6 @@ def measured_alike(test_set: TestSet) -> bool:
     return all(len(clip.measured) in (0, len(clip.frames)) for clip in clips if isinstance(clip, MiddleClip))
 
 
-def spike_changes(task: str, folder: str | None) -> dict[str, Any]:
-    """Options of the test set that follow from --folder_spike; without a manifest the spikes are GoPro's."""
-    if ("rgbspike" in task) != (folder is not None):
-        raise UserError(f"--folder_spike is {folder}, but {task} {'needs' if folder is None else 'takes no'} spikes")
-    if folder is None:
-        return {}
-    size = {} if Manifest.load(folder) else dict(zip(("spike_h", "spike_w"), GOPRO_SPIKE_SIZE, strict=True))
-    return {"dataroot_spike": folder, **size}
-
-
-def task_file(task: str) -> Path:
-    """Option file of a task.
-
-    Raises:
-        UserError: the task is unknown.
-    """
-    known = utils_option.task_files()
-    if task not in known:
-        near = difflib.get_close_matches(task, known, n=1, cutoff=0)
-        raise UserError(f"--task {task} is unknown; did you mean {near[0]}?")
-    return known[task]
-
-
 if __name__ == "__main__":
-    arguments = parse_args()
     with utils_cli.program(arguments.debug):
-        main(arguments)
+        main(job_of_call)

@@ -7,11 +7,44 @@ The same command again goes on where the run stopped.
 """
 
 import argparse
+from pathlib import Path
+
+from options.schema import Opt
+from utils import utils_cli, utils_option
+from utils.utils_error import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--opt", type=Path, required=True, help="option file, JSON with comments")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. train.total_iter=200"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args()
+
+
+def read_options(args: argparse.Namespace) -> Opt:
+    """The options of one training stage: one frozen tree, every key known, no defaults anywhere else."""
+    opt = utils_option.load(args.opt, Opt, args.set)
+    if opt.datasets.train is None:
+        raise UserError(f"{args.opt} has no datasets.train: there is nothing to train on")
+    if opt.untrained:
+        raise UserError(f"{args.opt}: {opt.untrained}")
+    return opt
+
+
+if __name__ == "__main__":
+    # Mistakes in the call or the options are answered here: the imports below take seconds.
+    arguments = parse_args()
+    with utils_cli.program(arguments.debug):
+        options = read_options(arguments)
+
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from tqdm import tqdm
@@ -24,12 +57,9 @@ from models.lora import parameter_counts
 from models.model_vrt import ModelVRT
 from models.replay import write_replay
 from models.select_model import define_Model
-from options.schema import Opt
 from utils import (
-    utils_cli,
     utils_dist,
     utils_logger,
-    utils_option,
     utils_profile,
     utils_report,
     utils_resume,
@@ -38,11 +68,12 @@ from utils import (
 )
 from utils.utils_clip import Frame, TestSet
 from utils.utils_dist import Dist
-from utils.utils_error import UserError
-from utils.utils_eval import StoppedError, evaluate, tile_of
+from utils.utils_eval import StoppedError, evaluate
 from utils.utils_logger import Run
 from utils.utils_results import frame_writer
+from utils.utils_run_folder import find_weights
 from utils.utils_signal import StopRequest
+from utils.utils_tile_opt import tile_of
 
 LOG = logging.getLogger("spikevrt")
 RANDOM_FLOW = (
@@ -51,21 +82,15 @@ RANDOM_FLOW = (
 )
 
 
-def main(args: argparse.Namespace) -> None:
-    """Run one training stage from its option file to its last checkpoint."""
-    # 1. Options: one frozen tree, every key known, no defaults anywhere else.
-    opt = utils_option.load(args.opt, Opt, args.set)
-    if opt.datasets.train is None:
-        raise UserError(f"{args.opt} has no datasets.train: there is nothing to train on")
-    if opt.untrained:
-        raise UserError(f"{args.opt}: {opt.untrained}")
+def main(opt: Opt) -> None:
+    """Run one training stage from its options to its last checkpoint."""
+    # 1. Data first: whatever is wrong with it shows before a network is built.
+    assert opt.datasets.train is not None
     train_opt = opt.datasets.train
-
-    # 2. Data first: whatever is wrong with it shows before a network is built.
     train_set = sound_dataset(train_opt, opt.netG.upscale)
     test_set = sound_dataset(opt.datasets.test, opt.netG.upscale) if opt.datasets.test else None
 
-    # 3. Processes, records, model.
+    # 2. Processes, records, model.
     dist = utils_dist.init()
     share = utils_dist.share(train_opt.dataloader_batch_size, dist.world_size)
     run = utils_logger.start_run(opt.run_dir, opt.logging, dist, opt)
@@ -74,7 +99,7 @@ def main(args: argparse.Namespace) -> None:
         "%d samples; %d process(es) on %s, %d at once in each", len(train_set), dist.world_size, dist.device, share
     )
 
-    # 4. Weights: this run's newest checkpoint, else the pretrained ones, else random.
+    # 3. Weights: this run's newest checkpoint, else the pretrained ones, else random.
     resumed = utils_resume.resume(opt.run_dir, model, opt.model_dump(mode="json"))
     start = utils_dist.agreed(dist, resumed.step, "the step of the newest checkpoint")
     if start == 0:
@@ -82,7 +107,7 @@ def main(args: argparse.Namespace) -> None:
     run.write_options(opt)
     run.begin(start)
 
-    # 5. Train to the last step, or until a signal asks to stop. Either way everything is saved.
+    # 4. Train to the last step, or until a signal asks to stop. Either way everything is saved.
     with utils_signal.stop_on_signals() as stop:
         step, finished = train(Parts(opt, model, train_set, test_set, dist, run), start, stop)
     if finished and step > start:
@@ -244,23 +269,11 @@ def give_up(parts: Parts, step: int, batches: Sequence[Mapping[str, Any]]) -> No
 
 def summarize(opt: Opt, run: Run, step: int, skipped: int) -> None:
     """Say what came of the run and where it lies."""
-    weights, _ = utils_resume.find_weights(opt.run_dir, None, None)
+    weights, _ = find_weights(opt.run_dir, None, None)
     for line in run.summary(step, weights, utils_resume.best(opt.run_dir), skipped):
         LOG.info(line)
 
 
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--opt", type=Path, required=True, help="option file, JSON with comments")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. train.total_iter=200"
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    arguments = parse_args()
     with utils_cli.program(arguments.debug):
-        main(arguments)
+        main(options)

@@ -16,7 +16,7 @@ from data.spike.source import in_time
 from models.model_vrt import ModelVRT
 from models.select_model import define_Model
 from options.schema import Opt
-from utils import utils_checkpoint, utils_eval, utils_image, utils_option, utils_resume
+from utils import utils_checkpoint, utils_eval, utils_image, utils_option, utils_run_folder
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_tile import TileOpt
@@ -186,7 +186,7 @@ class Restorer:
 def _weights(path: Path) -> tuple[Path, str]:
     """The file to load, and why."""
     if path.is_dir():
-        return utils_resume.find_weights(path, None, None)
+        return utils_run_folder.find_weights(path, None, None)
     if not path.is_file():
         raise UserError(f"{path}: not found, expected a run's folder, such as experiments/<task>, or a file of weights")
     return path, "given"

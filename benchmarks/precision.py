@@ -31,7 +31,7 @@ from options.schema import Opt
 from utils import utils_option
 from utils.utils_checkpoint import load_weights
 from utils.utils_error import UserError
-from utils.utils_resume import find_weights
+from utils.utils_run_folder import find_weights
 
 SMALL = {
     "depths": [4] * 7 + [2] * 4,

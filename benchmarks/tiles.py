@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.frame_store import FrameStore
 from models.select_model import define_Model
 from options.schema import Opt
-from utils import utils_cli, utils_dist, utils_image, utils_metric, utils_option, utils_resume, utils_tile
+from utils import utils_cli, utils_dist, utils_image, utils_metric, utils_option, utils_run_folder, utils_tile
 from utils.utils_checkpoint import load_weights
 from utils.utils_tile import Axis, TileOpt
 
@@ -131,7 +131,7 @@ def make_restore(args: argparse.Namespace) -> Callable[[torch.Tensor], torch.Ten
     """The network of an option file with its run's, or the given, weights."""
     opt = utils_option.load(args.opt, Opt, ["netG.spynet_path=null", "train.E_decay=0"])
     model = define_Model(opt, utils_dist.init())
-    load_weights(model.netG, args.weights or utils_resume.find_weights(opt.run_dir, None, None)[0])
+    load_weights(model.netG, args.weights or utils_run_folder.find_weights(opt.run_dir, None, None)[0])
     return model.restore
 
 

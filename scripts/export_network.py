@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.exported import export_network, torchvisions_alignment
 from models.select_network import define_G
 from options.schema import NetOpt, Opt
-from utils import utils_checkpoint, utils_option, utils_resume
+from utils import utils_checkpoint, utils_option, utils_run_folder
 from utils.utils_cli import Parser, positive, program
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
@@ -44,7 +44,7 @@ def export(args: argparse.Namespace) -> None:
     weights, reason = (
         (args.weights, "given by --weights")
         if args.weights
-        else utils_resume.find_weights(opt.run_dir, path.pretrained_netE, path.pretrained_netG)
+        else utils_run_folder.find_weights(opt.run_dir, path.pretrained_netE, path.pretrained_netG)
     )
     out = args.out or Path(f"{opt.task}{SUFFIX}")
     if out.suffix != SUFFIX:

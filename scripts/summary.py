@@ -26,7 +26,7 @@ from models.select_network import define_G
 from options.schema import Opt
 from utils import utils_cli, utils_option
 from utils.utils_error import UserError
-from utils.utils_eval import tile_of
+from utils.utils_tile_opt import tile_of
 
 LOG = logging.getLogger("spikevrt")
 UNITS = {"MB": 1e6, "GB": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
 from utils.utils_lora import suited
+from utils.utils_run_folder import RELEASE
 
-RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
 CONTAINERS = ("params", "params_ema")
 BUFFERS = ("relative_position_index", "position_bias", "attn_mask", "mean", "std")  # last parts of their names
 FIRST, FUSE = "conv_first.weight", "linear_fuse.weight"

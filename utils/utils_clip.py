@@ -1,43 +1,11 @@
-"""What the evaluation works on: test clips, their frames once restored, and the options that it reads."""
+"""What the evaluation works on: test clips, and their frames once restored."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
 import torch
-
-from utils.utils_tile import Blend
-
-Sides = int | tuple[int, int]
-
-
-class ValOptions(Protocol):
-    """What the evaluation reads of the options' `val` block."""
-
-    @property
-    def num_frame_testing(self) -> int: ...
-    @property
-    def frames_shared(self) -> int: ...
-    @property
-    def size_patch_testing(self) -> Sides: ...
-    @property
-    def size_patch_overlapping(self) -> Sides: ...
-    @property
-    def blend(self) -> Blend: ...
-    @property
-    def tile_batch(self) -> int: ...
-    @property
-    def metrics(self) -> Sequence[str]: ...
-    @property
-    def pad_seq(self) -> bool: ...
-    @property
-    def flip_seq(self) -> bool: ...
-    @property
-    def self_ensemble(self) -> str: ...
-    @property
-    def center_frame_only(self) -> bool: ...
 
 
 class Clip(Protocol):

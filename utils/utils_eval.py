@@ -11,35 +11,16 @@ import torch
 from tqdm import tqdm
 
 from utils import utils_dist, utils_ensemble, utils_image, utils_metric, utils_tile
-from utils.utils_clip import Clip, Frame, Sides, TestSet, ValOptions
+from utils.utils_clip import Clip, Frame, TestSet
 from utils.utils_share import Share, Work, share_out
-from utils.utils_tile import Fitting, Read, Restore, TileOpt
+from utils.utils_tile import Fitting, Read, Restore
+from utils.utils_tile_opt import TileOpt, ValOptions, tile_of
 
 logger = logging.getLogger("spikevrt")
 
 
 class StoppedError(Exception):
     """An evaluation that was asked to end early."""
-
-
-def tile_of(val: ValOptions, window: Sequence[int] = (1, 1, 1), extra: int = 0) -> TileOpt:
-    """The tiles that the options ask for, in restored frames.
-
-    Args:
-        val: the options.
-        window: the network's.
-        extra: frames that are read beyond those restored, which then do not overlap: each is made once.
-    """
-    frames = val.num_frame_testing
-    return TileOpt(
-        max(frames - extra, 1) if frames else 0,
-        0 if extra else val.frames_shared,
-        _both(val.size_patch_testing),
-        _both(val.size_patch_overlapping),
-        val.blend,
-        val.tile_batch,
-        (window[0], window[1], window[2]),
-    )
 
 
 def evaluate(
@@ -305,10 +286,6 @@ def log_clip(test_set: TestSet, index: int, rows: list[dict[str, Any]]) -> None:
 def _wanted(count: int, val: ValOptions) -> tuple[int, int]:
     """The frames [first, stop) of a clip of `count` that are restored and measured."""
     return (count // 2, count // 2 + 1) if val.center_frame_only else (0, count)
-
-
-def _both(sides: Sides) -> tuple[int, int]:
-    return (sides, sides) if isinstance(sides, int) else sides
 
 
 def _line(means: dict[str, float]) -> str:

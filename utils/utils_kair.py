@@ -1,26 +1,15 @@
 """Folders of weights that KAIR wrote: <step>_G.pth, <step>_E.pth, <step>_optimizerG.pth and no state file."""
 
 import logging
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.utils_checkpoint import is_buffer, read_file, read_state_dict
 from utils.utils_error import UserError
+from utils.utils_run_folder import kair_steps
 
 LOG = logging.getLogger("spikevrt")
-FILE = re.compile(r"(\d+)_(G|E|optimizerG)\.pth")
-
-
-def steps(folder: Path) -> dict[str, list[int]]:
-    """Steps of each kind of file, ascending; files of other names are none of KAIR's."""
-    found: dict[str, list[int]] = {"G": [], "E": [], "optimizerG": []}
-    for path in folder.glob("*.pth"):
-        match = FILE.fullmatch(path.name)
-        if match:
-            found[match[2]].append(int(match[1]))
-    return {kind: sorted(numbers) for kind, numbers in found.items()}
 
 
 def read_set(folder: Path, step: int, train: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +66,6 @@ def parameter_groups(weights: Collection[str], fix_keys: Sequence[str], fix_lr_m
 
 def name_unused(folder: Path, step: int) -> None:
     """Say which kinds of file the folder has, but not of this step."""
-    for kind, numbers in steps(folder).items():
+    for kind, numbers in kair_steps(folder).items():
         if numbers and step not in numbers:
             LOG.warning("%s has no %d_%s.pth; that of step %d is not used", folder, step, kind, numbers[-1])

@@ -22,10 +22,10 @@ from utils.utils_changes import changes, options_hash
 from utils.utils_checkpoint import dump, read_file, read_state_dict, write_file
 from utils.utils_error import UserError
 from utils.utils_file import whole_file, write_text
+from utils.utils_run_folder import kair_steps, saved_steps, set_file
 
 LOG = logging.getLogger("spikevrt")
 KINDS = ("G", "E", "state")  # in the order in which the files of a set appear
-STATE_FILE = re.compile(r"(\d+)_state\.pth")
 TEMPORARY = re.compile(r"\.(\d+)_(?:G|E|state)\.\d+\.tmp\.pth")
 MOST_NAMED = 3  # damaged sets that an error describes
 
@@ -80,7 +80,7 @@ def save(run_dir: Path, step: int, model: Resumable, record: Mapping[str, Any], 
     plain: dict[str, Any] = json.loads(json.dumps(record))  # nothing that would need code on loading
     with _explained(run_dir, f"the checkpoint of step {step}"):
         _sweep(folder)
-        new = [kind for kind in KINDS if not _file(folder, step, kind).exists()]
+        new = [kind for kind in KINDS if not set_file(folder, step, kind).exists()]
         try:
             _write_set(folder, step, states, plain)
         except BaseException:  # weights without a state would pass for a folder of KAIR's
@@ -124,12 +124,6 @@ def best_score(run_dir: Path) -> float:
     return found["psnr"] if found else -math.inf
 
 
-def saved_steps(run_dir: Path) -> list[int]:
-    """Steps of which a state file exists, ascending."""
-    matches = (STATE_FILE.fullmatch(path.name) for path in (run_dir / "models").glob("*_state.pth"))
-    return sorted(int(match[1]) for match in matches if match)
-
-
 def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resumed:
     """Load the newest whole checkpoint of a run into the model; a damaged one is named and the one before it is used.
 
@@ -150,7 +144,7 @@ def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resum
     steps, train = saved_steps(run_dir), None
     if not steps:
         unfinished = _unfinished(folder)
-        steps = [step for step in utils_kair.steps(folder)["G"] if step not in unfinished]
+        steps = [step for step in kair_steps(folder)["G"] if step not in unfinished]
         train = options.get("train", {})
     refused: list[str] = []
     for step in reversed(steps):
@@ -173,56 +167,6 @@ def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resum
     return Resumed()
 
 
-def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: str | None) -> tuple[Path, str]:
-    """Which weights to test: those given in the options, else the run's best, else its last.
-
-    A given file from which the run itself was trained on is its start, not a wish: then the run's own are taken.
-
-    Returns:
-        The file and, in words, why it was chosen.
-
-    Raises:
-        UserError: there are none.
-    """
-    own = _own_weights(run_dir)
-    for key, given in (("pretrained_netE", pretrained_netE), ("pretrained_netG", pretrained_netG)):
-        if given is None or given == "auto":
-            continue
-        if own is None or _started_from(run_dir).get(key) != given:
-            return Path(given), f"given by path.{key}"
-        own = own[0], f"{own[1]}; it began with {given}"
-    if own is None:
-        folder = run_dir / "models"
-        raise UserError(f"no weights to test in {folder}: train first, or set path.pretrained_netG to a file")
-    return own
-
-
-def _own_weights(run_dir: Path) -> tuple[Path, str] | None:
-    """The best weights of a run, else its last ones, and which of the two they are."""
-    folder = run_dir / "models"
-    best = folder / "best_G.pth"
-    if best.is_file():
-        return best, "the run's best"
-    for step in reversed(saved_steps(run_dir) or utils_kair.steps(folder)["G"]):
-        for kind in ("E", "G"):
-            path = _file(folder, step, kind)
-            if path.is_file():
-                return path, f"the run's last, step {step}"
-    return None
-
-
-def _started_from(run_dir: Path) -> dict[str, Any]:
-    """The `path` block of the options that a run was trained with."""
-    try:
-        return dict(json.loads((run_dir / "options.json").read_text(encoding="utf-8"))["path"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _file(folder: Path, step: int, kind: str) -> Path:
-    return folder / f"{step}_{kind}.pth"
-
-
 def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that load on a machine without the device they were trained on."""
     return {key: value.detach().cpu() for key, value in weights.items()}
@@ -232,7 +176,7 @@ def _write_set(folder: Path, step: int, states: Mapping[str, Any], record: dict[
     with ExitStack() as stack:
         # The stack unwinds backwards: G gets its name first, the state last.
         places = {
-            kind: stack.enter_context(whole_file(_file(folder, step, kind)))
+            kind: stack.enter_context(whole_file(set_file(folder, step, kind)))
             for kind in reversed(KINDS)
             if kind in states
         }
@@ -245,7 +189,7 @@ def _write_set(folder: Path, step: int, states: Mapping[str, Any], record: dict[
 
 def _read_set(folder: Path, step: int) -> dict[str, Any]:
     """All of a set by kind; UserError where a file is missing or not what the state says."""
-    place = _file(folder, step, "state")
+    place = set_file(folder, step, "state")
     state = read_file(place)
     if not isinstance(state, dict) or not {"files", "kinds"} & state.keys():
         raise UserError(f"{place} is no state of a run")
@@ -257,7 +201,7 @@ def _read_set(folder: Path, step: int) -> dict[str, Any]:
     for kind, written in files.items():
         if kind == "state":
             continue
-        path = _file(folder, step, kind)
+        path = set_file(folder, step, kind)
         if not path.is_file():
             raise UserError(f"{path} is missing")
         if written is not None and path.stat().st_size != written["bytes"]:
@@ -336,7 +280,7 @@ def _unfinished(folder: Path) -> set[int]:
     matches = (TEMPORARY.fullmatch(path.name) for path in folder.glob(".*.tmp.pth"))
     steps = {int(match[1]) for match in matches if match}
     ended = ("state", "optimizerG")
-    return {step for step in steps if not any(_file(folder, step, kind).exists() for kind in ended)}
+    return {step for step in steps if not any(set_file(folder, step, kind).exists() for kind in ended)}
 
 
 def _sweep(folder: Path) -> None:
@@ -350,7 +294,7 @@ def _sweep(folder: Path) -> None:
 def _remove(folder: Path, step: int, kinds: Sequence[str]) -> None:
     """Remove files of a set in the order of `kinds`; one that cannot be removed is named and stays."""
     for kind in kinds:
-        path = _file(folder, step, kind)
+        path = set_file(folder, step, kind)
         try:
             if path.exists():
                 path.unlink()

@@ -2,76 +2,24 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from utils.utils_error import UserError
+from utils.utils_tile_opt import Blend, TileOpt
 
 logger = logging.getLogger("spikevrt")
 
 Restore = Callable[[Tensor], Tensor]
 Read = Callable[[int, int], Tensor]
-Blend = Literal["smooth", "kair"]
 MIRRORED_FRAMES = 2
 SPARED = 0.25  # share of an overlap that may be given up where that saves a tile
 SMALLEST_SIDE, SMALLEST_FRAMES = 64, 2  # pixels and frames below which less memory is no use
 SHRUNK = 0.7  # a side that did not fit becomes this much of itself
-
-
-@dataclass(frozen=True)
-class TileOpt:
-    """The piece of a clip that is restored at once. A length of 0 means the whole clip, height or width.
-
-    Attributes:
-        frames: of a piece.
-        frame_overlap: frames that neighbouring pieces share, about: see `starts`.
-        size: height and width in pixels of the input.
-        overlap: pixels that neighbouring tiles share along each axis, about as well.
-        blend: "smooth": evenly spread tiles with linear ramps where they overlap. "kair": KAIR's places and its hard
-            cut in the middle of an overlap, as numbers were published with.
-        batch: tiles that are restored in one call.
-        window: the network's attention window; where a length is 0, "kair" mirrors the end of that axis up to a
-            multiple of it.
-    """
-
-    frames: int = 0
-    frame_overlap: int = 2
-    size: tuple[int, int] = (0, 0)
-    overlap: tuple[int, int] = (20, 20)
-    blend: Blend = "smooth"
-    batch: int = 1
-    window: tuple[int, int, int] = (1, 1, 1)
-
-    def __post_init__(self) -> None:
-        sides = {
-            "frames (num_frame_testing)": (self.frames, self.frame_overlap),
-            "height (size_patch_testing)": (self.size[0], self.overlap[0]),
-            "width (size_patch_testing)": (self.size[1], self.overlap[1]),
-        }
-        for name, (size, overlap) in sides.items():
-            if size < 0 or overlap < 0 or 0 < size <= overlap:
-                raise UserError(
-                    f"tile {name}: size {size}, overlap {overlap}; the overlap must be 0 or more and "
-                    "smaller than the tile (size 0 = no tiling)"
-                )
-        if self.batch < 1:
-            raise UserError(f"tile batch: {self.batch}, must be 1 or more")
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "TileOpt":
-        """What `dataclasses.asdict` gave, back from JSON."""
-        fields: dict[str, Any] = {key: tuple(of) if isinstance(of, list) else of for key, of in values.items()}
-        return cls(**fields)
-
-    def __str__(self) -> str:
-        sides = zip(["frames", "rows", "columns"], (self.frames, *self.size), strict=True)
-        return ", ".join(f"{length or 'all'} {name}" for name, length in sides) + (
-            f", {self.batch} at once" if self.batch > 1 else ""
-        )
 
 
 class Axis(NamedTuple):

@@ -25,4 +25,4 @@ if __name__ == "__main__":
     StepBatches._sample = broken
     arguments = main_train_vrt.parse_args()
     with utils_cli.program(arguments.debug):
-        main_train_vrt.main(arguments)
+        main_train_vrt.main(main_train_vrt.read_options(arguments))

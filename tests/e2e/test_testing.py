@@ -69,7 +69,7 @@ def test_a_killed_run_is_gone_on_with(run, alone, tmp_path):
         "plain = ModelVRT.restore\n"
         "ModelVRT.restore = lambda self, x: (time.sleep(0.2), plain(self, x))[1]\n"
         "args = main_test_vrt.parse_args()\n"
-        "with utils_cli.program(args.debug):\n    main_test_vrt.main(args)\n"
+        "with utils_cli.program(args.debug):\n    main_test_vrt.main(main_test_vrt.read_job(args))\n"
     )
     folder = run.folder / "results" / "killed"
     process = run.start("val.task_name=killed", program=slow)

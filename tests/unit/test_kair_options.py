@@ -121,7 +121,7 @@ def test_kairs_file_loads_for_a_test_and_as_saved(tmp_path, name):
 def test_a_training_starts_or_says_that_testing_works_and_how(tmp_path, name):
     path = kair_file(tmp_path, name)
     with pytest.raises(UserError) as caught:
-        main_train_vrt.main(argparse.Namespace(opt=path, set=[], debug=False))
+        main_train_vrt.main(main_train_vrt.read_options(argparse.Namespace(opt=path, set=[], debug=False)))
     message = str(caught.value)
     assert "\n" not in message
     if name in TESTED_ONLY:

@@ -8,7 +8,7 @@ import torch
 from trainee import OPTIONS, RECORD, Net, Trainee, changed, damage_truncate, same_moments, same_weights
 
 from models.network_vrt import VRT
-from utils import utils_checkpoint, utils_kair, utils_resume
+from utils import utils_checkpoint, utils_kair, utils_run_folder
 from utils.utils_error import UserError
 from utils.utils_resume import resume, save
 
@@ -107,7 +107,7 @@ def test_moments_of_another_shape_are_refused(tmp_path, folder):
 
 def test_the_last_weights_of_a_kair_run_can_be_tested(tmp_path, folder):
     kair_run(folder, 5, average=False)
-    assert utils_resume.find_weights(tmp_path, None, None)[0].name == "5_G.pth"
+    assert utils_run_folder.find_weights(tmp_path, None, None)[0].name == "5_G.pth"
 
 
 def test_what_a_killed_process_left_does_not_cost_weights_of_kair(tmp_path, folder):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import main_test_vrt
+from data import official_tasks
 from data.layout import DatasetWriter, Frame
 from data.spike.manifest import ClipTiming, Manifest
 from models.select_network import define_G
@@ -26,7 +27,7 @@ RGB_TASK, SPIKE_TASK = "006_VRT_videodeblurring_GoPro", "006_SVRT_videodeblurrin
 
 
 def run(*words):
-    main_test_vrt.main(main_test_vrt.parse_args([str(word) for word in words]))
+    main_test_vrt.main(main_test_vrt.read_job(main_test_vrt.parse_args([str(word) for word in words])))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_older_flags_without_saving_write_only_metrics(data_root, place):
 
 
 def test_spikes_without_manifest_are_gopros(tmp_path):
-    assert main_test_vrt.spike_changes(SPIKE_TASK, str(tmp_path)) == {
+    assert official_tasks.spike_changes(SPIKE_TASK, str(tmp_path)) == {
         "dataroot_spike": str(tmp_path),
         "spike_h": 360,
         "spike_w": 640,
@@ -155,7 +156,7 @@ def test_all_official_tasks_are_known():
 def test_tasks_have_their_geometry(task):
     from options.schema import Opt
 
-    opt = utils_option.load(main_test_vrt.task_file(task), Opt)
+    opt = utils_option.load(official_tasks.task_file(task), Opt)
     keys = ("upscale", "img_size", "window_size", "depths", "indep_reconsts", "embed_dims", "pa_frames")
     *geometry, groups = GEOMETRY[task]
     assert opt.task == task

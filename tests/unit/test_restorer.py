@@ -101,7 +101,7 @@ def test_frames_are_those_of_the_test_program(shared_set, place):
     }
     opt = spike_opt(shared_set, val)
     folder = run_folder(opt)
-    main_test_vrt.main(main_test_vrt.parse_args(["--opt", str(folder / "options.json")]))
+    main_test_vrt.main(main_test_vrt.read_job(main_test_vrt.parse_args(["--opt", str(folder / "options.json")])))
     written = np.stack([read_rgb(f"results/tiny/clip_a/{name}.png") for name in NAMES])
 
     frames, spikes = read_clip(shared_set)

@@ -15,10 +15,11 @@ from trainee import OPTIONS, RECORD, Net, Trainee, changed, damage_truncate, sam
 
 from models.model_vrt import ModelVRT
 from options.schema import TrainOpt
-from utils import utils_changes, utils_checkpoint, utils_file, utils_resume
+from utils import utils_changes, utils_checkpoint, utils_file, utils_resume, utils_run_folder
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_resume import SaveError, resume, save, saved_steps
+from utils.utils_resume import SaveError, resume, save
+from utils.utils_run_folder import saved_steps
 
 
 def names_in(tmp_path):
@@ -379,24 +380,24 @@ def test_a_damaged_note_of_the_best_does_not_stop_the_run(tmp_path):
 
 def test_weights_for_testing_are_best_then_last(tmp_path):
     with pytest.raises(UserError, match="no weights"):
-        utils_resume.find_weights(tmp_path, None, None)
+        utils_run_folder.find_weights(tmp_path, None, None)
     save(tmp_path, 5, Trainee(average=False), RECORD)
-    path, why = utils_resume.find_weights(tmp_path, None, None)
+    path, why = utils_run_folder.find_weights(tmp_path, None, None)
     assert path.name == "5_G.pth"
     assert "step 5" in why
     assert utils_resume.best_score(tmp_path) == float("-inf")
     utils_resume.save_best(tmp_path, Trainee(), 5, 31.5)
-    assert utils_resume.find_weights(tmp_path, None, None)[0].name == "best_G.pth"
-    assert utils_resume.find_weights(tmp_path, "x_E.pth", None)[0].name == "x_E.pth"
+    assert utils_run_folder.find_weights(tmp_path, None, None)[0].name == "best_G.pth"
+    assert utils_run_folder.find_weights(tmp_path, "x_E.pth", None)[0].name == "x_E.pth"
 
 
 def test_weights_that_a_run_began_with_are_not_those_to_test(tmp_path):
     (tmp_path / "options.json").write_text(json.dumps({"path": {"pretrained_netG": "start.pth"}}))
-    assert utils_resume.find_weights(tmp_path, None, "start.pth")[0].name == "start.pth"  # nothing else is there yet
+    assert utils_run_folder.find_weights(tmp_path, None, "start.pth")[0].name == "start.pth"  # nothing else is there
     utils_checkpoint.write_file({"a": torch.ones(1)}, tmp_path / "models" / "best_G.pth")
-    path, why = utils_resume.find_weights(tmp_path, None, "start.pth")
+    path, why = utils_run_folder.find_weights(tmp_path, None, "start.pth")
     assert (path.name, why) == ("best_G.pth", "the run's best; it began with start.pth")
-    assert utils_resume.find_weights(tmp_path, None, "other.pth")[0].name == "other.pth"
+    assert utils_run_folder.find_weights(tmp_path, None, "other.pth")[0].name == "other.pth"
 
 
 # Options

@@ -1,0 +1,93 @@
+"""The official tasks: their option files, and what the flags of main_test_vrt.py change in them. Needs no torch."""
+
+import argparse
+import difflib
+import math
+from pathlib import Path
+from typing import Any
+
+from data.clip_index import existing_folder, image_extensions
+from data.spike.manifest import Manifest
+from options.schema import Opt
+from utils import utils_option
+from utils.utils_error import UserError
+from utils.utils_tile_opt import TileOpt
+
+GOPRO_SPIKE_SIZE = 360, 640
+
+
+def task_file(task: str) -> Path:
+    """Option file of a task.
+
+    Raises:
+        UserError: the task is unknown.
+    """
+    known = utils_option.task_files()
+    if task not in known:
+        near = difflib.get_close_matches(task, known, n=1, cutoff=0)
+        raise UserError(f"--task {task} is unknown; did you mean {near[0]}?")
+    return known[task]
+
+
+def changes_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a task, by dotted key, that the flags of the call change."""
+    changes = folders_of(args)
+    measured = changes["dataroot_gt"] is not None
+    extensions = image_extensions(existing_folder(changes["dataroot_lq"], "--folder_lq"))
+    if not extensions and measured:  # videos have none
+        extensions = image_extensions(existing_folder(changes["dataroot_gt"], "--folder_gt"))
+    if len(extensions) == 1:
+        changes["filename_ext"] = extensions[0]
+    changes |= spike_changes(args.task, args.folder_spike)
+    return {f"datasets.test.{key}": value for key, value in changes.items()} | tile_changes(args)
+
+
+def tile_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of the tiles that follow from --tile and --tile_overlap."""
+    frame_overlap, *overlap = args.tile_overlap or (2, 20, 20)
+    shared = {"val.num_frame_overlapping": frame_overlap, "val.size_patch_overlapping": overlap}
+    if args.tile == ["auto"]:
+        return {"val.tile": "auto", **shared}
+    frames, *size = args.tile or (40, 128, 128)
+    TileOpt(frames, frame_overlap, (size[0], size[1]), (overlap[0], overlap[1]))  # refuses lengths that do not fit
+    return {"val.num_frame_testing": frames, "val.size_patch_testing": size, **shared}
+
+
+def folders_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of the test set that follow from --folder_lq and --folder_gt; denoising has clean frames in both."""
+    lq, gt = args.folder_lq, args.folder_gt
+    if "videodenoising" in args.task:
+        lq, gt = lq or gt, gt or lq
+    if lq is None:
+        raise UserError(f"--folder_lq is missing, expected the folder of the clips that {args.task} is to restore")
+    return {"dataroot_lq": lq, "dataroot_gt": gt}
+
+
+def noise_level(opt: Opt, sigma: float | None) -> float | None:
+    """The noise level of --sigma or else of the test set; None where the network takes none.
+
+    Raises:
+        UserError: the network takes none and --sigma gives one, or it needs one and there is none.
+    """
+    wanted = "0 or more, on the scale where white is 255"
+    if not opt.netG.nonblind_denoising:
+        if sigma:
+            raise UserError(f"--sigma is {sigma:g}, but {opt.task} takes no noise level; leave it out")
+        return None
+    if sigma is None and opt.datasets.test is not None:
+        sigma = opt.datasets.test.sigma
+    if sigma is None:
+        raise UserError(f"--sigma is missing, expected the noise level that {opt.task} is to remove, {wanted}")
+    if not 0 <= sigma < math.inf:
+        raise UserError(f"--sigma is {sigma:g}, expected a noise level, {wanted}")
+    return sigma
+
+
+def spike_changes(task: str, folder: str | None) -> dict[str, Any]:
+    """Options of the test set that follow from --folder_spike; without a manifest the spikes are GoPro's."""
+    if ("rgbspike" in task) != (folder is not None):
+        raise UserError(f"--folder_spike is {folder}, but {task} {'needs' if folder is None else 'takes no'} spikes")
+    if folder is None:
+        return {}
+    size = {} if Manifest.load(folder) else dict(zip(("spike_h", "spike_w"), GOPRO_SPIKE_SIZE, strict=True))
+    return {"dataroot_spike": folder, **size}

@@ -1,0 +1,79 @@
+"""Which checkpoints a run's folder holds, by their names alone: nothing is loaded, and no torch is needed."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from utils.utils_error import UserError
+
+RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
+STATE_FILE = re.compile(r"(\d+)_state\.pth")
+KAIR_FILE = re.compile(r"(\d+)_(G|E|optimizerG)\.pth")
+
+
+def saved_steps(run_dir: Path) -> list[int]:
+    """Steps of which a state file exists, ascending."""
+    matches = (STATE_FILE.fullmatch(path.name) for path in (run_dir / "models").glob("*_state.pth"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def kair_steps(folder: Path) -> dict[str, list[int]]:
+    """Steps of each kind of file that KAIR wrote, ascending; files of other names are none of KAIR's."""
+    found: dict[str, list[int]] = {"G": [], "E": [], "optimizerG": []}
+    for path in folder.glob("*.pth"):
+        match = KAIR_FILE.fullmatch(path.name)
+        if match:
+            found[match[2]].append(int(match[1]))
+    return {kind: sorted(numbers) for kind, numbers in found.items()}
+
+
+def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: str | None) -> tuple[Path, str]:
+    """Which weights to test: those given in the options, else the run's best, else its last.
+
+    A given file from which the run itself was trained on is its start, not a wish: then the run's own are taken.
+
+    Returns:
+        The file and, in words, why it was chosen.
+
+    Raises:
+        UserError: there are none.
+    """
+    own = _own_weights(run_dir)
+    for key, given in (("pretrained_netE", pretrained_netE), ("pretrained_netG", pretrained_netG)):
+        if given is None or given == "auto":
+            continue
+        if own is None or _started_from(run_dir).get(key) != given:
+            return Path(given), f"given by path.{key}"
+        own = own[0], f"{own[1]}; it began with {given}"
+    if own is None:
+        folder = run_dir / "models"
+        raise UserError(f"no weights to test in {folder}: train first, or set path.pretrained_netG to a file")
+    return own
+
+
+def _own_weights(run_dir: Path) -> tuple[Path, str] | None:
+    """The best weights of a run, else its last ones, and which of the two they are."""
+    folder = run_dir / "models"
+    best = folder / "best_G.pth"
+    if best.is_file():
+        return best, "the run's best"
+    for step in reversed(saved_steps(run_dir) or kair_steps(folder)["G"]):
+        for kind in ("E", "G"):
+            path = set_file(folder, step, kind)
+            if path.is_file():
+                return path, f"the run's last, step {step}"
+    return None
+
+
+def _started_from(run_dir: Path) -> dict[str, Any]:
+    """The `path` block of the options that a run was trained with."""
+    try:
+        return dict(json.loads((run_dir / "options.json").read_text(encoding="utf-8"))["path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def set_file(folder: Path, step: int, kind: str) -> Path:
+    """The file of one kind, "G", "E" or "state", of a step."""
+    return folder / f"{step}_{kind}.pth"

@@ -1,0 +1,113 @@
+"""The tiles that the options ask for. Needs no torch, so that wrong ones are refused before it is imported."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from utils.utils_error import UserError
+
+Blend = Literal["smooth", "kair"]
+Sides = int | tuple[int, int]
+
+
+class ValOptions(Protocol):
+    """What the evaluation reads of the options' `val` block."""
+
+    @property
+    def num_frame_testing(self) -> int: ...
+    @property
+    def frames_shared(self) -> int: ...
+    @property
+    def size_patch_testing(self) -> Sides: ...
+    @property
+    def size_patch_overlapping(self) -> Sides: ...
+    @property
+    def blend(self) -> Blend: ...
+    @property
+    def tile_batch(self) -> int: ...
+    @property
+    def metrics(self) -> Sequence[str]: ...
+    @property
+    def pad_seq(self) -> bool: ...
+    @property
+    def flip_seq(self) -> bool: ...
+    @property
+    def self_ensemble(self) -> str: ...
+    @property
+    def center_frame_only(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class TileOpt:
+    """The piece of a clip that is restored at once. A length of 0 means the whole clip, height or width.
+
+    Attributes:
+        frames: of a piece.
+        frame_overlap: frames that neighbouring pieces share, about: see `starts`.
+        size: height and width in pixels of the input.
+        overlap: pixels that neighbouring tiles share along each axis, about as well.
+        blend: "smooth": evenly spread tiles with linear ramps where they overlap. "kair": KAIR's places and its hard
+            cut in the middle of an overlap, as numbers were published with.
+        batch: tiles that are restored in one call.
+        window: the network's attention window; where a length is 0, "kair" mirrors the end of that axis up to a
+            multiple of it.
+    """
+
+    frames: int = 0
+    frame_overlap: int = 2
+    size: tuple[int, int] = (0, 0)
+    overlap: tuple[int, int] = (20, 20)
+    blend: Blend = "smooth"
+    batch: int = 1
+    window: tuple[int, int, int] = (1, 1, 1)
+
+    def __post_init__(self) -> None:
+        sides = {
+            "frames (num_frame_testing)": (self.frames, self.frame_overlap),
+            "height (size_patch_testing)": (self.size[0], self.overlap[0]),
+            "width (size_patch_testing)": (self.size[1], self.overlap[1]),
+        }
+        for name, (size, overlap) in sides.items():
+            if size < 0 or overlap < 0 or 0 < size <= overlap:
+                raise UserError(
+                    f"tile {name}: size {size}, overlap {overlap}; the overlap must be 0 or more and "
+                    "smaller than the tile (size 0 = no tiling)"
+                )
+        if self.batch < 1:
+            raise UserError(f"tile batch: {self.batch}, must be 1 or more")
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TileOpt":
+        """What `dataclasses.asdict` gave, back from JSON."""
+        fields: dict[str, Any] = {key: tuple(of) if isinstance(of, list) else of for key, of in values.items()}
+        return cls(**fields)
+
+    def __str__(self) -> str:
+        sides = zip(["frames", "rows", "columns"], (self.frames, *self.size), strict=True)
+        return ", ".join(f"{length or 'all'} {name}" for name, length in sides) + (
+            f", {self.batch} at once" if self.batch > 1 else ""
+        )
+
+
+def tile_of(val: ValOptions, window: Sequence[int] = (1, 1, 1), extra: int = 0) -> TileOpt:
+    """The tiles that the options ask for, in restored frames.
+
+    Args:
+        val: the options.
+        window: the network's.
+        extra: frames that are read beyond those restored, which then do not overlap: each is made once.
+    """
+    frames = val.num_frame_testing
+    return TileOpt(
+        max(frames - extra, 1) if frames else 0,
+        0 if extra else val.frames_shared,
+        _both(val.size_patch_testing),
+        _both(val.size_patch_overlapping),
+        val.blend,
+        val.tile_batch,
+        (window[0], window[1], window[2]),
+    )
+
+
+def _both(sides: Sides) -> tuple[int, int]:
+    return (sides, sides) if isinstance(sides, int) else sides
