@@ -209,7 +209,6 @@ def batches_from(step: int, train_set: SampleSource, opt: Opt, dist: Dist) -> It
         accumulate=opt.train.accumulate,
         num_workers=opt.datasets.train.dataloader_num_workers,
         prefetch_factor=opt.datasets.train.dataloader_prefetch_factor,
-        persistent_workers=opt.datasets.train.dataloader_persistent_workers,
         pin_memory=dist.device.type == "cuda",
     )
 

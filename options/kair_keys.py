@@ -40,6 +40,8 @@ IGNORED_KEYS = (
     "datasets.*.padding",
     "datasets.*.pad_sequence",
     "datasets.*.temporal_scale",
+    # One iterator reads through all epochs: its workers live as long as the run.
+    "datasets.*.dataloader_persistent_workers",
     "netG.init_bn_type",
     "netG.init_gain",
     "netG.recal_all_flows",

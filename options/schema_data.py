@@ -129,8 +129,6 @@ class DatasetOpt(Block):
     """Samples of a training step, of all processes together."""
     dataloader_prefetch_factor: Count = 2
     """Batches that each reading process prepares in advance."""
-    dataloader_persistent_workers: bool = True
-    """Keep the reading processes from epoch to epoch."""
 
     @property
     def uses_spikes(self) -> bool:

@@ -13,14 +13,11 @@ from tqdm import tqdm
 from utils import utils_dist, utils_ensemble, utils_image, utils_metric, utils_tile
 from utils.utils_clip import Clip, Frame, TestSet
 from utils.utils_share import Share, Work, share_out
+from utils.utils_signal import StoppedError
 from utils.utils_tile import Fitting, Read, Restore
 from utils.utils_tile_opt import TileOpt, ValOptions, tile_of
 
 logger = logging.getLogger("spikevrt")
-
-
-class StoppedError(Exception):
-    """An evaluation that was asked to end early."""
 
 
 def evaluate(

@@ -17,6 +17,10 @@ PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that a process gets when its par
 SAME_REQUEST = 1.0  # seconds in which one request may arrive again: from a terminal or SLURM, and from the launcher
 
 
+class StoppedError(Exception):
+    """Work that was asked to end early."""
+
+
 @dataclass
 class StopRequest:
     """Whether the program was asked to stop.
@@ -53,7 +57,6 @@ def stop_on_signals() -> Iterator[StopRequest]:
         for number, handler in before.items():
             signal.signal(number, handler)
         pythons.shutdown(socket.SHUT_RDWR)  # to close it is not enough: forked data workers hold it as well
-        pythons.shutdown(socket.SHUT_WR)  # a data worker may have a copy that stays open
         watcher.join()
         pythons.close()
         ours.close()

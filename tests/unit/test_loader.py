@@ -1,25 +1,30 @@
 import itertools
+import logging
+import multiprocessing
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
 import torch
 from tiny_set import make_set, options
 
+from data import loader, shared_memory
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
-from data.loader import DeadWorkerError, train_batches
+from data.loader import DeadWorkerError, StalledError, train_batches
 from utils.utils_error import UserError
+from utils.utils_signal import StoppedError
 
 
 class Toy:
     """Seven samples that show their index and their first random number.
 
-    Sample `broken` cannot be read, sample `deadly` ends the process that reads it.
+    Sample `broken` cannot be read, sample `deadly` ends the process that reads it, sample `endless` never comes.
     """
 
-    def __init__(self, shuffle=True, broken=None, deadly=None):
-        self.shuffle, self.broken, self.deadly = shuffle, broken, deadly
+    def __init__(self, shuffle=True, broken=None, deadly=None, endless=None):
+        self.shuffle, self.broken, self.deadly, self.endless = shuffle, broken, deadly, endless
 
     def __len__(self):
         return 7
@@ -29,6 +34,8 @@ class Toy:
             raise UserError(f"clip a frame {index:06d}: gone")
         if index == self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
+        if index == self.endless:
+            time.sleep(600)
         return {"lq": torch.tensor([index, rng.random()]), "key": f"a/{index}"}
 
     def name(self, index, rng):
@@ -75,7 +82,7 @@ def test_shards_never_overlap_and_are_augmented_each_for_itself(world_size, accu
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_do_not_change_the_batches(num_workers):
-    assert same(batches(num_workers=num_workers, prefetch_factor=2, persistent_workers=True), batches())
+    assert same(batches(num_workers=num_workers, prefetch_factor=2), batches())
 
 
 def test_a_resumed_run_repeats_nothing_and_skips_nothing():
@@ -136,6 +143,137 @@ def test_a_data_worker_that_dies_names_its_sample():
     name = source.name(6, np.random.default_rng([3, 6]))
     assert str(caught.value).endswith(f" was ended by SIGKILL (is the memory full?) while it read {name}")
     assert signal.getsignal(signal.SIGCHLD) == handler
+
+
+def test_the_order_of_an_epoch_is_made_once():
+    loader._order.cache_clear()
+    batches(total=7)
+    assert loader._order.cache_info().misses == 4
+
+
+# Nothing waits for ever
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Looks at the workers that follow each other quickly, and few until a run ends."""
+    monkeypatch.setattr(loader, "POLL", 0.05)
+    monkeypatch.setattr(loader, "GRACE", 0.1)
+    monkeypatch.setattr(loader, "LOOKS_TO_WARN", 10)
+    monkeypatch.setattr(loader, "LOOKS_TO_END", 20)
+
+
+BYTES = 4 * 2 * 4  # of a batch of four samples
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory'")
+@pytest.mark.parametrize(
+    ("at_once", "more"),
+    [
+        (5, {"num_workers": 2, "prefetch_factor": 2}),
+        (4, {"num_workers": 1, "prefetch_factor": 2, "accumulate": 2}),
+        (3, {"num_workers": 2, "prefetch_factor": 9, "pin_memory": True}),
+        (6, {"num_workers": 2, "prefetch_factor": 9}),  # as many as there are
+    ],
+)
+def test_too_little_shared_memory_is_found_before_the_first_batch(monkeypatch, at_once, more):
+    free = at_once * BYTES
+    monkeypatch.setattr(shared_memory, "free_bytes", lambda: float(free))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # pinning is asked for and cannot be done
+    next(train_batches(Toy(), seed=3, start_step=0, total_steps=6, batch_size=4, **more))
+    free -= 1
+    iterator = train_batches(Toy(), seed=3, start_step=0, total_steps=6, batch_size=4, **more)
+    with pytest.raises(UserError) as caught:
+        next(iterator)
+    text = str(caught.value)
+    assert "/dev/shm: " in text
+    assert f"({at_once} at once of " in text
+    assert f"dataloader_num_workers is {more['num_workers']}, " in text
+    assert f"dataloader_prefetch_factor {more['prefetch_factor']}; " in text
+    assert "--shm-size=64m" in text
+    assert "\n" not in text
+
+
+def test_all_processes_of_a_machine_share_its_shared_memory(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setattr(shared_memory, "free_bytes", lambda: 8 * 5 * BYTES / 2 - 1)
+    more = {"num_workers": 2, "rank": 1, "world_size": 2}
+    with pytest.raises(UserError, match="40 at once of .*dataloader_num_workers is 2 in each of 8 processes"):
+        batches(**more)
+
+
+def test_free_shared_memory_is_what_the_system_says(monkeypatch, tmp_path):
+    def statvfs(blocks):
+        return os.statvfs_result((4096, 4096, blocks, 9, 7, 0, 0, 0, 0, 255))
+
+    monkeypatch.setattr(shared_memory, "PLACE", tmp_path)
+    monkeypatch.setattr(shared_memory.os, "statvfs", lambda place: statvfs(16))
+    assert shared_memory.free_bytes() == 7 * 4096
+    monkeypatch.setattr(shared_memory.os, "statvfs", lambda place: statvfs(0))
+    assert shared_memory.free_bytes() == float("inf"), "a tmpfs without a limit"
+    monkeypatch.setattr(shared_memory, "PLACE", tmp_path / "none")
+    assert shared_memory.free_bytes() == float("inf")
+
+
+def test_shared_memory_that_ends_in_a_worker_ends_the_run_with_the_same_line(monkeypatch):
+    def no_room(samples):
+        raise RuntimeError(
+            "unable to allocate shared memory(shm) for file </torch_7_8_9>: No space left on device (28)"
+        )
+
+    monkeypatch.setattr(loader, "default_collate", no_room)
+    with pytest.raises(UserError, match=r"^/dev/shm: .* MiB of shared memory are free, .*--shm-size=64m"):
+        batches(num_workers=1)
+    with pytest.raises(RuntimeError):
+        batches()
+
+
+def test_without_room_for_the_workers_themselves_the_line_says_so(monkeypatch):
+    def no_room(*more, **given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loader, "DataLoader", no_room)
+    with pytest.raises(UserError, match=r"^/dev/shm: .* need some: dataloader_num_workers is 2"):
+        batches(num_workers=2)
+
+
+def test_a_batch_that_never_comes_ends_the_run_with_its_sample(quick, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("spikevrt"), "propagate", True)
+    source, given = Toy(shuffle=False, endless=2), []
+    with pytest.raises(StalledError) as caught:
+        given += train_batches(source, seed=3, start_step=0, total_steps=9, batch_size=1, num_workers=2)
+    name = source.name(2, np.random.default_rng([3, 2]))
+    assert str(caught.value).startswith("no batch came and no sample was begun for 1 s: data worker ")
+    assert f" reads {name}; is the disk" in str(caught.value)
+    assert len(caplog.messages) == 1
+    assert f" reads {name}; waiting on" in caplog.messages[0]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_batch_that_a_worker_cannot_hand_over_ends_the_run(quick, monkeypatch, capfd):
+    monkeypatch.setattr(loader, "default_collate", lambda samples: {"key": lambda: None})
+    with pytest.raises(StalledError, match="all 2 data workers are idle; one could not hand over its batch"):
+        batches(num_workers=2)
+    assert "pickle" in capfd.readouterr().err
+
+
+def test_slow_samples_are_waited_for(quick):
+    class Slow(Toy):
+        def sample(self, index, rng):
+            time.sleep(0.2)
+            return super().sample(index, rng)
+
+    assert same(batches(source=Slow(), batch_size=8, total=1, num_workers=1), batches(batch_size=8, total=1))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_a_request_to_stop_is_heard_while_a_batch_is_waited_for(quick, num_workers):
+    asked = iter([False] * 4)
+    source = Toy(shuffle=False, endless=3 if num_workers else None)
+    stop = {"stop": lambda: next(asked, True), "num_workers": num_workers}
+    with pytest.raises(StoppedError):
+        list(train_batches(source, seed=3, start_step=0, total_steps=9, batch_size=4, **stop))
+    assert multiprocessing.active_children() == []
 
 
 def test_a_sample_is_named_by_the_clip_and_the_frames_that_it_reads(tmp_path, monkeypatch):
