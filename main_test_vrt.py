@@ -19,7 +19,7 @@ from pathlib import Path
 
 from data.official_tasks import changes_of, noise_level, task_file
 from options.schema import Opt
-from utils import utils_cli, utils_option
+from utils import utils_cli, utils_option, utils_threads
 from utils.utils_error import UserError
 from utils.utils_run_folder import RELEASE, find_weights
 from utils.utils_tile_opt import TileOpt, tile_of
@@ -125,6 +125,7 @@ if __name__ == "__main__":
     arguments = parse_args()
     with utils_cli.program(arguments.debug):
         job_of_call = read_job(arguments)
+    utils_threads.before_torch()
 
 import logging
 import sys
@@ -135,6 +136,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 
 from data.check import sound_dataset
 from data.spike.manifest import Manifest
@@ -161,6 +163,7 @@ logger = logging.getLogger("spikevrt")
 def main(job: Job) -> None:
     """Data, model, evaluation, report."""
     # 1. Everything that can be wrong is found out before the model is built.
+    load = utils_threads.Load()
     opt, folder = job.opt, job.folder
     test_set = clips_to_restore(opt, job.sigma)
     utils_metric.check_available(opt.val.metrics)
@@ -171,6 +174,8 @@ def main(job: Job) -> None:
     dist = utils_dist.init()
     logger.setLevel(logging.INFO if dist.is_main else logging.ERROR)
     model = define_Model(opt, dist)
+    if dist.device.type == "cpu":
+        torch.set_num_threads(utils_threads.choose(load, torch.get_num_threads()))
     report = utils_checkpoint.load_weights(model.netG, job.weights)
     logger.info("weights: %s (%s): %s", job.weights, job.reason, report)
 

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from options.schema import Opt
-from utils import utils_cli, utils_option
+from utils import utils_cli, utils_option, utils_threads
 from utils.utils_error import UserError
 
 
@@ -40,6 +40,7 @@ if __name__ == "__main__":
     arguments = parse_args()
     with utils_cli.program(arguments.debug):
         options = read_options(arguments)
+    utils_threads.before_torch()
 
 import logging
 import math
@@ -47,6 +48,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -85,6 +87,7 @@ RANDOM_FLOW = (
 def main(opt: Opt) -> None:
     """Run one training stage from its options to its last checkpoint."""
     # 1. Data first: whatever is wrong with it shows before a network is built.
+    load = utils_threads.Load()
     assert opt.datasets.train is not None
     train_opt = opt.datasets.train
     train_set = sound_dataset(train_opt, opt.netG.upscale)
@@ -95,6 +98,8 @@ def main(opt: Opt) -> None:
     share = utils_dist.share(train_opt.dataloader_batch_size, dist.world_size)
     run = utils_logger.start_run(opt.run_dir, opt.logging, dist, opt)
     model = define_Model(opt, dist)
+    if dist.device.type == "cpu":
+        torch.set_num_threads(utils_threads.choose(load, torch.get_num_threads()))
     LOG.info(
         "%d samples; %d process(es) on %s, %d at once in each", len(train_set), dist.world_size, dist.device, share
     )
@@ -141,7 +146,7 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
     batches = batches_from(step, train_set, opt, dist)
     watch = utils_logger.Stopwatch(train.total_iter, batch_size)
     bar = tqdm(total=train.total_iter, initial=step, disable=None if dist.is_main else True, unit="step")
-    profile = utils_profile.ProfileWindow(opt.run_dir, opt.logging, dist, step)
+    profile, load = utils_profile.ProfileWindow(opt.run_dir, opt.logging, dist, step), utils_threads.Load()
     saved, saved_at, stopped = step, time.monotonic(), False
     with logging_redirect_tqdm([LOG]), bar, profile:
         if test_is_due(parts, step) and utils_dist.any_true(dist, [dist.is_main and not run.has_test(step)])[0]:
@@ -166,6 +171,8 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
                 values |= watch.report(step)
                 LOG.info(utils_logger.train_line(step * batch_size // len(train_set), step, values))
                 run.log(step, "train", values)
+                if dist.device.type == "cpu":
+                    torch.set_num_threads(utils_threads.fewer(load, torch.get_num_threads()))
             if step % train.checkpoint_save == 0 or last or stopped or is_time:
                 save(parts, step)
                 saved, saved_at = step, time.monotonic()

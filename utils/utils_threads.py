@@ -42,6 +42,11 @@ class Load:
     def __init__(self) -> None:
         self._before = look()
 
+    def wait(self) -> None:
+        """Wait until there is something to see since the last look; a program that begins has mostly done so."""
+        if self._before is not None:
+            time.sleep(max(0.0, self._before.at + SHORTEST - time.monotonic()))
+
     def others(self) -> float | None:
         """Return how many cores others have kept busy since the last look; None if unknown, or if it was just now."""
         before, now = self._before, look()
@@ -79,7 +84,7 @@ def choose(load: Load, most: int) -> int:
     """Choose a number of threads for a program that begins, and say so.
 
     Args:
-        load: first looked at some time ago, e.g. before PyTorch was imported.
+        load: first looked at when the program began.
         most: PyTorch's own number, which `OMP_NUM_THREADS` has set where it is given.
     """
     given = os.environ.get("OMP_NUM_THREADS")
@@ -87,6 +92,7 @@ def choose(load: Load, most: int) -> int:
         LOG.info("%d thread(s), as OMP_NUM_THREADS says", most)
         return most
     cores = usable_cores()
+    load.wait()
     others = load.others()
     if others is None:
         return min(most, cores)
