@@ -275,8 +275,6 @@ launch() {
     # shellcheck source=scripts/setup_env.sh
     source "$ROOT/scripts/setup_env.sh"
     cd "$ROOT"
-    # Threads that wait for each other by spinning slow a CPU run down eightfold where another program wants the cores.
-    export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-5000}"
     choose_processes
     if $DEMO; then
         run_demo
