@@ -1,13 +1,18 @@
 """Which clips a data set has, which frames a clip has, and where a training sample starts."""
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.frame_order import by_number, frame_name, gaps, in_time, number_format
 from data.lmdb_store import LmdbStore, is_lmdb
 from data.video_index import index_of
 from utils.utils_error import ProblemsError, UserError
 
+logger = logging.getLogger("spikevrt")
+
+LISTED = 20  # lines of one kind in the log at most
 Clips = dict[str, tuple[str, ...]]  # clip name -> its frame names (no extension), in order
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -39,8 +44,8 @@ def existing_folder(path: Path | str | None, key: str) -> Path:
 
 
 def frame_names(folder: Path, ext: str) -> tuple[str, ...]:
-    """List the sorted names, without extension, of the files `*.<ext>` in a folder."""
-    return tuple(sorted(path.stem for path in folder.glob(f"*.{ext}") if not path.name.startswith(".")))
+    """List the names, without extension, of the files `*.<ext>` in a folder, by the numbers in them."""
+    return by_number(path.stem for path in folder.glob(f"*.{ext}") if not path.name.startswith("."))
 
 
 def is_video(path: Path) -> bool:
@@ -119,7 +124,9 @@ def read_meta_info(path: Path | str, filename_tmpl: str) -> Clips:
             what = "is a second line for the same clip" if match else "is not `clip count (h,w,c) start`"
             raise UserError(f"{path} line {number}: '{line.strip()}' {what}; correct the line")
         start = int(match["start"] or 0)
-        clips[match["clip"]] = tuple(f"{frame:{filename_tmpl}}" for frame in range(start, start + int(match["count"])))
+        clips[match["clip"]] = tuple(
+            frame_name(frame, filename_tmpl) for frame in range(start, start + int(match["count"]))
+        )
     if not clips:
         raise UserError(f"{path}: names no clip, expected a line `clip count (h,w,c) start` per clip")
     return clips
@@ -136,19 +143,21 @@ def scan_clips(root: Path, ext: str, filename_tmpl: str = "06d") -> Clips:
             video is damaged.
     """
     if is_lmdb(root):
-        return LmdbStore(root).clips()
+        return {clip: in_time(names, f"clip {clip}: {root}") for clip, names in LmdbStore(root).clips().items()}
     if holds_videos(root, ext):
         counts = {clip: index_of(clip, path).count for clip, path in video_files(root).items()}
-        return {clip: tuple(f"{at:{filename_tmpl}}" for at in range(count)) for clip, count in counts.items()}
+        number = number_format(filename_tmpl)
+        return {clip: tuple(frame_name(at, number) for at in range(count)) for clip, count in counts.items()}
     own = frame_names(root, ext)
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     clips = {folder.name: names for folder in folders if (names := frame_names(folder, ext))}
+    clips = {clip: in_time(names, f"clip {clip}: {root / clip}") for clip, names in clips.items()}
     if own and clips:
         raise UserError(
             f"{root}: holds frames ({own[0]}.{ext}) and clip folders ({next(iter(clips))}); move the frames away"
         )
     if own:
-        clips = {root.resolve().name: own}
+        clips = {root.resolve().name: in_time(own, str(root))}
     if not clips:
         found = ", ".join(image_extensions(root))
         advice = f"there are {found} files: set filename_ext" if found else "correct the path"
@@ -159,6 +168,23 @@ def scan_clips(root: Path, ext: str, filename_tmpl: str = "06d") -> Clips:
 def find_clips(root: Path, ext: str, meta_info_file: str | None, filename_tmpl: str) -> Clips:
     """Return the frames that a meta info file names or, where there is none, all that `scan_clips` finds."""
     return read_meta_info(meta_info_file, filename_tmpl) if meta_info_file else scan_clips(root, ext, filename_tmpl)
+
+
+def warn_of_gaps(clips: Clips, root: Path) -> None:
+    """Say, a line a clip, where frames seem to be missing between those of a clip; of many clips the first few."""
+    lines = []
+    for clip, frames in clips.items():
+        if found := gaps(frames):
+            before, after = found[0]
+            more = f" and at {len(found) - 1} more places" * (len(found) > 1)
+            lines.append(
+                f"clip {clip}: in {root} frame {after} comes after {before}{more}; frames on both sides of a gap are "
+                "not consecutive in time: restore those between, or make two clips of it"
+            )
+    for line in lines[:LISTED]:
+        logger.warning(line)
+    if len(lines) > LISTED:
+        logger.warning("%s: %d more clips have gaps in the numbers of their frames", root, len(lines) - LISTED)
 
 
 def count_windows(clip_length: int, num_frame: int, interval: int) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from data.augment import Box, whole_ratio
-from data.clip_index import existing_folder, find_clips, raise_first
+from data.clip_index import existing_folder, find_clips, raise_first, warn_of_gaps
 from data.frame_store import FrameStore, store_of
 from data.spike.source import SpikeSource
 from options.schema import DatasetOpt
@@ -141,6 +141,7 @@ class VideoTestDataset:
             gt = store_of(opt, gt_root)
             raise_first(gt.problems(clips, exact=not opt.meta_info_file))
         spikes = SpikeSource(opt, clips) if opt.uses_spikes else None
+        warn_of_gaps(clips, root)
         self.clips = [TestClip(name, frames, lq, gt, spikes) for name, frames in clips.items()]
 
     @property

@@ -14,6 +14,7 @@ from data.clip_index import (
     find_clips,
     raise_first,
     short_clips,
+    warn_of_gaps,
 )
 from data.frame_store import FrameStore, store_of
 from data.spike.source import SpikeSource
@@ -121,6 +122,7 @@ class VideoTrainDatasetRGBSpike:
         exact = not opt.meta_info_file
         problems = self.lq.problems(clips, exact=exact) + self.gt.problems(clips, exact=exact)
         raise_first(problems + short_clips(clips, opt.num_frame, max(opt.interval_list)))
+        warn_of_gaps(clips, lq_root)
         return clips
 
     def _find_scale(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from data.clip_index import Clips, frame_names, holds_videos
+from data.frame_order import by_number, number_format
 from data.lmdb_store import LmdbStore, is_lmdb, lmdb_path
 from data.video_frames import VideoFrames
 from options.schema import DatasetOpt
@@ -133,7 +134,7 @@ def open_frames(root: Path, ext: str, backend: str, filename_tmpl: str = "06d") 
         raise UserError(f'io_backend.type: is "disk", but {root} is an LMDB; set it to "lmdb" or use the images')
     if backend == "lmdb":
         return LmdbFrames(root)
-    return VideoFrames(root, filename_tmpl) if holds_videos(root, ext) else DiskFrames(root, ext)
+    return VideoFrames(root, number_format(filename_tmpl)) if holds_videos(root, ext) else DiskFrames(root, ext)
 
 
 class FrameStore:
@@ -185,8 +186,8 @@ class FrameStore:
             return [str(error)]
         where = self._frames.where(clip)
         tail = f"({len(names)} {self.ext} frames, {len(wanted)} expected); names must match one to one"
-        missing = [f"clip {clip} frame {frame}: {where} lacks it {tail}" for frame in sorted(wanted - names)]
-        extra = [f"clip {clip} frame {frame}: {where} has it unpaired {tail}" for frame in sorted(names - wanted)]
+        missing = [f"clip {clip} frame {frame}: {where} lacks it {tail}" for frame in by_number(wanted - names)]
+        extra = [f"clip {clip} frame {frame}: {where} has it unpaired {tail}" for frame in by_number(names - wanted)]
         return missing + extra if exact else missing
 
     def has(self, clip: str, frame: str) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from data.frame_order import by_number
 from utils.utils_error import UserError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class LmdbStore:
             raise UserError(f"{self._data}: holds {found} keys, its {META} names {lines}; {MAKE_AGAIN}")
 
     def clips(self) -> dict[str, tuple[str, ...]]:
-        """Return the names of each clip's frames, without extension; clips and frames are sorted."""
+        """Return the names of each clip's frames, without extension, by number; clips are sorted."""
         return {clip: tuple(entries) for clip, entries in self._entries.items()}
 
     def entry(self, clip: str, frame: str) -> Entry:
@@ -141,7 +142,7 @@ class LmdbStore:
 
 
 def _read_meta_info(path: Path) -> dict[str, dict[str, Entry]]:
-    """Read meta_info.txt: entries by clip and frame, both sorted by name."""
+    """Read meta_info.txt: entries by clip, sorted by name, and frame, sorted by number."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -157,4 +158,4 @@ def _read_meta_info(path: Path) -> dict[str, dict[str, Entry]]:
         entries[match["frame"]] = Entry(f"{match['frame']}.{match['ext']}", size, int(match["compression"]))
     if not clips:
         raise UserError(f"{path}: is empty, expected a line `clip/frame.ext (sizes) level` a key; {MAKE_AGAIN}")
-    return {clip: dict(sorted(clips[clip].items())) for clip in sorted(clips)}
+    return {clip: {frame: clips[clip][frame] for frame in by_number(clips[clip])} for clip in sorted(clips)}

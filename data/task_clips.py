@@ -154,11 +154,12 @@ def middle_clips(test_set: VideoTestDataset, opt: DatasetOpt, window: int) -> li
 def middle_name(left: str, right: str) -> str:
     """Name the frame halfway between two: "000004" of "000003" and "000005", else "000003_to_000004".
 
-    The name is never that of a frame between which and another it lies, and sorts between the two.
+    The name is never that of a frame between which and another it lies.
     """
     ends = NUMBERED.fullmatch(left), NUMBERED.fullmatch(right)
-    if ends[0] and ends[1] and ends[0][1] == ends[1][1] and len(left) == len(right):
-        first, last = int(ends[0][2]), int(ends[1][2])
-        if first < last and (last - first) % 2 == 0:
-            return f"{ends[0][1]}{(first + last) // 2:0{len(ends[0][2])}d}"
+    if ends[0] and ends[1] and ends[0][1] == ends[1][1]:
+        width, first, last = len(ends[0][2]), int(ends[0][2]), int(ends[1][2])
+        is_alike = ends[1][2] == f"{last:0{width}d}"  # 9 and 11, 0009 and 0011, 9999 and 10001
+        if is_alike and first < last and (last - first) % 2 == 0:
+            return f"{ends[0][1]}{(first + last) // 2:0{width}d}"
     return f"{left}_to_{right}"

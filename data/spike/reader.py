@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 
 from data.clip_index import Clips, existing_folder
+from data.frame_order import in_time
 from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
 from data.spike.planes import REPRESENTATIONS, Span
 from data.spike.sensor import Evidence, resolve_sensor
@@ -50,7 +51,9 @@ class SpikeReader:
                 )
             )
         self.timings = {clip: clip_timing(self.manifest, clip) for clip in clips}
-        self._last = {clip: max(files) for clip, files in self._sizes.items()}
+        self._last = {
+            clip: in_time(files, f"clip {clip}: spikes in {self.root}")[-1] for clip, files in self._sizes.items()
+        }
         continuous = self.manifest is None or self.manifest.continuous
         self._timelines = {clip: Timeline(self._lengths(clip), continuous) for clip in clips}
 

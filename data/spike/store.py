@@ -1,10 +1,12 @@
 """Where the bytes of `.dat` files come from: folders, or an LMDB."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from data.frame_order import by_number
 from data.lmdb_store import LmdbStore, is_lmdb
 from utils.spike_loader import packed_bytes
 from utils.utils_error import UserError
@@ -14,7 +16,7 @@ class SpikeStore(Protocol):
     """The `.dat` files of clips as bytes."""
 
     def sizes(self, clip: str) -> dict[str, int]:
-        """Return the bytes of every `.dat` of a clip by frame name; UserError if it has none."""
+        """Return the bytes of every `.dat` of a clip by frame name, by number; UserError if it has none."""
 
     def where(self, clip: str, frame: str) -> str:
         """Name the place of a `.dat` for a message."""
@@ -32,7 +34,8 @@ class SpikeFolder:
 
     def sizes(self, clip: str) -> dict[str, int]:
         """See SpikeStore."""
-        return {path.stem: path.stat().st_size for path in sorted(self._folder(clip).glob("*.dat"))}
+        sizes = {path.stem: path.stat().st_size for path in _dat_files(self._folder(clip))}
+        return {frame: sizes[frame] for frame in by_number(sizes)}
 
     def where(self, clip: str, frame: str) -> str:
         """See SpikeStore."""
@@ -53,7 +56,7 @@ class SpikeFolder:
     def _find(self, clip: str) -> Path:
         tried = [self.root / clip / "spike", self.root / clip, self.root / "spike", self.root]
         for folder in tried:
-            if folder.is_dir() and next(folder.glob("*.dat"), None):
+            if folder.is_dir() and next(_dat_files(folder), None):
                 return folder
         raise UserError(f"clip {clip}: no .dat files in {tried[0]} nor in {tried[1]}; correct dataroot_spike")
 
@@ -79,6 +82,10 @@ class SpikeLmdb:
     def packed(self, clip: str, frame: str) -> np.ndarray:
         """See SpikeStore."""
         return self._store.get(clip, frame)
+
+
+def _dat_files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.glob("*.dat") if not path.name.startswith("."))
 
 
 def open_store(root: Path) -> SpikeStore:

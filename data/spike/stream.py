@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.frame_order import by_number, follows
+
 
 class Piece(NamedTuple):
     """Steps [first, last) of the `.dat` of one frame."""
@@ -38,9 +40,9 @@ class Timeline:
     """
 
     def __init__(self, lengths: Mapping[str, int], continuous: bool) -> None:
-        self.lengths = dict(sorted(lengths.items()))
+        self.lengths = {frame: lengths[frame] for frame in by_number(lengths)}
         names = list(self.lengths)
-        joined = {pair for pair in pairwise(names) if continuous and _follows(*pair)}
+        joined = {pair for pair in pairwise(names) if continuous and follows(*pair)}
         self._next = dict(joined)
         self._previous = {second: first for first, second in joined}
 
@@ -75,7 +77,3 @@ def mirrored(spikes: np.ndarray, before: int, after: int) -> np.ndarray:
         (before + T + after, h, w).
     """
     return np.pad(spikes, ((before, after), (0, 0), (0, 0)), mode="symmetric")
-
-
-def _follows(name: str, following: str) -> bool:
-    return name.isdecimal() and following.isdecimal() and int(following) == int(name) + 1

@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.clip_index import frame_names
+from data.frame_order import by_number
 from data.layout import SPLITS, Split
 from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, gopro_timing
 from utils.spike_loader import SIZES_IN_USE
@@ -67,7 +68,7 @@ class Scan:
     @property
     def frames(self) -> list[str]:
         """All frames that some folder has, in order."""
-        return sorted(set(self.dats).union(*self.images.values()))
+        return list(by_number(set(self.dats).union(*self.images.values())))
 
     @property
     def sizes(self) -> Iterator[Size]:
@@ -179,7 +180,7 @@ def common_size(scans: Sequence[Scan]) -> Size | None:
 
 def short_steps(scan: Scan, timing: ClipTiming, size: Size) -> dict[str, int]:
     """Return {frame: steps} of a clip's last `.dat` where it is the short one; `size` is that of the RGB frames."""
-    last = max(scan.dats)
+    last = by_number(scan.dats)[-1]
     steps = timing.steps - GOPRO_SHORT_BY
     return {last: steps} if scan.dats[last] == steps * _step_bytes(size) else {}
 
@@ -308,12 +309,14 @@ def _dat_faults(scan: Scan, size: Size) -> Iterator[tuple[str, str, str]]:
     grid = _text((size[0] // SPIKE_SCALE, size[1] // SPIKE_SCALE))
     if size[0] % SPIKE_SCALE or size[1] % SPIKE_SCALE or size[0] * size[1] % (8 * SPIKE_SCALE**2):
         yield (
-            min(scan.dats),
+            by_number(scan.dats)[0],
             SPIKE,
             f"frames are {_text(size)}, expected twice the spikes' size, a multiple of 8 pixels",
         )
         return
-    ends = {max(frames) for frames in scan.present().values() if frames}  # a clip that lacks a file may have several
+    ends = {
+        by_number(frames)[-1] for frames in scan.present().values() if frames
+    }  # a clip that lacks a file may have several
     for frame, count in scan.dats.items():
         short = timing.steps - GOPRO_SHORT_BY if frame in ends else timing.steps
         if count in (timing.steps * per_step, short * per_step):
@@ -334,7 +337,7 @@ def _as_runs(scan: Scan, faults: Iterable[tuple[str, str, str]]) -> list[Problem
     place = {frame: index for index, frame in enumerate(scan.frames)}
     problems = []
     for (kind, what), frames in frames_of.items():
-        frames.sort()
+        frames.sort(key=place.__getitem__)
         starts = [i for i, frame in enumerate(frames) if i == 0 or place[frame] != place[frames[i - 1]] + 1]
         for start, end in zip(starts, [*starts[1:], len(frames)], strict=True):
             problems.append(Problem(scan.split, scan.name, frames[start], frames[end - 1], kind, what))

@@ -42,6 +42,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.clip_index import IMAGE_SUFFIXES
+from data.frame_order import in_time
 from data.layout import SPLITS, DatasetWriter, Frame, Split
 from data.spike.interpolate import estimate_motion, in_between
 from data.spike.manifest import ClipTiming, Manifest
@@ -135,9 +136,10 @@ def video_frames(path: Path) -> Iterator[np.ndarray]:
 
 
 def folder_frames(path: Path) -> Iterator[np.ndarray]:
-    """Yield the images of a folder, sorted by name, as (H, W, 3) uint8 RGB; one is in memory at a time."""
-    for file in sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES):
-        yield read_rgb(file)
+    """Yield the images of a folder in time as (H, W, 3) uint8 RGB; one is in memory at a time."""
+    files = {file.stem: file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES}
+    for name in in_time(files, f"--frames {path}"):
+        yield read_rgb(files[name])
 
 
 def source_frames(path: Path) -> Iterator[np.ndarray]:

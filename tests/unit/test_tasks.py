@@ -8,6 +8,7 @@ import torch
 from test_main_test import TINY, run
 
 from data.dataset_video_test import VideoTestDataset
+from data.frame_order import by_number
 from data.task_clips import NoisyClip, middle_clips, middle_name, noisy_clips
 from models.select_network import define_G
 from options.schema import DatasetOpt, NetOpt
@@ -142,7 +143,9 @@ def test_denoising_with_one_folder_measures_against_it(place, flag):
         ("000003", "000004", "000003_to_000004"),
         ("000003", "000008", "000003_to_000008"),
         ("09", "11", "10"),
-        ("9", "11", "9_to_11"),
+        ("9", "11", "10"),
+        ("9999", "10001", "10000"),
+        ("9", "0011", "9_to_0011"),
         ("a3", "b5", "a3_to_b5"),
         ("left", "right", "left_to_right"),
     ],
@@ -150,7 +153,7 @@ def test_denoising_with_one_folder_measures_against_it(place, flag):
 def test_the_middle_frame_has_a_name_of_its_own(left, right, middle):
     assert middle_name(left, right) == middle
     if left < right:
-        assert left < middle < right
+        assert by_number({right, middle, left}) == (left, middle, right)
 
 
 def half_of(window):

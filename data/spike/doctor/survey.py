@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from data.frame_order import by_number
 from data.spike.doctor.declared import Declared, Given, Size, declared_for
 from data.spike.doctor.examine import Report, by, examine
 from data.spike.doctor.inspection import check_timing, inspect_file
@@ -27,7 +28,8 @@ def survey(root: Path, given: Given | None = None) -> list[dict[str, Any]]:
     Raises:
         UserError: there is no spike file below the folder.
     """
-    paths = sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
+    found = [path for path in root.rglob("*") if path.suffix in SUFFIXES and not path.name.startswith(".")]
+    paths = [root / name for name in by_number(str(path.relative_to(root)) for path in found)]
     if not paths:
         raise UserError(f"{root}: no spike files (.dat, .npy, .npz) below it; give a folder with spikes")
     folders: dict[Path, list[Path]] = {}

@@ -1,0 +1,113 @@
+"""The order of frames in time, which is that of the numbers in their names: 2 before 10, 9999 before 10000."""
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from utils.utils_error import UserError
+
+_NUMBER = re.compile(r"(\d+)")
+# Numbers that say one time together: seconds and their fraction, a date or time of at least three parts.
+_TIME_STAMP = re.compile(r"#\.#|#(?:[-_.:T ]#){2,}")
+_LONG = 9  # digits of a number that counts no recordings: 1712345678_123456
+
+
+def by_number(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort names so that the numbers in them count."""
+    return tuple(sorted(names, key=_key))
+
+
+def in_time(names: Iterable[str], where: str) -> tuple[str, ...]:
+    """Sort the names of a clip's frames in time.
+
+    One number may differ from name to name. Several may where they grow together, or are a time stamp of a fixed
+    width.
+
+    Args:
+        names: without extension.
+        where: the clip, for the message.
+
+    Raises:
+        UserError: the names do not tell the order; names two of them.
+    """
+    found = by_number(names)
+    problem = _problem(found)
+    if problem:
+        raise UserError(
+            f"{where}: {problem}; the order of frames in time is that of the one number in their names, so rename "
+            "them, or move away what is no frame of this clip"
+        )
+    return found
+
+
+def follows(name: str, following: str, step: int = 1) -> bool:
+    """Whether a frame's number is `step` above that of another, and the rest of their names is the same."""
+    first, second = _NUMBER.split(name), _NUMBER.split(following)
+    differing = [at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b]
+    if len(first) != len(second) or len(differing) != 1 or not differing[0] % 2:
+        return False
+    return int(second[differing[0]]) - int(first[differing[0]]) == step
+
+
+def gaps(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Find the neighbours of a clip that are further apart than its frames usually are, which may be every second one.
+
+    Args:
+        names: in time, of one varying number; others have no gaps.
+    """
+    steps = [_step(*pair) for pair in pairwise(names)]
+    known = [step for step in steps if step]
+    usual = max(sorted(set(known)), key=known.count, default=0)
+    return [pair for pair, step in zip(pairwise(names), steps, strict=True) if step > usual]
+
+
+def frame_name(number: int, template: str) -> str:
+    """Name the frame of a number: as the format "06d" writes it, or "im{}", "frame_{:04d}" with text around it."""
+    return template.format(number) if "{" in template else f"{number:{template}}"
+
+
+def number_format(template: str) -> str:
+    """Return the format of the number alone: "06d" of "06d", "04d" of "frame_{:04d}", "d" of "im{}"."""
+    return (re.findall(r"\{:?(\w*)\}", template) or [template])[0] or "d"
+
+
+def _key(name: str) -> tuple[list[str | int], str]:
+    parts = _NUMBER.split(name)
+    return [int(part) if at % 2 else part for at, part in enumerate(parts)], name
+
+
+def _step(name: str, following: str) -> int:
+    """Return by how much the one number grows; 0 where it is not one."""
+    first, second = (_NUMBER.findall(each) for each in (name, following))
+    differing = [int(b) - int(a) for a, b in zip(first, second, strict=False) if a != b]
+    return differing[0] if len(differing) == 1 and len(first) == len(second) else 0
+
+
+def _problem(names: Sequence[str]) -> str:
+    """Say why sorted names have no order in time; nothing where they have one."""
+    if len(names) < 2:
+        return ""
+    shapes = [_NUMBER.sub("#", name) for name in names]
+    for name, shape in zip(names, shapes, strict=True):
+        if shape != shapes[0]:
+            return f"{names[0]} and {name} differ in more than a number"
+    rows = [[int(number) for number in _NUMBER.findall(name)] for name in names]
+    for (a, b), (first, second) in zip(pairwise(names), pairwise(rows), strict=True):
+        if first == second:
+            return f"{a} and {b} have the same number"
+    for before, after in pairwise(range(len(names))):
+        if any(a > b for a, b in zip(rows[before], rows[after], strict=True)) and not _are_stamps(names, shapes[0]):
+            return f"{names[before]} and {names[after]} differ in several numbers, and which one is time is not clear"
+    return ""
+
+
+def _are_stamps(names: Sequence[str], shape: str) -> bool:
+    """Whether all numbers that vary are parts of one time stamp and, but for the first, of a fixed width."""
+    columns = list(zip(*(_NUMBER.findall(name) for name in names), strict=True))
+    varying = [at for at, column in enumerate(columns) if len(set(map(int, column))) > 1]
+    if any(len(set(map(len, columns[at]))) > 1 for at in varying[1:]):
+        return False
+    if len(columns[varying[0]][0]) >= _LONG:
+        return True
+    spans = [(shape[: m.start()].count("#"), m[0].count("#")) for m in _TIME_STAMP.finditer(shape)]
+    return any(first <= varying[0] and varying[-1] < first + count for first, count in spans)
