@@ -57,13 +57,14 @@ def check_dataset(
     for key in keys:
         with _noting(defects):
             root = existing_folder(getattr(opt, key), f"{opt.name}: {key}")
-            stores[key] = store_of(opt.model_copy(update={"cache_data": False}), root)
+            stores[key] = store_of(opt.model_copy(update={"cache_data": False}), root, key)
             if key == "dataroot_lq":
                 clips = find_clips(root, opt.filename_ext, opt.meta_info_file, opt.filename_tmpl)
     if not clips:
         return defects
     for store in stores.values():
         defects += store.problems(clips, exact=opt.meta_info_file is None)
+    stores = {key: store for key, store in stores.items() if not store.root_problems(clips)}
     reader = _checked_reader(opt, clips, defects) if opt.uses_spikes else None
     if full:
         with ThreadPoolExecutor() as pool:
@@ -189,7 +190,7 @@ def _checked_reader(opt: DatasetOpt, clips: Clips, defects: list[str]) -> SpikeR
     """Open the spikes of all clips that can be; what is wrong with the others, and with file sizes, is noted."""
     with _noting(defects):
         root = existing_folder(opt.dataroot_spike, f"{opt.name}: dataroot_spike")
-        manifest, store = Manifest.load(root), open_store(root)
+        manifest, store = Manifest.load(root), open_store(root, clips)
         sound = {}
         for clip, frames in clips.items():
             with _noting(defects):

@@ -2,20 +2,21 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
-from data.frame_order import by_number, frame_name, gaps, in_time, number_format
+from data.frame_order import follows, frame_name, gaps, in_time, number_format
+from data.image_folders import ImageFolders, image_files
 from data.lmdb_store import LmdbStore, is_lmdb
 from data.video_index import index_of
-from utils.utils_error import ProblemsError, UserError
+from utils.utils_error import ProblemsError, UserError, say_once
 
 logger = logging.getLogger("spikevrt")
 
 LISTED = 20  # lines of one kind in the log at most
 Clips = dict[str, tuple[str, ...]]  # clip name -> its frame names (no extension), in order
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
 META_LINE = re.compile(r"(?P<clip>\S+)\s+(?P<count>[1-9]\d*)\s+\([^)]*\)(?:\s+(?P<start>\d+))?")
 
@@ -43,11 +44,6 @@ def existing_folder(path: Path | str | None, key: str) -> Path:
     return folder
 
 
-def frame_names(folder: Path, ext: str) -> tuple[str, ...]:
-    """List the names, without extension, of the files `*.<ext>` in a folder, by the numbers in them."""
-    return by_number(path.stem for path in folder.glob(f"*.{ext}") if not path.name.startswith("."))
-
-
 def is_video(path: Path) -> bool:
     """Whether a path is a file that is named as a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
@@ -71,7 +67,7 @@ def video_files(root: Path) -> dict[str, Path]:
     return found
 
 
-def holds_videos(root: Path, ext: str) -> bool:
+def holds_videos(root: Path, ext: str | None) -> bool:
     """Whether the clips at a place are videos: root is one, or a folder of them. Beside clip folders they are no clips.
 
     Raises:
@@ -80,26 +76,15 @@ def holds_videos(root: Path, ext: str) -> bool:
     if not root.is_dir():
         return is_video(root)
     videos = [path for path in root.iterdir() if is_video(path)]
-    if not videos or any(path.is_dir() and frame_names(path, ext) for path in root.iterdir()):
+    if not videos or any(path.is_dir() and image_files(path, ext) for path in root.iterdir()):
         return False
-    frames = frame_names(root, ext)
+    frames = image_files(root, ext)
     if frames:
         raise UserError(
-            f"{root}: holds videos ({min(videos).name}) and frames ({frames[0]}.{ext}), expected one of the two; move "
-            "one of them away"
+            f"{root}: holds videos ({min(videos).name}) and frames ({next(iter(frames.values()))}), expected one of "
+            "the two; move one of them away"
         )
     return True
-
-
-def image_extensions(folder: Path) -> list[str]:
-    """List the image extensions (no dot) found in a folder or, where it holds no image, in its subfolders."""
-    if not folder.is_dir():
-        return []
-    for files in (folder.iterdir(), folder.glob("*/*")):
-        found = {path.suffix[1:] for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
-        if found:
-            return sorted(found)
-    return []
 
 
 def read_meta_info(path: Path | str, filename_tmpl: str) -> Clips:
@@ -112,10 +97,19 @@ def read_meta_info(path: Path | str, filename_tmpl: str) -> Clips:
     Raises:
         UserError: the file is missing or empty, or a line has another form; names file and line.
     """
-    path = Path(path).expanduser()
+    lines = _meta_lines(Path(path).expanduser())
+    return {clip: _frames_of(count, start or 0, filename_tmpl) for clip, (count, start) in lines.items()}
+
+
+def _frames_of(count: int, start: int, filename_tmpl: str) -> tuple[str, ...]:
+    return tuple(frame_name(frame, filename_tmpl) for frame in range(start, start + count))
+
+
+def _meta_lines(path: Path) -> dict[str, tuple[int, int | None]]:
+    """Read {clip: (count, start)}; start is None where the line has none."""
     if not path.is_file():
         raise UserError(f"meta_info_file: {path} does not exist; correct the path or use null to scan the folders")
-    clips: Clips = {}
+    clips: dict[str, tuple[int, int | None]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
@@ -123,24 +117,21 @@ def read_meta_info(path: Path | str, filename_tmpl: str) -> Clips:
         if match is None or match["clip"] in clips:
             what = "is a second line for the same clip" if match else "is not `clip count (h,w,c) start`"
             raise UserError(f"{path} line {number}: '{line.strip()}' {what}; correct the line")
-        start = int(match["start"] or 0)
-        clips[match["clip"]] = tuple(
-            frame_name(frame, filename_tmpl) for frame in range(start, start + int(match["count"]))
-        )
+        clips[match["clip"]] = int(match["count"]), None if match["start"] is None else int(match["start"])
     if not clips:
         raise UserError(f"{path}: names no clip, expected a line `clip count (h,w,c) start` per clip")
     return clips
 
 
-def scan_clips(root: Path, ext: str, filename_tmpl: str = "06d") -> Clips:
-    """Find the clips below a folder: its subfolders with frames or, if it holds frames itself, the folder.
+def scan_clips(root: Path, ext: str | None = None, filename_tmpl: str = "06d", key: str = "") -> Clips:
+    """Find the clips below a folder, see `ImageFolders`, or the one clip that it is; their frames are in time.
 
     An LMDB has the clips that its meta_info.txt names; `ext` does not matter there. Where there are videos, each is a
     clip, and its frames have their numbers for names, as `filename_tmpl` writes them.
 
     Raises:
-        UserError: no file `*.<ext>` at either place (says which images there are), or files at both; the LMDB or a
-            video is damaged.
+        UserError: there are no frames (says what there is), or their names tell no order; the LMDB or a video is
+            damaged.
     """
     if is_lmdb(root):
         return {clip: in_time(names, f"clip {clip}: {root}") for clip, names in LmdbStore(root).clips().items()}
@@ -148,26 +139,55 @@ def scan_clips(root: Path, ext: str, filename_tmpl: str = "06d") -> Clips:
         counts = {clip: index_of(clip, path).count for clip, path in video_files(root).items()}
         number = number_format(filename_tmpl)
         return {clip: tuple(frame_name(at, number) for at in range(count)) for clip, count in counts.items()}
-    own = frame_names(root, ext)
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
-    clips = {folder.name: names for folder in folders if (names := frame_names(folder, ext))}
-    clips = {clip: in_time(names, f"clip {clip}: {root / clip}") for clip, names in clips.items()}
-    if own and clips:
-        raise UserError(
-            f"{root}: holds frames ({own[0]}.{ext}) and clip folders ({next(iter(clips))}); move the frames away"
+    return ImageFolders(root, ext, key).scan()
+
+
+def find_clips(
+    root: Path, ext: str | None, meta_info_file: str | None, filename_tmpl: str, key: str = "dataroot_lq"
+) -> Clips:
+    """Return the frames that a meta info file names or, where there is none, all that `scan_clips` finds.
+
+    Where a line has no start, and the clip has just as many frames in a row that begin elsewhere than at 0, those are
+    meant.
+    """
+    if not meta_info_file:
+        return scan_clips(root, ext, filename_tmpl, key)
+    lines = _meta_lines(Path(meta_info_file).expanduser())
+    there = _frames_there(root, ext, key)
+    clips, moved = {}, []
+    for clip, (count, start) in lines.items():
+        clips[clip] = _frames_of(count, start or 0, filename_tmpl)
+        if start is None and clips[clip][0] not in (found := there(clip)) and _is_run(found, count):
+            clips[clip] = found
+            moved.append(clip)
+    if moved:
+        more = f" and {len(moved) - 1} more clips" if len(moved) > 1 else ""
+        say_once(
+            f"{meta_info_file}: has no start frame for {moved[0]}{more}; their frames are those that there are, "
+            f"{clips[moved[0]][0]} to {clips[moved[0]][-1]}"
         )
-    if own:
-        clips = {root.resolve().name: in_time(own, str(root))}
-    if not clips:
-        found = ", ".join(image_extensions(root))
-        advice = f"there are {found} files: set filename_ext" if found else "correct the path"
-        raise UserError(f"{root}: no clip folders with *.{ext} frames; {advice}")
     return clips
 
 
-def find_clips(root: Path, ext: str, meta_info_file: str | None, filename_tmpl: str) -> Clips:
-    """Return the frames that a meta info file names or, where there is none, all that `scan_clips` finds."""
-    return read_meta_info(meta_info_file, filename_tmpl) if meta_info_file else scan_clips(root, ext, filename_tmpl)
+def _frames_there(root: Path, ext: str | None, key: str) -> Callable[[str], tuple[str, ...]]:
+    """Look up the frames of a clip in time; none where there is no such clip, or its names tell no order."""
+    if is_lmdb(root):
+        clips = LmdbStore(root).clips()
+        return lambda clip: clips.get(clip, ())
+    if holds_videos(root, ext):
+        return lambda clip: ()
+    folders = ImageFolders(root, ext, key)
+    return lambda clip: tuple(folders.files(clip)) if folders.folder(clip).is_dir() else ()
+
+
+def _is_run(frames: Sequence[str], count: int) -> bool:
+    return len(frames) == count and all(follows(*pair) for pair in pairwise(frames))
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Write out the first few names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
 
 
 def warn_of_gaps(clips: Clips, root: Path) -> None:

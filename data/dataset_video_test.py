@@ -131,24 +131,31 @@ class VideoTestDataset:
 
     def __init__(self, opt: DatasetOpt) -> None:
         root = existing_folder(opt.dataroot_lq, f"{opt.name}: dataroot_lq")
-        lq = store_of(opt, root)
+        lq = store_of(opt, root, "dataroot_lq")
         clips = find_clips(root, opt.filename_ext, opt.meta_info_file, opt.filename_tmpl)
         if opt.meta_info_file:
             raise_first(lq.problems(clips, exact=False))
         gt = None
         if opt.dataroot_gt is not None:
             gt_root = existing_folder(opt.dataroot_gt, f"{opt.name}: dataroot_gt")
-            gt = store_of(opt, gt_root)
+            gt = store_of(opt, gt_root, "dataroot_gt")
             raise_first(gt.problems(clips, exact=not opt.meta_info_file))
         spikes = SpikeSource(opt, clips) if opt.uses_spikes else None
         warn_of_gaps(clips, root)
         self.clips = [TestClip(name, frames, lq, gt, spikes) for name, frames in clips.items()]
 
-    @property
-    def scale(self) -> int | None:
-        """Size of a sharp frame over that of a blurred one; None without sharp frames."""
-        clip = self.clips[0]
-        return clip.gt_size[0] // clip.size[0] if clip.gt_size else None
+        self.scale = self._find_scale()
+
+    def _find_scale(self) -> int | None:
+        """Return gt size : lq size, the same whole number for all clips; None without sharp frames."""
+        scales = {clip.gt_size[0] // clip.size[0]: clip for clip in self.clips if clip.gt_size}
+        if len(scales) > 1:
+            found = " and ".join(
+                "clip {} gt frames of {}x{} over {}x{}".format(clip.name, *(clip.gt_size or ()), *clip.size)
+                for clip in list(scales.values())[:2]
+            )
+            raise UserError(f"dataroot_gt: {found}; expected the same ratio in all clips, restore or leave out one")
+        return next(iter(scales), None)
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -39,7 +39,7 @@ class VideoTrainDatasetRGBSpike:
         self.opt = opt
         self.shuffle = opt.dataloader_shuffle
         folders = [existing_folder(getattr(opt, key), f"{opt.name}: {key}") for key in ("dataroot_lq", "dataroot_gt")]
-        self.lq, self.gt = (self._store(folder) for folder in folders)
+        self.lq, self.gt = store_of(opt, folders[0], "dataroot_lq"), store_of(opt, folders[1], "dataroot_gt")
         self.clips = self._find_clips(folders[0])
         self.spikes = SpikeSource(opt, self.clips) if opt.uses_spikes else None
         self.sizes = {clip: self.lq.size(clip, frames[0]) for clip, frames in self.clips.items()}
@@ -107,10 +107,6 @@ class VideoTrainDatasetRGBSpike:
         if start >= windows:
             start = int(rng.integers(windows))
         return clip, names[start : start + self.opt.num_frame * interval : interval]
-
-    def _store(self, folder: Path) -> FrameStore:
-        opt = self.opt
-        return store_of(opt, folder)
 
     def _read(self, store: FrameStore, clip: str, frames: tuple[str, ...], box: Box, scale: int) -> np.ndarray:
         height, width = self.sizes[clip]

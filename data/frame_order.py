@@ -71,6 +71,20 @@ def number_format(template: str) -> str:
     return (re.findall(r"\{:?(\w*)\}", template) or [template])[0] or "d"
 
 
+def template_of(name: str) -> tuple[str, int]:
+    """Return the template and the number that `frame_name` makes a name of; its last number counts.
+
+    Raises:
+        ValueError: there is no number in it.
+    """
+    match = re.fullmatch(r"(.*?)(\d+)(\D*)", name)
+    if match is None:
+        raise ValueError(f"{name} has no number")
+    before, digits, after = match.groups()
+    number = f"0{len(digits)}d" if digits.startswith("0") and len(digits) > 1 else "d"
+    return (f"{before}{{:{number}}}{after}" if before or after else number), int(digits)
+
+
 def _key(name: str) -> tuple[list[str | int], str]:
     parts = _NUMBER.split(name)
     return [int(part) if at % 2 else part for at, part in enumerate(parts)], name

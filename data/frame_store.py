@@ -7,8 +7,9 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from data.clip_index import Clips, frame_names, holds_videos
-from data.frame_order import by_number, number_format
+from data.clip_index import Clips, holds_videos, listed
+from data.frame_order import by_number, frame_name, number_format, template_of
+from data.image_folders import ImageFolders
 from data.lmdb_store import LmdbStore, is_lmdb, lmdb_path
 from data.video_frames import VideoFrames
 from options.schema import DatasetOpt
@@ -19,14 +20,19 @@ from utils.utils_image import decode_rgb, read_rgb
 class Frames(Protocol):
     """The frames below one root."""
 
+    is_one_clip: bool  # the root is a clip itself, which may have any name
+
     def clips(self) -> list[str]:
-        """List the clips that have frames; empty where the root may be a clip of any name."""
+        """List the clips that have frames; empty where the root is one clip."""
 
     def names(self, clip: str) -> set[str]:
         """Return the names of a clip's frames; UserError if there is no such clip."""
 
     def where(self, clip: str) -> str:
         """Name the place of a clip for a message."""
+
+    def untaken(self, clip: str) -> str:
+        """Say which images lie there and are none of the clip's frames, for a message; nothing where all are."""
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """Return (H, W) without decoding; UserError if there is no such image."""
@@ -36,29 +42,28 @@ class Frames(Protocol):
 
 
 class DiskFrames:
-    """Frames `<root>/<clip>/<frame>.<ext>`, or `<root>/<frame>.<ext>` where root is itself one clip."""
+    """Frames in image files, where `ImageFolders` finds them."""
 
-    def __init__(self, root: Path, ext: str) -> None:
+    def __init__(self, root: Path, ext: str | None = None, key: str = "") -> None:
         self.root, self.ext = root, ext
-        self._is_one_clip = bool(frame_names(root, ext))
+        self._folders = ImageFolders(root, ext, key)
+        self.is_one_clip = self._folders.is_one_clip
 
     def clips(self) -> list[str]:
         """See Frames."""
-        if self._is_one_clip:
-            return []
-        folders = sorted(path for path in self.root.iterdir() if path.is_dir())
-        return [folder.name for folder in folders if frame_names(folder, self.ext)]
+        return self._folders.clips()
 
     def names(self, clip: str) -> set[str]:
         """See Frames."""
-        folder = self._folder(clip)
-        if not folder.is_dir():
-            raise UserError(f"clip {clip}: {folder} is no folder; every clip needs one of the same name")
-        return set(frame_names(folder, self.ext))
+        return set(self._folders.files(clip))
 
     def where(self, clip: str) -> str:
         """See Frames."""
-        return str(self._folder(clip))
+        return str(self._folders.folder(clip))
+
+    def untaken(self, clip: str) -> str:
+        """See Frames."""
+        return self._folders.others(clip)
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """See Frames; the file's header alone is read."""
@@ -76,15 +81,17 @@ class DiskFrames:
         except UserError as error:
             raise UserError(f"clip {clip} frame {frame}: {error}") from None
 
-    def _folder(self, clip: str) -> Path:
-        return self.root if self._is_one_clip else self.root / clip
-
     def _path(self, clip: str, frame: str) -> Path:
-        return self._folder(clip) / f"{frame}.{self.ext}"
+        name = self._folders.files(clip).get(frame)
+        if name is None:
+            raise UserError(f"clip {clip} frame {frame}: {self.where(clip)} has no image of that name; restore it")
+        return self._folders.folder(clip) / name
 
 
 class LmdbFrames:
     """Frames of an LMDB with the keys `<clip>/<frame>`."""
+
+    is_one_clip = False
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -105,6 +112,10 @@ class LmdbFrames:
         """See Frames."""
         return f"{self.root} key {clip}"
 
+    def untaken(self, clip: str) -> str:
+        """See Frames."""
+        return ""
+
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """See Frames; taken from meta_info.txt."""
         height, width, *_ = self._store.entry(clip, frame).size
@@ -120,7 +131,7 @@ class LmdbFrames:
         return image
 
 
-def open_frames(root: Path, ext: str, backend: str, filename_tmpl: str = "06d") -> Frames:
+def open_frames(root: Path, ext: str | None, backend: str, filename_tmpl: str = "06d", key: str = "") -> Frames:
     """Open a folder of images, an LMDB of them, a video or a folder of videos.
 
     Raises:
@@ -134,7 +145,7 @@ def open_frames(root: Path, ext: str, backend: str, filename_tmpl: str = "06d") 
         raise UserError(f'io_backend.type: is "disk", but {root} is an LMDB; set it to "lmdb" or use the images')
     if backend == "lmdb":
         return LmdbFrames(root)
-    return VideoFrames(root, number_format(filename_tmpl)) if holds_videos(root, ext) else DiskFrames(root, ext)
+    return VideoFrames(root, number_format(filename_tmpl)) if holds_videos(root, ext) else DiskFrames(root, ext, key)
 
 
 class FrameStore:
@@ -142,20 +153,29 @@ class FrameStore:
 
     Args:
         root: an existing folder: of clips, of frames, of videos, or an LMDB; or a video file.
-        ext: extension of image files, no dot; an LMDB has its own.
+        ext: the only extension of image files that is taken, no dot; None: that of any image. An LMDB has its own.
         backend: "disk" or "lmdb".
         cache: keep every decoded frame (uint8) in the memory of this process.
-        filename_tmpl: format of the numbers that name a video's frames.
+        filename_tmpl: format of the numbers that name frames; those of videos have no text around them.
+        key: option that names the root, for messages; where a clip has a folder for its blurred and one for its sharp
+            frames, dataroot_lq or dataroot_gt chooses.
 
     Raises:
         UserError: the root does not suit the backend, or its LMDB is damaged.
     """
 
     def __init__(
-        self, root: Path, ext: str, *, backend: str = "disk", cache: bool = False, filename_tmpl: str = "06d"
+        self,
+        root: Path,
+        ext: str | None = None,
+        *,
+        backend: str = "disk",
+        cache: bool = False,
+        filename_tmpl: str = "06d",
+        key: str = "",
     ) -> None:
-        self._frames = open_frames(root, ext, backend, filename_tmpl)
-        self.ext = "video" if isinstance(self._frames, VideoFrames) else ext
+        self._frames = open_frames(root, ext, backend, filename_tmpl, key)
+        self._root, self._tmpl, self._key = root, filename_tmpl, key
         self._names: dict[str, set[str]] = {}
         self._cache: dict[tuple[str, str], np.ndarray] | None = {} if cache else None
 
@@ -169,7 +189,10 @@ class FrameStore:
         Returns:
             One line per frame or clip that does not match; empty if all do.
         """
-        found = [line for clip, wanted in clips.items() for line in self._problems(clip, set(wanted), exact)]
+        found = self.root_problems(clips)
+        if found:
+            return found
+        found = [line for clip, wanted in clips.items() for line in self._problems(clip, wanted, exact)]
         if exact:
             found += [
                 f"clip {clip}: {self._frames.where(clip)} has frames, but dataroot_lq has no such clip; "
@@ -179,16 +202,44 @@ class FrameStore:
             ]
         return found
 
-    def _problems(self, clip: str, wanted: set[str], exact: bool) -> list[str]:
+    def root_problems(self, clips: Clips) -> list[str]:
+        """Say that the root is one clip's, where several are wanted; such a root serves a clip of any name."""
+        if not self._frames.is_one_clip or len(clips) < 2:
+            return []
+        return [
+            f"{self._key or 'frames'}: {self._root} holds the frames of one clip, expected those of {len(clips)} "
+            f"({listed(clips)}); give the folder that holds a folder for each, or one clip alone"
+        ]
+
+    def _problems(self, clip: str, frames: tuple[str, ...], exact: bool) -> list[str]:
         try:
-            names = self._frames.names(clip)
+            names, wanted = self._frames.names(clip), set(frames)
         except UserError as error:
             return [str(error)]
-        where = self._frames.where(clip)
-        tail = f"({len(names)} {self.ext} frames, {len(wanted)} expected); names must match one to one"
+        where, untaken = self._frames.where(clip), self._frames.untaken(clip)
+        there = f"{len(names)} frames" + f" beside {untaken} files, which are not taken" * bool(untaken)
+        if wanted.isdisjoint(names):
+            inside = by_number(names)
+            span = f", {inside[0]} to {inside[-1]}" if inside else ""
+            advice = "names must match one to one" if exact else self._meta_advice(clip, inside, len(frames))
+            return [
+                f"clip {clip}: {where} has none of the {len(frames)} frames {frames[0]} to {frames[-1]}; there are "
+                f"{there}{span}; {advice}"
+            ]
+        tail = f"({there}, {len(wanted)} expected); names must match one to one"
         missing = [f"clip {clip} frame {frame}: {where} lacks it {tail}" for frame in by_number(wanted - names)]
         extra = [f"clip {clip} frame {frame}: {where} has it unpaired {tail}" for frame in by_number(names - wanted)]
         return missing + extra if exact else missing
+
+    def _meta_advice(self, clip: str, there: tuple[str, ...], count: int) -> str:
+        """Say how a line of a meta info file names the frames that are there."""
+        try:
+            (template, start), (height, width) = template_of(there[0]), self.size(clip, there[0])
+        except (IndexError, ValueError):
+            return "correct the line of meta_info_file or the clip"
+        of_template = "" if frame_name(start, self._tmpl) == there[0] else f' and set filename_tmpl to "{template}"'
+        count = min(count, len(there))
+        return f"write `{clip} {count} ({height},{width},3) {start}`{of_template}"
 
     def has(self, clip: str, frame: str) -> bool:
         """Say whether there is such a frame."""
@@ -258,8 +309,13 @@ class FrameStore:
         return np.stack(cuts)
 
 
-def store_of(opt: DatasetOpt, root: Path) -> FrameStore:
-    """Open one of the folders, LMDBs or videos of a data set as its options say."""
+def store_of(opt: DatasetOpt, root: Path, key: str) -> FrameStore:
+    """Open the folder, LMDB or video that one of the options of a data set names, as the others say."""
     return FrameStore(
-        root, opt.filename_ext, backend=opt.io_backend.type, cache=opt.cache_data, filename_tmpl=opt.filename_tmpl
+        root,
+        opt.filename_ext,
+        backend=opt.io_backend.type,
+        cache=opt.cache_data,
+        filename_tmpl=opt.filename_tmpl,
+        key=key,
     )

@@ -45,7 +45,7 @@ class Files(Protocol):
 
 
 class PngFiles:
-    """PNG frames `<root>/<clip>/<frame>.png`, encoded again.
+    """Image frames `<root>/<clip>/<frame>.png`, or of another format, encoded again as PNG.
 
     Args:
         root: folder of the clips.
@@ -54,8 +54,8 @@ class PngFiles:
 
     def __init__(self, root: Path, compression: int) -> None:
         self.root, self.compression = root, compression
-        self.clips = scan_clips(root, "png")
-        self._frames = DiskFrames(root, "png")
+        self.clips = scan_clips(root)
+        self._frames = DiskFrames(root)
 
     def lengths(self) -> Iterator[int]:
         """See Files: all frames of a clip are taken to be as large as its first, which is exact at level 0."""
@@ -91,8 +91,8 @@ class DatFiles:
 
     def __init__(self, root: Path, size: tuple[int, int]) -> None:
         self.root, self._size = root, size
-        self._folder = SpikeFolder(root)
         names = sorted(path.name for path in root.iterdir() if path.is_dir())
+        self._folder = SpikeFolder(root, names)
         if not names:
             raise UserError(f"{root}: no clip folders with *.dat files; correct the path")
         self._bytes = {clip: self._folder.sizes(clip) for clip in names}

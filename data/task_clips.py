@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import torch
 
-from data.clip_index import existing_folder
+from data.clip_index import existing_folder, raise_first
 from data.dataset_video_test import TestClip, VideoTestDataset
 from data.frame_store import FrameStore, store_of
 from options.schema import DatasetOpt
@@ -72,7 +72,7 @@ class MiddleClip:
         sharp: frames to measure against, None if there are none.
 
     Raises:
-        UserError: the clip has fewer frames than `window`.
+        UserError: the clip has fewer frames than `window`, or sharp ones of another size.
     """
 
     has_spike = False  # nothing was recorded at the middle frame
@@ -87,6 +87,11 @@ class MiddleClip:
         before = clip.frames[window // 2 - 1 :]
         self.frames = [middle_name(*pair) for pair in zip(before[: count - window + 1], before[1:], strict=False)]
         self.measured = [frame for frame in self.frames if sharp is not None and sharp.has(clip.name, frame)]
+        if sharp is not None and self.measured and (found := sharp.size(clip.name, self.measured[0])) != clip.size:
+            raise UserError(
+                "clip {}: frame {} of dataroot_gt is {}x{}, which is not the size of the frames around it, expected "
+                "{}x{}; restore it".format(clip.name, self.measured[0], *found, *clip.size)
+            )
 
     @property
     def has_gt(self) -> bool:
@@ -141,7 +146,8 @@ def middle_clips(test_set: VideoTestDataset, opt: DatasetOpt, window: int) -> li
     sharp = None
     if opt.dataroot_gt is not None:
         root = existing_folder(opt.dataroot_gt, f"{opt.name}: dataroot_gt")
-        sharp = store_of(opt, root)
+        sharp = store_of(opt, root, "dataroot_gt")
+        raise_first(sharp.root_problems({clip.name: tuple(clip.frames) for clip in test_set.clips}))
     clips = [MiddleClip(clip, window, sharp) for clip in test_set.clips]
     if sharp is not None and not any(clip.has_gt for clip in clips):
         raise UserError(

@@ -44,13 +44,13 @@ class VideoFrames:
     def __init__(self, root: Path, filename_tmpl: str = "06d") -> None:
         self.root, self._tmpl = root, filename_tmpl
         self._paths = video_files(root)
-        self._is_one_clip = root.is_file()
+        self.is_one_clip = root.is_file()
         self._decoder: Decoder | None = None
         self._renew()
 
     def clips(self) -> list[str]:
         """See Frames."""
-        return [] if self._is_one_clip else list(self._paths)
+        return [] if self.is_one_clip else list(self._paths)
 
     def names(self, clip: str) -> set[str]:
         """See Frames."""
@@ -58,7 +58,11 @@ class VideoFrames:
 
     def where(self, clip: str) -> str:
         """See Frames."""
-        return str(next(iter(self._paths.values())) if self._is_one_clip else self._paths.get(clip, self.root))
+        return str(next(iter(self._paths.values())) if self.is_one_clip else self._paths.get(clip, self.root))
+
+    def untaken(self, clip: str) -> str:
+        """See Frames."""
+        return ""
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """See Frames; that of the first frame."""
@@ -100,7 +104,7 @@ class VideoFrames:
         self._renew()
 
     def _path(self, clip: str) -> Path:
-        if not self._is_one_clip and clip not in self._paths:
+        if not self.is_one_clip and clip not in self._paths:
             raise UserError(
                 f"clip {clip}: {self.root} has no video {clip} ({', '.join(VIDEO_SUFFIXES)}); every clip needs one "
                 "of the same name"

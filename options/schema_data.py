@@ -99,10 +99,10 @@ class DatasetOpt(Block):
     """Planes a frame made of spikes; not given: 1 with spikes (raw_window: its window), else 0."""
     meta_info_file: FilePath | None = None
     """Text file with a line `clip nframes (h,w,c) startframe` a clip; null: every clip that is found."""
-    filename_tmpl: Annotated[str, Field(pattern=r"^0?\d*d$")] = "06d"
-    """Format of the frame number in a file name."""
-    filename_ext: Annotated[str, Field(pattern=r"^\w+$")] = "png"
-    """Extension of the frames' files, no dot."""
+    filename_tmpl: Annotated[str, Field(pattern=r"^(0?\d*d|[^{}]*\{(:0?\d*d)?\}[^{}]*)$")] = "06d"
+    """Frame names that meta_info_file means: the format of the number, or text around it, as "im{}", "f_{:04d}"."""
+    filename_ext: Annotated[str, Field(pattern=r"^\w+$")] | None = None
+    """The only extension of image files that is taken, no dot, in any case; null: that of any image."""
     io_backend: IoBackendOpt = IoBackendOpt()
     """Where RGB frames are read from."""
     sigma: NotNegative | None = None

@@ -180,7 +180,7 @@ def _sharp_store(run: Path) -> Iterator[FrameStore]:
         root = Path(test["dataroot_gt"]).expanduser()
         ext, backend = test["filename_ext"], test["io_backend"]["type"]
         if root.exists():
-            yield FrameStore(root, ext, backend=backend, filename_tmpl=test["filename_tmpl"])
+            yield FrameStore(root, ext, backend=backend, filename_tmpl=test["filename_tmpl"], key="dataroot_gt")
     except (OSError, ValueError, KeyError, TypeError):  # the page goes without them
         return
 

@@ -13,9 +13,8 @@ import argparse
 import math
 import multiprocessing
 import os
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.augment import whole_ratio
-from data.clip_index import existing_folder, frame_names, image_extensions, scan_clips
+from data.clip_index import existing_folder, holds_videos, scan_clips
+from data.frame_order import by_number, in_time
 from data.frame_store import FrameStore
+from data.image_folders import ImageFolders
 from data.lmdb_store import is_lmdb
 from options.schema import ValOpt
 from utils import utils_cli, utils_eval, utils_metric, utils_report
@@ -113,39 +114,27 @@ class FoundClip:
         return [frames for frames in (self._gt, self._restored, self._lq) if frames]
 
 
-def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Sort names so that numbers in them count: 2 before 10."""
-
-    def key(name: str) -> list[str | int]:
-        return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+)", name))]
-
-    return tuple(sorted(names, key=key))
-
-
 def open_clips(path: str, option: str, ext: str | None) -> dict[str, Frames]:
     """Open a folder of clips or the one clip that it is.
 
     Args:
         path: the folder.
         option: that names it.
-        ext: extension of its images; None: the only one that there is.
+        ext: the only extension of its images that is taken; None: that of any image.
 
     Raises:
-        UserError: there is nothing to read, or images of several kinds.
+        UserError: there is nothing to read, or two images are one frame.
     """
     root = existing_folder(path, option)
-    kinds = [ext] if ext else image_extensions(root) if root.is_dir() else []
-    if len(kinds) > 1:
-        raise UserError(f"{option}: {root} has images of several kinds ({', '.join(kinds)}); choose one by --ext")
-    kind = (kinds or ["png"])[0]
-    folders = [folder for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
-    found = {folder.name: names for folder in folders if (names := frame_names(folder, kind))}
-    if found:
-        stores = {clip: FrameStore(root / clip, kind) for clip in found}
+    found: dict[str, tuple[str, ...]] = {}
+    if is_lmdb(root) or holds_videos(root, ext):
+        found = scan_clips(root, ext)
+        stores = dict.fromkeys(found, FrameStore(root, ext, backend="lmdb" if is_lmdb(root) else "disk"))
     else:
-        found = scan_clips(root, kind)
-        stores = dict.fromkeys(found, FrameStore(root, kind, backend="lmdb" if is_lmdb(root) else "disk"))
-    return {clip: Frames(option, stores[clip], clip, in_order(found[clip])) for clip in in_order(found)}
+        folders = ImageFolders(root, ext, pictures_beside=True)
+        found = {clip: tuple(folders.files(clip)) for clip in folders.every_clip()}
+        stores = {clip: FrameStore(folders.folder(clip), ext) for clip in found}
+    return {clip: Frames(option, stores[clip], clip, found[clip]) for clip in by_number(found)}
 
 
 def paired(wanted: Sequence[str], given: Sequence[str], where: str, by_order: bool) -> list[str]:
@@ -189,6 +178,8 @@ def partners(gt: dict[str, Frames], others: dict[str, Frames], by_order: bool) -
         other = others[clip]
         where = f"clip {name}: of the frames {option}"
         names = paired(gt[name].names, other.names, where, by_order)
+        if names != list(gt[name].names):
+            in_time(gt[name].names, f"clip {name}: --gt"), in_time(names, f"clip {name}: {option}")
         found[name] = Frames(option, other.store, clip, tuple(names))
     return found
 
@@ -257,7 +248,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--restored", required=True, metavar="D", help="the frames to measure")
     parser.add_argument("--gt", required=True, metavar="D", help="the sharp frames")
     parser.add_argument("--lq", metavar="D", help="the blurred frames, measured as well (lq_)")
-    parser.add_argument("--ext", help="extension of the frames; default: the only one that a folder has")
+    parser.add_argument("--ext", help="the only extension of frames that is taken; default: that of any image")
     known = [*utils_metric.METRICS, *utils_metric.TEMPORAL_METRICS]
     parser.add_argument(
         "--metrics", nargs="+", choices=known, default=ValOpt().metrics, metavar="M", help=", ".join(known)
@@ -273,7 +264,10 @@ def main(argv: list[str] | None = None) -> None:
     with utils_cli.program(args.debug):
         metrics = tuple(dict.fromkeys(args.metrics))
         utils_metric.check_available(metrics)
-        result = measure_all(find(args), metrics, args.workers)
+        clips = find(args)
+        for clip in clips if set(metrics) & utils_metric.TEMPORAL_METRICS.keys() else ():
+            in_time(clip.frames, f"clip {clip.name}: --gt")
+        result = measure_all(clips, metrics, args.workers)
         result["protocol"] = result["protocol"].replace("border 0", f"border {args.border}")
         if args.out:
             utils_report.write_metrics(result, args.out)

@@ -1,6 +1,8 @@
-"""Errors that are the user's to mend: one line, no traceback."""
+"""Errors that are the user's to mend, one line, no traceback; and warnings that are said once."""
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 
 
 class UserError(ValueError):
@@ -14,3 +16,9 @@ class ProblemsError(UserError):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         super().__init__(f"{problems[0]}{more}")
         self.problems = list(problems)
+
+
+@cache
+def say_once(warning: str) -> None:
+    """Log a warning, the same one once in a process."""
+    logging.getLogger("spikevrt").warning(warning)

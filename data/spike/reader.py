@@ -1,8 +1,5 @@
 """The steps around every frame of a data set: which file they are in, and whether all files are as they should be."""
 
-import logging
-from functools import cache
-
 import numpy as np
 
 from data.clip_index import Clips, existing_folder
@@ -15,9 +12,7 @@ from data.spike.stream import Cut, Timeline, mirrored
 from options.schema import DatasetOpt
 from utils.spike_loader import decode, steps_in
 from utils.spike_texture import likelier_size
-from utils.utils_error import UserError
-
-logger = logging.getLogger("spikevrt")
+from utils.utils_error import UserError, say_once
 
 
 def clip_timing(manifest: Manifest | None, clip: str) -> ClipTiming:
@@ -40,11 +35,11 @@ class SpikeReader:
         self.root = existing_folder(opt.dataroot_spike, f"{opt.name}: dataroot_spike")
         self.opt = opt.spike
         self.manifest = Manifest.load(self.root)
-        self.store = open_store(self.root)
+        self.store = open_store(self.root, clips)
         self._sizes = {clip: self.store.sizes(clip) for clip in clips}
         self.sensor = resolve_sensor(opt, self.manifest, self._evidence())
         if self.manifest is None:
-            _say_once(
+            say_once(
                 "{}: no manifest.json, the rules of the GoPro set hold: {}x{} spikes, flipud {}, rate_at_white {:g}, "
                 "bit_order {}, timing from the number in each clip's name, one stream a clip".format(
                     self.root, *self.sensor
@@ -190,8 +185,3 @@ class SpikeReader:
             f"{where} has {found} steps of {height}x{width}, {' or '.join(map(str, allowed))} expected; "
             "correct spike_h and spike_w, or prepare the spikes of this clip again"
         )
-
-
-@cache
-def _say_once(warning: str) -> None:
-    logger.warning(warning)

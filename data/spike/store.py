@@ -1,11 +1,12 @@
 """Where the bytes of `.dat` files come from: folders, or an LMDB."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from data.clip_index import listed
 from data.frame_order import by_number
 from data.lmdb_store import LmdbStore, is_lmdb
 from utils.spike_loader import packed_bytes
@@ -26,10 +27,15 @@ class SpikeStore(Protocol):
 
 
 class SpikeFolder:
-    """`<root>/<clip>/spike/<frame>.dat` or `<root>/<clip>/<frame>.dat`; the root itself may be the one clip."""
+    """`<root>/<clip>/spike/<frame>.dat` or `<root>/<clip>/<frame>.dat`; of one clip alone the root may be its folder.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Args:
+        root: an existing folder.
+        clips: names of all clips that will be read; a root that is one clip's folder serves no other one.
+    """
+
+    def __init__(self, root: Path, clips: Iterable[str]) -> None:
+        self.root, self._clips = root, list(clips)
         self._folders: dict[str, Path] = {}
 
     def sizes(self, clip: str) -> dict[str, int]:
@@ -54,11 +60,24 @@ class SpikeFolder:
         return self._folders[clip]
 
     def _find(self, clip: str) -> Path:
-        tried = [self.root / clip / "spike", self.root / clip, self.root / "spike", self.root]
-        for folder in tried:
-            if folder.is_dir() and next(_dat_files(folder), None):
+        own, of_root = [self.root / clip / "spike", self.root / clip], [self.root / "spike", self.root]
+        is_alone = len(self._clips) < 2
+        for folder in own + of_root * (is_alone and not self._has_clips()):
+            if _has_dat_files(folder):
                 return folder
-        raise UserError(f"clip {clip}: no .dat files in {tried[0]} nor in {tried[1]}; correct dataroot_spike")
+        other = next(filter(_has_dat_files, of_root), None)
+        if other is not None and not is_alone:
+            raise UserError(
+                f"clip {clip}: no .dat files in {own[0]} nor in {own[1]}; those in {other} are of one clip, expected "
+                f"those of {len(self._clips)} ({listed(self._clips)}): set dataroot_spike to the folder that holds a "
+                "folder for each"
+            )
+        raise UserError(f"clip {clip}: no .dat files in {own[0]} nor in {own[1]}; correct dataroot_spike")
+
+    def _has_clips(self) -> bool:
+        """Whether clips have folders of their own here, so that the root is none."""
+        folders = [path for path in self.root.iterdir() if path.is_dir() and path.name != "spike"]
+        return any(_has_dat_files(place) for folder in folders for place in (folder, folder / "spike"))
 
 
 class SpikeLmdb:
@@ -88,6 +107,10 @@ def _dat_files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.glob("*.dat") if not path.name.startswith("."))
 
 
-def open_store(root: Path) -> SpikeStore:
-    """Open a folder of `.dat` files, or an LMDB where the folder is one."""
-    return SpikeLmdb(root) if is_lmdb(root) else SpikeFolder(root)
+def _has_dat_files(folder: Path) -> bool:
+    return folder.is_dir() and next(_dat_files(folder), None) is not None
+
+
+def open_store(root: Path, clips: Iterable[str]) -> SpikeStore:
+    """Open a folder of the `.dat` files of clips, or an LMDB where the folder is one."""
+    return SpikeLmdb(root) if is_lmdb(root) else SpikeFolder(root, clips)

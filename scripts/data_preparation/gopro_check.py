@@ -15,7 +15,6 @@ from typing import NamedTuple, TypeVar
 from PIL import Image
 from tqdm import tqdm
 
-from data.clip_index import frame_names
 from data.frame_order import by_number
 from data.layout import SPLITS, Split
 from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, gopro_timing
@@ -103,6 +102,11 @@ def folder_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
+def names_in(folder: Path, ext: str) -> tuple[str, ...]:
+    """Return the names, without extension, of the files `*.<ext>` in a folder, by number; none where it is missing."""
+    return by_number(path.stem for path in folder.glob(f"*.{ext}") if not path.name.startswith("."))
+
+
 def found_in(folder: Path) -> str:
     """Say which folders a folder holds, for a message."""
     names = folder_names(folder)
@@ -157,8 +161,8 @@ def scan_clip(source: Path, spikes: Path, split: Split, name: str, blur: str) ->
         name: of the clip.
         blur: folder of the blurred frames.
     """
-    names = {kind: frame_names(source / kind, "png") for kind in (SHARP, blur)}
-    names[SPIKE] = frame_names(spikes / SPIKE, "dat")
+    names = {kind: names_in(source / kind, "png") for kind in (SHARP, blur)}
+    names[SPIKE] = names_in(spikes / SPIKE, "dat")
     strays = {kind: [frame for frame in frames if not _NAME.fullmatch(frame)] for kind, frames in names.items()}
     frames = {kind: [frame for frame in names[kind] if frame not in strays[kind]] for kind in names}
     return Scan(

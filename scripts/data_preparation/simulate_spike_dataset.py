@@ -41,8 +41,8 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.clip_index import IMAGE_SUFFIXES
 from data.frame_order import in_time
+from data.image_folders import image_files
 from data.layout import SPLITS, DatasetWriter, Frame, Split
 from data.spike.interpolate import estimate_motion, in_between
 from data.spike.manifest import ClipTiming, Manifest
@@ -137,9 +137,9 @@ def video_frames(path: Path) -> Iterator[np.ndarray]:
 
 def folder_frames(path: Path) -> Iterator[np.ndarray]:
     """Yield the images of a folder in time as (H, W, 3) uint8 RGB; one is in memory at a time."""
-    files = {file.stem: file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES}
+    files = image_files(path, None)
     for name in in_time(files, f"--frames {path}"):
-        yield read_rgb(files[name])
+        yield read_rgb(path / files[name])
 
 
 def source_frames(path: Path) -> Iterator[np.ndarray]:

@@ -182,12 +182,31 @@ def test_processes_change_no_number(folders, run, monkeypatch):
         assert (folders / "a" / name).read_text() == (folders / "b" / name).read_text()
 
 
-def test_several_kinds_of_images_ask_for_one(folders, run):
+def test_two_images_of_one_frame_ask_for_one_kind(folders, run):
     write_rgb(folders / "out/one/000000.jpg", np.zeros((*SIZE, 3), np.uint8))
     code, _, err = run()
     assert code == 2
-    assert "jpg, png" in err
+    assert "000000.jpg and 000000.png would both be frame 000000" in err
     assert run("--ext", "png")[0] == 0
+
+
+def test_images_of_any_kind_are_compared(folders, run):
+    for number, suffix in enumerate((".bmp", ".PNG", ".tiff")):
+        path = folders / f"gt/one/{number:06d}.png"
+        write_rgb(path.with_suffix(suffix), read_rgb(path))
+        if suffix.lower() != ".png":
+            path.unlink()
+    (folders / "gt/one/000001.png").unlink()
+    assert run("--metrics", "psnr")[0] == 0
+
+
+def test_frames_without_an_order_are_paired_by_name_but_not_measured_in_time(folders, run):
+    for kind in ("gt", "out"):
+        renamed(folders / kind / "one", lambda index: "abc"[index])
+    assert run("--metrics", "psnr")[0] == 0
+    code, _, err = run("--metrics", "tof")
+    assert code == 2
+    assert "clip one: --gt: a and b differ in more than a number" in err
 
 
 def test_a_metric_that_is_not_there_is_refused_before_anything_is_read(folders, run, monkeypatch):

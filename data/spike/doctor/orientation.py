@@ -6,7 +6,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data.clip_index import IMAGE_SUFFIXES
+from data.image_folders import IMAGE_SUFFIXES
 from data.layout import SPIKES, SPLITS, gt_dir
 from data.spike.simulator import to_gray
 

@@ -1,0 +1,255 @@
+"""Where the image frames of clips lie on disk: in one folder, in a folder a clip, or one level deeper.
+
+<root>/<frame>.png                  one clip
+<root>/<clip>/<frame>.png           several
+<root>/<outer>/<inner>/<frame>.png  clips called <outer>/<inner>, as Vimeo-90K has them; or, where the inner folders
+                                    are parts of a clip (GoPro's blur and sharp, DVD's input and GT), one part of each
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.frame_order import by_number, in_time
+from utils.utils_error import UserError, say_once
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+# Pictures that are not read; a message names them, so that nobody looks for them in vain.
+OTHER_SUFFIXES = {".exr", ".hdr", ".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".tga"}
+# Option -> names of the part of a clip that it means.
+PARTS = {"dataroot_lq": ("blur", "input"), "dataroot_gt": ("sharp", "gt")}
+_NOT_CLIPS = ("@eaDir", "__MACOSX")
+_NAMED, _DEPTH, _LOOKED_AT = 5, 4, 2000
+
+
+def image_files(folder: Path, ext: str | None) -> dict[str, str]:
+    """Return the image files of a folder, {frame name: file name}, by number.
+
+    Args:
+        folder: without folders below it; hidden files do not count.
+        ext: the only extension that is taken, no dot, in any case; None: that of any image.
+
+    Raises:
+        UserError: two files would be one frame.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(_files(folder)):
+        stem, suffix = os.path.splitext(name)
+        if not _is_wanted(suffix, ext):
+            continue
+        if stem in found:
+            raise UserError(
+                f"{folder}: {found[stem]} and {name} would both be frame {stem}; move one away, or choose one "
+                "extension (filename_ext, --ext)"
+            )
+        found[stem] = name
+    return {stem: found[stem] for stem in by_number(found)}
+
+
+class ImageFolders:
+    """The clips below a root, by the files that are there.
+
+    Args:
+        root: an existing folder.
+        ext: see `image_files`.
+        key: dataroot_lq or dataroot_gt, where clips have a folder for each.
+        pictures_beside: pass over images that lie beside clip folders.
+
+    Raises:
+        UserError: the root holds frames and clip folders, or clips of parts of which none is the wanted one.
+    """
+
+    def __init__(self, root: Path, ext: str | None, key: str = "", *, pictures_beside: bool = False) -> None:
+        self.root, self.ext, self._key = root, ext, key
+        self._part = ""
+        self._files: dict[str, dict[str, str]] = {}
+        self.is_one_clip = _has_images(root, ext)
+        folders = _folders(root)
+        self._direct = [name for name in folders if _has_images(root / name, ext)]
+        self._deeper: list[str] = []
+        if pictures_beside and (self._direct or any(self._inner(folders).values())):
+            self.is_one_clip = False
+        if self.is_one_clip and self._direct:
+            frame = next(iter(image_files(root, ext).values()))
+            raise UserError(
+                f"{root}: holds frames ({frame}) and clip folders ({self._direct[0]}); move the frames away"
+            )
+        if self._are_parts(self._direct):
+            self.is_one_clip, self._part = True, self._wanted_part(self._direct)
+        elif not self.is_one_clip and not self._direct:
+            self._look_deeper(folders)
+
+    def clips(self) -> list[str]:
+        """List the clips that have frames; none where the root is the one clip."""
+        return [] if self.is_one_clip else self._direct or self._deeper
+
+    def folder(self, clip: str) -> Path:
+        """Return where a clip's frames lie, or would lie."""
+        return (self.root if self.is_one_clip else self.root / clip) / self._part
+
+    def files(self, clip: str) -> dict[str, str]:
+        """Return the files of a clip as `image_files` does; they are listed once.
+
+        Raises:
+            UserError: there is no such folder, or two files are one frame.
+        """
+        if clip not in self._files:
+            folder = self.folder(clip)
+            if not folder.is_dir():
+                raise UserError(f"clip {clip}: {folder} is no folder; every clip needs one of the same name")
+            self._files[clip] = image_files(folder, self.ext)
+        return self._files[clip]
+
+    def every_clip(self) -> list[str]:
+        """List the clips that have frames; the root's own name where it is the one clip.
+
+        Raises:
+            UserError: there is none; says what there is instead.
+        """
+        clips = [self.root.resolve().name] if self.is_one_clip else self.clips()
+        if not clips:
+            raise UserError(f"{self.root}: no clip folders with {_kind(self.ext)} frames; {self._instead()}")
+        return clips
+
+    def scan(self) -> dict[str, tuple[str, ...]]:
+        """Return the frames of all clips in time, {clip: names}; what is left out is said in one line.
+
+        Raises:
+            UserError: there is none, or names do not tell the order.
+        """
+        clips = self.every_clip()
+        found = {clip: in_time(self.files(clip), f"clip {clip}: {self.folder(clip)}") for clip in clips}
+        left_out = [*self._clips_left_out(), *self._images_left_out(clips)]
+        if left_out:
+            more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+            say_once(f"{self.root}: left out: {', '.join(left_out[:_NAMED])}{more}")
+        return found
+
+    def others(self, clip: str) -> str:
+        """Say which images of a clip's folder are not taken, for a message; nothing where all are."""
+        kinds = [os.path.splitext(name)[1][1:] for name in self._untaken(clip)]
+        return ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
+
+    def _are_parts(self, names: list[str]) -> bool:
+        """Whether folders are the parts of one clip: a blurred and a sharp one."""
+        known = {name.lower() for name in names}
+        return all(known & set(part) for part in PARTS.values())
+
+    def _wanted_part(self, names: list[str]) -> str:
+        wanted = PARTS.get(self._key, ())
+        found = [name for part in wanted for name in names if name.lower() == part]
+        if found:
+            return found[0]
+        if len(names) == 1:
+            return names[0]
+        raise UserError(
+            f"{self.root}: each clip has the folders {', '.join(names)}, and which of them is meant is not clear; give "
+            "a folder that holds one of them a clip"
+        )
+
+    def _inner(self, folders: list[str]) -> dict[str, list[str]]:
+        """Return the folders with images inside each of some folders."""
+        subs = {name: _folders(self.root / name) for name in folders}
+        return {name: [sub for sub in subs[name] if _has_images(self.root / name / sub, self.ext)] for name in folders}
+
+    def _look_deeper(self, folders: list[str]) -> None:
+        inner = self._inner(folders)
+        names = sorted({sub for subs in inner.values() for sub in subs})
+        if names and not any(character.isdecimal() for name in names for character in name):
+            self._part = self._wanted_part(names)
+            self._deeper = [name for name, subs in inner.items() if self._part in subs]
+        else:
+            self._deeper = [f"{name}/{sub}" for name, subs in inner.items() for sub in subs]
+
+    def _clips_left_out(self) -> Iterator[str]:
+        """Say which entries of the root look like clips and are none."""
+        if self.is_one_clip:
+            return
+        taken = {clip.partition("/")[0] for clip in self.clips()}
+        for path in sorted(self.root.iterdir()):
+            if path.is_symlink() and not path.exists():
+                yield f"{path.name} (a link that leads nowhere)"
+            elif path.is_dir() and path.name not in taken and not _is_hidden(path.name):
+                deeper = _first_images(path, self.ext)
+                kinds = _kinds(path)
+                what = f"frames lie in {deeper.relative_to(self.root)}" if deeper else f"holds {kinds or 'no images'}"
+                yield f"{path.name} ({what})"
+
+    def _images_left_out(self, clips: list[str]) -> Iterator[str]:
+        """Say how many images of the clips are not of the wanted kind, and name the first of each clip."""
+        for clip in clips:
+            if names := self._untaken(clip):
+                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                yield f"{clip}/{names[0]}{more} (no {_kind(self.ext)})"
+
+    def _untaken(self, clip: str) -> list[str]:
+        known = IMAGE_SUFFIXES | OTHER_SUFFIXES
+        names = [name for name in _files(self.folder(clip)) if os.path.splitext(name)[1].lower() in known]
+        return list(by_number(set(names) - set(self._files.get(clip, {}).values())))
+
+    def _instead(self) -> str:
+        """Say where frames are, which images there are, or what else is there; and what to do."""
+        deeper = _first_images(self.root, self.ext)
+        if deeper:
+            return (
+                f"frames lie deeper, in {deeper.relative_to(self.root)}: give a folder one or two levels above them, "
+                f"such as {deeper.parent}"
+            )
+        taken = _first_images(self.root, None)
+        if taken:
+            kinds = _kinds(taken)
+            return f"there are {kinds} files: set filename_ext to one of them, or to null for images of any kind"
+        others = _kinds(self.root) or next(
+            (kinds for name in _folders(self.root) if (kinds := _kinds(self.root / name))), ""
+        )
+        if others:
+            return f"there are {others} files, which are not read; convert them to png of 8 or 16 bits"
+        names = sorted(path.name for path in self.root.iterdir())
+        return f"it holds {', '.join(names[:_NAMED]) or 'nothing'}{', ...' * (len(names) > _NAMED)}; correct the path"
+
+
+def _kind(ext: str | None) -> str:
+    return f"*.{ext}" if ext else "image"
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _NOT_CLIPS
+
+
+def _is_wanted(suffix: str, ext: str | None) -> bool:
+    return suffix.lower() == f".{ext.lower()}" if ext else suffix.lower() in IMAGE_SUFFIXES
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """List what is no folder and not hidden; links that lead nowhere are among it, so that reading names them."""
+    with os.scandir(folder) as entries:
+        yield from (entry.name for entry in entries if not _is_hidden(entry.name) and not entry.is_dir())
+
+
+def _folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not _is_hidden(entry.name) and entry.is_dir())
+
+
+def _has_images(folder: Path, ext: str | None) -> bool:
+    return any(_is_wanted(os.path.splitext(name)[1], ext) for name in _files(folder))
+
+
+def _kinds(folder: Path) -> str:
+    """Name the extensions of all pictures in a folder, read or not."""
+    suffixes = {os.path.splitext(name)[1] for name in _files(folder)}
+    return ", ".join(sorted(suffix[1:] for suffix in suffixes if suffix.lower() in IMAGE_SUFFIXES | OTHER_SUFFIXES))
+
+
+def _first_images(root: Path, ext: str | None) -> Path | None:
+    """Find the first folder, from the top, that holds images; looks some levels deep."""
+    level, looked_at = [root], 0
+    for _ in range(_DEPTH + 1):
+        for folder in level:
+            if _has_images(folder, ext):
+                return folder
+        looked_at += len(level)
+        if looked_at > _LOOKED_AT:
+            return None
+        level = [folder / name for folder in level for name in _folders(folder)]
+    return None
