@@ -191,7 +191,7 @@ def listed(names: Iterable[str], most: int = 3) -> str:
 
 
 def warn_of_gaps(clips: Clips, root: Path) -> None:
-    """Say, a line a clip, where frames seem to be missing between those of a clip; of many clips the first few."""
+    """Say, a line a clip, where frames seem to be missing between those of a clip."""
     lines = []
     for clip, frames in clips.items():
         if found := gaps(frames):
@@ -201,10 +201,15 @@ def warn_of_gaps(clips: Clips, root: Path) -> None:
                 f"clip {clip}: in {root} frame {after} comes after {before}{more}; frames on both sides of a gap are "
                 "not consecutive in time: restore those between, or make two clips of it"
             )
+    warn_each(lines)
+
+
+def warn_each(lines: Sequence[str]) -> None:
+    """Log warnings of one kind; of many the first few, and how many more there are."""
     for line in lines[:LISTED]:
         logger.warning(line)
     if len(lines) > LISTED:
-        logger.warning("%s: %d more clips have gaps in the numbers of their frames", root, len(lines) - LISTED)
+        logger.warning("... and %d more clips of which the same is true", len(lines) - LISTED)
 
 
 def count_windows(clip_length: int, num_frame: int, interval: int) -> int:

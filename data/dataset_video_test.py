@@ -142,6 +142,8 @@ class VideoTestDataset:
             raise_first(gt.problems(clips, exact=not opt.meta_info_file))
         spikes = SpikeSource(opt, clips) if opt.uses_spikes else None
         warn_of_gaps(clips, root)
+        for store in filter(None, (lq, gt)):
+            store.warn_of_losses(clips)
         self.clips = [TestClip(name, frames, lq, gt, spikes) for name, frames in clips.items()]
 
         self.scale = self._find_scale()

@@ -119,6 +119,8 @@ class VideoTrainDatasetRGBSpike:
         problems = self.lq.problems(clips, exact=exact) + self.gt.problems(clips, exact=exact)
         raise_first(problems + short_clips(clips, opt.num_frame, max(opt.interval_list)))
         warn_of_gaps(clips, lq_root)
+        for store in (self.lq, self.gt):
+            store.warn_of_losses(clips)
         return clips
 
     def _find_scale(self) -> int:

@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from data.clip_index import Clips, holds_videos, listed
+from data.clip_index import Clips, holds_videos, listed, warn_each
 from data.frame_order import by_number, frame_name, number_format, template_of
 from data.image_folders import ImageFolders
 from data.lmdb_store import LmdbStore, is_lmdb, lmdb_path
 from data.video_frames import VideoFrames
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
-from utils.utils_image import decode_rgb, read_rgb
+from utils.utils_image import decode_rgb, image_size, mapped, read_rgb, remark
 
 
 class Frames(Protocol):
@@ -36,6 +35,9 @@ class Frames(Protocol):
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """Return (H, W) without decoding; UserError if there is no such image."""
+
+    def encoded(self, clip: str, frame: str) -> np.ndarray | None:
+        """Return the bytes of an image file, (n,) uint8, read when they are touched; None if it is none."""
 
     def read(self, clip: str, frame: str) -> np.ndarray:
         """Return (H, W, 3) uint8, RGB; UserError if the frame is missing or damaged."""
@@ -67,12 +69,14 @@ class DiskFrames:
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """See Frames; the file's header alone is read."""
-        path = self._path(clip, frame)
         try:
-            with Image.open(path) as image:
-                return image.height, image.width
-        except (OSError, UnidentifiedImageError) as error:
-            raise UserError(f"clip {clip} frame {frame}: {path} is no readable image ({error})") from None
+            return image_size(self._path(clip, frame))
+        except UserError as error:
+            raise UserError(f"clip {clip} frame {frame}: {error}") from None
+
+    def encoded(self, clip: str, frame: str) -> np.ndarray:
+        """See Frames."""
+        return mapped(self._path(clip, frame))
 
     def read(self, clip: str, frame: str) -> np.ndarray:
         """See Frames."""
@@ -120,6 +124,10 @@ class LmdbFrames:
         """See Frames; taken from meta_info.txt."""
         height, width, *_ = self._store.entry(clip, frame).size
         return height, width
+
+    def encoded(self, clip: str, frame: str) -> np.ndarray:
+        """See Frames."""
+        return self._store.get(clip, frame)
 
     def read(self, clip: str, frame: str) -> np.ndarray:
         """See Frames."""
@@ -217,16 +225,16 @@ class FrameStore:
         except UserError as error:
             return [str(error)]
         where, untaken = self._frames.where(clip), self._frames.untaken(clip)
-        there = f"{len(names)} frames" + f" beside {untaken} files, which are not taken" * bool(untaken)
+        inside = by_number(names)
+        there = f"{len(names)} frames" + (f", {inside[0]} to {inside[-1]}" if inside else "")
+        there += f", beside {untaken} files, which are not taken" * bool(untaken)
+        advice = "names must match one to one" if exact else self._meta_advice(clip, inside, len(frames))
         if wanted.isdisjoint(names):
-            inside = by_number(names)
-            span = f", {inside[0]} to {inside[-1]}" if inside else ""
-            advice = "names must match one to one" if exact else self._meta_advice(clip, inside, len(frames))
             return [
                 f"clip {clip}: {where} has none of the {len(frames)} frames {frames[0]} to {frames[-1]}; there are "
-                f"{there}{span}; {advice}"
+                f"{there}; {advice}"
             ]
-        tail = f"({there}, {len(wanted)} expected); names must match one to one"
+        tail = f"({there}, {len(wanted)} expected); {advice}"
         missing = [f"clip {clip} frame {frame}: {where} lacks it {tail}" for frame in by_number(wanted - names)]
         extra = [f"clip {clip} frame {frame}: {where} has it unpaired {tail}" for frame in by_number(names - wanted)]
         return missing + extra if exact else missing
@@ -240,6 +248,16 @@ class FrameStore:
         of_template = "" if frame_name(start, self._tmpl) == there[0] else f' and set filename_tmpl to "{template}"'
         count = min(count, len(there))
         return f"write `{clip} {count} ({height},{width},3) {start}`{of_template}"
+
+    def warn_of_losses(self, clips: Clips) -> None:
+        """Say, a line a clip, what reading loses of its frames, see `remark`; looks at the first, middle and last."""
+        lines = []
+        for clip, frames in clips.items():
+            some = dict.fromkeys((frames[0], frames[len(frames) // 2], frames[-1]))
+            files = [file for frame in some if (file := self._frames.encoded(clip, frame)) is not None]
+            if found := remark(files) if files else "":
+                lines.append(f"clip {clip}: frame {frames[0]} in {self._frames.where(clip)} {found}")
+        warn_each(lines)
 
     def has(self, clip: str, frame: str) -> bool:
         """Say whether there is such a frame."""

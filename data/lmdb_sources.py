@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from data.clip_index import Clips, scan_clips
-from data.frame_store import DiskFrames
+from data.frame_store import FrameStore
 from data.lmdb_store import Entry
 from data.spike.store import SpikeFolder
 from utils.spike_loader import steps_in
@@ -55,7 +55,8 @@ class PngFiles:
     def __init__(self, root: Path, compression: int) -> None:
         self.root, self.compression = root, compression
         self.clips = scan_clips(root)
-        self._frames = DiskFrames(root)
+        self._frames = FrameStore(root)
+        self._frames.warn_of_losses(self.clips)
 
     def lengths(self) -> Iterator[int]:
         """See Files: all frames of a clip are taken to be as large as its first, which is exact at level 0."""

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from data.clip_index import existing_folder, image_extensions
+from data.clip_index import existing_folder
 from data.spike.manifest import Manifest
 from options.schema import Opt
 from utils import utils_option
@@ -32,12 +32,7 @@ def task_file(task: str) -> Path:
 def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a task, by dotted key, that the flags of the call change."""
     changes = folders_of(args)
-    measured = changes["dataroot_gt"] is not None
-    extensions = image_extensions(existing_folder(changes["dataroot_lq"], "--folder_lq"))
-    if not extensions and measured:  # videos have none
-        extensions = image_extensions(existing_folder(changes["dataroot_gt"], "--folder_gt"))
-    if len(extensions) == 1:
-        changes["filename_ext"] = extensions[0]
+    existing_folder(changes["dataroot_lq"], "--folder_lq")
     changes |= spike_changes(args.task, args.folder_spike)
     return {f"datasets.test.{key}": value for key, value in changes.items()} | tile_changes(args)
 

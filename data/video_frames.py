@@ -60,6 +60,10 @@ class VideoFrames:
         """See Frames."""
         return str(next(iter(self._paths.values())) if self.is_one_clip else self._paths.get(clip, self.root))
 
+    def encoded(self, clip: str, frame: str) -> None:
+        """See Frames."""
+        return
+
     def untaken(self, clip: str) -> str:
         """See Frames."""
         return ""

@@ -134,6 +134,8 @@ def open_clips(path: str, option: str, ext: str | None) -> dict[str, Frames]:
         folders = ImageFolders(root, ext, pictures_beside=True)
         found = {clip: tuple(folders.files(clip)) for clip in folders.every_clip()}
         stores = {clip: FrameStore(folders.folder(clip), ext) for clip in found}
+    for clip, names in found.items():
+        stores[clip].warn_of_losses({clip: names})
     return {clip: Frames(option, stores[clip], clip, found[clip]) for clip in by_number(found)}
 
 

@@ -1,5 +1,6 @@
 """Images: files to arrays, arrays to tensors, and back. RGB everywhere."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -8,39 +9,106 @@ import torch
 
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
+from utils.utils_image_header import Header, header_of, turned
 
-ENDS = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
+MOST_DARK = 14  # bits: a 16-bit picture that needs no more than these is darker than a quarter of white everywhere
+
+# What cannot be decoded is told in one line, by those who asked for it.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def read_rgb(path: Path | str) -> np.ndarray:
     """Read an image file.
 
     Args:
-        path: a png, jpg or any other format of OpenCV; gray becomes three equal channels, alpha is dropped.
+        path: a png, jpg or any other format of OpenCV; gray becomes three equal channels, alpha is dropped, 16 bits
+            are cut to 8, and a picture that its EXIF tag says to turn is turned.
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        UserError: the file is missing, empty or no image; names the file.
+        UserError: the file is missing, empty, cut off or no such image; names the file.
     """
     path = Path(path)
     try:
         encoded = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}), expected an image; restore the file") from None
-    # A decoder may fill what a cut-off file lacks with gray, so its end is looked for.
-    end = ENDS.get(path.suffix.lower(), b"")
-    image = decode_rgb(encoded) if end in encoded[-64:].tobytes() else None
+    _checked_header(path, encoded)
+    image = decode_rgb(encoded)
     if image is None:
         raise UserError(f"{path}: no whole image could be decoded from its {encoded.size} bytes; restore the file")
     return image
 
 
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Return (H, W) of the picture that `read_rgb` gives, from the head of its file.
+
+    Raises:
+        UserError: it is no such image; names the file.
+    """
+    return _checked_header(path, mapped(path)).size
+
+
+def mapped(path: Path | str) -> np.ndarray:
+    """Return the bytes of a file, (n,) uint8, read when they are touched; none of a file that cannot be read."""
+    try:
+        return np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError):  # an empty file cannot be mapped
+        return np.zeros(0, np.uint8)
+
+
 def decode_rgb(encoded: np.ndarray) -> np.ndarray | None:
-    """Decode the bytes of an image file, (n,) uint8, into (H, W, 3) uint8, RGB; None if they are none."""
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    """Decode the bytes of an image file, (n,) uint8, into (H, W, 3) uint8, RGB; None if they are no whole image."""
+    header = header_of(encoded)
+    if header is None or header.refused or not header.is_whole:
+        return None
+    image = _decoded(encoded, cv2.IMREAD_COLOR)
+    return None if image is None else turned(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), header.turn)
+
+
+def remark(files: Sequence[np.ndarray]) -> str:
+    """Say what of the images of a clip is lost in reading; nothing where nothing is.
+
+    That is all pictures of a file but the first, and of 16 bits the lower ones, which some cameras use alone.
+
+    Args:
+        files: the bytes of some of its images, each (n,) uint8; of images of 8 bits the first alone is looked at.
+    """
+    header = header_of(files[0])
+    if header is None or header.refused:
+        return ""
+    if header.pictures > 1:
+        return f"holds {header.pictures} pictures, of which the first alone is read; write each to a file of its own"
+    if header.bits <= 8:
+        return ""
+    images = [_decoded(encoded, cv2.IMREAD_UNCHANGED) for encoded in files]
+    colours = [image[..., :3] if image.ndim == 3 else image for image in images if image is not None]
+    largest = max((int(image.max()) for image in colours if image.dtype == np.uint16), default=0)
+    used = next((bits for bits in (8, 10, 12, MOST_DARK) if largest < 2**bits), 16)
+    if not largest or used == 16:
+        return ""
+    return (
+        f"has 16 bits, of which it seems to use {used} (the largest value is {largest}), and is read "
+        f"{2 ** (16 - used)} times too dark then; multiply the values by {2 ** (16 - used)}, or write 8 bits"
+    )
+
+
+def _checked_header(path: Path | str, encoded: np.ndarray) -> Header:
+    header = header_of(encoded)
+    if header is None:
+        raise UserError(f"{path}: is no readable image ({encoded.size} bytes), expected a png or jpg; restore the file")
+    if header.refused:
+        raise UserError(f"{path}: is {header.refused}, expected 8 or 16 bits a channel in sRGB; convert it to png")
+    return header
+
+
+def _decoded(encoded: np.ndarray, mode: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(encoded, mode | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
 
 
 def write_rgb(path: Path | str, image: np.ndarray) -> None:

@@ -196,6 +196,7 @@ def _remove(folder: Path, frames: Sequence[str]) -> None:
         (folder / f"{frame}.png").unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
+        folder.parent.rmdir()  # of a clip <outer>/<inner>; that of all results holds their record
 
 
 def sweep(folder: Path, test_set: TestSet) -> None:

@@ -20,13 +20,14 @@ from data.layout import SPLITS, Split
 from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, gopro_timing
 from utils.spike_loader import SIZES_IN_USE
 from utils.utils_error import UserError
-from utils.utils_image import ENDS
+from utils.utils_image import mapped
+from utils.utils_image_header import header_of
 
 SPIKE_SCALE = 2  # RGB pixels a spike pixel, along each axis
 SPIKE = "spike"
 SHARP = "sharp"
 _NAME = re.compile(r"\d{6}")
-_TAIL = 64  # bytes that hold an image's end
+_TAIL, _PNG_END = 64, b"IEND"  # bytes that hold an image's end, as a rule
 
 Size = tuple[int, int]  # (H, W)
 Job = TypeVar("Job")
@@ -146,7 +147,8 @@ def image_fact(path: Path) -> Size | str:
             tail = file.read()
     except OSError as error:
         return f"{count} bytes, no readable PNG{f' ({error.strerror})' if error.strerror else ''}; extract it again"
-    if ENDS[".png"] not in tail:
+    header = None if _PNG_END in tail else header_of(mapped(path))  # what comes behind the end does not matter
+    if _PNG_END not in tail and not (header and header.is_whole):
         return f"cut off after {count} bytes, expected a PNG that ends with an IEND chunk; extract it again"
     return size
 

@@ -41,7 +41,9 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.clip_index import warn_of_gaps
 from data.frame_order import in_time
+from data.frame_store import FrameStore
 from data.image_folders import image_files
 from data.layout import SPLITS, DatasetWriter, Frame, Split
 from data.spike.interpolate import estimate_motion, in_between
@@ -138,7 +140,10 @@ def video_frames(path: Path) -> Iterator[np.ndarray]:
 def folder_frames(path: Path) -> Iterator[np.ndarray]:
     """Yield the images of a folder in time as (H, W, 3) uint8 RGB; one is in memory at a time."""
     files = image_files(path, None)
-    for name in in_time(files, f"--frames {path}"):
+    names = in_time(files, f"--frames {path}")
+    warn_of_gaps({path.name: names}, path.parent)
+    FrameStore(path).warn_of_losses({path.name: names} if names else {})
+    for name in names:
         yield read_rgb(path / files[name])
 
 

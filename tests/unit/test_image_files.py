@@ -1,0 +1,370 @@
+"""Image files as they come: any suffix, turned by EXIF, with something behind their end, deep, or no images at all."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from tiny_set import make_set, options, rng
+
+from data.check import check_dataset
+from data.clip_index import scan_clips
+from data.dataset_video_test import VideoTestDataset
+from data.frame_store import FrameStore
+from data.lmdb_sources import PngFiles
+from data.lmdb_writer import write_lmdbs
+from data.select_dataset import define_Dataset
+from scripts.data_preparation import simulate_spike_dataset as simulate
+from scripts.data_preparation.gopro_check import image_fact
+from utils.utils_error import UserError
+from utils.utils_image import decode_rgb, image_size, read_rgb, remark, write_rgb
+from utils.utils_image_header import header_of
+
+PICTURE = cv2.GaussianBlur(rng().integers(256, size=(24, 40, 3)).astype(np.uint8), (0, 0), 2)
+
+
+def encoded(kind, **how):
+    file = io.BytesIO()
+    Image.fromarray(PICTURE).save(file, kind, **how)
+    return file.getvalue()
+
+
+def array(data):
+    return np.frombuffer(data, np.uint8)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def turned_file(kind, orientation):
+    """A file with an orientation tag; "late": in a PNG, behind the pixels."""
+    if kind == "late":
+        data = encoded("PNG")
+        return data[:-12] + chunk(b"eXIf", exif(orientation).tobytes()[6:]) + data[-12:]
+    return encoded(kind, exif=exif(orientation) if kind == "TIFF" else exif(orientation).tobytes())
+
+
+# Orientation
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "late", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_tag_turns_size_and_pixels(tmp_path, kind, orientation):
+    data = turned_file(kind, orientation)
+    path = tmp_path / "frame"
+    path.write_bytes(data)
+    plain = Image.open(io.BytesIO(encoded({"late": "PNG"}.get(kind, kind)))).convert("RGB")
+    plain.getexif()[0x0112] = orientation
+    wanted = np.asarray(ImageOps.exif_transpose(plain))
+    found = read_rgb(path)
+    assert image_size(path) == found.shape[:2] == wanted.shape[:2]
+    assert np.abs(found.astype(int) - wanted).max() <= (3 if kind in ("JPEG", "WEBP") else 0)
+
+
+def turn_all(root, kind, suffix):
+    for path in list(root.rglob("*.png")):
+        path.unlink()
+        path.with_suffix(suffix).write_bytes(turned_file(kind, 6))
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("JPEG", ".jpg"), ("PNG", ".png")])
+def test_turned_frames_are_one_data_set_everywhere(own_set, tmp_path, kind, suffix):
+    turn_all(own_set, kind, suffix)
+    opt = options(own_set, "Test", spikes=False)
+    clip = VideoTestDataset(opt)[0]
+    assert clip.size == (40, 24) == tuple(clip.lq(0, 5).shape[2:])
+    assert check_dataset(opt) == []
+    sample = define_Dataset(options(own_set, spikes=False)).sample(0, rng())
+    assert sample["lq"].shape == (3, 3, 16, 16)
+    assert next(simulate.source_frames(own_set / "lq/clip_a")).shape == (40, 24, 3)
+    write_lmdbs([(PngFiles(own_set / "lq", 0), tmp_path / "lq.lmdb")])
+    stored = FrameStore(tmp_path / "lq.lmdb", backend="lmdb")
+    assert stored.size("clip_a", "000047") == (40, 24)
+    assert np.array_equal(stored.read("clip_a", "000047"), clip.gt(0, 1)[0])
+
+
+# Something behind the end, and cut-off files
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "progressive", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("behind", [b"abc", bytes(512), b"x" * 100_000, b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 90])
+def test_a_whole_file_with_something_behind_its_end_is_read(tmp_path, kind, behind):
+    data = encoded("JPEG", progressive=True) if kind == "progressive" else encoded(kind)
+    (tmp_path / "frame").write_bytes(data + behind)
+    assert np.array_equal(read_rgb(tmp_path / "frame"), decode_rgb(array(data)))
+    if kind == "PNG":
+        assert image_fact(tmp_path / "frame") == PICTURE.shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "progressive", "WEBP", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("behind", [b"", bytes(512)])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, kind, behind, capfd):
+    data = encoded("JPEG", progressive=True) if kind == "progressive" else encoded(kind)
+    for share in (0.05, 0.3, 0.6, 0.95):
+        if behind and kind in ("BMP", "PPM", "TIFF", "WEBP"):
+            continue  # bare pixels: nothing tells them from zeros
+        (tmp_path / "frame").write_bytes(data[: int(len(data) * share)] + behind)
+        with pytest.raises(UserError, match="frame: (no whole image|is no readable image)") as caught:
+            read_rgb(tmp_path / "frame")
+        assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == "", "libraries keep quiet"
+
+
+def test_a_thumbnail_is_no_end(tmp_path):
+    """A JPEG inside the EXIF block has an end mark, too."""
+    tags = b"Exif\0\0" + exif(1).tobytes()[6:] + encoded("JPEG")
+    data = encoded("JPEG")
+    data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(tags) + 2) + tags + data[2:]
+    assert np.array_equal(decode_rgb(array(data)), decode_rgb(array(encoded("JPEG"))))
+    assert decode_rgb(array(data[:-300])) is None
+
+
+# Bits
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_true_16_bits_are_exact_and_fewer_are_said(tmp_path, suffix):
+    path = tmp_path / f"frame{suffix}"
+    cv2.imwrite(str(path), PICTURE[..., ::-1].astype(np.uint16) * 257)
+    assert np.array_equal(read_rgb(path), PICTURE)
+    assert remark([array(path.read_bytes())]) == ""
+    for bits in (8, 10, 12, 14):
+        values = (PICTURE[..., ::-1] / 255 * (2**bits - 1)).astype(np.uint16)
+        cv2.imwrite(str(path), values)
+        assert f"seems to use {bits} " in remark([array(path.read_bytes())])
+    cv2.imwrite(str(path), np.zeros((4, 4), np.uint16))
+    assert remark([array(path.read_bytes())]) == ""
+
+
+def test_unused_bits_are_said_once_a_clip(own_set, heard):
+    for path in (own_set / "lq/clip_b").iterdir():
+        cv2.imwrite(str(path), (read_rgb(path) / 255 * 1023).astype(np.uint16))
+    define_Dataset(options(own_set, "Test"))
+    said = [record.message for record in heard.records if "bits" in record.message]
+    assert len(said) == 1
+    assert "clip clip_b: frame 000047 in" in said[0]
+    assert "multiply the values by 64" in said[0]
+    assert str(own_set / "lq/clip_b") in said[0]
+
+
+def test_images_that_are_none_of_ours_are_named(tmp_path):
+    values = PICTURE.astype(np.float32) / 255
+    cv2.imwrite(str(tmp_path / "rgb.tif"), values)
+    cv2.imwrite(str(tmp_path / "gray.tif"), values[..., 0])
+    cv2.imwrite(str(tmp_path / "light.hdr"), values)
+    (tmp_path / "light.exr").write_bytes(b"\x76\x2f\x31\x01" + bytes(99))
+    kinds = {
+        "rgb.tif": "32-bit float TIFF",
+        "gray.tif": "32-bit float TIFF",
+        "light.hdr": "Radiance",
+        "light.exr": "OpenEXR",
+    }
+    for name, kind in kinds.items():
+        for read in (read_rgb, image_size):
+            with pytest.raises(UserError, match=f"{name}: is an? {kind}.*expected 8 or 16 bits.*convert it to png"):
+                read(tmp_path / name)
+        assert decode_rgb(array((tmp_path / name).read_bytes())) is None
+
+
+def test_several_pictures_in_a_file_are_said():
+    pages = [Image.fromarray(PICTURE), Image.fromarray(PICTURE[::-1])]
+    for kind in ("TIFF", "PNG", "WEBP"):
+        file = io.BytesIO()
+        pages[0].save(file, kind, save_all=True, append_images=pages[1:])
+        assert header_of(array(file.getvalue())).pictures == 2
+        assert "holds 2 pictures, of which the first alone is read" in remark([array(file.getvalue())])
+    assert remark([array(encoded("TIFF"))]) == ""
+
+
+# Any suffix
+
+
+def with_suffixes(root, suffixes):
+    """Write the frames of a set anew, with suffixes that take turns."""
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        image = read_rgb(path)
+        path.unlink()
+        write_rgb(path.with_suffix(suffixes[number % len(suffixes)]), image)
+    return root
+
+
+@pytest.mark.parametrize("suffixes", [(".png", ".bmp"), (".PNG", ".png"), (".tiff", ".TIF", ".ppm")])
+@pytest.mark.parametrize("kind", ["Train", "Test"])
+def test_all_kinds_of_images_are_frames(shared_set, own_set, suffixes, kind):
+    with_suffixes(own_set / "lq/clip_b", suffixes)
+    with_suffixes(own_set / "gt", suffixes[::-1])
+    opt = options(own_set, kind)
+    assert check_dataset(opt) == []
+    dataset, wanted = define_Dataset(opt), define_Dataset(options(shared_set, kind))
+    if kind == "Test":
+        assert np.array_equal(dataset[1].gt(0, 5), wanted[1].gt(0, 5))
+        assert dataset[1].network_input(0, 5).equal(wanted[1].network_input(0, 5))
+    else:
+        assert all(dataset.sample(7, rng())[part].equal(wanted.sample(7, rng())[part]) for part in ("lq", "gt"))
+
+
+def test_two_files_of_one_frame_are_refused(own_set):
+    write_rgb(own_set / "gt/clip_b/000049.bmp", PICTURE)
+    with pytest.raises(UserError, match="gt/clip_b: 000049.bmp and 000049.png would both be frame 000049"):
+        define_Dataset(options(own_set, "Test"))
+
+
+def test_a_chosen_extension_is_taken_in_any_case_and_the_rest_is_named(own_set, heard):
+    with_suffixes(own_set / "lq/clip_a", [".PNG"])
+    for clip in ("clip_a", "clip_b"):
+        write_rgb(own_set / f"lq/{clip}/000099.jpg", PICTURE)
+    test_set = define_Dataset(options(own_set, "Test", filename_ext="png"))
+    assert [len(clip.frames) for clip in test_set] == [5, 5]
+    said = [record.message for record in heard.records if "left out" in record.message]
+    assert len(said) == 1
+    assert "clip_a/000099.jpg (no *.png), clip_b/000099.jpg (no *.png)" in said[0]
+    with pytest.raises(UserError, match="gt/clip_a has none of the 1 .* 0 frames, beside 5 png"):
+        define_Dataset(options(own_set, "Test", filename_ext="jpg"))
+
+
+def test_what_is_left_out_beside_whole_clips_is_named(own_set, heard):
+    lq = own_set / "lq"
+    (lq / "clip_c").symlink_to(lq / "nowhere")
+    (lq / "clip_d").mkdir()
+    (lq / "clip_e/deep").mkdir(parents=True)
+    write_rgb(lq / "clip_e/deep/000000.png", PICTURE)
+    (lq / "clip_f").mkdir()
+    (lq / "clip_f/000000.heic").write_bytes(b"phone")
+    (lq / "clip_a/000050.exr").write_bytes(b"light")
+    (lq / "clip_a/.hidden.png").write_bytes(b"")
+    define_Dataset(options(own_set, "Test"))
+    said = next(record.message for record in heard.records if "left out" in record.message)
+    for words in (
+        "clip_c (a link that leads nowhere)",
+        "clip_d (holds no images)",
+        "clip_e (frames lie in clip_e/deep)",
+        "clip_f (holds heic)",
+        "clip_a/000050.exr (no image)",
+    ):
+        assert words in said
+    assert "hidden" not in said
+
+
+# What is there instead
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            ["a/b/c/000000.png"],
+            "frames lie deeper, in a/b/c: give a folder one or two levels above them, such as .*/a/b",
+        ),
+        (["clip/000000.exr"], "there are exr files, which are not read; convert them"),
+        (["000000.HEIC"], "there are HEIC files, which are not read"),
+        (["notes.txt", "clip/readme.md"], "it holds clip, notes.txt; correct the path"),
+        ([], "it holds nothing; correct the path"),
+    ],
+)
+def test_a_root_without_frames_says_what_it_holds(tmp_path, files, message):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=message) as caught:
+        scan_clips(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+# Layouts
+
+
+def vimeo(root):
+    for clip in ("00001/0001", "00001/0002", "00002/0266"):
+        for number in range(1, 8):
+            for kind, scale in (("lq", 1), ("gt", 4)):
+                write_rgb(root / kind / clip / f"im{number}.png", np.full((8 * scale, 8 * scale, 3), number, np.uint8))
+    return root
+
+
+@pytest.mark.parametrize(
+    "meta", [None, "00001/0001 7 (32,32,3)\n00002/0266 7 (32,32,3)\n", "00001/0001 7 (32,32,3) 1\n"]
+)
+def test_vimeos_two_levels_are_clips(tmp_path, meta):
+    changes = {}
+    if meta:
+        (tmp_path / "meta.txt").write_text(meta)
+        changes = {"meta_info_file": str(tmp_path / "meta.txt"), "filename_tmpl": "im{}"}
+    test_set = define_Dataset(options(vimeo(tmp_path), "Test", spikes=False, **changes), 4)
+    clips = (
+        ["00001/0001", "00001/0002", "00002/0266"] if meta is None else [line.split()[0] for line in meta.splitlines()]
+    )
+    assert [clip.name for clip in test_set] == clips
+    assert test_set[0].frames == [f"im{number}" for number in range(1, 8)]
+    assert test_set[0].gt(0, 7)[:, 0, 0, 0].tolist() == list(range(1, 8))
+    assert test_set.scale == 4
+
+
+def test_clips_of_two_levels_go_into_an_lmdb(tmp_path):
+    write_lmdbs([(PngFiles(vimeo(tmp_path) / "gt", 0), tmp_path / "gt.lmdb")])
+    assert scan_clips(tmp_path / "gt.lmdb") == scan_clips(tmp_path / "gt")
+
+
+@pytest.mark.parametrize("parts", [("blur", "sharp"), ("blur", "blur_gamma", "sharp"), ("input", "GT")])
+@pytest.mark.parametrize("clips", [("GOPR0384_11_00", "GOPR0385_11_01"), ("GOPR0384_11_00",), ()])
+def test_clips_with_a_folder_for_each_part(tmp_path, parts, clips):
+    for clip in clips or ("",):
+        for value, part in enumerate(parts):
+            for number in range(3):
+                write_rgb(tmp_path / clip / part / f"{number:06d}.png", np.full((8, 8, 3), value, np.uint8))
+    opt = options(tmp_path, "Test", spikes=False, dataroot_lq=str(tmp_path), dataroot_gt=str(tmp_path))
+    test_set = define_Dataset(opt)
+    assert [clip.name for clip in test_set] == list(clips or (tmp_path.name,))
+    for clip in test_set:
+        assert not clip.lq(0, 3).any()
+        assert (clip.gt(0, 3) == len(parts) - 1).all()
+
+
+def test_parts_that_are_neither_blurred_nor_sharp_are_named(tmp_path):
+    for part in ("left", "right"):
+        write_rgb(tmp_path / "clip" / part / "000000.png", PICTURE)
+    with pytest.raises(UserError, match="each clip has the folders left, right, and which of them is meant is not"):
+        scan_clips(tmp_path)
+
+
+# Names that a meta file gives
+
+
+def test_a_meta_line_without_a_start_is_said_or_answered_with_the_line_to_write(tmp_path, heard):
+    root = make_set(tmp_path, clips=("GOPR0386_11_00",), frames=5)
+    meta = root / "meta.txt"
+    opt = options(root, "Test", spikes=False, meta_info_file=str(meta))
+    meta.write_text("GOPR0386_11_00 100 (32,48,3)\n")
+    words = (
+        "frame 000000: .* lacks it .5 frames, 000047 to 000051, 100 expected.; write `GOPR0386_11_00 5 .32,48,3. 47`"
+    )
+    with pytest.raises(UserError, match=words):
+        define_Dataset(opt)
+    meta.write_text("GOPR0386_11_00 20 (32,48,3)\n")
+    words = "has none of the 20 frames 000000 to 000019; there are 5 frames, 000047 to 000051; write `GOPR0386_11_00 5 "
+    with pytest.raises(UserError, match=words):
+        define_Dataset(opt)
+    meta.write_text("GOPR0386_11_00 5 (32,48,3) 47\n")
+    with pytest.raises(UserError, match='write `GOPR0386_11_00 5 .32,48,3. 47` and set filename_tmpl to "06d"'):
+        define_Dataset(opt.model_copy(update={"filename_tmpl": "03d"}))
+    assert define_Dataset(opt)[0].frames[0] == "000047"
+    meta.write_text("GOPR0386_11_00 5 (32,48,3)\n")
+    assert define_Dataset(opt)[0].frames[0] == "000047"
+    assert (
+        "has no start frame for GOPR0386_11_00; their frames are those that there are, 000047 to 000051" in heard.text
+    )
+
+
+@pytest.mark.parametrize("template", ["im{", "{}{}", "im", "{:5f}", "7"])
+def test_other_templates_are_refused(shared_set, template):
+    with pytest.raises(ValueError, match="filename_tmpl"):
+        options(shared_set, filename_tmpl=template)
