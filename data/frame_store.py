@@ -224,20 +224,23 @@ class FrameStore:
             names, wanted = self._frames.names(clip), set(frames)
         except UserError as error:
             return [str(error)]
-        where, untaken = self._frames.where(clip), self._frames.untaken(clip)
-        inside = by_number(names)
+        missing, extra = by_number(wanted - names), by_number(names - wanted) if exact else ()
+        if not missing and not extra:
+            return []
+        where, inside, untaken = self._frames.where(clip), by_number(names), self._frames.untaken(clip)
         there = f"{len(names)} frames" + (f", {inside[0]} to {inside[-1]}" if inside else "")
         there += f", beside {untaken} files, which are not taken" * bool(untaken)
         advice = "names must match one to one" if exact else self._meta_advice(clip, inside, len(frames))
-        if wanted.isdisjoint(names):
+        if len(missing) == len(wanted):
             return [
                 f"clip {clip}: {where} has none of the {len(frames)} frames {frames[0]} to {frames[-1]}; there are "
                 f"{there}; {advice}"
             ]
         tail = f"({there}, {len(wanted)} expected); {advice}"
-        missing = [f"clip {clip} frame {frame}: {where} lacks it {tail}" for frame in by_number(wanted - names)]
-        extra = [f"clip {clip} frame {frame}: {where} has it unpaired {tail}" for frame in by_number(names - wanted)]
-        return missing + extra if exact else missing
+        return [
+            *(f"clip {clip} frame {frame}: {where} lacks it {tail}" for frame in missing),
+            *(f"clip {clip} frame {frame}: {where} has it unpaired {tail}" for frame in extra),
+        ]
 
     def _meta_advice(self, clip: str, there: tuple[str, ...], count: int) -> str:
         """Say how a line of a meta info file names the frames that are there."""
