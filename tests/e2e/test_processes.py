@@ -4,13 +4,11 @@ import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from training_run import NETWORK, OTHERS, ROOT, TAG, TRAIN, Training, finish, make_blurred_set, wait_until
+import warm_start
+from training_run import NETWORK, PATIENCE, ROOT, TRAIN, Training, finish, free_port, make_blurred_set, stat, wait_until
 
 PROC = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 pytestmark = [pytest.mark.slow, PROC]
@@ -24,34 +22,11 @@ def data(tmp_path_factory):
     return make_blurred_set(tmp_path_factory.mktemp("data") / "set")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
-def start_as_a_platform_does(training, processes, *overrides):
-    """Start processes without torchrun, by the variables that a platform sets."""
-    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    return [training.start(*overrides, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(processes)]
-
-
 def start_node(training, node, port, *overrides, restarts):
     """Start one machine's torchrun out of two; its processes carry the machine's number in NODE."""
-    torchrun = [str(ROOT / "scripts/torchrun.py"), "--nnodes=2", f"--node_rank={node}", "--nproc_per_node=1"]
-    torchrun += ["--master_addr=127.0.0.1", f"--master_port={port}", f"--max-restarts={restarts}"]
-    program = [str(ROOT / "main_train_vrt.py"), "--opt", str(training.config), "--set", *overrides]
-    env = {key: value for key, value in os.environ.items() if key not in OTHERS}
-    env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", TAG: training.tag, "NODE": str(node)}
-    return subprocess.Popen(
-        [sys.executable, *torchrun, *program],
-        cwd=training.folder,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    torchrun = ["--nnodes=2", f"--node_rank={node}", "--nproc_per_node=1", "--master_addr=127.0.0.1"]
+    torchrun += [f"--master_port={port}", f"--max-restarts={restarts}"]
+    return training.start(*overrides, torchrun=torchrun, NODE=str(node))
 
 
 def variable(pid, name):
@@ -64,7 +39,7 @@ def variable(pid, name):
 
 
 def parent(pid):
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return int(stat(pid)[1])
 
 
 def data_workers(training, pid):
@@ -89,14 +64,14 @@ def test_four_processes_train_and_measure_as_one_does(data, tmp_path):
     network, batch = NETWORK | {"drop_path_rate": 0.0}, "datasets.train.dataloader_batch_size=4"
     one, four, more = (Training(tmp_path / name, data, train=train, netG=network) for name in ("one", "four", "more"))
     one.run(batch)
-    for process in start_as_a_platform_does(four, 4, batch):
+    for process in four.start_as_a_platform_does(4, batch):
         finish(process)
     assert curve(one) == pytest.approx(curve(four), abs=1e-5)
     assert len(set(curve(one))) == 6
 
     # The last step of a run has learning rate 0: step 7 measures the very weights that step 6 did.
     shutil.copytree(one.run_dir, more.run_dir)
-    for process in start_as_a_platform_does(more, 4, batch, "train.total_iter=7"):
+    for process in more.start_as_a_platform_does(4, batch, "train.total_iter=7"):
         finish(process)
     before, after = more.lines("test")
     assert (before.pop("step"), after.pop("step")) == (6, 7)
@@ -108,10 +83,10 @@ def test_four_processes_train_and_measure_as_one_does(data, tmp_path):
 
 def test_a_killed_process_is_missed_without_torchrun(data, tmp_path):
     training = Training(tmp_path, data, train=TRAIN | OFTEN)
-    first, second = start_as_a_platform_does(training, 2, ENDLESS, PAIR)
+    first, second = training.start_as_a_platform_does(2, ENDLESS, PAIR)
     wait_until(lambda: newest(training) > 0, first)
     second.kill()
-    _, err = first.communicate(timeout=60)
+    _, err = first.communicate(timeout=PATIENCE)
     assert first.returncode == 1
     assert err.splitlines()[-1].startswith("failure: ")
     second.communicate()
@@ -126,7 +101,7 @@ def test_a_killed_process_of_two_machines_is_started_again(data, tmp_path):
     agents = {node.pid for node in nodes}
     victim = next(pid for pid in training.alive() if variable(pid, "NODE") == "1" and parent(pid) in agents)
     os.kill(victim, signal.SIGKILL)
-    printed = [node.communicate(timeout=60) for node in nodes]
+    printed = [node.communicate(timeout=PATIENCE) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], printed
     assert re.search(r"resumed from step [1-9]", printed[0][0])
     assert newest(training) == 40
@@ -140,7 +115,7 @@ def test_a_killed_data_worker_names_its_sample_or_that_it_had_none(data, tmp_pat
     wait_until(lambda: newest(training) > 0, process)
     (worker,) = data_workers(training, process.pid)
     os.kill(worker, signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     (line,) = err.splitlines()
     place = r"(while it read clip clip_[ab] frames( 0000\d\d){2}|between two batches)"
@@ -172,7 +147,7 @@ def test_a_signal_to_the_whole_group_saves_the_step_and_the_same_command_goes_on
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(data, tmp_path):
     training = Training(tmp_path, data, train=TRAIN | OFTEN | {"checkpoint_save": 1000000})
-    processes = start_as_a_platform_does(training, 2, ENDLESS, PAIR)
+    processes = training.start_as_a_platform_does(2, ENDLESS, PAIR)
     wait_until(lambda: len(training.lines("train")) > 2, processes[0])
     processes[1].send_signal(signal.SIGUSR1)
     printed = [finish(process) for process in processes]
@@ -187,8 +162,9 @@ def test_a_sample_that_breaks_one_process_is_left_out_by_both(data, tmp_path):
     one, two = (Training(tmp_path / name, data, train=train) for name in ("one", "two"))
     given = {"program": Path(__file__).with_name("broken_sample.py"), "BROKEN": "7"}  # of step 4, in the second process
     batch = ("datasets.train.dataloader_batch_size=2", "netG.drop_path_rate=0.0")
-    processes = one.start(*batch, **given), two.start(*batch, processes=2, **given)
-    printed = [finish(process) for process in processes]
+    processes = one.start(*batch, **given), *two.start_as_a_platform_does(2, *batch, **given)
+    first, *second = (finish(process) for process in processes)
+    printed = first, "".join(second)
 
     for training in (one, two):
         assert [line["G_loss"] is None for line in training.lines("train")] == [step == 4 for step in range(1, 9)]
@@ -205,9 +181,9 @@ def test_a_sample_that_breaks_one_process_is_left_out_by_both(data, tmp_path):
 def test_a_run_that_makes_no_step_any_more_keeps_the_batch_and_says_how_to_look_at_it(data, tmp_path):
     training = Training(tmp_path, data, train=TRAIN | {"nonfinite_limit": 2})
     process = training.start(program=Path(__file__).with_name("broken_sample.py"), BROKEN="2,4,5")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "no finite loss or gradient in 2 steps in a row" in err
-    command = re.search(r"python (scripts/replay\.py --opt \S+ --batch \S+?);", err)[1].split()
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "lq of clip_" in done.stdout
+    script, *words = re.search(r"python (scripts/replay\.py --opt \S+ --batch \S+?);", err)[1].split()
+    out, _ = warm_start.Process([ROOT / script, *words], cwd=ROOT, env=os.environ).communicate()
+    assert "lq of clip_" in out

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 from tiny_set import make_set
-from training_run import NETWORK, ROOT, Training, finish, wait_until
+from training_run import NETWORK, PATIENCE, ROOT, Training, finish, wait_until
 
 from models.select_network import define_G
 from options.schema import NetOpt
@@ -46,13 +46,14 @@ def results(run, name):
 
 @pytest.fixture(scope="module")
 def alone(run):
-    run.run("val.task_name=one", program=PROGRAM)
+    run.run("val.task_name=one", program=PROGRAM, new=True)
     return results(run, "one")
 
 
 def test_three_processes_restore_the_same_bits_as_one(run, alone):
-    printed = run.run("val.task_name=many", program=PROGRAM, processes=3)
-    assert "in one of 3 processes" in printed
+    processes = run.start_as_a_platform_does(3, "val.task_name=many", program=PROGRAM)
+    printed = [finish(process) for process in processes]
+    assert "in one of 3 processes" in printed[0]
     metrics, frames = results(run, "many")
     assert metrics == alone[0]
     assert frames == alone[1]
@@ -86,7 +87,7 @@ def test_a_killed_run_is_gone_on_with(run, alone, tmp_path):
     assert {name: (folder / "long" / name).stat().st_mtime_ns for name in there} == there, "none is written again"
 
     process = run.start("val.task_name=killed", "val.num_frame_testing=4", program=PROGRAM, flags=["--resume"])
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert "tile.frames: 3 -> 4" in err
     assert results(run, "killed") == alone, "a refusal changes nothing"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_run import NETWORK, ROOT, TRAIN, Training, finish, make_blurred_set, wait_until
+from training_run import NETWORK, PATIENCE, ROOT, TRAIN, Training, finish, make_blurred_set, wait_until
 
 from models.select_network import define_G
 from options.schema import NetOpt, Opt
@@ -26,6 +26,7 @@ KAIR_LINE = re.compile(
     r"G_loss: \d\.\d{3}e[+-]\d\d .*time: \d+\.\d{3}s data: \d+\.\d{3}s ETA: \d+:\d\d:\d\d"
 )
 TORCHRUNS_OWN = re.compile(r"[WE]\d{4} .*torch/distributed/elastic/")
+TWO = ("--standalone", "--nproc_per_node=2")
 ENDLESS = "train.total_iter=100000"
 
 
@@ -38,7 +39,7 @@ def data(tmp_path_factory):
 def straight(data, tmp_path_factory):
     """A run of 20 steps without interruption."""
     training = Training(tmp_path_factory.mktemp("straight"), data)
-    training.printed = training.run()
+    training.printed = training.run(new=True)
     return training
 
 
@@ -68,7 +69,7 @@ def assert_same(one, other, place=""):
 
 def mistakes(process):
     """Exit code and stderr of a run that must fail, without what torchrun itself says."""
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE)
     return process.returncode, [line for line in err.splitlines() if not TORCHRUNS_OWN.match(line)]
 
 
@@ -141,7 +142,7 @@ def test_two_processes_train_and_measure_as_one_does(data, tmp_path):
     network = NETWORK | {"drop_path_rate": 0.0}
     one, two, more = (Training(tmp_path / name, data, train=train, netG=network) for name in ("one", "two", "more"))
     batch = "datasets.train.dataloader_batch_size=2"
-    for process in (one.start(batch), two.start(batch, processes=2)):
+    for process in (one.start(batch), two.start(batch, torchrun=TWO)):
         finish(process)
 
     for training in (one, two):
@@ -156,7 +157,8 @@ def test_two_processes_train_and_measure_as_one_does(data, tmp_path):
 
     # The last step of a run has learning rate 0: step 9 measures the very weights that step 8 did.
     shutil.copytree(one.run_dir, more.run_dir)
-    more.run(batch, "train.total_iter=9", processes=2)
+    for process in more.start_as_a_platform_does(2, batch, "train.total_iter=9"):
+        finish(process)
     before, after = more.lines("test")
     assert before.pop("step") == 8
     assert after.pop("step") == 9
@@ -228,7 +230,7 @@ def test_the_key_of_an_account_is_written_nowhere(data, tmp_path):
     process = training.start(
         *("train.total_iter=1", "logging.wandb_api_key=s3cr3t-in-words"), WANDB_API_KEY="s3cr3t-in-environment"
     )
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     written = {path: path.read_bytes() for path in training.run_dir.rglob("*") if path.is_file()}
     assert any(path.suffix == ".wandb" for path in written)
@@ -334,19 +336,20 @@ def test_debug_shows_where(program, training):
 @pytest.mark.parametrize("debug", [False, True])
 def test_a_reading_process_that_loses_its_program_speaks_only_in_debugging(own_logger, capfd, debug):
     with utils_cli.program(debug):
-        if os.fork() == 0:
+        if (child := os.fork()) == 0:
             sys.excepthook(EOFError, EOFError("gone"), None)
             os._exit(0)
-        os.wait()
+        os.waitpid(child, 0)
     assert ("EOFError: gone" in capfd.readouterr().err) == debug
 
 
 @pytest.mark.slow
 def test_a_batch_that_two_processes_cannot_share_gets_one_line(data, tmp_path):
     training = Training(tmp_path, data)
-    code, err = mistakes(training.start("datasets.train.dataloader_batch_size=3", processes=2))
+    processes = training.start_as_a_platform_does(2, "datasets.train.dataloader_batch_size=3")
     line = "error: dataloader_batch_size: 3 samples cannot be divided among 2 processes; use a multiple of 2"
-    assert (code, err) == (2, [line])
+    assert mistakes(processes[0]) == (2, [line])
+    assert mistakes(processes[1])[0] == 2
 
 
 @PROC
@@ -354,7 +357,7 @@ def test_a_batch_that_two_processes_cannot_share_gets_one_line(data, tmp_path):
 def test_a_file_cut_off_while_training_gets_one_line(training, tmp_path):
     """Of the two processes only the second one meets the last frame of the set."""
     one_by_one = ["num_frame=1", "dataloader_shuffle=false", "dataloader_batch_size=2"]
-    process = training.start(ENDLESS, *(f"datasets.train.{text}" for text in one_by_one), processes=2)
+    process = training.start(ENDLESS, *(f"datasets.train.{text}" for text in one_by_one), torchrun=TWO)
     wait_until(lambda: training.lines("train"), process)
     path = tmp_path / "set/spikes/train/clip_b/spike/000051.dat"
     path.write_bytes(path.read_bytes()[:96])

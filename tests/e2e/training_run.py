@@ -1,7 +1,10 @@
 """Runs of main_train_vrt.py in processes of their own, on a tiny network and a tiny data set."""
 
+import contextlib
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 import time
@@ -10,12 +13,15 @@ from pathlib import Path
 
 import cv2
 import torch
+import warm_start
 from tiny_set import make_set, options
 
 from utils.utils_image import read_rgb, write_rgb
 
 ROOT = Path(__file__).resolve().parents[2]
 TAG = "SPIKEVRT_TEST_RUN"  # marks all processes of a run in their environment
+PATIENCE = 300.0  # seconds; a run that takes longer hangs, however busy the machine is
+STARTED = set()  # trainings of which a test has started runs
 OTHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "WANDB_API_KEY")
 NETWORK = {
     "in_chans": 4,
@@ -57,7 +63,7 @@ class Training:
     def __init__(self, folder, data, **changes):
         self.folder, self.config = folder, folder / "tiny.json"
         self.run_dir, self.models = folder / "experiments/tiny", folder / "experiments/tiny/models"
-        self.tag = uuid.uuid4().hex
+        self.tag, self.sessions = uuid.uuid4().hex, set()
         folder.mkdir(exist_ok=True)
         train = options(data, "Train", **LOADER).model_dump(mode="json")
         test = options(data, "Test").model_dump(mode="json")
@@ -70,22 +76,36 @@ class Training:
         }
         self.config.write_text(json.dumps({"task": "tiny", **blocks, **changes}))
 
-    def start(self, *overrides, processes=1, program=ROOT / "main_train_vrt.py", flags=(), **env):
-        """Start a run on the CPU; `overrides` are those of --set."""
+    def start(self, *overrides, program=ROOT / "main_train_vrt.py", torchrun=(), new=False, flags=(), **env):
+        """Start a run on the CPU, all in a session of its own.
+
+        Args:
+            overrides: those of --set.
+            program: what to start.
+            torchrun: arguments of torchrun, which then starts the program, as new processes.
+            new: by a new Python, instead of one that has its imports behind it.
+            flags: more words for the program.
+            env: more variables.
+        """
         clean = {key: value for key, value in os.environ.items() if key not in OTHERS}
         own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", TAG: self.tag}
-        many = [str(ROOT / "scripts/torchrun.py"), "--standalone", f"--nproc_per_node={processes}"]
-        command = [sys.executable, *(many if processes > 1 else []), str(program)]
-        command += ["--opt", str(self.config), *flags, *(["--set", *overrides] if overrides else [])]
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=clean | own | env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        command = [str(ROOT / "scripts/torchrun.py"), *torchrun] if torchrun else []
+        command += [str(program), "--opt", str(self.config), *flags, *(["--set", *overrides] if overrides else [])]
+        where = {"cwd": self.folder, "env": clean | own | env}
+        if new or not warm_start.POSSIBLE:
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            process = subprocess.Popen([sys.executable, *command], **where, **pipes, start_new_session=True)
+        else:
+            process = warm_start.Process(command, **where)
+        self.sessions.add(process.pid)
+        STARTED.add(self)
+        return process
+
+    def start_as_a_platform_does(self, processes, *overrides, **more):
+        """Start processes without torchrun, by the variables that a platform sets."""
+        shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        ranks = [str(rank) for rank in range(processes)]
+        return [self.start(*overrides, **shared, RANK=rank, LOCAL_RANK=rank, **more) for rank in ranks]
 
     def run(self, *overrides, **more):
         """Run to the end; returns what it printed."""
@@ -107,26 +127,43 @@ class Training:
         return json.loads((self.models / "best.json").read_text())
 
     def alive(self):
-        """Processes of all runs in this folder that still run."""
+        """Processes of all runs in this folder that still run; torchrun gives each of its own a session."""
         mark = f"{TAG}={self.tag}".encode()
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                state, _, _, session = stat(folder.name)[:4]
+                if state != "Z" and (
+                    int(session) in self.sessions or mark in (folder / "environ").read_bytes().split(b"\0")
+                ):
                     found.append(int(folder.name))
             except OSError:
                 continue
         return found
 
 
+def stat(pid):
+    """State, parent, process group, session and so on of a process, as words."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def free_port():
+    """A port of this machine that nobody uses, from below those that the system gives to connections."""
+    for port in random.SystemRandom().sample(range(20000, 32000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return str(port)
+    raise AssertionError("no free port")
+
+
 def finish(process):
     """Wait for the end of a run, which must be a good and quiet one; returns what it printed."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
     return out
 
 
-def wait_until(condition, process=None, seconds=60.0):
+def wait_until(condition, process=None, seconds=PATIENCE):
     """Wait for something that a process does; the process must not end before."""
     end = time.monotonic() + seconds
     while not condition():
