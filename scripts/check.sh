@@ -29,6 +29,6 @@ say "python: $PYTHON"
 step "ruff check" "$PYTHON" -m ruff check .
 step "ruff format" "$PYTHON" -m ruff format --check .
 step "mypy" "$PYTHON" -m mypy
-step "pytest" "$PYTHON" -m pytest -n "$workers" --dist worksteal --durations=15 "$@"
+step "pytest" "$PYTHON" -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder --durations=15 "$@"
 printf '\n%s' "$summary"
 exit "$failed"

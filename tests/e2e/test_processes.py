@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import warm_start
-from training_run import NETWORK, PATIENCE, ROOT, TRAIN, Training, finish, free_port, make_blurred_set, stat, wait_until
+from ports import free_port
+from training_run import NETWORK, PATIENCE, ROOT, TRAIN, Training, finish, make_blurred_set, stat, wait_until
 
 PROC = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 pytestmark = [pytest.mark.slow, PROC]
@@ -60,21 +61,21 @@ def curve(training):
 
 
 def test_four_processes_train_and_measure_as_one_does(data, tmp_path):
-    train = TRAIN | {"total_iter": 6, "E_decay": 0.0, "G_scheduler_eta_min": 0.0, "fix_iter": 3}
+    train = TRAIN | {"total_iter": 4, "E_decay": 0.0, "G_scheduler_eta_min": 0.0, "fix_iter": 2}
     network, batch = NETWORK | {"drop_path_rate": 0.0}, "datasets.train.dataloader_batch_size=4"
     one, four, more = (Training(tmp_path / name, data, train=train, netG=network) for name in ("one", "four", "more"))
     one.run(batch)
     for process in four.start_as_a_platform_does(4, batch):
         finish(process)
     assert curve(one) == pytest.approx(curve(four), abs=1e-5)
-    assert len(set(curve(one))) == 6
+    assert len(set(curve(one))) == 4
 
-    # The last step of a run has learning rate 0: step 7 measures the very weights that step 6 did.
+    # The last step of a run has learning rate 0: step 5 measures the very weights that step 4 did.
     shutil.copytree(one.run_dir, more.run_dir)
-    for process in more.start_as_a_platform_does(4, batch, "train.total_iter=7"):
+    for process in more.start_as_a_platform_does(4, batch, "train.total_iter=5"):
         finish(process)
     before, after = more.lines("test")
-    assert (before.pop("step"), after.pop("step")) == (6, 7)
+    assert (before.pop("step"), after.pop("step")) == (4, 5)
     assert before == after
 
 
@@ -95,7 +96,7 @@ def test_a_killed_process_is_missed_without_torchrun(data, tmp_path):
 
 def test_a_killed_process_of_two_machines_is_started_again(data, tmp_path):
     training, port = Training(tmp_path, data, train=TRAIN | OFTEN), free_port()
-    steps = "train.total_iter=40"
+    steps = "train.total_iter=12"
     nodes = [start_node(training, node, port, steps, PAIR, restarts=1) for node in (0, 1)]
     wait_until(lambda: newest(training) > 0, nodes[0])
     agents = {node.pid for node in nodes}
@@ -104,8 +105,8 @@ def test_a_killed_process_of_two_machines_is_started_again(data, tmp_path):
     printed = [node.communicate(timeout=PATIENCE) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], printed
     assert re.search(r"resumed from step [1-9]", printed[0][0])
-    assert newest(training) == 40
-    assert {line["step"] for line in training.lines("train")} == set(range(1, 41))
+    assert newest(training) == 12
+    assert {line["step"] for line in training.lines("train")} == set(range(1, 13))
     wait_until(lambda: not training.alive())
 
 
@@ -185,5 +186,5 @@ def test_a_run_that_makes_no_step_any_more_keeps_the_batch_and_says_how_to_look_
     assert process.returncode == 1
     assert "no finite loss or gradient in 2 steps in a row" in err
     script, *words = re.search(r"python (scripts/replay\.py --opt \S+ --batch \S+?);", err)[1].split()
-    out, _ = warm_start.Process([ROOT / script, *words], cwd=ROOT, env=os.environ).communicate()
+    out, _ = warm_start.start([ROOT / script, *words], cwd=ROOT, env=os.environ).communicate()
     assert "lq of clip_" in out

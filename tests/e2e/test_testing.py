@@ -15,8 +15,8 @@ from utils.utils_checkpoint import write_file
 
 pytestmark = pytest.mark.slow
 PROGRAM = ROOT / "main_test_vrt.py"
-VAL = {"num_frame_testing": 3, "num_frame_overlapping": 1, "size_patch_testing": 24, "size_patch_overlapping": 8}
-FRAMES = 17
+VAL = {"num_frame_testing": 3, "num_frame_overlapping": 1, "size_patch_testing": 32, "size_patch_overlapping": 8}
+FRAMES = 13
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_killed_run_is_gone_on_with(run, alone, tmp_path):
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "import main_test_vrt\nfrom models.model_vrt import ModelVRT\nfrom utils import utils_cli\n"
         "plain = ModelVRT.restore\n"
-        "ModelVRT.restore = lambda self, x: (time.sleep(0.2), plain(self, x))[1]\n"
+        "ModelVRT.restore = lambda self, x: (time.sleep(0.3), plain(self, x))[1]\n"
         "args = main_test_vrt.parse_args()\n"
         "with utils_cli.program(args.debug):\n    main_test_vrt.main(main_test_vrt.read_job(args))\n"
     )

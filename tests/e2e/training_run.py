@@ -1,10 +1,7 @@
 """Runs of main_train_vrt.py in processes of their own, on a tiny network and a tiny data set."""
 
-import contextlib
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +11,7 @@ from pathlib import Path
 import cv2
 import torch
 import warm_start
+from ports import free_port
 from tiny_set import make_set, options
 
 from utils.utils_image import read_rgb, write_rgb
@@ -92,11 +90,11 @@ class Training:
         command = [str(ROOT / "scripts/torchrun.py"), *torchrun] if torchrun else []
         command += [str(program), "--opt", str(self.config), *flags, *(["--set", *overrides] if overrides else [])]
         where = {"cwd": self.folder, "env": clean | own | env}
-        if new or not warm_start.POSSIBLE:
+        if new:
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             process = subprocess.Popen([sys.executable, *command], **where, **pipes, start_new_session=True)
         else:
-            process = warm_start.Process(command, **where)
+            process = warm_start.start(command, **where)
         self.sessions.add(process.pid)
         STARTED.add(self)
         return process
@@ -145,15 +143,6 @@ class Training:
 def stat(pid):
     """State, parent, process group, session and so on of a process, as words."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def free_port():
-    """A port of this machine that nobody uses, from below those that the system gives to connections."""
-    for port in random.SystemRandom().sample(range(20000, 32000), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return str(port)
-    raise AssertionError("no free port")
 
 
 def finish(process):

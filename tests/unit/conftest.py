@@ -1,9 +1,14 @@
 """What many tests need: a data set that stays as it is, a copy for those that spoil it, and what the program says."""
 
 import logging
+import runpy
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +29,19 @@ def heard(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("spikevrt"), "propagate", True)
     caplog.set_level("INFO", "spikevrt")
     return caplog
+
+
+@pytest.fixture
+def run_program(monkeypatch, capsys):
+    """Run a program of the project as `python PROGRAM WORDS...` does, but here: returns exit code, stdout, stderr."""
+
+    def run(program, *words):
+        monkeypatch.setattr(sys, "argv", [str(program), *map(str, words)])
+        try:
+            runpy.run_path(str(ROOT / program), run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    return run

@@ -3,8 +3,6 @@
 import json
 import logging
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -69,20 +67,25 @@ def dat(root, clip, frame):
     return root / f"GOPRO_Large_spike_seq/train/{clip}/spike/{frame}.dat"
 
 
-def program(tmp_path, root, *words):
-    path = tmp_path / "opt.json"
-    path.write_text(json.dumps({"task": "t", "datasets": {"train": tree(root)}}), encoding="utf-8")
-    command = [sys.executable, ROOT / "scripts/check_data.py", "--opt", path, *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def program(tmp_path, run_program):
+    """Run the script on a set: exit code, stdout, stderr."""
+
+    def run(root):
+        path = tmp_path / "opt.json"
+        path.write_text(json.dumps({"task": "t", "datasets": {"train": tree(root)}}), encoding="utf-8")
+        return run_program("scripts/check_data.py", "--opt", path)
+
+    return run
 
 
-def test_a_sound_set_has_no_defect(tmp_path, data):
-    done = program(tmp_path, data)
-    assert done.returncode == 0, done.stderr
-    assert "no defects" in done.stdout
+def test_a_sound_set_has_no_defect(program, data):
+    code, out, err = program(data)
+    assert code == 0, err
+    assert "no defects" in out
 
 
-def test_every_defect_is_listed_with_clip_and_frame(tmp_path, data):
+def test_every_defect_is_listed_with_clip_and_frame(program, data):
     (data / "train_GT/clip_a/000001.png").unlink()
     sharp = data / "train_GT/clip_b/000002.png"
     sharp.write_bytes(sharp.read_bytes()[:-20])
@@ -93,7 +96,7 @@ def test_every_defect_is_listed_with_clip_and_frame(tmp_path, data):
     dark = dat(data, "clip_b", "000001")
     write_spikes(dark, np.zeros((STEPS, *SIZE), np.uint8))
 
-    done = program(tmp_path, data)
+    code, out, err = program(data)
     wanted = [
         "clip clip_a frame 000000: .*000000.dat: 3835 bytes is no multiple",
         "clip clip_a frame 000001: .*train_GT.* lacks it",
@@ -102,12 +105,12 @@ def test_every_defect_is_listed_with_clip_and_frame(tmp_path, data):
         "clip clip_b frame 000001: .*000001.dat: no pixel fires in all of its 40 steps",
         "clip clip_b frame 000002: .*000002.png: no whole image",
     ]
-    assert done.returncode == 2
-    lines = done.stdout.splitlines()
+    assert code == 2
+    lines = out.splitlines()
     for pattern in wanted:
         assert sum(bool(re.search(pattern, line)) for line in lines) == 1, (pattern, lines)
     assert f"{len(lines) - 1} defects" in lines[-1]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in err
 
 
 def test_the_fast_form_lists_what_file_sizes_tell_and_decodes_nothing(data):
@@ -156,10 +159,9 @@ def test_training_lists_all_defects_and_ends_with_the_first(data, caplog, monkey
     assert [record.message[5:11] for record in caplog.records] == list(CLIPS)
 
 
-def test_options_without_a_data_set_are_refused(tmp_path):
+def test_options_without_a_data_set_are_refused(tmp_path, run_program):
     path = tmp_path / "opt.json"
     path.write_text('{"task": "t"}', encoding="utf-8")
-    command = [sys.executable, ROOT / "scripts/check_data.py", "--opt", path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "neither train nor test" in done.stderr
+    code, _, err = run_program("scripts/check_data.py", "--opt", path)
+    assert code == 2
+    assert "neither train nor test" in err

@@ -1,16 +1,16 @@
 """Processes that notice a silent one: two of gloo's, one of which is stopped or comes late to the end."""
 
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm_start
+from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = """
+PROGRAM = f"""
 import os, signal, sys, time
+sys.path.insert(0, {str(ROOT)!r})
 from utils import utils_dist, utils_heartbeat
 utils_heartbeat.INTERVAL, utils_heartbeat.MISSES = 0.1, 20
 dist = utils_dist.init()
@@ -31,21 +31,10 @@ def pair(tmp_path):
     def start(*words):
         path = tmp_path / "program.py"
         path.write_text(PROGRAM)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        env |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        env = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        env |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         for rank in ("0", "1"):
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, str(path), *words],
-                    env=env | {"RANK": rank},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
+            started.append(warm_start.start([path, *words], cwd=tmp_path, env=env | {"RANK": rank}))
         return started
 
     yield start

@@ -4,11 +4,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import warm_start
 from tiny_set import make_set
 
 from options.schema import Opt
@@ -487,13 +487,13 @@ def test_spike_size_of_the_options_gives_way_to_a_manifest_at_the_new_root(optio
     assert moved == {"dataroot_spike": f"{tmp_path}/set/spikes/train", "spike_h": None, "spike_w": None}
 
 
-def test_runtime_config_prints_the_path_or_one_line(option_file, tmp_path):
-    script = [sys.executable, str(ROOT / "scripts" / "runtime_config.py"), "--mode", "train", "--spike-root", "s"]
-    good = subprocess.run([*script, "--opt", str(option_file)], capture_output=True, text=True)
-    assert good.stdout == f"{tmp_path}/experiments/mine/runtime_train.json\n"
-    bad = subprocess.run([*script, "--opt", str(option_file), "--set", "tsk=x"], capture_output=True, text=True)
-    assert (bad.returncode, bad.stdout) == (2, "")
-    assert "tsk" in bad.stderr
+def test_runtime_config_prints_the_path_or_one_line(run_program, option_file, tmp_path):
+    words = ["scripts/runtime_config.py", "--mode", "train", "--spike-root", "s", "--opt", option_file]
+    code, out, _ = run_program(*words)
+    assert (code, out) == (0, f"{tmp_path}/experiments/mine/runtime_train.json\n")
+    code, out, err = run_program(*words, "--set", "tsk=x")
+    assert (code, out) == (2, "")
+    assert "tsk" in err
 
 
 @pytest.mark.slow
@@ -501,13 +501,8 @@ def test_runtime_config_prints_the_path_or_one_line(option_file, tmp_path):
 def test_torchrun_ends_with_the_programs_exit_code(tmp_path, action, code):
     program = tmp_path / "program.py"
     program.write_text(f"import os, sys\nif os.environ['RANK'] == '1':\n    {action}\n")
-    command = [
-        sys.executable,
-        str(ROOT / "scripts" / "torchrun.py"),
-        "--standalone",
-        "--nproc_per_node=2",
-        str(program),
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.returncode == code
-    assert "Traceback" not in result.stderr
+    command = [ROOT / "scripts/torchrun.py", "--standalone", "--nproc_per_node=2", program]
+    process = warm_start.start(command, cwd=tmp_path, env=os.environ)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == code
+    assert "Traceback" not in err

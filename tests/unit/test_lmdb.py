@@ -523,22 +523,23 @@ def test_a_run_killed_at_any_point_leaves_nothing_that_looks_whole(own, monkeypa
     assert not list(own.glob("gt.lmdb.*"))
 
 
-def test_the_script_killed_in_the_middle_and_run_again(tmp_path, data_set):
+def test_the_script_killed_in_the_middle_and_run_again(tmp_path, data_set, run_program):
     noise = tmp_path / "noise.png"
     write_rgb(noise, rng().integers(256, size=(512, 512, 3)).astype(np.uint8))
     for number in range(100):
         os.link(noise, data_set / f"train_GT/clip_a/1{number:05d}.png")
-    command = [sys.executable, create_lmdb.__file__, "--dataset_root", str(data_set), "--splits", "train"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [create_lmdb.__file__, "--dataset_root", str(data_set), "--splits", "train"]
+    output = subprocess.DEVNULL
+    process = subprocess.Popen([sys.executable, *command], stdout=output, stderr=output)
     partial = data_set / "train_GT.lmdb.partial"
     while not partial.exists() and process.poll() is None:
         time.sleep(0.001)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert [path for path in data_set.rglob("*.lmdb") if is_lmdb(path)] == []
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    assert "100%" in result.stderr
+    code, _, err = run_program(*command)
+    assert code == 0, err
+    assert "100%" in err
     assert LmdbStore(data_set / "train_GT.lmdb").clips() == scan_clips(data_set / "train_GT", "png")
     assert len(stamps(data_set)) == 3
     assert not partial.exists()

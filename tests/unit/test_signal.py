@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+import warm_start
 
 from utils import utils_signal
 
@@ -53,18 +54,22 @@ def program(tmp_path):
     """Start a program of the text; what is left of it and of all that it started is ended."""
     started, mark = [], f"PROGRAM_OF_TEST={uuid.uuid4().hex}"
 
-    def start(text, *words, command=()):
+    def start(text, *words, torchrun=()):
         path = tmp_path / "program.py"
         path.write_text(text)
-        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | dict([mark.split("=")])
-        process = subprocess.Popen(
-            [sys.executable, *command, str(path), *words],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        env = os.environ | {"PYTHONPATH": str(ROOT)} | dict([mark.split("=")])
+        if torchrun:
+            command = [ROOT / "scripts/torchrun.py", *torchrun, path, *words]
+            process = warm_start.start(command, cwd=tmp_path, env=env)
+        else:
+            process = subprocess.Popen(
+                [sys.executable, str(path), *words],
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
         started.append(process)
         return process
 
@@ -73,6 +78,7 @@ def program(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     for process in started:
+        process.kill()
         process.communicate(timeout=20)
 
 
@@ -157,8 +163,7 @@ def test_handlers_are_restored():
 @pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_torchrun_hands_signals_on_and_ends_as_its_processes_do(program, number):
-    torchrun = [str(ROOT / "scripts/torchrun.py"), "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
-    process = program(WAITING, command=torchrun)
+    process = program(WAITING, torchrun=["--standalone", "--nproc_per_node=2", "--max-restarts=1"])
     assert all(process.stdout.readline().strip().isdecimal() for _ in range(2))
     process.send_signal(number)
     assert [process.stdout.readline() for _ in range(2)] == [f"{number.name} True\n"] * 2

@@ -2,7 +2,7 @@
 
 A program finds all as in a new process: arguments, folder, variables, session, output, signals, exit code. Three things
 differ: modules are imported already, strings have the same hashes in all processes, and /proc/PID/environ shows the
-variables of the process that was forked. Linux alone; this file is also the program that forks.
+variables of the process that was forked. This file is also the program that forks, on Linux alone.
 """
 
 import ctypes
@@ -10,9 +10,11 @@ import functools
 import gc
 import importlib
 import json
+import math
 import os
 import pkgutil
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -20,41 +22,45 @@ import time
 from concurrent import futures
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-POSSIBLE = sys.platform == "linux"
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("options", "utils", "data", "models")
 LIBRARIES = ("cv2", "timm.layers", "torch._dynamo", "torch.distributed.run", "torch.utils.tensorboard", "torchvision")
 PR_SET_CHILD_SUBREAPER = 36  # of prctl(2): a process whose parent has ended becomes a child of this process
 
 
-class Process:
-    """A running program, with those parts of `subprocess.Popen` that tests use.
+def start(command, cwd, env, stdout=None, stderr=None):
+    """Start a Python program in a session of its own.
 
     Args:
         command: the program's path, then its arguments.
         cwd, env: folder and all variables.
-        stdout, stderr: open files, for `communicate` where not given.
-    """
+        stdout, stderr: open files; pipes where not given.
 
-    def __init__(self, command, cwd, env, stdout=None, stderr=None):
-        self.args, self.returncode = [str(word) for word in command], None
-        ends, outputs = [], []
-        for file in (stdout, stderr):
-            if file is None:
-                end, output = os.pipe()
-                ends.append(end)
-            outputs.append(output if file is None else os.dup(file.fileno()))
+    Returns:
+        The process, as `subprocess.Popen` gives it.
+    """
+    if sys.platform != "linux":
+        outputs = {"stdout": stdout or subprocess.PIPE, "stderr": stderr or subprocess.PIPE, "text": True}
+        return subprocess.Popen([sys.executable, *command], cwd=cwd, env=env, start_new_session=True, **outputs)
+    return Process([str(word) for word in command], cwd, env, stdout, stderr)
+
+
+class Process:
+    """A forked program, with those parts of `subprocess.Popen` that tests use."""
+
+    def __init__(self, command, cwd, env, stdout, stderr):
+        self.args, self.returncode = command, None
+        self.stdout, output = (None, os.dup(stdout.fileno())) if stdout else _pipe()
+        self.stderr, error = (None, os.dup(stderr.fileno())) if stderr else _pipe()
         control, _ = _forking_process()
-        request = {"command": self.args, "cwd": str(cwd), "env": dict(env)}
-        socket.send_fds(control, [json.dumps(request).encode()], outputs)
-        for output in outputs:
-            os.close(output)
+        request = {"command": command, "cwd": str(cwd), "env": dict(env)}
+        socket.send_fds(control, [json.dumps(request).encode()], [output, error])
+        os.close(output)
+        os.close(error)
         answer = control.recv(64)
         if not answer:
             raise ChildProcessError("the forking process has ended; its traceback is in what the first test printed")
         self.pid = int(answer)
-        self._readers = futures.ThreadPoolExecutor(2)
-        self._texts = [self._readers.submit(_read, end) for end in ends]
 
     def poll(self):
         """The exit code, None while the program runs."""
@@ -65,33 +71,40 @@ class Process:
         return self.returncode
 
     def wait(self, timeout=None):
-        end = None if timeout is None else time.monotonic() + timeout
+        end = math.inf if timeout is None else time.monotonic() + timeout
         while self.poll() is None:
-            if end is not None and time.monotonic() > end:
+            if time.monotonic() > end:
                 raise subprocess.TimeoutExpired(self.args, timeout)
             time.sleep(0.005)
         return self.returncode
 
     def communicate(self, timeout=None):
         """What the program has said, at its end and that of all that write to the same pipes."""
-        try:
-            said = [text.result(timeout) for text in self._texts]
-        except futures.TimeoutError:
-            raise subprocess.TimeoutExpired(self.args, timeout) from None
-        self._readers.shutdown()
+        readers = futures.ThreadPoolExecutor(2)
+        texts = [readers.submit(_read_all, pipe) for pipe in (self.stdout, self.stderr)]
+        readers.shutdown(wait=False)
+        if futures.wait(texts, timeout).not_done:
+            raise subprocess.TimeoutExpired(self.args, timeout)
         self.wait(timeout)
-        return said
+        return tuple(text.result() for text in texts)
 
     def send_signal(self, number):
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self):
-        self.send_signal(9)
+        self.send_signal(signal.SIGKILL)
 
 
-def _read(end):
-    with open(end, encoding="utf-8") as pipe:
+def _pipe():
+    end, output = os.pipe()
+    return open(end, encoding="utf-8"), output
+
+
+def _read_all(pipe):
+    if pipe is None or pipe.closed:
+        return ""
+    with pipe:
         return pipe.read()
 
 
