@@ -46,9 +46,8 @@ class Frames(Protocol):
 class DiskFrames:
     """Frames in image files, where `ImageFolders` finds them."""
 
-    def __init__(self, root: Path, ext: str | None = None, key: str = "") -> None:
-        self.root, self.ext = root, ext
-        self._folders = ImageFolders(root, ext, key)
+    def __init__(self, root: Path, ext: str | None, key: str = "", *, pictures_beside: bool = False) -> None:
+        self._folders = ImageFolders(root, ext, key, pictures_beside=pictures_beside)
         self.is_one_clip = self._folders.is_one_clip
 
     def clips(self) -> list[str]:
@@ -139,8 +138,10 @@ class LmdbFrames:
         return image
 
 
-def open_frames(root: Path, ext: str | None, backend: str, filename_tmpl: str = "06d", key: str = "") -> Frames:
-    """Open a folder of images, an LMDB of them, a video or a folder of videos.
+def open_frames(
+    root: Path, ext: str | None, backend: str, filename_tmpl: str, key: str, pictures_beside: bool
+) -> Frames:
+    """Open a folder of images, an LMDB of them, a video or a folder of videos; arguments as of `FrameStore`.
 
     Raises:
         UserError: `backend` is one and the root the other, the LMDB is damaged, or there are videos beside images.
@@ -153,7 +154,9 @@ def open_frames(root: Path, ext: str | None, backend: str, filename_tmpl: str = 
         raise UserError(f'io_backend.type: is "disk", but {root} is an LMDB; set it to "lmdb" or use the images')
     if backend == "lmdb":
         return LmdbFrames(root)
-    return VideoFrames(root, number_format(filename_tmpl)) if holds_videos(root, ext) else DiskFrames(root, ext, key)
+    if holds_videos(root, ext):
+        return VideoFrames(root, number_format(filename_tmpl))
+    return DiskFrames(root, ext, key, pictures_beside=pictures_beside)
 
 
 class FrameStore:
@@ -167,6 +170,7 @@ class FrameStore:
         filename_tmpl: format of the numbers that name frames; those of videos have no text around them.
         key: option that names the root, for messages; where a clip has a folder for its blurred and one for its sharp
             frames, dataroot_lq or dataroot_gt chooses.
+        pictures_beside: pass over images that lie beside clip folders.
 
     Raises:
         UserError: the root does not suit the backend, or its LMDB is damaged.
@@ -181,8 +185,9 @@ class FrameStore:
         cache: bool = False,
         filename_tmpl: str = "06d",
         key: str = "",
+        pictures_beside: bool = False,
     ) -> None:
-        self._frames = open_frames(root, ext, backend, filename_tmpl, key)
+        self._frames = open_frames(root, ext, backend, filename_tmpl, key, pictures_beside)
         self._root, self._tmpl, self._key = root, filename_tmpl, key
         self._names: dict[str, set[str]] = {}
         self._cache: dict[tuple[str, str], np.ndarray] | None = {} if cache else None

@@ -126,17 +126,14 @@ def open_clips(path: str, option: str, ext: str | None) -> dict[str, Frames]:
         UserError: there is nothing to read, or two images are one frame.
     """
     root = existing_folder(path, option)
-    found: dict[str, tuple[str, ...]] = {}
     if is_lmdb(root) or holds_videos(root, ext):
         found = scan_clips(root, ext)
-        stores = dict.fromkeys(found, FrameStore(root, ext, backend="lmdb" if is_lmdb(root) else "disk"))
     else:
         folders = ImageFolders(root, ext, pictures_beside=True)
         found = {clip: tuple(folders.files(clip)) for clip in folders.every_clip()}
-        stores = {clip: FrameStore(folders.folder(clip), ext) for clip in found}
-    for clip, names in found.items():
-        stores[clip].warn_of_losses({clip: names})
-    return {clip: Frames(option, stores[clip], clip, found[clip]) for clip in by_number(found)}
+    store = FrameStore(root, ext, backend="lmdb" if is_lmdb(root) else "disk", pictures_beside=True)
+    store.warn_of_losses(found)
+    return {clip: Frames(option, store, clip, found[clip]) for clip in by_number(found)}
 
 
 def paired(wanted: Sequence[str], given: Sequence[str], where: str, by_order: bool) -> list[str]:

@@ -43,7 +43,6 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.clip_index import warn_of_gaps
 from data.frame_order import in_time
-from data.frame_store import FrameStore
 from data.image_folders import image_files
 from data.layout import SPLITS, DatasetWriter, Frame, Split
 from data.spike.interpolate import estimate_motion, in_between
@@ -51,8 +50,8 @@ from data.spike.manifest import ClipTiming, Manifest
 from data.spike.sensor_noise import Camera, SensorNoise
 from data.spike.simulator import integrate_and_fire, linear_to_srgb, srgb_to_linear, to_gray
 from utils.utils_cli import Parser, program
-from utils.utils_error import UserError
-from utils.utils_image import read_rgb
+from utils.utils_error import UserError, say_once
+from utils.utils_image import mapped, read_rgb, remark
 
 # GoPro's rate, taken for folders of frames, which have none of their own.
 FRAMES_PER_SECOND = 240.0
@@ -142,7 +141,9 @@ def folder_frames(path: Path) -> Iterator[np.ndarray]:
     files = image_files(path, None)
     names = in_time(files, f"--frames {path}")
     warn_of_gaps({path.name: names}, path.parent)
-    FrameStore(path).warn_of_losses({path.name: names} if names else {})
+    some = [mapped(path / files[name]) for name in (*names[:1], *names[len(names) // 2 :][:1], *names[-1:])]
+    if found := remark(some) if some else "":
+        say_once(f"--frames {path}: {files[names[0]]} {found}")
     for name in names:
         yield read_rgb(path / files[name])
 
