@@ -2,7 +2,7 @@
 # On a machine with a CUDA card: the tests that need one, then every GPU benchmark, within nine minutes. Installs
 # nothing; takes $PYTHON, else python3. Logs go to ${OUT:-.}/gpu_check/. Exit code 0 only if every step passed.
 set -euo pipefail
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$ROOT/scripts/shell_lib.sh"
 PYTHON="${PYTHON:-python3}"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # launch_train.sh and launch_test.sh: arguments, data preparation, choice of processes. For `source`.
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$ROOT/scripts/shell_lib.sh"
 

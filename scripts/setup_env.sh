@@ -7,7 +7,7 @@
 # Nothing is installed outside .venv. A copy of requirement.txt in it marks a finished installation.
 set -euo pipefail
 
-SETUP_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+SETUP_ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$SETUP_ROOT/scripts/shell_lib.sh"
 VENV="$SETUP_ROOT/.venv"

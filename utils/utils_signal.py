@@ -48,11 +48,13 @@ def stop_on_signals() -> Iterator[StopRequest]:
     pythons.setblocking(False)
     watcher = threading.Thread(target=_watch, args=(ours, request), name="signals", daemon=True)
     before = {number: signal.signal(number, _leave_to_watcher) for number in STOP_SIGNALS}
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # as a careless parent may leave them
     previous = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
     watcher.start()
     try:
         yield request
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         signal.set_wakeup_fd(previous)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -4,7 +4,7 @@
 # The same command again goes on where it stopped. Exit code 0: both stages are finished; else that of the training, or 1
 # if a stage stopped before its last step without an error.
 set -euo pipefail
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$ROOT/scripts/shell_lib.sh"
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,10 @@ class Machine:
         command = [str(ROOT / f"launch_{mode}.sh"), *args]
         return subprocess.run(command, cwd=cwd, env=self.env | env, capture_output=True, text=True, timeout=60)
 
-    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
-        def default_ctrl_c() -> None:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    def start(self, *args: str, ignored: Sequence[int] = (), **env: str) -> subprocess.Popen[str]:
+        def ignore() -> None:
+            for number in ignored:
+                signal.signal(number, signal.SIG_IGN)
 
         process = subprocess.Popen(
             [str(ROOT / "launch_train.sh"), *args],
@@ -73,7 +75,7 @@ class Machine:
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
-            preexec_fn=default_ctrl_c,
+            preexec_fn=ignore,
         )
         wait_until(lambda: (self.folder / "calls.pids").exists() and (self.folder / "calls.pids").read_text())
         return process
@@ -385,6 +387,33 @@ def test_a_signal_stops_all_that_was_started(machine, args, number, code):
     finally:
         for pid in filter(is_running, pids):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_in_the_background_it_outlives_the_terminal_and_ends_on_sigterm(machine):
+    process = machine.start("--demo", HANG_IN="make_demo", ignored=[signal.SIGHUP, signal.SIGINT])
+    pids = [int(pid) for pid in (machine.folder / "calls.pids").read_text().split()]
+    try:
+        for number in (signal.SIGHUP, signal.SIGINT):
+            os.killpg(process.pid, number)
+            process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.2)
+        assert all(map(is_running, pids))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        wait_until(lambda: not any(map(is_running, pids)))
+    finally:
+        for pid in filter(is_running, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_search_path_of_cd_changes_no_folder(machine):
+    """With CDPATH `cd` may go elsewhere, and prints where it went."""
+    command = [f"{ROOT.name}/launch_train.sh", str(machine.config)]
+    result = subprocess.run(command, cwd=ROOT.parent, env=machine.env | {"CDPATH": f".:{ROOT.parent}"}, check=False)
+    assert result.returncode == 0
+    assert machine.calls == [["main_train_vrt.py", "--opt", str(machine.config)]]
 
 
 @pytest.fixture

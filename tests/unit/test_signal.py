@@ -54,7 +54,7 @@ def program(tmp_path):
     """Start a program of the text; what is left of it and of all that it started is ended."""
     started, mark = [], f"PROGRAM_OF_TEST={uuid.uuid4().hex}"
 
-    def start(text, *words, torchrun=()):
+    def start(text, *words, torchrun=(), before=None):
         path = tmp_path / "program.py"
         path.write_text(text)
         env = os.environ | {"PYTHONPATH": str(ROOT)} | dict([mark.split("=")])
@@ -69,6 +69,7 @@ def program(tmp_path):
                 stderr=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
+                preexec_fn=before,
             )
         started.append(process)
         return process
@@ -121,6 +122,19 @@ def test_a_signal_asks_and_a_worker_lives_through_it(program, number, send):
 
 
 @pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_asks_also_where_the_parent_has_ignored_and_blocked_it(program, number):
+    def as_a_careless_parent():
+        signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+
+    process = program(WAITING, before=as_a_careless_parent)
+    started(process)
+    process.send_signal(number)
+    assert process.wait(timeout=20) == 0
+    assert process.stdout.read() == f"{number.name} True\n"
+
+
+@pytest.mark.parametrize("number", NUMBERS)
 def test_a_second_signal_ends_all_at_once_also_where_python_does_not_run(program, number):
     process = program(WAITING, "stuck")
     worker = started(process)
@@ -151,11 +165,12 @@ def test_a_repetition_of_the_same_request_is_no_second_one(monkeypatch):
 
 def test_handlers_are_restored():
     before = [signal.getsignal(number) for number in NUMBERS]
-    threads = threading.active_count()
+    threads, blocked = threading.active_count(), signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with utils_signal.stop_on_signals() as stop:
         assert stop.name is None
         assert [signal.getsignal(number) for number in NUMBERS] != before
     assert [signal.getsignal(number) for number in NUMBERS] == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == blocked
     assert threading.active_count() == threads
     assert signal.set_wakeup_fd(-1) == -1
 
