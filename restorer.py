@@ -242,7 +242,7 @@ def _channels_first(frames: np.ndarray) -> Tensor:
     """(T, H, W, 3) uint8 or float32 -> (T, 3, H, W) float32 in [0, 1]."""
     if frames.dtype == np.uint8:
         return utils_image.to_float(frames)
-    return torch.from_numpy(frames).movedim(-1, 1).contiguous()
+    return torch.from_numpy(np.require(frames, requirements="W")).movedim(-1, 1).contiguous()
 
 
 def _is_linear(transfer: str) -> bool:

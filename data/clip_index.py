@@ -5,14 +5,17 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from data.frame_order import follows, frame_name, gaps, in_time, number_format
 from data.image_folders import ImageFolders, image_files
 from data.lmdb_store import LmdbStore, is_lmdb
 from data.video_index import index_of
 from utils.utils_error import ProblemsError, UserError, say_once
+from utils.utils_file import own_name, own_path, printable, read_text
 
 logger = logging.getLogger("spikevrt")
+T = TypeVar("T")
 
 LISTED = 20  # lines of one kind in the log at most
 Clips = dict[str, tuple[str, ...]]  # clip name -> its frame names (no extension), in order
@@ -39,6 +42,9 @@ def existing_folder(path: Path | str | None, key: str) -> Path:
     if not folder.is_dir() and not is_video(folder):
         is_for_lmdb = folder.suffix == ".lmdb"
         create = "create it with --generate-lmdb" if is_for_lmdb else "prepare the data set first"
+        alike = own_path(Path(folder.anchor or "."), str(folder.relative_to(folder.anchor)))
+        if alike.exists():
+            create = f"rename {alike}, which differs in its Unicode form alone (as of macOS)"
         kind = "folder" if is_for_lmdb else "folder or video"
         raise UserError(f"{key}: {folder} is no {kind}; correct the path or {create}")
     return folder
@@ -110,7 +116,7 @@ def _meta_lines(path: Path) -> dict[str, tuple[int, int | None]]:
     if not path.is_file():
         raise UserError(f"meta_info_file: {path} does not exist; correct the path or use null to scan the folders")
     clips: dict[str, tuple[int, int | None]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "surrogateescape").splitlines(), start=1):
         if not line.strip():
             continue
         match = META_LINE.fullmatch(line.strip())
@@ -148,11 +154,11 @@ def find_clips(
     """Return the frames that a meta info file names or, where there is none, all that `scan_clips` finds.
 
     Where a line has no start, and the clip has just as many frames in a row that begin elsewhere than at 0, those are
-    meant.
+    meant. Clips have the names of their folders in root, also where the file writes them in another Unicode form.
     """
     if not meta_info_file:
         return scan_clips(root, ext, filename_tmpl, key)
-    lines = _meta_lines(Path(meta_info_file).expanduser())
+    lines = _by_own_names(_meta_lines(Path(meta_info_file).expanduser()), root, ext, meta_info_file)
     there = _frames_there(root, ext, key)
     clips, moved = {}, []
     for clip, (count, start) in lines.items():
@@ -167,6 +173,25 @@ def find_clips(
             f"{clips[moved[0]][0]} to {clips[moved[0]][-1]}"
         )
     return clips
+
+
+def _by_own_names(lines: dict[str, T], root: Path, ext: str | None, meta_info_file: str) -> dict[str, T]:
+    """Give clips the names that they have in root; UserError if one is no UTF-8 and there is no such clip."""
+    if all(clip.isascii() for clip in lines):
+        return lines
+    if is_lmdb(root):
+        there = LmdbStore(root).clips()
+        return {own_name(clip, there): line for clip, line in lines.items()}
+    if holds_videos(root, ext):
+        return {own_name(clip, video_files(root)): line for clip, line in lines.items()}
+    paths = {clip: own_path(root, clip) for clip in lines}
+    wrong = next((clip for clip, path in paths.items() if printable(clip) != clip and not path.is_dir()), None)
+    if wrong:
+        raise UserError(
+            f"{meta_info_file}: clip {printable(wrong)} is no UTF-8 text, and {root} has no such folder; save the file "
+            "as UTF-8"
+        )
+    return {path.relative_to(root).as_posix(): lines[clip] for clip, path in paths.items()}
 
 
 def _frames_there(root: Path, ext: str | None, key: str) -> Callable[[str], tuple[str, ...]]:

@@ -13,6 +13,7 @@ from data.lmdb_store import LmdbStore, is_lmdb, lmdb_path
 from data.video_frames import VideoFrames
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
+from utils.utils_file import one_form
 from utils.utils_image import decode_rgb, image_size, mapped, read_rgb, remark
 
 
@@ -107,6 +108,7 @@ class LmdbFrames:
 
     def names(self, clip: str) -> set[str]:
         """See Frames."""
+        clip = self._store.own(clip)
         if clip not in self._clips:
             raise UserError(f"clip {clip}: {self.root} has no such clip; every clip needs one of the same name")
         return set(self._clips[clip])
@@ -207,11 +209,12 @@ class FrameStore:
             return found
         found = [line for clip, wanted in clips.items() for line in self._problems(clip, wanted, exact)]
         if exact:
+            wanted = {one_form(clip) for clip in clips}
             found += [
                 f"clip {clip}: {self._frames.where(clip)} has frames, but dataroot_lq has no such clip; "
                 "names must match"
                 for clip in self._frames.clips()
-                if clip not in clips
+                if one_form(clip) not in wanted
             ]
         return found
 
@@ -232,6 +235,12 @@ class FrameStore:
         missing, extra = by_number(wanted - names), by_number(names - wanted) if exact else ()
         if not missing and not extra:
             return []
+        alike = {one_form(name) for name in extra} & {one_form(name) for name in missing}
+        if alike:
+            return [
+                f"clip {clip}: {self._frames.where(clip)} names {len(alike)} frames, as {min(alike)}, in another Unicode "
+                "form than is expected (as of macOS); rename them"
+            ]
         where, inside, untaken = self._frames.where(clip), by_number(names), self._frames.untaken(clip)
         there = f"{len(names)} frames" + (f", {inside[0]} to {inside[-1]}" if inside else "")
         there += f", beside {untaken} files, which are not taken" * bool(untaken)

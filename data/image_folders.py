@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data.frame_order import by_number, in_time
 from utils.utils_error import UserError, say_once
+from utils.utils_file import own_path
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 # Pictures that are not read; a message names them, so that nobody looks for them in vain.
@@ -61,7 +62,7 @@ class ImageFolders:
 
     def __init__(self, root: Path, ext: str | None, key: str = "", *, pictures_beside: bool = False) -> None:
         self.root, self.ext, self._key = root, ext, key
-        self._part = ""
+        self._part, self._places = "", dict[str, Path]()
         self._files: dict[str, dict[str, str]] = {}
         self.is_one_clip = _has_images(root, ext)
         folders = _folders(root)
@@ -85,7 +86,9 @@ class ImageFolders:
 
     def folder(self, clip: str) -> Path:
         """Return where a clip's frames lie, or would lie."""
-        return (self.root if self.is_one_clip else self.root / clip) / self._part
+        if clip not in self._places:
+            self._places[clip] = (self.root if self.is_one_clip else own_path(self.root, clip)) / self._part
+        return self._places[clip]
 
     def files(self, clip: str) -> dict[str, str]:
         """Return the files of a clip as `image_files` does; they are listed once.

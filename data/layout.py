@@ -18,7 +18,7 @@ from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import ClipTiming, Manifest
 from utils.spike_loader import write_spikes
 from utils.utils_error import UserError
-from utils.utils_file import write_text
+from utils.utils_file import read_text, write_text
 from utils.utils_image import write_rgb
 
 Split = Literal["train", "test"]
@@ -89,7 +89,7 @@ def read_meta_info(root: Path, split: Split) -> dict[str, str]:
     path = meta_info_path(root, split)
     if not path.is_file():
         return {}
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in read_text(path, "surrogateescape").splitlines()]
     return {line.split()[0]: line for line in lines if line}
 
 
@@ -131,7 +131,7 @@ def write_description(root: Path, manifest: Manifest, lines: dict[Split, list[Me
     merged = merged_manifest(root, manifest)
     for split, new in lines.items():
         clips = read_meta_info(root, split) | {line.clip: str(line) for line in new}
-        write_text(meta_info_path(root, split), "".join(f"{clips[clip]}\n" for clip in sorted(clips)))
+        write_text(meta_info_path(root, split), "".join(f"{clips[clip]}\n" for clip in sorted(clips)), names=True)
     SpikeConfig(filename=SPIKES, spike_h=manifest.spike_h, spike_w=manifest.spike_w).save(root / SPIKES)
     merged.save(root / SPIKES)
 

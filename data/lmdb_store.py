@@ -14,6 +14,7 @@ import numpy as np
 
 from data.frame_order import by_number
 from utils.utils_error import UserError
+from utils.utils_file import own_name, read_text
 
 if TYPE_CHECKING:
     import lmdb
@@ -52,7 +53,7 @@ def lmdb_path(folder: Path) -> Path:
 
 def key_of(clip: str, frame: str) -> bytes:
     """Return the key of a frame."""
-    return f"{clip}/{frame}".encode()
+    return f"{clip}/{frame}".encode("utf-8", "surrogateescape")
 
 
 class LmdbStore:
@@ -78,6 +79,10 @@ class LmdbStore:
         """Return the names of each clip's frames, without extension, by number; clips are sorted."""
         return {clip: tuple(entries) for clip, entries in self._entries.items()}
 
+    def own(self, clip: str) -> str:
+        """Return the name that a clip has here, perhaps in another Unicode form."""
+        return own_name(clip, self._entries)
+
     def entry(self, clip: str, frame: str) -> Entry:
         """Return what meta_info.txt says of a frame.
 
@@ -85,7 +90,7 @@ class LmdbStore:
             UserError: it does not name the frame.
         """
         try:
-            return self._entries[clip][frame]
+            return self._entries[self.own(clip)][frame]
         except KeyError:
             raise UserError(
                 f"clip {clip} frame {frame}: {self.root / META} has no line for {clip}/{frame}; {MAKE_AGAIN}"
@@ -104,7 +109,7 @@ class LmdbStore:
 
         try:
             with self._environment().begin(buffers=True) as transaction:
-                value = transaction.get(key_of(clip, frame))
+                value = transaction.get(key_of(self.own(clip), frame))
         except (UserError, lmdb.Error) as error:
             raise UserError(f"clip {clip} frame {frame}: {error}") from None
         if value is None:
@@ -144,8 +149,8 @@ class LmdbStore:
 def _read_meta_info(path: Path) -> dict[str, dict[str, Entry]]:
     """Read meta_info.txt: entries by clip, sorted by name, and frame, sorted by number."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path, "surrogateescape").splitlines()
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}), expected a line a key; {MAKE_AGAIN}") from None
     clips: dict[str, dict[str, Entry]] = {}
     for number, line in enumerate(lines, start=1):

@@ -196,7 +196,7 @@ def build(job: Job, pool: ThreadPoolExecutor, chunk: int) -> None:
         written = write_values(job, partial, pool, chunk)
         check_values(source, partial, written, pool, chunk)
         lines = [f"{clip}/{e.name} ({','.join(map(str, e.size))}) {e.compression}\n" for clip, e, _ in written]
-        write_text(partial / META, "".join(lines))
+        write_text(partial / META, "".join(lines), names=True)
         sync_folder(partial)
         old = target.with_name(target.name + OLD)
         if target.exists():
@@ -255,7 +255,8 @@ def check_values(
         key = key_of(clip, Path(entry.name).stem)
         with environment.begin(buffers=True) as transaction:
             value = transaction.get(key, b"")
-            return None if source.checksum(np.frombuffer(value, np.uint8)) == checksum else key.decode()
+            is_right = source.checksum(np.frombuffer(value, np.uint8)) == checksum
+            return None if is_right else f"{clip}/{Path(entry.name).stem}"
 
     with (
         lmdb.open(os.fspath(folder), readonly=True, lock=False) as environment,

@@ -18,6 +18,7 @@ import numpy as np
 from data.clip_index import VIDEO_SUFFIXES, video_files
 from data.video_index import VideoIndex, index_of, open_video, reason_of
 from utils.utils_error import UserError
+from utils.utils_file import own_name
 from utils.utils_video import Converter
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class VideoFrames:
 
     def where(self, clip: str) -> str:
         """See Frames."""
-        return str(next(iter(self._paths.values())) if self.is_one_clip else self._paths.get(clip, self.root))
+        own = own_name(clip, self._paths)
+        return str(next(iter(self._paths.values())) if self.is_one_clip else self._paths.get(own, self.root))
 
     def encoded(self, clip: str, frame: str) -> None:
         """See Frames."""
@@ -108,7 +110,7 @@ class VideoFrames:
         self._renew()
 
     def _path(self, clip: str) -> Path:
-        if not self.is_one_clip and clip not in self._paths:
+        if not self.is_one_clip and own_name(clip, self._paths) not in self._paths:
             raise UserError(
                 f"clip {clip}: {self.root} has no video {clip} ({', '.join(VIDEO_SUFFIXES)}); every clip needs one "
                 "of the same name"

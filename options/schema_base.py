@@ -25,6 +25,12 @@ def _odd(value: int) -> int:
     return value
 
 
+def _file_path(value: str) -> str:
+    if any(ord(sign) < ord(" ") for sign in value):
+        raise ValueError("must hold no tab or line break: one \\ in JSON starts an escape; write / or \\\\ in a path")
+    return os.path.expanduser(value)
+
+
 def raise_all(problems: list[str]) -> None:
     """Raise one ValueError that names every problem, if there is any."""
     if problems:
@@ -43,4 +49,4 @@ Wholes = Annotated[tuple[Whole, ...], Field(strict=False)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 Sizes = Annotated[tuple[Count, Count, Count], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
-FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(_file_path)]

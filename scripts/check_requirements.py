@@ -45,7 +45,7 @@ def missing(requirements: str) -> list[str]:
 
 def main() -> int:
     """Check the file named on the command line."""
-    with open(sys.argv[1], encoding="utf-8") as file:
+    with open(sys.argv[1], encoding="utf-8-sig") as file:
         problems = missing(file.read())
     if problems:
         print("missing " + ", ".join(problems), file=sys.stderr)

@@ -25,7 +25,7 @@ from data.frame_store import FrameStore
 from utils import utils_cli, utils_html, utils_page, utils_report
 from utils.utils_compare import DRAWS, LEVEL, Pair, Run, Summary, lower_is_better, paired, read_run, summarize
 from utils.utils_error import UserError
-from utils.utils_file import write_text
+from utils.utils_file import read_text, write_text
 from utils.utils_image import read_rgb
 
 PAGE = "compare.html"
@@ -176,7 +176,7 @@ def _sharp_frames(runs: Sequence[Path]) -> Callable[[str, str], np.ndarray | Non
 def _sharp_store(run: Path) -> Iterator[FrameStore]:
     """The sharp frames that a run was measured with, if they are still there."""
     try:
-        test = json.loads((run / "options.json").read_text(encoding="utf-8"))["datasets"]["test"]
+        test = json.loads(read_text(run / "options.json"))["datasets"]["test"]
         root = Path(test["dataroot_gt"]).expanduser()
         ext, backend = test["filename_ext"], test["io_backend"]["type"]
         if root.exists():

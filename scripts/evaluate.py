@@ -35,6 +35,7 @@ from options.schema import ValOpt
 from utils import utils_cli, utils_eval, utils_metric, utils_report
 from utils.utils_clip import Clip
 from utils.utils_error import UserError
+from utils.utils_file import one_form
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,9 @@ def paired(wanted: Sequence[str], given: Sequence[str], where: str, by_order: bo
     Raises:
         UserError: they do not belong together; says the first that has no partner and how many there are.
     """
-    if set(wanted) == set(given):
-        return list(wanted)
+    forms = {one_form(name): name for name in given}
+    if {one_form(name) for name in wanted} == set(forms):
+        return [forms[one_form(name)] for name in wanted]
     if by_order and len(wanted) == len(given):
         return list(given)
     lacks, unpaired = [n for n in wanted if n not in given], [n for n in given if n not in wanted]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from numpy import ndarray
 
-from utils.utils_file import write_text
+from utils.utils_file import printable, read_text, write_text
 
 LOG = logging.getLogger("spikevrt")
 KEY, KEY_OPTION = "WANDB_API_KEY", "wandb_api_key"
@@ -76,12 +76,12 @@ class Boards:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to each curve on all boards."""
         for name, board in list(self._boards.items()):
-            self._try(name, partial(board.scalars, step, values))
+            self._try(name, partial(board.scalars, step, {printable(key): value for key, value in values.items()}))
 
     def image(self, step: int, name: str, image: ndarray) -> None:
         """Show (H, W, 3) uint8, RGB, on all boards."""
         for board_name, board in list(self._boards.items()):
-            self._try(board_name, partial(board.image, step, name, image))
+            self._try(board_name, partial(board.image, step, printable(name), image))
 
     def close(self) -> None:
         """Write what is still to be written, and close all boards."""
@@ -209,7 +209,7 @@ def without_key(words: Sequence[str]) -> list[str]:
 def _run_record(path: Path, reached: int) -> dict[str, Any]:
     """Id of the run on W&B and the last step that any start recorded, kept for the next start."""
     new = {"id": uuid.uuid4().hex[:12], "reached": -1}
-    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else new
+    kept: dict[str, Any] = json.loads(read_text(path)) if path.exists() else new
     record = {"id": kept["id"], "reached": max(kept["reached"], reached)}
     write_text(path, json.dumps(record) + "\n")
     return record

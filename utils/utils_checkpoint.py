@@ -21,7 +21,8 @@ from utils.utils_lora import suited
 from utils.utils_run_folder import RELEASE
 
 CONTAINERS = ("params", "params_ema")
-BUFFERS = ("relative_position_index", "position_bias", "attn_mask", "mean", "std")  # last parts of their names
+# Last parts of the names of constants, and what torch.optim.swa_utils.AveragedModel counts.
+BUFFERS = ("relative_position_index", "position_bias", "attn_mask", "mean", "std", "n_averaged")
 FIRST, FUSE = "conv_first.weight", "linear_fuse.weight"
 RGB = 3
 DAMAGED = (  # what reading a file with wrong bytes may end in
@@ -59,6 +60,7 @@ class LoadReport:
         unexpected: entries of the file that the network has no place for.
         mismatched: "name: shape in the file -> shape in the network".
         widened: parameters copied into a wider one (3-channel weights into 3 + S channels).
+        prefix: what was left out at the front of every name, such as "module.".
     """
 
     loaded: int = 0
@@ -66,9 +68,10 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
     widened: list[str] = field(default_factory=list)
+    prefix: str = ""
 
     def __str__(self) -> str:
-        parts = [f"{self.loaded} parameters loaded"]
+        parts = [f"{self.loaded} parameters loaded" + f" by their names without {self.prefix!r}" * bool(self.prefix)]
         for name in ("missing", "unexpected", "mismatched", "widened"):
             keys = getattr(self, name)
             if keys:
@@ -82,7 +85,8 @@ def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], stri
 
     Low-rank changes (utils_lora) go into the weights where the network has none, and start without effect where the
     source has none. Buffers in the source are ignored: the network computes its own. A 3-channel `conv_first` widens
-    to 3 + S input channels such that the spike channels start without effect, see `widened`.
+    to 3 + S input channels such that the spike channels start without effect, see `widened`. What all names begin with
+    and the network's do not, such as "module." of DataParallel, is left out.
 
     Args:
         net: any module; for `VRT` official files load by name.
@@ -96,10 +100,12 @@ def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], stri
         UserError: no such file, no weights in it, or (strict) keys missing, unexpected or of another shape.
     """
     name = "state_dict" if isinstance(source, Mapping) else str(source)
-    state = suited(source if isinstance(source, Mapping) else read_state_dict(Path(source)), net.state_dict())
+    given = source if isinstance(source, Mapping) else read_state_dict(Path(source))
+    given, prefix = _without_prefix(given, net.state_dict())
+    state = suited(given, net.state_dict())
     own = dict(net.named_parameters())
     buffers = {key for key, _ in net.named_buffers()}
-    report = LoadReport()
+    report = LoadReport(prefix=prefix)
     _widen_for(own, state, report)
     fitting: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -121,6 +127,18 @@ def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], stri
         for key, value in fitting.items():
             own[key].copy_(value)
     return report
+
+
+def _without_prefix(state: Mapping[str, Tensor], own: Collection[str]) -> tuple[Mapping[str, Tensor], str]:
+    """Leave out what wrappers (DataParallel, torch.compile) put before every name, and return it."""
+    stripped, prefix = state, ""
+    while not any(key in own for key in stripped):
+        heads = {key.partition(".")[0] for key in stripped if "." in key}
+        if len(heads) != 1:
+            return state, ""
+        head = f"{heads.pop()}."
+        stripped, prefix = {key.removeprefix(head): value for key, value in stripped.items()}, prefix + head
+    return stripped, prefix
 
 
 def is_buffer(key: str) -> bool:

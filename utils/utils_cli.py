@@ -1,13 +1,14 @@
 """How every program of the project starts and ends: logging to the terminal, one-line errors, honest exit codes."""
 
 import argparse
+import io
 import logging
 import os
 import sys
 import time
 import traceback
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
 from utils.utils_error import UserError
 
@@ -23,12 +24,29 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong and exit with 2."""
         self.exit(EXIT_USER, f"error: {message}; --help shows how\n")
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the program; a reader of --help that is gone does not matter."""
+        _flush_stdout()
+        super().exit(status, message)
+
 
 def positive(text: str) -> int:
     """Read a whole number from 1 on, for `add_argument(type=...)`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
     return int(text)
+
+
+class _Stream(io.FileIO):
+    """A standard stream whose reader may leave, as `head` does: what comes then goes nowhere, and the work goes on."""
+
+    def write(self, data: Any) -> int:
+        """Write bytes; returns how many."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            _silence(self.fileno())
+            return len(data)
 
 
 class program:  # noqa: N801 - reads as a statement: `with program(debug):`
@@ -43,6 +61,8 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
         self.debug = debug
 
     def __enter__(self) -> "program":
+        self._streams = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = _lenient(sys.stdout, sys.__stdout__), _lenient(sys.stderr, sys.__stderr__)
         self._handler = logging.StreamHandler(sys.stdout)
         self._handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s", datefmt="%y-%m-%d %H:%M:%S"))
         LOG.addHandler(self._handler)
@@ -61,6 +81,13 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
         LOG.propagate = True
         logging.raiseExceptions = self._raising
         _flush_stdout()
+        try:
+            self._end(kind, error, trace)
+        finally:
+            sys.stdout, sys.stderr = self._streams
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Say what went wrong, if anything did, and exit."""
         if error is None or isinstance(error, SystemExit):
             return
         rank = int(os.environ.get("RANK", "0"))
@@ -92,6 +119,29 @@ def _flush_stdout() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        _silence(sys.stdout.fileno())
+
+
+def _silence(descriptor: int) -> None:
+    """Let what is written to a stream from here on go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def _lenient(stream: TextIO, original: TextIO | None) -> TextIO:
+    """The process's own stream such that neither a reader that leaves nor a name that it cannot write ends the program.
+
+    A stream that somebody has put in its place stays as it is.
+    """
+    if stream is not original or not isinstance(stream, io.TextIOWrapper):
+        return stream
+    stream.flush()
+    raw = _Stream(stream.fileno(), "wb", closefd=False)
+    return io.TextIOWrapper(
+        cast(BinaryIO, raw) if stream.write_through else io.BufferedWriter(raw),
+        stream.encoding,
+        "backslashreplace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )

@@ -13,6 +13,7 @@ from scipy import stats
 
 from utils import utils_metric
 from utils.utils_error import UserError
+from utils.utils_file import read_text
 
 LEVEL = 0.95
 DRAWS, SEED = 10_000, 0  # of the bootstrap
@@ -191,10 +192,9 @@ def bootstrap_interval(clips: Sequence[np.ndarray]) -> Interval | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
-        raise UserError(f"{path}: cannot be read ({reason}), expected the metrics of a test; {MAKE}") from None
+        return read_text(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}), expected the metrics of a test; {MAKE}") from None
 
 
 def _frames(path: Path, metric: str, infinite: int | None) -> dict[str, dict[str, float]]:

@@ -1,10 +1,25 @@
-"""Writing files whole or not at all."""
+"""Files that are written whole or not at all, and text of any system.
 
+Python has a file name that is no UTF-8 with surrogates in place of the bytes; no such string can be written as UTF-8.
+"""
+
+import codecs
 import errno
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from utils.utils_error import UserError
+
+MARKS = {  # byte order mark -> encoding; that of UTF-32 begins as that of UTF-16 does
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @contextmanager
@@ -33,10 +48,75 @@ def sweep(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_text(path: Path | str, text: str) -> None:
-    """Write a UTF-8 text file, whole or not at all."""
+def read_text(path: Path | str, errors: str = "strict") -> str:
+    """Read a text file: UTF-8, with a byte order mark or without, or UTF-16 with one; line ends become "\\n".
+
+    Args:
+        path: the file.
+        errors: as of bytes.decode; "surrogateescape" reads names as `write_text(.., names=True)` writes them.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it is no such text.
+    """
+    data = Path(path).read_bytes()
+    encoding = next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding, errors)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: is no {encoding.upper().removesuffix('-SIG')} text (byte 0x{data[error.start]:02x} at "
+            f"{error.start}); save it as UTF-8"
+        ) from None
+    if errors == "strict" and "\0" in text:
+        raise UserError(f"{path}: holds zero bytes, expected UTF-8 text (UTF-16 needs a mark); save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def write_text(path: Path | str, text: str, *, names: bool = False) -> None:
+    """Write a UTF-8 text file, whole or not at all.
+
+    Args:
+        path: the file.
+        text: what to write.
+        names: file names that are no UTF-8 are written as their bytes, to be read back; else as `printable` shows them.
+    """
+    data = text.encode("utf-8", "surrogateescape") if names else printable(text).encode("utf-8")
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
+
+
+def printable(text: str) -> str:
+    """A text that can be written: bytes of names that are no UTF-8 become \\xb3 and the like."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def own_name(wanted: str, there: Collection[str]) -> str:
+    """The one of some names that is the wanted one, perhaps in another Unicode form; else the wanted one itself.
+
+    macOS writes an accent as a sign of its own (NFD), others as part of its letter (NFC); both look alike.
+    """
+    if wanted.isascii() or wanted in there:
+        return wanted
+    return next((name for name in there if one_form(name) == one_form(wanted)), wanted)
+
+
+def own_path(root: Path, wanted: str) -> Path:
+    """`root / wanted`, each part by the name that it has on disk, see `own_name`."""
+    path = root
+    for part in Path(wanted).parts:
+        known = part.isascii() or (path / part).exists() or not path.is_dir()
+        path = path / (part if known else own_name(part, [inner.name for inner in path.iterdir()]))
+    return path
+
+
+def one_form(name: str) -> str:
+    """A name in the Unicode form NFC, whatever the encoding of file names is: equal names look alike."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return unicodedata.normalize("NFC", text)
 
 
 def _sync_folder(folder: Path) -> None:

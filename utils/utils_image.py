@@ -137,4 +137,4 @@ def to_uint8(tensor: torch.Tensor) -> np.ndarray:
 
 def to_float(image: np.ndarray) -> torch.Tensor:
     """Turn uint8 (..., H, W, 3) into a float32 tensor (..., 3, H, W) in [0, 1]."""
-    return torch.from_numpy(image).movedim(-1, -3).contiguous().float().div(255)
+    return torch.from_numpy(np.require(image, requirements="W")).movedim(-1, -3).contiguous().float().div(255)

@@ -8,6 +8,7 @@ from typing import Any
 import json5
 
 from utils.utils_error import UserError
+from utils.utils_file import read_text
 
 TOKEN = re.compile(
     r'"(?:\\.|[^"\\\n])*"'
@@ -16,6 +17,7 @@ TOKEN = re.compile(
     r"""|[^\s{}\[\],:"'/]+|.""",  # words and numbers; any other sign
     re.DOTALL,
 )
+ESCAPE = re.compile(r"""\\(?P<known>["'/\\bfnrtv\r\n]|0(?!\d)|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})|\\.""", re.DOTALL)
 JSON5_MESSAGE = re.compile(r"<string>:(\d+) (.*)", re.DOTALL)
 
 
@@ -23,17 +25,16 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read an object from a JSON file.
 
     Args:
-        path: the file, UTF-8.
+        path: the file, see `read_text`.
 
     Raises:
         UserError: the file is missing or unreadable, its text is wrong (names the line), a key stands twice
             in an object (names the key and both lines), or it holds something else than an object.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
-        raise UserError(f"{path}: cannot be read ({reason}); give an existing option file") from None
+        text = read_text(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give an existing option file") from None
     text = _without_leading_commas(text, path)
     try:
         value = json5.loads(text, allow_duplicate_keys=False)
@@ -56,6 +57,8 @@ def _without_leading_commas(text: str, path: Path) -> str:
     line = 1
     for match in TOKEN.finditer(text):
         token = match[0]
+        if token[0] in ("'", '"'):
+            _check_backslashes(token, text[match.start() :].partition("\n")[0], f"{path}:{line}")
         if token[0].isspace() or token.startswith(("//", "/*")):
             pieces.append(token)
             line += token.count("\n")
@@ -72,6 +75,20 @@ def _without_leading_commas(text: str, path: Path) -> str:
         before = token
         line += token.count("\n")
     return "".join(pieces)
+
+
+def _check_backslashes(token: str, rest: str, where: str) -> None:
+    """Refuse a string with a backslash that means nothing in JSON, which JSON5 leaves out, or that hides its end.
+
+    Args:
+        token: the string, or the quote that opens one without an end.
+        rest: of the line, from there on.
+        where: file and line.
+    """
+    lone = next((escape[0] for escape in ESCAPE.finditer(token) if escape["known"] is None), None)
+    if lone or (len(token) == 1 and "\\" in rest):
+        what = f"{token}: {lone} is no escape" if lone else f"{rest}: the string has no end"
+        raise UserError(f"{where}: {what}; write / or \\\\ for each \\ of a path in JSON")
 
 
 def _note_key(keys: dict[str, int] | None, key: str, line: int, path: Path) -> None:

@@ -22,7 +22,7 @@ from utils import utils_option
 from utils.utils_boards import BoardOptions, Boards, open_boards
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_file import write_text
+from utils.utils_file import read_text, write_text
 from utils.utils_json import finite
 
 LOG = logging.getLogger("spikevrt")
@@ -122,7 +122,7 @@ class Run:
     def has_test(self, step: int) -> bool:
         """Whether metrics.jsonl has a test of this step."""
         try:
-            lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = read_text(self.folder / "metrics.jsonl", "replace").splitlines()
         except OSError:
             return False
         return any('"split": "test"' in line and _step_of(line) == step for line in lines)
@@ -237,7 +237,7 @@ def drop_after(path: Path, step: int) -> int:
         The last step that the file had, -1: none.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, "replace")
         lines = [(line, _step_of(line)) for line in text.splitlines()]
         kept = "".join(f"{line}\n" for line, its_step in lines if 0 <= its_step <= step)
         if kept != text:

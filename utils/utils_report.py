@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from utils import utils_dist, utils_image
 from utils.utils_clip import Clip, Frame, TestSet
 from utils.utils_dist import Dist
-from utils.utils_file import write_text
+from utils.utils_file import printable, write_text
 from utils.utils_json import finite
 from utils.utils_video import PAPER, fit, write_video
 
@@ -131,7 +131,7 @@ def side_by_side(title: str, pictures: dict[str, np.ndarray]) -> np.ndarray:
     band = 30
     canvas = Image.new("RGB", (len(scaled) * (width + GAP) + GAP, height + 2 * band + GAP), PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((GAP + 2, band // 2), title, INK, font, anchor="lm")
+    draw.text((GAP + 2, band // 2), printable(title), INK, font, anchor="lm")
     for column, (label, picture) in enumerate(zip(pictures, scaled, strict=True)):
         left = GAP + column * (width + GAP)
         draw.text((left + 2, band + band // 2), label, INK, font, anchor="lm")

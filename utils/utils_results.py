@@ -16,7 +16,7 @@ from utils.utils_changes import changes
 from utils.utils_clip import Clip, Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_file import write_text
+from utils.utils_file import read_text, write_text
 
 ROOT = Path("results")
 RECORD = "run.json"
@@ -50,7 +50,7 @@ def check_writable(folder: Path) -> None:
 def read_record(folder: Path) -> dict[str, Any]:
     """What the frames in a folder were restored with; empty if nothing is known."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads(read_text(folder / RECORD))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -21,7 +21,7 @@ from utils import utils_kair
 from utils.utils_changes import changes, options_hash
 from utils.utils_checkpoint import dump, read_file, read_state_dict, write_file
 from utils.utils_error import UserError
-from utils.utils_file import whole_file, write_text
+from utils.utils_file import read_text, whole_file, write_text
 from utils.utils_run_folder import kair_steps, saved_steps, set_file
 
 LOG = logging.getLogger("spikevrt")
@@ -111,7 +111,7 @@ def best(run_dir: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         return {"step": int(content["step"]), "psnr": float(content["psnr"])}
     except (ValueError, KeyError, TypeError):
         LOG.warning("%s is damaged: the next weights that are measured count as the best", path)

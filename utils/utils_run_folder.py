@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.utils_error import UserError
+from utils.utils_file import read_text
 
 RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
 STATE_FILE = re.compile(r"(\d+)_state\.pth")
@@ -69,7 +70,7 @@ def _own_weights(run_dir: Path) -> tuple[Path, str] | None:
 def _started_from(run_dir: Path) -> dict[str, Any]:
     """The `path` block of the options that a run was trained with."""
     try:
-        return dict(json.loads((run_dir / "options.json").read_text(encoding="utf-8"))["path"])
+        return dict(json.loads(read_text(run_dir / "options.json"))["path"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from utils.utils_error import UserError
-from utils.utils_file import write_text
+from utils.utils_file import read_text, write_text
 
 FILE_NAME = "config.yaml"
 
@@ -37,12 +37,12 @@ class SpikeConfig(BaseModel):
         if path is None:
             return None
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+            return cls.model_validate(yaml.safe_load(read_text(path)))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"])) or "the file"
             raise UserError(f"{path}: {place}: {first['msg']}, found {first['input']!r}; correct it") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except yaml.YAMLError as error:
             raise UserError(f"{path}: is no YAML ({' '.join(str(error).split())}); correct it") from None
 
     def save(self, folder: str | Path) -> None:

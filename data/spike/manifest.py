@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from utils.spike_loader import BitOrder
 from utils.utils_error import UserError
-from utils.utils_file import write_text
+from utils.utils_file import own_name, read_text, write_text
 
 FILE_NAME = "manifest.json"
 _GOPRO_CLIP = re.compile(r"GOPR\d+_(\d+)_\d+")
@@ -77,7 +77,7 @@ class Manifest(BaseModel):
         if path is None:
             return None
         try:
-            return cls.model_validate_json(path.read_bytes(), strict=True)
+            return cls.model_validate_json(read_text(path), strict=True)
         except ValidationError as error:
             raise UserError(f"{path}: {_first_problem(error)}; correct it or write the data set again") from None
 
@@ -91,6 +91,7 @@ class Manifest(BaseModel):
         Raises:
             UserError: the manifest does not know the clip; the message has the nearest names.
         """
+        clip = own_name(clip, self.clips)
         if clip not in self.clips:
             nearest = ", ".join(difflib.get_close_matches(clip, self.clips, n=3)) or "none"
             raise UserError(

@@ -11,6 +11,7 @@ from data.frame_order import by_number
 from data.lmdb_store import LmdbStore, is_lmdb
 from utils.spike_loader import packed_bytes
 from utils.utils_error import UserError
+from utils.utils_file import own_path
 
 
 class SpikeStore(Protocol):
@@ -60,7 +61,8 @@ class SpikeFolder:
         return self._folders[clip]
 
     def _find(self, clip: str) -> Path:
-        own, of_root = [self.root / clip / "spike", self.root / clip], [self.root / "spike", self.root]
+        named = own_path(self.root, clip)
+        own, of_root = [named / "spike", named], [self.root / "spike", self.root]
         is_alone = len(self._clips) < 2
         for folder in own + of_root * (is_alone and not self._has_clips()):
             if _has_dat_files(folder):
@@ -90,6 +92,7 @@ class SpikeLmdb:
 
     def sizes(self, clip: str) -> dict[str, int]:
         """See SpikeStore."""
+        clip = self._store.own(clip)
         if clip not in self._clips:
             raise UserError(f"clip {clip}: {self.root} has no such clip; write the LMDB again with --force")
         return {frame: self._store.get(clip, frame).size for frame in self._clips[clip]}

@@ -29,7 +29,7 @@ from data.spike.manifest import ClipTiming, Manifest
 from data.spike.simulator import integrate_and_fire, to_gray
 from utils.utils_cli import program
 from utils.utils_error import UserError
-from utils.utils_file import write_text
+from utils.utils_file import read_text, write_text
 
 # Background and the photographs of the cut-outs, one line a clip.
 CLIPS: dict[Split, list[tuple[str, list[str]]]] = {
@@ -154,8 +154,8 @@ def why_make(root: Path, recipe: Recipe, force: bool) -> str:
     if not (root / STAMP).is_file():
         return "it is half made: no stamp"
     try:
-        found = json.loads((root / STAMP).read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+        found = json.loads(read_text(root / STAMP))
+    except ValueError:
         return "its stamp is unreadable"
     expected = stamp(root, recipe)
     if found.get("recipe") != expected["recipe"]:

@@ -62,6 +62,24 @@ def test_weights_without_anything_in_common_are_refused_even_if_not_strict():
         utils_checkpoint.load_weights(Net(), {"other.weight": torch.zeros(3)}, strict=False)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "netG."])
+def test_a_prefix_of_all_names_is_left_out_and_said(prefix):
+    weights = {f"{prefix}{key}": value for key, value in Net().state_dict().items()}
+    net = Net()
+    report = utils_checkpoint.load_weights(net, weights | {"n_averaged": torch.tensor(3)})
+    assert torch.equal(net.layer.weight, weights[f"{prefix}layer.weight"])
+    assert (report.loaded, report.prefix, report.unexpected) == (2, prefix, [])
+    assert repr(prefix) in str(report)
+
+
+def test_a_prefix_of_some_names_is_part_of_them():
+    weights = {"layer.weight": torch.zeros(3, 3), "module.layer.bias": torch.zeros(3)}
+    with pytest.raises(UserError, match=r"1 unexpected \(module\.layer\.bias\)"):
+        utils_checkpoint.load_weights(Net(), weights)
+    with pytest.raises(UserError, match=r"1 unexpected \(module\.other\.bias\)"):
+        utils_checkpoint.load_weights(Net(), {"module.other.bias": torch.zeros(3)})
+
+
 def test_what_does_not_fit_is_grouped_by_kind():
     weights = {"layer.weight": torch.zeros(2, 2), "other": torch.zeros(1)}
     with pytest.raises(UserError) as error:

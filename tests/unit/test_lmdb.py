@@ -494,7 +494,7 @@ def test_a_set_without_spikes_gets_the_frames_alone(data_set):
 # Killed
 
 
-def die(*args: object) -> None:
+def die(*args: object, **options: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -9,6 +9,7 @@ from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import FILE_NAME, ClipTiming, Manifest, gopro_timing
 from utils.spike_loader import BitOrder
 from utils.utils_error import UserError
+from utils.utils_file import own_name
 
 GIVEN = "the command line"
 _LEVELS = 5  # folders above a file that may describe it: ROOT/GOPRO_Large_spike_seq/train/<clip>/spike
@@ -72,7 +73,7 @@ def timing_of(path: Path, manifest: Manifest | None) -> ClipTiming | None:
     """The timing of a file's clip, from the manifest or a GoPro clip's name; None where nothing is known."""
     clip = clip_of(path.resolve())
     if manifest is not None:
-        return manifest.clips.get(clip)
+        return manifest.clips.get(own_name(clip, manifest.clips))
     try:
         return gopro_timing(clip)
     except UserError:
