@@ -65,7 +65,7 @@ def check_dataset(
     for store in stores.values():
         defects += store.problems(clips, exact=opt.meta_info_file is None)
     stores = {key: store for key, store in stores.items() if not store.root_problems(clips)}
-    reader = _checked_reader(opt, clips, defects) if opt.uses_spikes else None
+    reader = _checked_reader(opt, clips, defects, stores.get("dataroot_lq")) if opt.uses_spikes else None
     if full:
         with ThreadPoolExecutor() as pool:
             for clip, frames in clips.items():
@@ -157,7 +157,7 @@ def spike_defects(clip: str, frame: str, reader: SpikeReader, blur: np.ndarray |
 
 
 def _order_defect(clip: str, frame: str, reader: SpikeReader) -> str | None:
-    height, width = reader.sensor.size
+    height, width = reader.sensor_of(clip).size
     looks = bit_order(mean_plane(reader.store.packed(clip, frame), height * width // 8))
     if looks in (None, reader.sensor.bit_order):
         return None
@@ -186,7 +186,7 @@ def _pairing_defect(spikes: np.ndarray, blur: np.ndarray, reader: SpikeReader, c
     return None
 
 
-def _checked_reader(opt: DatasetOpt, clips: Clips, defects: list[str]) -> SpikeReader | None:
+def _checked_reader(opt: DatasetOpt, clips: Clips, defects: list[str], lq: FrameStore | None) -> SpikeReader | None:
     """Open the spikes of all clips that can be; what is wrong with the others, and with file sizes, is noted."""
     with _noting(defects):
         root = existing_folder(opt.dataroot_spike, f"{opt.name}: dataroot_spike")
@@ -199,7 +199,7 @@ def _checked_reader(opt: DatasetOpt, clips: Clips, defects: list[str]) -> SpikeR
                 sound[clip] = frames
         if not sound:
             return None
-        reader = SpikeReader(opt, sound)
+        reader = SpikeReader(opt, sound, (lambda clip: lq.size(clip, sound[clip][0])) if lq else None)
         defects += reader.problems(sound)
         return reader
     return None

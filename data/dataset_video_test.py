@@ -109,7 +109,7 @@ class TestClip:
     def _planes(self, start: int, stop: int, lq: np.ndarray) -> torch.Tensor:
         if self._spikes is None:
             raise ValueError(f"clip {self.name} has no spikes")
-        whole = Box(0, 0, *self._spikes.sensor.size)
+        whole = Box(0, 0, *self._spikes.reader.sensor_of(self.name).size)
         frames = zip(self.frames[start:stop], lq, strict=True)
         planes = [self._spikes.planes(self.name, name, whole, self._ratio, blur) for name, blur in frames]
         return torch.from_numpy(np.stack(planes))
@@ -140,7 +140,7 @@ class VideoTestDataset:
             gt_root = existing_folder(opt.dataroot_gt, f"{opt.name}: dataroot_gt")
             gt = store_of(opt, gt_root, "dataroot_gt")
             raise_first(gt.problems(clips, exact=not opt.meta_info_file))
-        spikes = SpikeSource(opt, clips) if opt.uses_spikes else None
+        spikes = SpikeSource(opt, clips, lambda clip: lq.size(clip, clips[clip][0])) if opt.uses_spikes else None
         warn_of_gaps(clips, root)
         for store in filter(None, (lq, gt)):
             store.warn_of_losses(clips)

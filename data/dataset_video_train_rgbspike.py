@@ -41,8 +41,8 @@ class VideoTrainDatasetRGBSpike:
         folders = [existing_folder(getattr(opt, key), f"{opt.name}: {key}") for key in ("dataroot_lq", "dataroot_gt")]
         self.lq, self.gt = store_of(opt, folders[0], "dataroot_lq"), store_of(opt, folders[1], "dataroot_gt")
         self.clips = self._find_clips(folders[0])
-        self.spikes = SpikeSource(opt, self.clips) if opt.uses_spikes else None
-        self.sizes = {clip: self.lq.size(clip, frames[0]) for clip, frames in self.clips.items()}
+        self.spikes = SpikeSource(opt, self.clips, self._size) if opt.uses_spikes else None
+        self.sizes = {clip: self._size(clip) for clip in self.clips}
         self.ratios = {clip: self.spikes.ratio(self.sizes[clip], clip) if self.spikes else 1 for clip in self.clips}
         self.scale = self._find_scale()
         self._check_crop()
@@ -107,6 +107,10 @@ class VideoTrainDatasetRGBSpike:
         if start >= windows:
             start = int(rng.integers(windows))
         return clip, names[start : start + self.opt.num_frame * interval : interval]
+
+    def _size(self, clip: str) -> tuple[int, int]:
+        """(H, W) of a clip's blurred frames."""
+        return self.lq.size(clip, self.clips[clip][0])
 
     def _read(self, store: FrameStore, clip: str, frames: tuple[str, ...], box: Box, scale: int) -> np.ndarray:
         height, width = self.sizes[clip]

@@ -238,8 +238,8 @@ class FrameStore:
         alike = {one_form(name) for name in extra} & {one_form(name) for name in missing}
         if alike:
             return [
-                f"clip {clip}: {self._frames.where(clip)} names {len(alike)} frames, as {min(alike)}, in another Unicode "
-                "form than is expected (as of macOS); rename them"
+                f"clip {clip}: {self._frames.where(clip)} names {len(alike)} frames, as {min(alike)}, in another "
+                "Unicode form than is expected (as of macOS); rename them"
             ]
         where, inside, untaken = self._frames.where(clip), by_number(names), self._frames.untaken(clip)
         there = f"{len(names)} frames" + (f", {inside[0]} to {inside[-1]}" if inside else "")

@@ -1,8 +1,9 @@
 """The files that become an LMDB: image frames, encoded again, and spikes as they are."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -85,13 +86,16 @@ class DatFiles:
     Args:
         root: folder of the clips.
         size: (H, W) of the sensor.
+        sizes: (H, W) of clips that have another.
 
     Raises:
         UserError: a clip without `.dat`, or a file that is no whole number of steps.
     """
 
-    def __init__(self, root: Path, size: tuple[int, int]) -> None:
-        self.root, self._size = root, size
+    def __init__(
+        self, root: Path, size: tuple[int, int], sizes: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    ) -> None:
+        self.root, self._size, self._own_sizes = root, size, sizes
         names = sorted(path.name for path in root.iterdir() if path.is_dir())
         self._folder = SpikeFolder(root, names)
         if not names:
@@ -122,7 +126,8 @@ class DatFiles:
 
     def _shape(self, clip: str, frame: str, count: int) -> tuple[int, ...]:
         try:
-            return (steps_in(count, *self._size), *self._size)
+            size = self._own_sizes.get(clip, self._size)
+            return (steps_in(count, *size), *size)
         except UserError as error:
             raise UserError(f"{self._folder.where(clip, frame)}: {error}") from None
 

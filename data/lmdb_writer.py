@@ -64,7 +64,9 @@ def create_lmdbs(
             sources.append(PngFiles(existing_folder(folder, "--dataset_root"), compression))
         if (dataset_root / SPIKES).is_dir():
             folder = existing_folder(spike_dir(dataset_root, split), "--dataset_root")
-            sources.append(DatFiles(folder, spike_size(folder)))
+            manifest = Manifest.load(folder)
+            own = {clip: manifest.spike_size(clip) for clip in manifest.clips} if manifest else {}
+            sources.append(DatFiles(folder, spike_size(folder), own))
     write_lmdbs([(source, lmdb_path(source.root)) for source in sources], force=force, workers=workers)
 
 

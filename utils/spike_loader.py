@@ -7,6 +7,7 @@ every step starts on a byte.
 """
 
 import mmap
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,8 @@ import numpy as np
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
 
+RATIOS = (1, 2, 3, 4)  # pixels of a frame that one of its spikes covers, along each axis
+FEW, MANY = 8, 4000  # steps that one .dat may plausibly have
 SIZES_IN_USE: tuple[tuple[int, int], ...] = (
     (250, 400),
     (180, 320),
@@ -26,6 +29,7 @@ SIZES_IN_USE: tuple[tuple[int, int], ...] = (
     (256, 256),
 )
 
+Size = tuple[int, int]  # (H, W)
 BitOrder = Literal["little", "big"]
 Range = tuple[int, int] | None
 
@@ -56,8 +60,8 @@ def num_steps(filepath: str | Path, spike_h: int, spike_w: int) -> int:
         raise UserError(f"{path}: {error}") from None
 
 
-def steps_in(size: int, spike_h: int, spike_w: int) -> int:
-    """Number of sensor steps in `size` bytes; errors as in `num_steps`, without a file's name."""
+def steps_in(size: int, spike_h: int, spike_w: int, implied: str = "") -> int:
+    """Number of sensor steps in `size` bytes; errors as in `num_steps`, without a file's name, but with `implied`."""
     if spike_h < 1 or spike_w < 1 or spike_h * spike_w % 8:
         raise UserError(
             f"spike_h={spike_h}, spike_w={spike_w}: both must be positive and H*W a multiple of 8 "
@@ -71,7 +75,8 @@ def steps_in(size: int, spike_h: int, spike_w: int) -> int:
         fitting = ", ".join(f"{h}x{w} ({size * 8 // (h * w)} steps)" for h, w in fitting_sizes(size))
         raise UserError(
             f"{size} bytes is no multiple of H*W/8 = {step_bytes} bytes (H={spike_h}, W={spike_w}), "
-            f"remainder {remainder} bytes; sizes in use that fit: {fitting or 'none (cut off?)'}; "
+            f"remainder {remainder} bytes; {implied}sizes in use that fit: "
+            f"{fitting or ('none' if implied else 'none (cut off?)')}; "
             "correct spike_h and spike_w or copy the file again"
         )
     return steps
@@ -80,6 +85,23 @@ def steps_in(size: int, spike_h: int, spike_w: int) -> int:
 def fitting_sizes(size: int) -> list[tuple[int, int]]:
     """The sizes in use (H, W) whose steps divide a file of `size` bytes."""
     return [(h, w) for h, w in SIZES_IN_USE if size % (h * w // 8) == 0]
+
+
+def implied_sizes(size: int, frame: Size, steps: Collection[int]) -> list[Size]:
+    """The sizes (H, W) that frames of a size imply for a `.dat`: theirs divided by a small whole number.
+
+    Args:
+        size: bytes of the `.dat`.
+        frame: (H, W) of the frames.
+        steps: numbers of steps that are expected.
+
+    Returns:
+        Those with an expected number of steps, else those with a plausible one.
+    """
+    sizes = [(frame[0] // ratio, frame[1] // ratio) for ratio in RATIOS if not any(side % ratio for side in frame)]
+    whole = [(h, w) for h, w in sizes if h * w % 8 == 0 and size % (h * w // 8) == 0]
+    expected = [(h, w) for h, w in whole if size * 8 // (h * w) in steps]
+    return expected or [(h, w) for h, w in whole if FEW <= size * 8 // (h * w) <= MANY]
 
 
 def read_spikes(

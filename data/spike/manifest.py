@@ -3,11 +3,19 @@
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
-from utils.spike_loader import BitOrder
+from utils.spike_loader import BitOrder, Size
 from utils.utils_error import UserError
 from utils.utils_file import own_name, read_text, write_text
 
@@ -18,7 +26,7 @@ _CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ClipTiming(BaseModel):
-    """What the steps of every `.dat` of one clip mean; steps count from the front of the file."""
+    """What the steps of every `.dat` of one clip mean, counted from the front of the file, and sizes of its own."""
 
     model_config = _CONFIG
 
@@ -26,6 +34,10 @@ class ClipTiming(BaseModel):
     exposure: tuple[int, int]  # [first, last): the steps that the blurred frame integrates
     sharp_step: int  # the step at which the sharp frame was taken
     steps_of: dict[str, _Positive] = {}  # frames whose .dat has another number of steps
+    spike_h: _Positive | None = None  # sizes of this clip, where they are not those of the manifest
+    spike_w: _Positive | None = None
+    rgb_h: _Positive | None = None
+    rgb_w: _Positive | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "ClipTiming":
@@ -37,7 +49,20 @@ class ClipTiming(BaseModel):
             )
         if not first <= self.sharp_step < last:
             raise ValueError(f"sharp_step {self.sharp_step} must lie in the exposure [{first}, {last})")
+        for kind in ("spike", "rgb"):
+            height, width = getattr(self, f"{kind}_h"), getattr(self, f"{kind}_w")
+            if (height is None) != (width is None):
+                raise ValueError(f"{kind}_h is {height} and {kind}_w {width}; give both or neither")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_sizes(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if value is not None}
+
+    @property
+    def spike_size(self) -> Size | None:
+        """(H, W) of the clip's spikes; None: that of the manifest."""
+        return None if self.spike_h is None or self.spike_w is None else (self.spike_h, self.spike_w)
 
     def num_steps(self, frame: str) -> int:
         """Sensor steps in the `.dat` of `frame`."""
@@ -99,6 +124,11 @@ class Manifest(BaseModel):
                 "rename the clip's folder or add it to the manifest"
             )
         return self.clips[clip]
+
+    def spike_size(self, clip: str) -> Size:
+        """(H, W) of a clip's spikes: its own, else that of all; also of a clip that is not known."""
+        timing = self.clips.get(own_name(clip, self.clips))
+        return (timing and timing.spike_size) or (self.spike_h, self.spike_w)
 
 
 GOPRO_RATE_AT_WHITE = 0.5  # spikes per step: threshold 2 in units of white

@@ -1,18 +1,22 @@
 """The steps around every frame of a data set: which file they are in, and whether all files are as they should be."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from data.clip_index import Clips, existing_folder
 from data.frame_order import in_time
 from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
 from data.spike.planes import REPRESENTATIONS, Span
-from data.spike.sensor import Evidence, resolve_sensor
+from data.spike.sensor import Evidence, Sensor, resolve_sensor
 from data.spike.store import open_store
 from data.spike.stream import Cut, Timeline, mirrored
 from options.schema import DatasetOpt
-from utils.spike_loader import decode, steps_in
+from utils.spike_loader import Size, decode, implied_sizes, steps_in
 from utils.spike_texture import likelier_size
 from utils.utils_error import UserError, say_once
+
+NAMED = 5  # frames with the same problem that are named
 
 
 def clip_timing(manifest: Manifest | None, clip: str) -> ClipTiming:
@@ -26,14 +30,15 @@ class SpikeReader:
     Args:
         opt: options of the data set.
         clips: names of the clips that will be read.
+        frame_size: gives (H, W) of a clip's frames, which a `.dat` that does not fit is compared with.
 
     Raises:
         UserError: a clip is missing, or options, manifest and files disagree.
     """
 
-    def __init__(self, opt: DatasetOpt, clips: Clips) -> None:
+    def __init__(self, opt: DatasetOpt, clips: Clips, frame_size: Callable[[str], Size] | None = None) -> None:
         self.root = existing_folder(opt.dataroot_spike, f"{opt.name}: dataroot_spike")
-        self.opt = opt.spike
+        self.opt, self._frame_size = opt.spike, frame_size
         self.manifest = Manifest.load(self.root)
         self.store = open_store(self.root, clips)
         self._sizes = {clip: self.store.sizes(clip) for clip in clips}
@@ -46,6 +51,8 @@ class SpikeReader:
                 )
             )
         self.timings = {clip: clip_timing(self.manifest, clip) for clip in clips}
+        own = {clip: timing.spike_size or self.sensor.size for clip, timing in self.timings.items()}
+        self.sensors = {clip: self.sensor._replace(height=h, width=w) for clip, (h, w) in own.items()}
         self._last = {
             clip: in_time(files, f"clip {clip}: spikes in {self.root}")[-1] for clip, files in self._sizes.items()
         }
@@ -56,6 +63,10 @@ class SpikeReader:
     def is_linear(self) -> bool:
         """Whether the sensor integrated linear light; RGB frames are in sRGB."""
         return self.manifest is not None and self.manifest.transfer == "linear"
+
+    def sensor_of(self, clip: str) -> Sensor:
+        """Return geometry and gain of a clip's spikes; clips of one set may differ in size."""
+        return self.sensors[clip]
 
     def target_step(self, clip: str) -> int:
         """Return the step that the planes of a frame show: spike.center, else the sharp step of the clip."""
@@ -96,23 +107,45 @@ class SpikeReader:
         """Check existence, size and reach of the files of frames by their sizes alone.
 
         Returns:
-            One line per frame that cannot be read; names clip and frame.
+            One line per problem of a clip, with the frames that have it; names clip and frame.
         """
+        return [line for clip, frames in clips.items() for line in self._problems(clip, frames)]
+
+    def _problems(self, clip: str, frames: Sequence[str]) -> list[str]:
+        there = self._sizes[clip]
+        if not any(frame in there for frame in frames):
+            return [self._unnamed(clip, frames[0], there)]
+        alike: dict[str, list[str]] = {}  # problem, but for the name of the file -> frames that have it
+        for frame in frames:
+            try:
+                self._steps(clip, frame, there[frame] if frame in there else self.store.packed(clip, frame).size)
+                reach = self.reach(clip)
+                problem = self._edge_problem(self._timelines[clip].cut(frame, *reach), reach)
+            except UserError as error:
+                problem = str(error)
+            if problem:
+                alike.setdefault(problem.replace(self.store.where(clip, frame), "{where}"), []).append(frame)
         found = []
-        for clip, frames in clips.items():
-            for frame in frames:
-                try:
-                    size = (
-                        self._sizes[clip][frame] if frame in self._sizes[clip] else self.store.packed(clip, frame).size
-                    )
-                    self._steps(clip, frame, size)
-                    reach = self.reach(clip)
-                    problem = self._edge_problem(self._timelines[clip].cut(frame, *reach), reach)
-                except UserError as error:
-                    problem = str(error)
-                if problem:
-                    found.append(f"clip {clip} frame {frame}: {problem}")
+        for problem, (first, *others) in alike.items():
+            names = ", ".join(others[:NAMED]) + ", ..." * (len(others) > NAMED)
+            more = f" (and {len(others)} more of its {len(frames)} frames: {names})" if others else ""
+            where = self.store.where(clip, first)
+            found.append(f"clip {clip} frame {first}: {problem.replace('{where}', where)}{more}")
         return found
+
+    def _unnamed(self, clip: str, frame: str, there: dict[str, int]) -> str:
+        """Say that a clip has `.dat` files, and none with the name of a frame."""
+        height, width = self.sensor_of(clip).size
+        names = ", ".join(f"{name}.dat" for name in list(there)[:3]) + ", ..." * (len(there) > 3)
+        where = self.store.where(clip, frame)
+        line = f"clip {clip} frame {frame}: {where}: no such spike file, its folder holds {len(there)} .dat ({names}); "
+        if len(there) > 1:
+            return f"{line}files need the names of the frames; rename them"
+        steps = next(iter(there.values())) * 8 / (height * width)
+        return (
+            f"{line}each frame needs its own, of {self._allowed(clip, frame)[0]} steps; that one has {steps:g} of "
+            f"{height}x{width}: cut it with read_spikes(.., steps=(first, last)) and write_spikes of utils.spike_loader"
+        )
 
     def num_steps(self, clip: str, frame: str) -> int:
         """Return the steps of a frame's own `.dat` as its size was at construction."""
@@ -120,11 +153,12 @@ class SpikeReader:
 
     def size_warning(self, clip: str, frame: str) -> str | None:
         """Return a warning where the bits of a file look like spikes of another size (H, W); None where they do not."""
-        likelier = likelier_size(self.store.packed(clip, frame), *self.sensor.size)
+        size = self.sensor_of(clip).size
+        likelier = likelier_size(self.store.packed(clip, frame), *size)
         if not likelier:
             return None
         return "{}: looks like {}x{} spikes, not like {}x{}; check spike_h and spike_w".format(
-            self.store.where(clip, frame), *likelier, *self.sensor.size
+            self.store.where(clip, frame), *likelier, *size
         )
 
     def _edge_problem(self, cut: Cut, steps: Span) -> str | None:
@@ -140,7 +174,7 @@ class SpikeReader:
         )
 
     def _read_file(self, clip: str, frame: str, steps: Span, rows: Span | None, cols: Span | None) -> np.ndarray:
-        height, width, flipud, _, order = self.sensor
+        height, width, flipud, _, order = self.sensor_of(clip)
         try:
             packed = self.store.packed(clip, frame)
             self._steps(clip, frame, packed.size)
@@ -156,9 +190,10 @@ class SpikeReader:
     def _lengths(self, clip: str) -> dict[str, int]:
         """Return the steps of every file of a clip; one that does not fit counts as what it should be."""
         lengths = {}
+        height, width = self.sensor_of(clip).size
         for frame, size in self._sizes[clip].items():
             allowed = self._allowed(clip, frame)
-            steps = size * 8 // (self.sensor.height * self.sensor.width)
+            steps = size * 8 // (height * width)
             lengths[frame] = steps if steps in allowed else allowed[0]
         return lengths
 
@@ -171,17 +206,29 @@ class SpikeReader:
 
     def _steps(self, clip: str, frame: str, size: int) -> int:
         """Compare a file's bytes with the steps that its timing promises; returns the number of steps."""
-        height, width = self.sensor.size
+        height, width = self.sensor_of(clip).size
         allowed = self._allowed(clip, frame)
         for steps in allowed:
             if size * 8 == steps * height * width:
                 return steps
-        where = self.store.where(clip, frame)
+        where, implied = self.store.where(clip, frame), self._implied(clip, size, allowed)
         try:
-            found = steps_in(size, height, width)
+            found = steps_in(size, height, width, implied)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         raise UserError(
-            f"{where} has {found} steps of {height}x{width}, {' or '.join(map(str, allowed))} expected; "
+            f"{where} has {found} steps of {height}x{width}, {' or '.join(map(str, allowed))} expected; {implied}"
             "correct spike_h and spike_w, or prepare the spikes of this clip again"
         )
+
+    def _implied(self, clip: str, size: int, allowed: list[int]) -> str:
+        """Name the sizes that the clip's frames imply for a file that does not fit; empty where they imply none."""
+        if self._frame_size is None:
+            return ""
+        try:
+            frame = self._frame_size(clip)
+        except UserError:  # said elsewhere
+            return ""
+        found = [each for each in implied_sizes(size, frame, allowed) if each != self.sensor_of(clip).size]
+        fitting = " or ".join(f"{h}x{w} ({size * 8 // (h * w)} steps)" for h, w in found)
+        return f"the frames' {frame[0]}x{frame[1]} pixels imply {fitting}; " if fitting else ""

@@ -1,6 +1,7 @@
 """The spikes of a data set, frame by frame: checked at construction, then read and turned into planes."""
 
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from data.spike.reader import SpikeReader
 from data.spike.representations import repeat, sharpened, upsample
 from data.spike.simulator import linear_to_srgb, srgb_to_linear, to_gray
 from options.schema import DatasetOpt
+from utils.spike_loader import Size
 from utils.utils_error import UserError
 
 logger = logging.getLogger("spikevrt")
@@ -85,23 +87,25 @@ class SpikeSource:
     Args:
         opt: options of the data set.
         clips: the frames that will be read.
+        frame_size: as of SpikeReader.
 
     Raises:
         UserError: a clip or `.dat` is missing, has a size that does not fit, or the window leaves a stream;
             options, manifest and files disagree.
     """
 
-    def __init__(self, opt: DatasetOpt, clips: Clips) -> None:
+    def __init__(self, opt: DatasetOpt, clips: Clips, frame_size: Callable[[str], Size] | None = None) -> None:
         self.opt, self.channels = opt.spike, opt.spike_channels
         self.represent = REPRESENTATIONS[opt.spike.representation]
-        self.reader = SpikeReader(opt, clips)
+        self.reader = SpikeReader(opt, clips, frame_size)
         self.sensor, self.timings = self.reader.sensor, self.reader.timings
         self.finish = Finish(self.represent, self.channels, self.sensor.rate_at_white, self.reader.is_linear)
         raise_first(self.reader.problems(clips))
-        clip, frames = next(iter(clips.items()))
-        warning = self.reader.size_warning(clip, frames[0])
-        if warning:
-            logger.warning(warning)
+        firsts = {self.reader.sensor_of(clip).size: (clip, frames[0]) for clip, frames in reversed(clips.items())}
+        for clip, frame in firsts.values():  # the first clip of each size
+            warning = self.reader.size_warning(clip, frame)
+            if warning:
+                logger.warning(warning)
 
     @property
     def in_time(self) -> bool:
@@ -118,11 +122,12 @@ class SpikeSource:
         Raises:
             UserError: not the same whole number along both axes.
         """
-        ratio = whole_ratio(size, self.sensor.size)
+        own = self.reader.sensor_of(clip).size
+        ratio = whole_ratio(size, own)
         if not ratio:
             raise UserError(
                 "clip {}: RGB frames of {}x{} over spikes of {}x{} give no whole ratio, expected the same along "
-                "both axes; correct spike_h and spike_w or resize the frames".format(clip, *size, *self.sensor.size)
+                "both axes; correct spike_h and spike_w or resize the frames".format(clip, *size, *own)
             )
         return ratio
 
@@ -150,8 +155,8 @@ class SpikeSource:
             UserError: a file is missing, empty or truncated; names clip and frame.
         """
         top, left = max(box.top - 1, 0), max(box.left - 1, 0)
-        bottom = min(box.top + box.height + 1, self.sensor.height)
-        right = min(box.left + box.width + 1, self.sensor.width)
+        height, width = self.reader.sensor_of(clip).size
+        bottom, right = min(box.top + box.height + 1, height), min(box.left + box.width + 1, width)
         moment = self.moment(clip, frame, rows=(top, bottom), cols=(left, right))
         inner = Box(box.top - top, box.left - left, box.height, box.width).scaled(ratio)
         planes = self.represent.make(moment.reversed() if reverse else moment, self.opt.window, self.channels)

@@ -173,7 +173,10 @@ def test_what_is_missing_is_named_at_construction(own_set, kind, gone, message):
         ({"gt_size": 15}, "gt_size: 15 .* multiple of 2"),
         ({"filename_ext": "jpg"}, "there are png files: set filename_ext"),
         ({"io_backend": {"type": "lmdb"}}, "is a folder of images .*--generate-lmdb"),
-        ({"spike": {"window": 23}}, r"steps -1..21 are asked for, .* 0..21 .*not continuous.*and 9 more"),
+        (
+            {"spike": {"window": 23}},
+            r"steps -1..21 are asked for, .* 0..21 .*not continuous.*and 4 more of its 5 .*and 1 more",
+        ),
         ({"spike": {"window": 5, "center": 22}}, r"steps 20\.\.24 are asked for, the stream has 20\.\.23"),
         (
             {"spike_h": 20, "spike_w": 16},

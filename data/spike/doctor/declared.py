@@ -49,13 +49,14 @@ def declared_for(path: Path, given: Given = Given()) -> Declared:  # noqa: B008 
     flips = {GIVEN: given.flipud} if given.flipud is not None else {}
     manifest, at = nearest_manifest(path)
     if manifest is not None:
-        sizes[str(at)] = manifest.spike_h, manifest.spike_w
+        sizes[str(at)] = manifest.spike_size(clip_of(path.resolve()))
         orders[str(at)], flips[str(at)] = manifest.bit_order, manifest.flipud
+    timing = timing_of(path, manifest)
     folder = next((folder for folder in _above(path) if (folder / config_yaml.FILE_NAME).is_file()), None)
     config = SpikeConfig.load(folder) if folder else None
-    if config:
+    if config and not (manifest and timing and timing.spike_size):  # which names one size for all clips
         sizes[f"{folder}/{config_yaml.FILE_NAME}"] = config.spike_h, config.spike_w
-    return Declared(sizes, orders, flips, manifest, timing_of(path, manifest))
+    return Declared(sizes, orders, flips, manifest, timing)
 
 
 def nearest_manifest(path: Path) -> tuple[Manifest | None, Path | None]:
