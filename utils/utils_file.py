@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and text of any system.
+"""Files that are written whole or not at all, names that stay below their folder, and text of any system.
 
 Python has a file name that is no UTF-8 with surrogates in place of the bytes; no such string can be written as UTF-8.
 """
@@ -6,12 +6,22 @@ Python has a file name that is no UTF-8 with surrogates in place of the bytes; n
 import codecs
 import errno
 import os
+import re
+import time
 import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from utils.utils_error import UserError
+from utils.utils_process import Process, has_pid, this_process
+
+# Of a process with its start and machine; names of earlier versions have its number only.
+TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)(?:-(?P<started>[0-9a-f]+)-(?P<machine>[0-9a-f]{8}))?\.tmp(?:\.[^.]+)?")
+ABANDONED = 3600.0  # seconds without a change after which a file of another machine's process counts as left behind
+
+_writing: set[Path] = set()  # temporary files of this process that it has not finished
+
 
 MARKS = {  # byte order mark -> encoding; that of UTF-32 begins as that of UTF-16 does
     codecs.BOM_UTF8: "utf-8-sig",
@@ -31,7 +41,8 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = temporary_path(path)
+    _writing.add(temporary)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -39,13 +50,47 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     finally:
+        _writing.discard(temporary)
         temporary.unlink(missing_ok=True)
 
 
+def temporary_path(path: Path) -> Path:
+    """A name beside `path` that no other process uses, and that tells whose it is."""
+    me = this_process()
+    return path.with_name(f".{path.stem}.{me.pid}-{me.started:x}-{me.machine}.tmp{path.suffix}")
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """Temporary files in a folder whose process was killed; those of a living one are not among them."""
+    return [path for path in folder.glob(".*.tmp*") if _is_abandoned(path)]
+
+
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a process which was killed in `whole_file` has left in a folder."""
-    for path in folder.glob(".*.tmp.*"):
+    """Remove the temporary files that processes which were killed have left in a folder."""
+    for path in abandoned(folder):
         path.unlink(missing_ok=True)
+
+
+def safe_name(name: str, where: object) -> str:
+    """Check the name of a clip or frame that stands in a file; it becomes part of paths. Several levels are allowed.
+
+    Args:
+        name: such as `clip` or `00001/0001`.
+        where: the file, and the line if it has lines, for the message.
+
+    Returns:
+        The name.
+
+    Raises:
+        UserError: it could lead out of the folder that it is put below.
+    """
+    parts, windows = re.split(r"[/\\]", name), PureWindowsPath(name)
+    if any(part in ("", "..") for part in parts) or windows.drive or windows.root or "\0" in name:
+        raise UserError(
+            f"{where}: the name {name!r} could lead out of its folder, expected one without .., empty parts and a "
+            "drive; correct the file, or do not use it if you do not know where it comes from"
+        )
+    return name
 
 
 def read_text(path: Path | str, errors: str = "strict") -> str:
@@ -129,3 +174,21 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _is_abandoned(path: Path) -> bool:
+    match = TEMPORARY.fullmatch(path.name)
+    if match is None:
+        return False
+    if match["started"] is None:
+        return not has_pid(int(match["pid"]))
+    process, me = Process("", int(match["pid"]), int(match["started"], 16), match["machine"]), this_process()
+    if (process.pid, process.started, process.machine) == (me.pid, me.started, me.machine):
+        return path not in _writing
+    alive = process.is_alive()
+    if alive is not None:
+        return not alive
+    try:
+        return time.time() - path.lstat().st_mtime > ABANDONED
+    except FileNotFoundError:
+        return False

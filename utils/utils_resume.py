@@ -8,7 +8,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from utils import utils_kair
+from utils import utils_file, utils_kair
 from utils.utils_changes import changes, options_hash
 from utils.utils_checkpoint import dump, read_file, read_state_dict, write_file
 from utils.utils_error import UserError
@@ -26,7 +26,7 @@ from utils.utils_run_folder import kair_steps, saved_steps, set_file
 
 LOG = logging.getLogger("spikevrt")
 KINDS = ("G", "E", "state")  # in the order in which the files of a set appear
-TEMPORARY = re.compile(r"\.(\d+)_(?:G|E|state)\.\d+\.tmp\.pth")
+TEMPORARY = re.compile(r"\.(\d+)_(?:G|E|state)\..*\.tmp\.pth")
 MOST_NAMED = 3  # damaged sets that an error describes
 
 
@@ -143,7 +143,7 @@ def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resum
     folder = run_dir / "models"
     steps, train = saved_steps(run_dir), None
     if not steps:
-        unfinished = _unfinished(folder)
+        unfinished = _unfinished(folder, folder.glob(".*.tmp.pth"))
         steps = [step for step in kair_steps(folder)["G"] if step not in unfinished]
         train = options.get("train", {})
     refused: list[str] = []
@@ -275,20 +275,19 @@ def _explained(run_dir: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def _unfinished(folder: Path) -> set[int]:
-    """Steps of which a process died while their files got their names; KAIR's are not among them."""
-    matches = (TEMPORARY.fullmatch(path.name) for path in folder.glob(".*.tmp.pth"))
+def _unfinished(folder: Path, temporary: Iterable[Path]) -> set[int]:
+    """Steps whose files had not all got their names when these temporary ones were there; KAIR's are not among them."""
+    matches = (TEMPORARY.fullmatch(path.name) for path in temporary)
     steps = {int(match[1]) for match in matches if match}
     ended = ("state", "optimizerG")
     return {step for step in steps if not any(set_file(folder, step, kind).exists() for kind in ended)}
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a process that died while saving has left."""
-    for step in _unfinished(folder):
+    """Remove what a process that died while saving has left; what a living one writes stays."""
+    for step in _unfinished(folder, utils_file.abandoned(folder)):
         _remove(folder, step, KINDS)
-    for path in folder.glob(".*.tmp.pth"):
-        path.unlink(missing_ok=True)
+    utils_file.sweep(folder)
 
 
 def _remove(folder: Path, step: int, kinds: Sequence[str]) -> None:

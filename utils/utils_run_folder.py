@@ -10,6 +10,7 @@ from utils.utils_file import read_text
 
 RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
 STATE_FILE = re.compile(r"(\d+)_state\.pth")
+MOST_NAMED = 3  # other runs that an error names
 KAIR_FILE = re.compile(r"(\d+)_(G|E|optimizerG)\.pth")
 
 
@@ -49,7 +50,9 @@ def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: st
         own = own[0], f"{own[1]}; it began with {given}"
     if own is None:
         folder = run_dir / "models"
-        raise UserError(f"no weights to test in {folder}: train first, or set path.pretrained_netG to a file")
+        others = [path.name for path in sorted(run_dir.parent.glob("*/")) if _own_weights(path)][:MOST_NAMED]
+        named = f", or test another run: --set task={' or task='.join(others)}" if others else ""
+        raise UserError(f"no weights to test in {folder}: train first, or set path.pretrained_netG to a file{named}")
     return own
 
 

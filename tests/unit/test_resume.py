@@ -321,6 +321,17 @@ def test_a_save_killed_at_any_moment_leaves_the_last_whole_set(tmp_path, monkeyp
             assert resume(run, Trainee(), OPTIONS).step == 3
 
 
+def test_what_a_living_process_writes_is_not_swept(tmp_path):
+    folder = tmp_path / "models"
+    save(tmp_path, 1, Trainee(), RECORD)
+    living = [folder / f".7_state.{os.getppid()}.tmp.pth", folder / "7_G.pth"]
+    dead = [folder / f".8_state.{2**22 + 1}.tmp.pth", folder / "8_G.pth"]
+    for path in living + dead:
+        path.write_bytes(b"half")
+    save(tmp_path, 2, Trainee(), RECORD)
+    assert [path.exists() for path in living + dead] == [True, True, False, False]
+
+
 # Retention and the best
 
 
@@ -376,6 +387,15 @@ def test_a_damaged_note_of_the_best_does_not_stop_the_run(tmp_path):
     assert utils_resume.best_score(tmp_path) == 31.5
     (tmp_path / "models" / "best.json").write_text("{")
     assert utils_resume.best_score(tmp_path) == float("-inf")
+
+
+def test_where_there_are_no_weights_runs_that_have_some_are_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"to a file$"):
+        utils_run_folder.find_weights(tmp_path / "mine", None, None)
+    save(tmp_path / "other", 5, Trainee(), RECORD)
+    with pytest.raises(UserError, match=r"or test another run: --set task=other$"):
+        utils_run_folder.find_weights(tmp_path / "mine", None, None)
 
 
 def test_weights_for_testing_are_best_then_last(tmp_path):
