@@ -131,8 +131,9 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -170,23 +171,33 @@ def main(job: Job) -> None:
     utils_results.check_writable(folder)
     utils_results.check_apart(folder, inputs_of(opt) if job.save_frames else {})
 
-    # 2. Model and weights.
+    # 2. Processes; the folder of the results is this test's alone until its end.
     dist = utils_dist.init()
     logger.setLevel(logging.INFO if dist.is_main else logging.ERROR)
+    with utils_dist.main_first(dist, lambda: utils_results.own(folder) if dist.is_main else nullcontext()):
+        restore(job, test_set, dist, load)
+    utils_dist.close()
+
+
+def restore(job: Job, test_set: TestSet, dist: Dist, load: utils_threads.Load) -> None:
+    """Model, restoration, report."""
+    opt, folder = job.opt, job.folder
+    # 1. Model and weights.
     model = define_Model(opt, dist)
     if dist.device.type == "cpu":
         torch.set_num_threads(utils_threads.choose(load, torch.get_num_threads()))
     report = utils_checkpoint.load_weights(model.netG, job.weights)
     logger.info("weights: %s (%s): %s", job.weights, job.reason, report)
 
-    # 3. Tiles, what the work will take, and whether an interrupted call is gone on with.
+    # 2. Tiles, what the work will take, and whether an interrupted call is gone on with.
     tile = recorded_tile(folder) if job.resume and opt.val.tile == "auto" else None
     auto = opt.val.tile == "auto" and tile is None
     tile = tiling.prepare(model, opt.netG, test_set, opt.val, tile or job.tile, auto=auto)
     fitting = Fitting(tile)
-    there = open_results(job, tile, test_set, dist)
+    opened = partial(open_results, job, tile, test_set, dist)
+    there = utils_dist.main_first(dist, opened)  # nobody writes before the folder is ready
 
-    # 4. Restore and measure; each process takes its share.
+    # 3. Restore and measure; each process takes its share.
     began, resumed = time.monotonic(), utils_results.count_there(folder, test_set)[0] if job.resume else 0
     pictures = utils_html.ReportImages()
     watchers = [pictures] + ([utils_results.frame_writer(folder)] if job.save_frames else [])
@@ -200,14 +211,13 @@ def main(job: Job) -> None:
     if dist.is_main:
         write_numbers(job, result)
 
-    # 5. What a person looks at.
+    # 4. What a person looks at.
     if job.save_frames:
         utils_results.write_videos(folder, test_set, opt.val.output, dist)
     shown = pictures.gathered(dist)
     if dist.is_main:
         with utils_results.explained(folder):
             write_pages(job, test_set, result, shown, {"tiles": str(fitting.tile), "time": time_taken})
-    utils_dist.close()
 
 
 @contextmanager
@@ -229,7 +239,7 @@ def recorded_tile(folder: Path) -> TileOpt | None:
 
 
 def open_results(job: Job, tile: TileOpt, test_set: TestSet, dist: Dist) -> Callable[[Clip, int], np.ndarray | None]:
-    """Start the folder of the results anew or, to resume, look up the frames that are there. For all processes."""
+    """Start the folder of the results anew or, to resume, look up the frames that are there."""
     opt, folder = job.opt, job.folder
     if dist.is_main:
         record = record_of(job, tile, test_set)
@@ -242,7 +252,6 @@ def open_results(job: Job, tile: TileOpt, test_set: TestSet, dist: Dist) -> Call
             utils_results.begin(folder, record, test_set)
         with utils_results.explained(folder):
             utils_option.save(opt, folder / "options.json")
-    utils_dist.gather_objects(dist, None)  # nobody writes before the folder is ready
     return utils_results.frames_there(folder) if job.resume else lambda clip, index: None
 
 

@@ -46,6 +46,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -93,35 +94,18 @@ def main(opt: Opt) -> None:
     train_set = sound_dataset(train_opt, opt.netG.upscale)
     test_set = sound_dataset(opt.datasets.test, opt.netG.upscale) if opt.datasets.test else None
 
-    # 2. Processes, records, model.
+    # 2. Processes; the run's folder is this training's alone until its end.
     dist = utils_dist.init()
     share = utils_dist.share(train_opt.dataloader_batch_size, dist.world_size)
-    run = utils_logger.start_run(opt.run_dir, opt.logging, dist, opt)
-    model = define_Model(opt, dist)
-    if dist.device.type == "cpu":
-        torch.set_num_threads(utils_threads.choose(load, torch.get_num_threads()))
-    LOG.info(
-        "%d samples; %d process(es) on %s, %d at once in each", len(train_set), dist.world_size, dist.device, share
-    )
-
-    # 3. Weights: this run's newest checkpoint, else the pretrained ones, else random.
-    resumed = utils_resume.resume(opt.run_dir, model, opt.model_dump(mode="json"))
-    start = utils_dist.agreed(dist, resumed.step, "the step of the newest checkpoint")
-    if start == 0:
-        start_weights(model, opt)
-    run.write_options(opt)
-    run.begin(start)
-
-    # 4. Train to the last step, or until a signal asks to stop. Either way everything is saved.
-    with utils_signal.stop_on_signals() as stop:
-        step, finished = train(Parts(opt, model, train_set, test_set, dist, run), start, stop)
-    if finished and step > start:
-        summarize(opt, run, step, model.guard.total)
-    if finished:
-        LOG.info("finished at step %d; weights in %s", step, opt.run_dir / "models")
-    else:
-        LOG.info("stopped by %s at step %d; the same command goes on", stop.name or "another process", step)
-    run.close()
+    records = partial(utils_logger.start_run, opt.run_dir, opt.logging, dist, opt)
+    with utils_dist.main_first(dist, records) as run:
+        model = define_Model(opt, dist)
+        if dist.device.type == "cpu":
+            torch.set_num_threads(utils_threads.choose(load, torch.get_num_threads()))
+        LOG.info(
+            "%d samples; %d process(es) on %s, %d at once in each", len(train_set), dist.world_size, dist.device, share
+        )
+        train_stage(Parts(opt, model, train_set, test_set, dist, run))
     utils_dist.close()
 
 
@@ -134,6 +118,28 @@ class Parts(NamedTuple):
     test_set: TestSet | None
     dist: Dist
     run: Run
+
+
+def train_stage(parts: Parts) -> None:
+    """Weights, and the steps that are left."""
+    opt, model, _, _, dist, run = parts
+    # 1. Weights: this run's newest checkpoint, else the pretrained ones, else random.
+    resumed = utils_resume.resume(opt.run_dir, model, opt.model_dump(mode="json"))
+    start = utils_dist.agreed(dist, resumed.step, "the step of the newest checkpoint")
+    if start == 0:
+        start_weights(model, opt)
+    run.write_options(opt)
+    run.begin(start)
+
+    # 2. Train to the last step, or until a signal asks to stop. Either way everything is saved.
+    with utils_signal.stop_on_signals() as stop:
+        step, finished = train(parts, start, stop)
+    if finished and step > start:
+        summarize(opt, run, step, model.guard.total)
+    if finished:
+        LOG.info("finished at step %d; weights in %s", step, opt.run_dir / "models")
+    else:
+        LOG.info("stopped by %s at step %d; the same command goes on", stop.name or "another process", step)
 
 
 def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:

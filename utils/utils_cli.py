@@ -10,7 +10,7 @@ import traceback
 from types import TracebackType
 from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
-from utils.utils_error import UserError
+from utils.utils_error import SaidError, UserError
 
 LOG = logging.getLogger("spikevrt")
 EXIT_USER, EXIT_FAILURE, EXIT_INTERRUPT = 2, 1, 130
@@ -102,7 +102,8 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
                 print("interrupted", file=sys.stderr)  # noqa: T201
             raise SystemExit(EXIT_INTERRUPT) from None
         if isinstance(error, UserError):
-            print(f"error: {message}", file=sys.stderr)  # noqa: T201
+            if not isinstance(error, SaidError):
+                print(f"error: {message}", file=sys.stderr)  # noqa: T201
             raise SystemExit(EXIT_USER) from None
         hint = "" if self.debug else " (--debug shows where)"
         print(f"failure: {type(error).__name__}: {message}{hint}", file=sys.stderr)  # noqa: T201

@@ -1,19 +1,21 @@
 """One or many processes: ranks, devices, gathering."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from utils.utils_error import UserError
+from utils.utils_error import SaidError, UserError
 from utils.utils_heartbeat import Heartbeat
 
 TIMEOUT = timedelta(hours=2)  # a rank may wait for another one's share of a validation; the dead are found sooner
+
+T = TypeVar("T")
 
 _heartbeat: Heartbeat | None = None
 
@@ -93,6 +95,26 @@ def gather_objects(dist: Dist, value: Any) -> list[Any]:
     values: list[Any] = [None] * dist.world_size
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+def main_first(dist: Dist, act: Callable[[], T]) -> T:
+    """Do something in rank 0 and, once it is done there, in all others.
+
+    Raises:
+        UserError: what it raised in rank 0, which says it, in every process: they end together.
+    """
+    if dist.is_main:
+        try:
+            value = act()
+        except UserError as error:
+            gather_objects(dist, str(error))
+            raise
+        gather_objects(dist, "")
+        return value
+    [problem, *_] = gather_objects(dist, "")
+    if problem:
+        raise SaidError(problem)
+    return act()
 
 
 def agreed(dist: Dist, value: Any, what: str) -> Any:

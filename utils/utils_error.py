@@ -9,6 +9,10 @@ class UserError(ValueError):
     """A mistake in options, files or arguments; str() is one line: what, found, expected, what to do."""
 
 
+class SaidError(UserError):
+    """A mistake that another process of this program says."""
+
+
 class ProblemsError(UserError):
     """Several mistakes at once; str() is the first one and how many more there are."""
 

@@ -18,14 +18,16 @@ import torch
 from numpy import ndarray
 from pydantic import BaseModel
 
-from utils import utils_option
+from utils import utils_lock, utils_option
 from utils.utils_boards import BoardOptions, Boards, open_boards
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 from utils.utils_json import finite
+from utils.utils_lock import Lock
 
 LOG = logging.getLogger("spikevrt")
+OTHER_RUN = "wait until it ends, or give this run a name of its own with --set task=NAME"
 NOT_IN_LINE = ("lr", "time", "data_time", "data_share", "eta", "samples_per_s", "memory_gib", "skipped")
 
 
@@ -72,13 +74,16 @@ class Run:
         opt: the `logging` block of the options.
         dist: this process.
         config: resolved options without secrets, for W&B.
+        lock: of the folder; released at the end.
 
     Raises:
         UserError: the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, opt: BoardOptions, dist: Dist, config: Mapping[str, Any]) -> None:
-        self.folder, self.is_main = folder, dist.is_main
+    def __init__(
+        self, folder: Path, opt: BoardOptions, dist: Dist, config: Mapping[str, Any], lock: Lock | None = None
+    ) -> None:
+        self.folder, self.is_main, self._lock = folder, dist.is_main, lock
         self._opt, self._config, self._boards = opt, config, Boards({})
         self._started, self._last_test = time.monotonic(), dict[str, float]()
         if not self.is_main:
@@ -93,6 +98,15 @@ class Run:
         form = "%(asctime)s.%(msecs)03d : %(message)s"
         self._handler.setFormatter(logging.Formatter(form, datefmt="%y-%m-%d %H:%M:%S"))
         LOG.addHandler(self._handler)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Close everything; after an error all but the boards, which notice it themselves."""
+        if kind is None:
+            self._boards.close()
+        self._leave()
 
     def begin(self, step: int) -> None:
         """Open the boards, once it is known that `step` steps are finished; what was recorded of later ones goes."""
@@ -169,10 +183,15 @@ class Run:
         return [f"{name:<8}{text}" for name, text in facts if text]
 
     def close(self) -> None:
-        """Flush and close everything."""
+        """Flush and close everything, and leave the folder to others."""
         self._boards.close()
+        self._leave()
+
+    def _leave(self) -> None:
         if self.is_main:
             LOG.removeHandler(self._handler)
+        if self._lock is not None:
+            self._lock.release()
 
 
 class Stopwatch:
@@ -224,8 +243,19 @@ def memory_gib() -> float:
 
 
 def start_run(folder: Path, opt: BoardOptions, dist: Dist, options: BaseModel) -> Run:
-    """Make the run's folder and open its records; `options` are sent to W&B without secrets."""
-    run = Run(folder, opt, dist, options.model_dump(mode="json"))
+    """Make the run's folder, this run's alone until it is closed, and open its records.
+
+    Raises:
+        UserError: the folder cannot be written, or another training writes there.
+    """
+    lock = None
+    if dist.is_main:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = utils_lock.acquire(folder / utils_lock.NAME, f"{folder}: this run", OTHER_RUN)
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+    run = Run(folder, opt, dist, options.model_dump(mode="json"), lock)
     LOG.info("records and checkpoints in %s", folder)
     return run
 

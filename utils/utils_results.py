@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from utils import utils_dist, utils_file, utils_image, utils_video
+from utils import utils_dist, utils_file, utils_image, utils_lock, utils_video
 from utils.utils_changes import changes
 from utils.utils_clip import Clip, Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_file import read_text, write_text
+from utils.utils_file import read_text, safe_name, write_text
 
 ROOT = Path("results")
 RECORD = "run.json"
 SUFFIXES = {"h264": ".mp4", "lossless": ".mkv"}
+OTHER_NAME = "choose another name with --set val.task_name=NAME"
 USUAL_RATE = Fraction(25)  # frames a second of clips that are folders of images
 # What a test writes besides the frames, and what is made of them.
 OURS = ("metrics.json", "metrics.csv", "report.html", "compare.html", "comparison.png", "comparison.mp4")
@@ -41,18 +42,37 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"-")
     except OSError as error:
-        raise UserError(
-            f"{folder}: {error.strerror or error}; results go there: make room or access, or choose another name "
-            "with --set val.task_name=NAME"
-        ) from None
+        raise _unwritable(folder, error) from None
+
+
+def own(folder: Path) -> utils_lock.Lock:
+    """Make a folder this test's alone, until the lock is released.
+
+    Raises:
+        UserError: another test writes there, or the lock cannot be written.
+    """
+    try:
+        return utils_lock.acquire(
+            folder / utils_lock.NAME, f"{folder}: this folder of results", f"wait until it ends, or {OTHER_NAME}"
+        )
+    except OSError as error:
+        raise _unwritable(folder, error) from None
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What the frames in a folder were restored with; empty if nothing is known."""
+    """What the frames in a folder were restored with; empty if nothing is known.
+
+    Raises:
+        UserError: it names frames outside the folder.
+    """
     try:
         record = json.loads(read_text(folder / RECORD))
-    except (OSError, ValueError):
+        clips = {} if not isinstance(record, dict) else record.get("clips", {})
+        paths = [*clips, *(f"{clip}/{name}" for clip, names in clips.items() for name in names)]
+    except (OSError, ValueError, AttributeError, TypeError):
         return {}
+    for path in paths:
+        safe_name(path, folder / RECORD)
     return record if isinstance(record, dict) else {}
 
 
@@ -190,6 +210,10 @@ def remove_frames(folder: Path, test_set: TestSet) -> None:
         _remove(folder / clip.name, clip.frames)
 
 
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"{folder}: {error.strerror or error}; results go there: make room or access, or {OTHER_NAME}")
+
+
 def _remove(folder: Path, frames: Sequence[str]) -> None:
     """Remove frames, and their folder if nothing else is in it."""
     for frame in frames:
@@ -200,7 +224,7 @@ def _remove(folder: Path, frames: Sequence[str]) -> None:
 
 
 def sweep(folder: Path, test_set: TestSet) -> None:
-    """Remove half-written files that a killed run has left; no other process may write yet.
+    """Remove half-written files that a killed run has left.
 
     Raises:
         ResultsError: one cannot be removed.

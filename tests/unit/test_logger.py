@@ -93,6 +93,23 @@ def test_only_rank_0_writes(tmp_path, said):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_belongs_to_one_training(tmp_path, said):
+    opt = Opt.model_validate({"task": "x", "logging": PLAIN})
+
+    def start_run():
+        return utils_logger.start_run(tmp_path, opt.logging, Dist(), opt)
+
+    with start_run() as run:
+        run.begin(0)
+        with pytest.raises(UserError, match=rf"this run is in use by process {os.getpid()} on .* --set task=NAME"):
+            start_run()
+        run.log(1, "train", {"lr": 1.0})
+    with pytest.raises(KeyError), start_run():
+        raise KeyError
+    start_run().close()
+    assert [line["step"] for line in metrics(tmp_path)] == [1]
+
+
 def test_a_step_that_was_lost_appears_once(tmp_path, said):
     run = start(tmp_path)
     for step in range(1, 8):

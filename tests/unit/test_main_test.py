@@ -10,7 +10,7 @@ from data.layout import DatasetWriter, Frame
 from data.spike.manifest import ClipTiming, Manifest
 from models.select_network import define_G
 from options.schema import NetOpt
-from utils import utils_checkpoint, utils_image, utils_option
+from utils import utils_checkpoint, utils_image, utils_option, utils_results
 from utils.utils_error import UserError
 
 TINY = {
@@ -97,6 +97,18 @@ def test_option_file_restores_measures_and_reports(data_root, place, capsys):
     printed = capsys.readouterr().out
     assert f"{metrics['mean']['psnr']:.2f} dB / {metrics['mean']['ssim']:.4f}" in printed
     assert "SDM" in printed
+
+
+def test_a_second_test_leaves_the_results_of_the_first_alone(data_root, place):
+    path, folder = weights(place / "w.pth", 4), place / "results" / "one"
+    (folder / "one").mkdir(parents=True)
+    (folder / "one" / "000000.png").write_text("of the first")
+    with utils_results.own(folder), pytest.raises(UserError, match="results/one: .* in use by process"):
+        run(
+            *("--task", SPIKE_TASK, "--folder_lq", data_root / "test_GT_blurred", "--weights", path),
+            *("--folder_spike", data_root / "GOPRO_Large_spike_seq" / "test", *tiny_flags(), "val.task_name=one"),
+        )
+    assert [path.name for path in folder.rglob("*")] == ["one", "000000.png"]
 
 
 def test_older_flags_without_sharp_frames_write_restored_ones(data_root, place, capsys):

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 from fractions import Fraction
 from types import SimpleNamespace
@@ -79,6 +80,27 @@ def test_frames_of_other_weights_do_not_survive_a_start_on_part_of_the_clips(tmp
     assert not (tmp_path / "b.mp4").exists()
     with pytest.raises(UserError, match="clips.b: null ->"):
         utils_results.check_same(tmp_path, {**part, "clips": NAMES})
+
+
+@pytest.mark.parametrize("clips", [{"../evil": []}, {"a": ["../../evil"]}, {"/evil": ["0"]}])
+def test_a_record_from_elsewhere_removes_nothing_outside(tmp_path, clips):
+    folder = tmp_path / "results" / "x"
+    folder.mkdir(parents=True)
+    for name in ("evil.mp4", "evil.png", "results/evil.mp4"):
+        (tmp_path / name).write_text("mine")
+    (folder / "run.json").write_text(json.dumps({"clips": clips}))
+    for act in (utils_results.read_record, lambda folder: utils_results.begin(folder, RECORD, [])):
+        with pytest.raises(UserError, match="run.json: the name '.*evil.*' could lead out of its folder"):
+            act(folder)
+    assert (tmp_path / "evil.png").exists()
+    assert (tmp_path / "results/evil.mp4").exists()
+
+
+def test_a_folder_of_results_belongs_to_one_test(tmp_path):
+    with utils_results.own(tmp_path), pytest.raises(UserError, match=r"in use by process .*--set val.task_name=NAME"):
+        utils_results.own(tmp_path)
+    utils_results.own(tmp_path).release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_results_never_go_where_the_input_lies(tmp_path):

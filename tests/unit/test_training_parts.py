@@ -11,7 +11,7 @@ from models import ema, optim
 from models.model_vrt import ModelVRT
 from models.optim import cosine_lr, learning_rate, multistep_lr
 from options.schema import Opt, TrainOpt
-from utils import utils_option
+from utils import utils_cli, utils_dist, utils_option
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_moments import load_named_state, named_state
@@ -394,3 +394,31 @@ def test_restore_uses_the_average_and_leaves_no_graph():
     assert not out.requires_grad
     assert torch.equal(out, model.netE(x).detach())
     assert not torch.equal(out, model.netG(x).detach())
+
+
+# Rank 0 first
+
+
+def test_a_mistake_that_rank_0_finds_ends_all_processes(monkeypatch, capsys):
+    told = []
+    monkeypatch.setattr(utils_dist, "gather_objects", lambda dist, value: told.append(value) or [value, ""])
+
+    def refuse():
+        raise UserError("the folder is in use")
+
+    with pytest.raises(UserError, match="the folder is in use"):
+        utils_dist.main_first(Dist(0, 2), refuse)
+    assert told == ["the folder is in use"]
+    monkeypatch.setattr(utils_dist, "gather_objects", lambda dist, value: told)
+    with pytest.raises(SystemExit) as end, utils_cli.program():
+        utils_dist.main_first(Dist(1, 2), lambda: pytest.fail("rank 1 went on"))
+    assert end.value.code == 2
+    assert capsys.readouterr().err == ""  # rank 0 says it
+
+
+def test_others_act_after_rank_0(monkeypatch):
+    order = []
+    monkeypatch.setattr(utils_dist, "gather_objects", lambda dist, value: order.append("told") or [""])
+    assert utils_dist.main_first(Dist(0, 2), lambda: order.append("rank 0") or 1) == 1
+    assert utils_dist.main_first(Dist(1, 2), lambda: order.append("rank 1") or 2) == 2
+    assert order == ["rank 0", "told", "told", "rank 1"]
