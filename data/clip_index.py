@@ -12,7 +12,7 @@ from data.image_folders import ImageFolders, image_files
 from data.lmdb_store import LmdbStore, is_lmdb
 from data.video_index import index_of
 from utils.utils_error import ProblemsError, UserError, say_once
-from utils.utils_file import own_name, own_path, printable, read_text
+from utils.utils_file import own_name, own_path, printable, read_text, safe_name
 
 logger = logging.getLogger("spikevrt")
 T = TypeVar("T")
@@ -123,6 +123,7 @@ def _meta_lines(path: Path) -> dict[str, tuple[int, int | None]]:
         if match is None or match["clip"] in clips:
             what = "is a second line for the same clip" if match else "is not `clip count (h,w,c) start`"
             raise UserError(f"{path} line {number}: '{line.strip()}' {what}; correct the line")
+        safe_name(match["clip"], f"{path} line {number}")
         clips[match["clip"]] = int(match["count"]), None if match["start"] is None else int(match["start"])
     if not clips:
         raise UserError(f"{path}: names no clip, expected a line `clip count (h,w,c) start` per clip")

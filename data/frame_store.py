@@ -9,7 +9,7 @@ import numpy as np
 from data.clip_index import Clips, holds_videos, listed, warn_each
 from data.frame_order import by_number, frame_name, number_format, template_of
 from data.image_folders import ImageFolders
-from data.lmdb_store import LmdbStore, is_lmdb, lmdb_path
+from data.lmdb_store import DATA, LmdbStore, is_lmdb, lmdb_path
 from data.video_frames import VideoFrames
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
@@ -33,6 +33,9 @@ class Frames(Protocol):
 
     def untaken(self, clip: str) -> str:
         """Say which images lie there and are none of the clip's frames, for a message; nothing where all are."""
+
+    def file(self, clip: str, frame: str) -> Path:
+        """Return the file that holds a frame; UserError if there is none."""
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """Return (H, W) without decoding; UserError if there is no such image."""
@@ -66,6 +69,10 @@ class DiskFrames:
     def untaken(self, clip: str) -> str:
         """See Frames."""
         return self._folders.others(clip)
+
+    def file(self, clip: str, frame: str) -> Path:
+        """See Frames."""
+        return self._path(clip, frame)
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """See Frames; the file's header alone is read."""
@@ -120,6 +127,10 @@ class LmdbFrames:
     def untaken(self, clip: str) -> str:
         """See Frames."""
         return ""
+
+    def file(self, clip: str, frame: str) -> Path:
+        """See Frames."""
+        return self.root / DATA
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """See Frames; taken from meta_info.txt."""
@@ -288,6 +299,10 @@ class FrameStore:
     def rate(self, clip: str) -> Fraction | None:
         """Return a clip's mean number of frames a second, None where images or the video do not say."""
         return self._frames.rate(clip) if isinstance(self._frames, VideoFrames) else None
+
+    def file(self, clip: str, frame: str) -> Path:
+        """Return the file that holds a frame; UserError if there is none."""
+        return self._frames.file(clip, frame)
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """Return (H, W) of a frame without decoding it.

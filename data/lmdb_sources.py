@@ -38,6 +38,9 @@ class Files(Protocol):
     def size(self, clip: str, frame: str) -> tuple[int, ...]:
         """Return the size that belongs into meta_info.txt, without reading the whole file."""
 
+    def stamp(self, clip: str, frame: str) -> tuple[int, int, int]:
+        """Return size in bytes, mtime and ctime in ns of a file."""
+
     def value(self, clip: str, frame: str) -> Value:
         """Read a file and encode it."""
 
@@ -67,6 +70,10 @@ class PngFiles:
     def size(self, clip: str, frame: str) -> tuple[int, ...]:
         """See Files."""
         return (*self._frames.size(clip, frame), 3)
+
+    def stamp(self, clip: str, frame: str) -> tuple[int, int, int]:
+        """See Files."""
+        return stamp_of(self._frames.file(clip, frame))
 
     def value(self, clip: str, frame: str) -> Value:
         """See Files."""
@@ -115,6 +122,10 @@ class DatFiles:
         """See Files."""
         return self._shape(clip, frame, self._bytes[clip][frame])
 
+    def stamp(self, clip: str, frame: str) -> tuple[int, int, int]:
+        """See Files."""
+        return stamp_of(Path(self._folder.where(clip, frame)))
+
     def value(self, clip: str, frame: str) -> Value:
         """See Files."""
         data = self._folder.packed(clip, frame)
@@ -130,6 +141,12 @@ class DatFiles:
             return (steps_in(count, *size), *size)
         except UserError as error:
             raise UserError(f"{self._folder.where(clip, frame)}: {error}") from None
+
+
+def stamp_of(path: Path) -> tuple[int, int, int]:
+    """Size in bytes, mtime and ctime in ns: the last changes also where an older file takes the place of one."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def encode_png(image: np.ndarray, compression: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from data.frame_order import by_number
 from utils.utils_error import UserError
-from utils.utils_file import own_name, read_text
+from utils.utils_file import own_name, read_text, safe_name
 
 if TYPE_CHECKING:
     import lmdb
@@ -49,6 +49,11 @@ def is_lmdb(path: Path | str) -> bool:
 def lmdb_path(folder: Path) -> Path:
     """Return where the LMDB of a folder lies: beside it, as `<folder>.lmdb`."""
     return folder if folder.suffix == ".lmdb" else folder.with_name(f"{folder.name}.lmdb")
+
+
+def record_path(target: Path) -> Path:
+    """Return where the writer of an LMDB keeps what it knows of the source files."""
+    return target.with_name(f".{target.name}.sources.json")
 
 
 def key_of(clip: str, frame: str) -> bytes:
@@ -155,7 +160,7 @@ def _read_meta_info(path: Path) -> dict[str, dict[str, Entry]]:
     clips: dict[str, dict[str, Entry]] = {}
     for number, line in enumerate(lines, start=1):
         match = META_LINE.fullmatch(line.strip())
-        entries = clips.setdefault(match["clip"], {}) if match else {}
+        entries = clips.setdefault(safe_name(match["clip"], f"{path} line {number}"), {}) if match else {}
         if match is None or match["frame"] in entries:
             what = "is a second line for the same key" if match else "is not `clip/frame.ext (sizes) level`"
             raise UserError(f"{path} line {number}: '{line.strip()}' {what}; {MAKE_AGAIN}")

@@ -1,15 +1,18 @@
 """Writing clips into LMDB folders that KAIR and BasicSR read; see data/lmdb_store.py for what lies in them.
 
 An LMDB is built in `<target>.partial`, every value is read back and compared, meta_info.txt is written last, and then
-the folder gets its name: what has the name is whole.
+the folder gets its name: what has the name is whole. Beside it `.<target>.sources.json` keeps size and times of each
+source file, so that a later call need compare the content of those alone that have changed.
 """
 
+import json
 import logging
 import mmap
 import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +22,13 @@ from tqdm import tqdm
 
 from data.clip_index import existing_folder
 from data.layout import SPIKES, Split, gt_dir, lq_dir, spike_dir
-from data.lmdb_sources import DatFiles, Files, PngFiles
-from data.lmdb_store import DATA, META, Entry, LmdbStore, is_lmdb, key_of, lmdb_path
+from data.lmdb_sources import DatFiles, Files, PngFiles, stamp_of
+from data.lmdb_store import DATA, META, Entry, LmdbStore, is_lmdb, key_of, lmdb_path, record_path
 from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import Manifest
+from utils import utils_lock
 from utils.utils_error import UserError
-from utils.utils_file import write_text
+from utils.utils_file import read_text, write_text
 
 logger = logging.getLogger("spikevrt")
 
@@ -94,15 +98,21 @@ def write_lmdbs(wanted: Sequence[tuple[Files, Path]], *, force: bool = False, wo
         workers: threads.
 
     Raises:
-        UserError: a target differs from its source, is no LMDB, or the disk is too small.
+        UserError: a target differs from its source, is no LMDB, another process writes it, or the disk is too small.
     """
     jobs = []
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    with ThreadPoolExecutor(max(1, workers)) as pool, ExitStack() as locks:
         for source, path in wanted:
             target = path.resolve()  # a link to another disk stays one
-            for leftover in (PARTIAL, OLD):
-                shutil.rmtree(target.with_name(target.name + leftover), ignore_errors=True)
-            if not is_current(source, target, force, pool):
+            current = is_current(source, target, force, pool)
+            leftovers = [target.with_name(target.name + suffix) for suffix in (PARTIAL, OLD)]
+            if current and not any(leftover.exists() for leftover in leftovers):
+                continue
+            lock = target.with_name(f".{target.name}{utils_lock.NAME}")
+            locks.enter_context(utils_lock.acquire(lock, str(target), "wait until it ends"))
+            for leftover in leftovers:
+                shutil.rmtree(leftover, ignore_errors=True)
+            if not current:
                 jobs.append(Job(source, target, capacity(list(source.lengths()))))
         check_disk(jobs)
         for job in jobs:
@@ -132,20 +142,50 @@ def is_current(source: Files, target: Path, force: bool, pool: ThreadPoolExecuto
 
 
 def find_difference(source: Files, store: LmdbStore, pool: ThreadPoolExecutor) -> str | None:
-    """Compare the names and sizes of all files, and the content of each clip's first, with an LMDB."""
+    """Compare an LMDB with its source: all names, and size and content of all files that were changed since.
+
+    A file of the size and times that were recorded was not changed; where nothing was, all files are compared.
+    """
     there, wanted = store.clips(), source.clips
     for clip in sorted(there.keys() | wanted.keys()):
         if there.get(clip) != wanted.get(clip):
             found, expected = (len(clips.get(clip, ())) for clips in (there, wanted))
             return f"has {found} frames of clip {clip}, other ones than the {expected} in {source.root}"
-    keys = keys_of(source)
-    for (clip, frame), size in zip(keys, pool.map(lambda key: source.size(*key), keys), strict=True):
-        if store.entry(clip, frame).size != size:
-            return f"{clip}/{frame} is {store.entry(clip, frame).size}, in {source.root} it is {size}"
-    for clip, (first, *_) in wanted.items():
-        if source.checksum(store.get(clip, first)) != source.value(clip, first).checksum:
-            return f"{clip}/{first} has another content than in {source.root}"
+
+    def difference(key: tuple[str, str]) -> str | None:
+        found, size = store.entry(*key).size, source.size(*key)
+        if found != size:
+            return f"{'/'.join(key)} is {found}, in {source.root} it is {size}"
+        same = source.checksum(store.get(*key)) == source.value(*key).checksum
+        return None if same else f"{'/'.join(key)} has another content than in {source.root}"
+
+    known, now = read_stamps(store.root.resolve()), stamps_of(source, pool)
+    changed = [key for key in keys_of(source) if known.get("/".join(key)) != now["/".join(key)]]
+    if not changed:
+        return None
+    logger.info("%s: comparing %d of %d files, which may have changed", store.root, len(changed), len(now))
+    with tqdm(total=len(changed), desc="comparing", unit="key") as bar:
+        for problem in pool.map(difference, changed):
+            if problem:
+                return problem
+            bar.update()
     return None
+
+
+def stamps_of(source: Files, pool: ThreadPoolExecutor) -> dict[str, list[int]]:
+    """Size and times of all source files by key, before they are read."""
+    keys = keys_of(source)
+    stamps = pool.map(lambda key: list(source.stamp(*key)), keys)
+    return {"/".join(key): stamp for key, stamp in zip(keys, stamps, strict=True)}
+
+
+def read_stamps(target: Path) -> dict[str, list[int]]:
+    """Read what `stamps_of` returned when this very LMDB was written; empty where that is not known."""
+    try:
+        record = json.loads(read_text(record_path(target)))
+        return dict(record["files"]) if record["data"] == list(stamp_of(target / DATA)) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def keys_of(source: Files) -> list[tuple[str, str]]:
@@ -195,6 +235,7 @@ def build(job: Job, pool: ThreadPoolExecutor, chunk: int) -> None:
     partial = target.with_name(target.name + PARTIAL)
     partial.mkdir(parents=True)
     try:
+        stamps = stamps_of(source, pool)
         written = write_values(job, partial, pool, chunk)
         check_values(source, partial, written, pool, chunk)
         lines = [f"{clip}/{e.name} ({','.join(map(str, e.size))}) {e.compression}\n" for clip, e, _ in written]
@@ -206,6 +247,7 @@ def build(job: Job, pool: ThreadPoolExecutor, chunk: int) -> None:
         partial.rename(target)
         sync_folder(target.parent)
         shutil.rmtree(old, ignore_errors=True)
+        write_text(record_path(target), json.dumps({"data": stamp_of(target / DATA), "files": stamps}) + "\n")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     logger.info("%s: %d keys, %.1f MB", target, len(written), (target / DATA).stat().st_size / MB)

@@ -70,6 +70,10 @@ class VideoFrames:
         """See Frames."""
         return ""
 
+    def file(self, clip: str, frame: str) -> Path:
+        """See Frames."""
+        return self._path(clip)
+
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """See Frames; that of the first frame."""
         self._number(clip, frame)

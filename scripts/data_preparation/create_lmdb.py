@@ -6,7 +6,8 @@ ROOT/GOPRO_Large_spike_seq/{train,test}.lmdb     spikes, the bytes of the .dat f
 
 Each holds data.mdb, lock.mdb and meta_info.txt, as KAIR's and BasicSR's do: key `<clip>/<frame>`, value a PNG file. The
 default, PNG level 0, takes twice the disk space of the source and is decoded ten times faster. What is there and
-agrees with the folders is kept. An interrupted run leaves nothing that looks whole.
+agrees with the folders is kept: a file whose size and times are those that were recorded counts as unchanged, any other
+is compared. An interrupted run leaves nothing that looks whole. One process at a time writes an LMDB.
 
 python scripts/data_preparation/create_lmdb.py --dataset_root P [--splits train test] [--compression 0..9] [--force]
     [--workers N]

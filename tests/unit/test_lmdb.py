@@ -22,16 +22,17 @@ from hypothesis import strategies as st
 from tiny_set import FIRST, SPIKE_SIZE, STEPS, make_set, options, rng
 
 from data import lmdb_store, lmdb_writer
-from data.clip_index import existing_folder, scan_clips
+from data.clip_index import existing_folder, read_meta_info, scan_clips
 from data.frame_store import FrameStore
 from data.layout import SPIKES, SPLITS
 from data.lmdb_sources import DatFiles, PngFiles, encode_png
-from data.lmdb_store import Entry, LmdbStore, is_lmdb, lmdb_path
+from data.lmdb_store import Entry, LmdbStore, is_lmdb, lmdb_path, record_path
 from data.loader import train_batches
 from data.select_dataset import define_Dataset
 from scripts.data_preparation import create_lmdb
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb, write_rgb
+from utils.utils_lock import acquire
 
 FRAMES = [f"{FIRST + index:06d}" for index in range(5)]
 
@@ -451,6 +452,83 @@ def test_an_lmdb_that_differs_from_its_folder_is_named_and_force_replaces_it(dat
     assert stamps(data_set) == before
     lmdb_writer.create_lmdbs(data_set, ["train"], force=True)
     lmdb_writer.create_lmdbs(data_set, ["train"])
+
+
+@pytest.mark.parametrize(
+    "record", [None, Path.unlink, lambda path: path.write_text("{"), lambda path: path.write_text("[]")]
+)
+@pytest.mark.parametrize("kind", ["train_GT/clip_b/000050.png", f"{SPIKES}/train/clip_b/spike/000050.dat"])
+def test_any_changed_frame_is_noticed_also_where_nothing_was_recorded(data_set, kind, record):
+    lmdb_writer.create_lmdbs(data_set, ["train"])
+    if record is not None:
+        for path in data_set.rglob(".*.sources.json"):
+            record(path)
+        lmdb_writer.create_lmdbs(data_set, ["train"])
+    path = data_set / kind
+    before = path.stat()
+    if path.suffix == ".png":
+        write_rgb(path, 255 - read_rgb(path))
+    else:
+        path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as an archive restores it
+    with pytest.raises(UserError, match="clip_b/000050 has another content than in .*; --force writes it again"):
+        lmdb_writer.create_lmdbs(data_set, ["train"])
+
+
+def test_only_files_that_may_have_changed_are_read(data_set, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="spikevrt")
+    lmdb_writer.create_lmdbs(data_set, ["train"])
+    (data_set / "train_GT/clip_b/000050.png").touch()
+    read = []
+    value = PngFiles.value
+    monkeypatch.setattr(PngFiles, "value", lambda self, *key: (read.append(key), value(self, *key))[1])
+    lmdb_writer.create_lmdbs(data_set, ["train"])
+    assert read == [("clip_b", "000050")]
+    assert "comparing 1 of 10 files, which may have changed" in caplog.text
+
+
+def test_a_record_of_another_lmdb_does_not_count(data_set):
+    lmdb_writer.create_lmdbs(data_set, ["train"])
+    target = data_set / "train_GT.lmdb"
+    record = record_path(target).read_text()
+    path = data_set / "train_GT/clip_b/000050.png"
+    image = read_rgb(path)
+    write_rgb(path, 255 - image)
+    lmdb_writer.create_lmdbs(data_set, ["train"], force=True)
+    changed = record_path(target).read_text()
+    write_rgb(path, image)
+    lmdb_writer.create_lmdbs(data_set, ["train"], force=True)
+    record_path(target).write_text(changed)
+    write_rgb(path, 255 - image)
+    with pytest.raises(UserError, match="has another content"):
+        lmdb_writer.create_lmdbs(data_set, ["train"])
+    assert record != changed
+
+
+def test_an_lmdb_that_another_call_writes_is_refused(data_set):
+    target = data_set / "train_GT.lmdb"
+    with acquire(data_set / ".train_GT.lmdb.lock", "it", "wait"):
+        with pytest.raises(UserError, match=rf"{target} is in use by process {os.getpid()} on .* since .*; wait"):
+            lmdb_writer.create_lmdbs(data_set, ["train"])
+        lmdb_writer.create_lmdbs(data_set, ["test"])
+    lmdb_writer.create_lmdbs(data_set, ["train"])
+    with acquire(data_set / ".train_GT.lmdb.lock", "it", "wait"):
+        lmdb_writer.create_lmdbs(data_set, ["train"])  # nothing is to be done
+        with pytest.raises(UserError, match="in use"):
+            lmdb_writer.create_lmdbs(data_set, ["train"], force=True)
+
+
+@pytest.mark.parametrize("clip", ["../evil", "/evil", "a/../../evil", "a//b"])
+def test_clip_names_cannot_leave_their_folder(tmp_path, clip):
+    folder = plain_lmdb(tmp_path / "gt.lmdb", {f"{clip}/0": b"x"}, [f"{clip}/0.png (4,4,3) 0"])
+    with pytest.raises(UserError, match=r"meta_info.txt line 1: the name '.*' could lead out of its folder"):
+        LmdbStore(folder)
+    meta = tmp_path / "meta.txt"
+    meta.write_text(f"ok/0001 2 (4,4,3) 0\n{clip} 2 (4,4,3) 0\n")
+    with pytest.raises(UserError, match=r"meta.txt line 2: the name '.*' could lead out of its folder"):
+        read_meta_info(meta, "06d")
+    meta.write_text("00001/0001 2 (4,4,3) 0\n")
+    assert read_meta_info(meta, "d") == {"00001/0001": ("0", "1")}
 
 
 def test_a_folder_that_is_no_lmdb_is_not_touched(data_set):
