@@ -8,27 +8,33 @@ ROOT/meta_info/meta_info_{train,test}.txt                          `clip nframes
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from data.lmdb_store import record_path
 from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import ClipTiming, Manifest
+from utils import utils_lock
 from utils.spike_loader import write_spikes
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 from utils.utils_image import write_rgb
+from utils.utils_lock import Lock, acquire
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 SPIKES = "GOPRO_Large_spike_seq"
 META_INFO = "meta_info"
 STAGING = ".partial"
+TURN = 600.0  # seconds; to move clips takes moments, to remove those that were left behind takes longer
 # What a data set's folder may hold; a folder with anything else in it belongs to somebody else.
 _FRAMES = {f"{split}_{kind}" for split in SPLITS for kind in ("GT", "GT_blurred")}
-TOP_LEVEL = _FRAMES | {f"{name}.lmdb" for name in _FRAMES} | {SPIKES, META_INFO, STAGING}
+_LMDBS = {f"{name}.lmdb" for name in _FRAMES}
+TOP_LEVEL = _FRAMES | _LMDBS | {record_path(Path(name)).name for name in _LMDBS} | {SPIKES, META_INFO, STAGING}
 
 
 class Frame(NamedTuple):
@@ -117,8 +123,28 @@ def merged_manifest(root: Path, manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={"clips": {**old.clips, **manifest.clips}})
 
 
+@contextmanager
+def set_locked(root: Path) -> Iterator[None]:
+    """Context in which nobody else changes what describes a set, or begins with a clip; waits for its turn.
+
+    Raises:
+        UserError: another process takes too long.
+    """
+    with _acquire(root, "", wait=TURN):
+        yield
+
+
+def claim(root: Path, clip: str) -> Lock:
+    """Make a clip of a set this process's alone until the lock is released.
+
+    Raises:
+        UserError: another process has it.
+    """
+    return _acquire(root, f"clip {clip}", wait=0.0)
+
+
 def write_description(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]) -> None:
-    """Write meta_info, config.yaml and manifest.json; clips that earlier calls described stay described.
+    """Write meta_info, config.yaml and manifest.json; clips that other calls described stay described.
 
     Args:
         root: the data set's folder.
@@ -128,6 +154,28 @@ def write_description(root: Path, manifest: Manifest, lines: dict[Split, list[Me
     Raises:
         UserError: the set in `root` has another geometry or other physics; nothing is written then.
     """
+    with set_locked(root):
+        _describe(root, manifest, lines)
+    remove_if_empty(root / STAGING)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that nothing is in any more."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _acquire(root: Path, part: str, wait: float) -> Lock:
+    what, name = (f"{root}: {part}", f".{part}{utils_lock.NAME}") if part else (str(root), utils_lock.NAME)
+    advice = "wait until it ends and give the same command again, or use another folder"
+    folder = root / STAGING
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # another process was ready and removed the folder
+            return acquire(folder / name, what, advice, wait=wait)
+
+
+def _describe(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]) -> None:
     merged = merged_manifest(root, manifest)
     for split, new in lines.items():
         clips = read_meta_info(root, split) | {line.clip: str(line) for line in new}
@@ -139,8 +187,9 @@ def write_description(root: Path, manifest: Manifest, lines: dict[Split, list[Me
 class DatasetWriter:
     """Writes clips into a data set: they become part of it all together, in `finish`.
 
-    Until then they lie in ROOT/.partial, so an interrupted run leaves the set as it was. Leaving the context
-    removes that folder. Several threads may add clips at the same time.
+    Until then they lie in ROOT/.partial/<clip>, so an interrupted run leaves the set as it was. Leaving the context
+    removes them. Several threads may add clips at the same time, and so may several processes: a clip is one's alone
+    from `claim`, or the beginning of `add_clip`, to the end.
     """
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
@@ -156,29 +205,54 @@ class DatasetWriter:
         self.root = root
         self.manifest = manifest.model_copy(update={"clips": {}})
         merged_manifest(root, self.manifest)
-        self.taken = known_clips(root)
         self.timings: dict[str, ClipTiming] = {}
         self.lines: dict[Split, list[MetaLine]] = {split: [] for split in SPLITS}
-        self.staging = root / STAGING
-        shutil.rmtree(self.staging, ignore_errors=True)
-        self.staging.mkdir(parents=True)
+        self.locks: dict[str, Lock] = {}
 
     def __enter__(self) -> "DatasetWriter":
         return self
 
     def __exit__(self, *error: object) -> None:
-        shutil.rmtree(self.staging, ignore_errors=True)
+        self._leave()
 
-    def check_name(self, split: Split, clip: str) -> None:
-        """Refuse a clip name that the other split or this call has; the same split's clip is replaced.
+    def staging(self, clip: str) -> Path:
+        """Return the folder in which a clip is staged, laid out as a set."""
+        return self.root / STAGING / clip
+
+    def claim(self, split: Split, clips: Iterable[str]) -> None:
+        """Make clips this writer's alone, and remove what writers that were killed have staged.
+
+        A clip that the set has in the same split is replaced.
 
         Raises:
-            UserError: the name is taken.
+            UserError: the other split, or another process, has one of the names.
         """
-        other = self.taken.get(clip, split)
-        if other != split or clip in self.timings:
-            where = self.root if other == split else gt_dir(self.root, other)
-            raise UserError(f"{where}: clip {clip} is there already, expected a new name for {split}; rename one")
+        with set_locked(self.root):
+            taken = known_clips(self.root)
+            for clip in clips:
+                other = taken.get(clip, split)
+                if other != split or clip in self.locks:
+                    where = self.root if other == split else gt_dir(self.root, other)
+                    raise UserError(
+                        f"{where}: clip {clip} is there already, expected a new name for {split}; rename one"
+                    )
+                self.locks[clip] = claim(self.root, clip)
+                shutil.rmtree(self.staging(clip), ignore_errors=True)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove staged clips that nobody claims; the set is locked, so nobody begins to meanwhile."""
+        for folder in self.root.joinpath(STAGING).glob("[!.]*"):
+            if folder.name not in self.locks:
+                with suppress(UserError), claim(self.root, folder.name):
+                    shutil.rmtree(folder)
+
+    def _leave(self) -> None:
+        for clip, lock in self.locks.items():
+            shutil.rmtree(self.staging(clip), ignore_errors=True)
+            lock.release()
+        self.locks.clear()
+        remove_if_empty(self.root / STAGING)
 
     def add_clip(self, split: Split, clip: str, frames: Iterable[Frame], timing: ClipTiming) -> int:
         """Stage one clip, frame by frame; frames are named 000000, 000001, ...
@@ -196,11 +270,13 @@ class DatasetWriter:
             UserError: the name is taken, or there is no frame at all.
             ValueError: a frame has another size than the manifest says.
         """
-        self.check_name(split, clip)
+        if clip not in self.locks or clip in self.timings:
+            self.claim(split, [clip])
         self.timings[clip] = timing
         manifest = self.manifest
         rgb_shape = (manifest.rgb_h, manifest.rgb_w, 3)
-        gt, lq, _ = clip_dirs(self.staging, split, clip)
+        staging = self.staging(clip)
+        gt, lq, _ = clip_dirs(staging, split, clip)
         steps_of: dict[str, int] = {}
         count = 0
         for count, frame in enumerate(frames, start=1):
@@ -210,7 +286,7 @@ class DatasetWriter:
                 raise ValueError(f"clip {clip} frame {name} has shapes {shapes}, not those of the manifest")
             write_rgb(gt / f"{name}.png", frame.sharp)
             write_rgb(lq / f"{name}.png", frame.blurred)
-            dat = dat_path(self.staging, split, clip, name)
+            dat = dat_path(staging, split, clip, name)
             dat.parent.mkdir(parents=True, exist_ok=True)
             write_spikes(dat, frame.spikes, flipud=manifest.flipud)
             if len(frame.spikes) != timing.steps:
@@ -222,13 +298,34 @@ class DatasetWriter:
         return count
 
     def finish(self) -> None:
-        """Move the staged clips into the set, then write what describes them."""
-        for split, lines in self.lines.items():
-            for line in lines:
-                staged = clip_dirs(self.staging, split, line.clip)
+        """Count what is staged, move it into the set, then write what describes it.
+
+        Raises:
+            UserError: the set has got another geometry or other physics meanwhile.
+            RuntimeError: staged files are missing. Nothing is moved then.
+        """
+        manifest = self.manifest.model_copy(update={"clips": dict(sorted(self.timings.items()))})
+        added = [(split, line) for split, lines in self.lines.items() for line in lines]
+        for split, line in added:
+            self._count(split, line)
+        with set_locked(self.root):
+            merged_manifest(self.root, manifest)
+            for split, line in added:
+                staged = clip_dirs(self.staging(line.clip), split, line.clip)
                 for source, target in zip(staged, clip_dirs(self.root, split, line.clip), strict=True):
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.rmtree(target, ignore_errors=True)
                     source.replace(target)
-        manifest = self.manifest.model_copy(update={"clips": dict(sorted(self.timings.items()))})
-        write_description(self.root, manifest, {split: new for split, new in self.lines.items() if new})
+            _describe(self.root, manifest, {split: new for split, new in self.lines.items() if new})
+        self._leave()
+
+    def _count(self, split: Split, line: MetaLine) -> None:
+        """Compare the files that are staged for a clip with those that were written."""
+        gt, lq, spikes = clip_dirs(self.staging(line.clip), split, line.clip)
+        for folder, pattern in ((gt, "*.png"), (lq, "*.png"), (spikes / "spike", "*.dat")):
+            found = sum(1 for _ in folder.glob(pattern))
+            if found != line.frames:
+                raise RuntimeError(
+                    f"{folder}: {found} files, {line.frames} were written: another program removes files there; the "
+                    "set is as it was"
+                )

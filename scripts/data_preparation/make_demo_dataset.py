@@ -27,9 +27,11 @@ from demo_scene import Scene
 from data.layout import TOP_LEVEL, DatasetWriter, Frame, Split
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.simulator import integrate_and_fire, to_gray
+from utils import utils_lock
 from utils.utils_cli import program
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
+from utils.utils_lock import acquire
 
 # Background and the photographs of the cut-outs, one line a clip.
 CLIPS: dict[Split, list[tuple[str, list[str]]]] = {
@@ -131,7 +133,7 @@ def build(root: Path, recipe: Recipe) -> None:
 
 def stamp(root: Path, recipe: Recipe) -> dict[str, object]:
     """Return what the stamp of a whole set says: its recipe and how many files it has."""
-    own = (path for path in root.rglob("*") if path.name != STAMP and path.parent.suffix != ".lmdb")
+    own = (path for path in root.rglob("[!.]*") if path.name != STAMP and path.parent.suffix != ".lmdb")
     files = sum(path.is_file() for path in own)
     return {"recipe": asdict(recipe), "files": files}
 
@@ -179,13 +181,16 @@ def make_demo_dataset(out: Path, recipe: Recipe, force: bool = False) -> bool:
         print(f"{out} is up to date")
         return False
     print(f"making {out}: {reason}")
-    unfinished = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    build(unfinished, recipe)
-    write_text(unfinished / STAMP, json.dumps(stamp(unfinished, recipe), indent=1))
-    if out.exists():
-        shutil.rmtree(out)
-    unfinished.replace(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = out.with_name(f".{out.name}{utils_lock.NAME}")
+    with acquire(lock, str(out), "wait until it ends, or give another --out"):
+        unfinished = out.with_name(f"{out.name}.partial")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        build(unfinished, recipe)
+        write_text(unfinished / STAMP, json.dumps(stamp(unfinished, recipe), indent=1))
+        if out.exists():
+            shutil.rmtree(out)
+        unfinished.replace(out)
     print(f"{out}: {recipe.train_clips} train and {recipe.test_clips} test clips of {recipe.frames} frames")
     return True
 

@@ -20,6 +20,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -53,11 +54,13 @@ from data.layout import (
     read_meta_info,
     write_description,
 )
-from data.lmdb_store import is_lmdb, lmdb_path
+from data.lmdb_store import is_lmdb, lmdb_path, record_path
 from data.spike.manifest import FILE_NAME, GOPRO_RATE_AT_WHITE, Manifest, gopro_timing
+from utils import utils_lock
 from utils.utils_cli import Parser, positive, program
 from utils.utils_error import UserError
-from utils.utils_file import whole_file
+from utils.utils_file import sweep, temporary_path, whole_file
+from utils.utils_lock import Lock, acquire
 
 CLOCK_HZ = 8 * 240.0
 OFFICIAL: dict[Split, tuple[int, int]] = {"train": (22, 2103), "test": (11, 1111)}  # clips, frames
@@ -138,7 +141,7 @@ def make_link(place: Place) -> None:
     if place.is_source() or (place.target.is_dir() and not place.target.is_symlink()):
         return
     place.target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.target.with_name(f".{place.clip}.{os.getpid()}.tmp")
+    temporary = temporary_path(place.target)
     try:
         temporary.symlink_to(place.source.resolve(), target_is_directory=True)
         temporary.replace(place.target)
@@ -146,6 +149,13 @@ def make_link(place: Place) -> None:
         raise UserError(f"{place.target}: cannot be made a link ({error.strerror}); give --copy") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_filled(place: Place, copy: bool) -> bool:
+    """Return whether nothing is left to be done for a place that has no problem."""
+    if place.target.is_symlink():
+        return place.is_source() and not copy
+    return place.is_source() or all(place.has(name) for name in place.files)
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -163,8 +173,8 @@ def copy_places(places: Sequence[Place], workers: int) -> None:
             for place in places:
                 if place.target.is_symlink():
                     place.target.unlink()
-                for rest in [*place.target.rglob(".*.tmp.png"), *place.target.rglob(".*.tmp.dat")]:
-                    rest.unlink()  # of a run that was killed
+                for folder in {(place.target / name).parent for name in place.files}:
+                    sweep(folder)
                 missing = [name for name in place.files if not place.has(name)]
                 bar.update(len(place.files) - len(missing))
                 sources, targets = ([folder / name for name in missing] for folder in (place.source, place.target))
@@ -184,6 +194,7 @@ def remove_outdated(root: Path, places: Sequence[Place]) -> None:
     for lmdb in [lmdb_path(lq_dir(root, split)) for split in SPLITS]:
         if is_lmdb(lmdb):
             shutil.rmtree(lmdb.resolve())
+            record_path(lmdb.resolve()).unlink(missing_ok=True)
             print(f"{lmdb}: held other blurred frames and is removed; --generate_lmdb writes it anew")
     (root / SPIKES / FILE_NAME).unlink(missing_ok=True)
 
@@ -256,6 +267,23 @@ def check_places(root: Path, places: Sequence[Place], problem_of: Callable[[Plac
     report_problems(sorted(set(problems), key=lambda problem: (SPLITS.index(problem.split), *problem[1:])))
 
 
+def claim_split(root: Path, split: Split) -> Lock:
+    """Make a split of a set this call's alone until the lock is released.
+
+    Its file lies beside the set, so that a call with little to do leaves all else in the set as it is; inside where
+    nothing can be written beside it.
+
+    Raises:
+        UserError: another call prepares it.
+    """
+    beside = root.resolve()
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    path = beside.with_name(f".{beside.name}.{split}{utils_lock.NAME}")
+    if not os.access(beside.parent, os.W_OK):
+        path = beside / f".{split}{utils_lock.NAME}"
+    return acquire(path, f"{root}: split {split}", "wait until it ends, or use another --dataset_root")
+
+
 def prepare(
     gopro_root: Path,
     spike_root: Path,
@@ -296,19 +324,25 @@ def prepare(
         return place_problem(place, copy, force, outdated=place in blurred)
 
     check_places(dataset_root, places, problem_of, workers)
-    if replace:
-        remove_outdated(dataset_root, blurred)
-    if copy:
-        copy_places(places, workers)
-    else:
-        for place in places:
-            make_link(place)
     lines: dict[Split, list[MetaLine]] = {
         split: [MetaLine(s.name, len(s.frames), size, s.frames[0]) for s in scans if s.split == split]
         for split in splits
     }
-    if not is_described(dataset_root, manifest, lines):
-        write_description(dataset_root, manifest, lines)
+    is_whole = not replace and all(is_filled(place, copy) for place in places)
+    if is_whole and is_described(dataset_root, manifest, lines):
+        return lines  # also where nothing can be written
+    with ExitStack() as claims:
+        for split in splits:
+            claims.enter_context(claim_split(dataset_root, split))
+        if replace:
+            remove_outdated(dataset_root, blurred)
+        if copy:
+            copy_places(places, workers)
+        else:
+            for place in places:
+                make_link(place)
+        if not is_described(dataset_root, manifest, lines):
+            write_description(dataset_root, manifest, lines)
     return lines
 
 

@@ -347,6 +347,7 @@ def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, vid
     if camera is not None:
         manifest = manifest.model_copy(update={"rate_at_white": camera.rate_at_white()})
     with DatasetWriter(out, manifest) as writer:
+        writer.claim(split, [source.clip for source in sources])
         for source in sources:
             frames = tqdm(islice(source_frames(source.path), *settings.span), desc=source.clip, unit="frame")
             made = make_frames(iter(frames), size, settings, camera, source.clip)

@@ -1,6 +1,9 @@
 """The scripts that make data sets, and the layout that they write: tiny sets, read back from disk."""
 
 import hashlib
+import multiprocessing
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from data.spike.representations import tfp
 from utils.spike_loader import num_steps, read_spikes
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb
+from utils.utils_lock import acquire
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "data_preparation"))
@@ -184,3 +188,117 @@ def test_demo_set_never_deletes_foreign_files(tmp_path, name):
     (tmp_path / name).mkdir(parents=True)
     with pytest.raises(UserError, match=Path(name).name):
         demo.make_demo_dataset(tmp_path, TINY, force=True)
+
+
+# ---- several writers
+
+
+def add(writer: layout.DatasetWriter, split: layout.Split, clip: str, count: int = 2) -> None:
+    writer.add_clip(split, clip, tiny_frames(count), TIMING)
+
+
+def assert_whole(root: Path, clips: dict[str, str], count: int = 2) -> None:
+    assert layout.known_clips(root) == clips
+    assert Manifest.load(root / layout.SPIKES).clips.keys() == clips.keys()
+    for clip, split in clips.items():
+        for folder in layout.clip_dirs(root, split, clip):
+            assert sum(path.is_file() for path in folder.rglob("*")) == count
+
+
+def test_both_splits_side_by_side_lose_nothing(tmp_path):
+    with layout.DatasetWriter(tmp_path, tiny_manifest()) as one:
+        add(one, "train", "a")
+        with layout.DatasetWriter(tmp_path, tiny_manifest()) as two:
+            add(two, "test", "b")
+            add(one, "train", "c")
+            one.finish()
+            two.finish()
+    assert_whole(tmp_path, {"a": "train", "b": "test", "c": "train"})
+    assert {path.name for path in tmp_path.iterdir()} <= layout.TOP_LEVEL - {layout.STAGING}
+
+
+def write_clip(root: Path, clip: str) -> None:
+    with layout.DatasetWriter(root, tiny_manifest()) as writer:
+        add(writer, "train", clip)
+        writer.finish()
+
+
+def test_many_processes_lose_nothing(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    clips = [f"clip{number}" for number in range(8)]
+    started = [fork.Process(target=write_clip, args=(tmp_path, clip)) for clip in clips]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * len(clips)
+    assert_whole(tmp_path, dict.fromkeys(clips, "train"))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_clip_that_another_call_makes_is_refused_before_any_work(tmp_path, split):
+    with layout.DatasetWriter(tmp_path, tiny_manifest()) as one:
+        one.claim("train", ["a"])
+        two = layout.DatasetWriter(tmp_path, tiny_manifest())
+        owner = rf"clip a is in use by process {os.getpid()} on .* since .*; wait"
+        with two, pytest.raises(UserError, match=owner):
+            two.claim(split, ["b", "a"])
+        add(one, "train", "a")
+        one.finish()
+    assert_whole(tmp_path, {"a": "train"})
+
+
+def test_what_a_killed_writer_staged_goes_and_what_a_living_one_staged_stays(tmp_path):
+    def die() -> None:
+        writer = layout.DatasetWriter(tmp_path, tiny_manifest())
+        add(writer, "train", "a")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=die)
+    process.start()
+    process.join()
+    staging = tmp_path / layout.STAGING
+    assert sorted(path.name for path in staging.glob("[!.]*")) == ["a"]
+    with (
+        layout.DatasetWriter(tmp_path, tiny_manifest()) as living,
+        layout.DatasetWriter(tmp_path, tiny_manifest()) as other,
+    ):
+        add(living, "train", "b")
+        add(other, "train", "c")
+        assert sorted(path.name for path in staging.glob("[!.]*")) == ["b", "c"]
+        add(other, "train", "a", count=1)
+        living.finish()
+        other.finish()
+    assert len(list((tmp_path / "train_GT" / "a").iterdir())) == 1
+
+
+def test_staged_files_are_counted_before_they_are_moved(tmp_path):
+    with layout.DatasetWriter(tmp_path, tiny_manifest()) as writer:
+        add(writer, "train", "a")
+        add(writer, "train", "b")
+        next((tmp_path / layout.STAGING / "b").rglob("000001.dat")).unlink()
+        with pytest.raises(RuntimeError, match="spike: 1 files, 2 were written: .*the set is as it was"):
+            writer.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_came_between_are_no_half_set(tmp_path):
+    with (
+        layout.DatasetWriter(tmp_path, tiny_manifest()) as one,
+        layout.DatasetWriter(tmp_path, tiny_manifest(theta=4.0)) as two,
+    ):
+        add(one, "train", "a")
+        add(two, "train", "b")
+        one.finish()
+        with pytest.raises(UserError, match="theta is 2.0, the new clips have 4.0"):
+            two.finish()
+    assert_whole(tmp_path, {"a": "train"})
+
+
+def test_a_demo_set_that_another_call_makes_is_refused(tmp_path, demo_set):
+    in_use = pytest.raises(UserError, match=rf"demo is in use by process {os.getpid()} ")
+    with acquire(tmp_path / ".demo.lock", "it", "wait"), in_use:
+        demo.make_demo_dataset(tmp_path / "demo", TINY)
+    assert [path.name for path in tmp_path.iterdir()] == []
+    with acquire(demo_set.with_name(f".{demo_set.name}.lock"), "it", "wait"):
+        assert not demo.make_demo_dataset(demo_set, TINY)

@@ -1,6 +1,7 @@
 """The script that prepares GoPro and its spikes: on a tiny download of the real shape, whole and damaged."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -563,3 +564,17 @@ def test_scans_are_what_lies_on_disk(tree):
     )
     wanted = healthy_scans()[0]
     assert found == replace(wanted, source=found.source, spikes=found.spikes)
+
+
+def test_a_split_that_another_call_prepares_is_refused(tree, monkeypatch, capsys):
+    with gopro.claim_split(tree / "out", "train"):
+        assert run(monkeypatch, tree, "--splits", "train") == 2
+        assert re.fullmatch(
+            r"error: out: split train is in use by process \d+ on .* since .*; wait .*\n", capsys.readouterr().err
+        )
+        assert not layout.gt_dir(tree / "out", "train").exists()
+        assert run(monkeypatch, tree, "--splits", "test") == 0
+    assert run(monkeypatch, tree) == 0
+    assert not (tree / "out" / layout.STAGING).exists()
+    with gopro.claim_split(tree / "out", "train"):
+        assert run(monkeypatch, tree) == 0  # nothing is to be done

@@ -1,6 +1,7 @@
 """Data sets simulated from any video: what lies on disk, the light between source frames, and the command line."""
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 
@@ -294,3 +295,17 @@ def test_odd_sizes_are_cut(tmp_path, capsys):
     simulation.simulate([tmp_path / "walk"], tmp_path / "out", "train", simulation.Settings(), video=False)
     assert "are cut to (16, 24)" in capsys.readouterr().out
     assert num_steps(layout.dat_path(tmp_path / "out", "train", "walk", "000000"), 8, 12) == 49
+
+
+def test_a_clip_that_another_call_simulates_is_refused_with_one_line(tmp_path, monkeypatch, capsys):
+    make_folder(tmp_path / "walk", 7)
+    line = ["simulate", "--frames", str(tmp_path / "walk"), "--out", str(tmp_path / "out"), "--split"]
+    for split in layout.SPLITS:
+        monkeypatch.setattr(sys, "argv", [*line, split])
+        with layout.claim(tmp_path / "out", "walk"), pytest.raises(SystemExit) as end:
+            simulation.main()
+        assert end.value.code == 2
+        message = capsys.readouterr().err
+        assert re.fullmatch(r"error: .*out: clip walk is in use by process \d+ on .* since .*; wait .*\n", message)
+    simulation.main()
+    assert layout.known_clips(tmp_path / "out") == {"walk": "test"}
