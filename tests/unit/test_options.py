@@ -55,6 +55,13 @@ def test_shipped_file_loads_and_survives_a_round_trip(path, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["options.json"]
 
 
+def test_each_training_has_a_run_of_its_own():
+    opts = [utils_option.load(path, Opt) for path in (ROOT / "options/vrt").rglob("*.json")]
+    tasks = [opt.task for opt in opts if opt.datasets.train is not None]
+    assert len(tasks) > 8
+    assert sorted(tasks) == sorted(set(tasks))
+
+
 @pytest.mark.parametrize(
     ("name", "twin"),
     [
