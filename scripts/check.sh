@@ -29,6 +29,8 @@ say "python: $PYTHON"
 step "ruff check" "$PYTHON" -m ruff check .
 step "ruff format" "$PYTHON" -m ruff format --check .
 step "mypy" "$PYTHON" -m mypy
-step "pytest" "$PYTHON" -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder --durations=15 "$@"
+# Whole files, the longest first; a process that hangs until pytest ends it is not started again, to hang again.
+step "pytest" "$PYTHON" -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
+    --durations=15 "$@"
 printf '\n%s' "$summary"
 exit "$failed"
