@@ -1,4 +1,4 @@
-"""What every test inherits, whoever started pytest: signals, file permissions and variables are the same everywhere."""
+"""What every test inherits, whoever started pytest: signals, umask and variables; and the order of the tests' files."""
 
 import os
 import re
@@ -28,3 +28,9 @@ def pytest_configure():
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.umask(0o022)
+
+
+def pytest_collection_modifyitems(items):
+    """Bring files with slow tests to the front: of several processes none is left alone with a long one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

@@ -136,6 +136,7 @@ def test_presets_cost_the_share_that_they_promise(official, preset, share):
 # Memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["none", "most", "all"])
 def test_memory_of_a_step_is_what_the_profiler_measures(net, estimates, policy):
     set_checkpointing(net, policy)
@@ -145,6 +146,7 @@ def test_memory_of_a_step_is_what_the_profiler_measures(net, estimates, policy):
     assert estimates[policy].peak == pytest.approx(measured, rel=MEMORY_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_memory_of_testing_is_what_the_profiler_measures(net, estimates):
     x = torch.rand(SHAPE)
     net.eval()
@@ -162,6 +164,7 @@ def test_a_card_holds_the_feed_forward_parts_unless_they_are_recomputed(net):
     assert peaks["ffn"] < 0.8 * peaks["none"]
 
 
+@pytest.mark.slow
 def test_recomputing_keeps_less_in_the_parts_with_blocks_only(estimates):
     kept = {policy: estimates[policy].kept for policy in ("none", "all")}
     assert kept["all"]["stage1"] < 0.7 * kept["none"]["stage1"]
