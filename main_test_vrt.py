@@ -131,7 +131,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -146,6 +146,7 @@ from models import tiling
 from models.select_model import define_Model
 from utils import (
     utils_checkpoint,
+    utils_comparison,
     utils_dist,
     utils_eval,
     utils_html,
@@ -154,7 +155,7 @@ from utils import (
     utils_results,
 )
 from utils.utils_changes import FREE_OF_NETWORK
-from utils.utils_clip import Clip, TestSet
+from utils.utils_clip import Clip, Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_tile import Fitting
 
@@ -200,16 +201,16 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: utils_threads.Load) -
     # 3. Restore and measure; each process takes its share.
     began, resumed = time.monotonic(), utils_results.count_there(folder, test_set)[0] if job.resume else 0
     pictures = utils_html.ReportImages()
-    watchers = [pictures] + ([utils_results.frame_writer(folder)] if job.save_frames else [])
-    with interruption_explained(job, test_set, dist):
-        result = utils_eval.evaluate(
-            model.restore, test_set, opt.val, dist, tile=fitting, watchers=watchers, restored=there
-        )
-    result["protocol"] += protocol_of(opt, job.sigma)
-    seconds, frames = time.monotonic() - began, len(result["frames"])
-    time_taken = f"{seconds:.0f} s for {max(frames - resumed, 0)} frames" + f" after {resumed} before" * bool(resumed)
-    if dist.is_main:
-        write_numbers(job, result)
+    with written_as_they_come(job, test_set, dist) as writers:
+        with interruption_explained(job, test_set, dist):
+            result = utils_eval.evaluate(
+                model.restore, test_set, opt.val, dist, tile=fitting, watchers=[pictures, *writers], restored=there
+            )
+        result["protocol"] += protocol_of(opt, job.sigma)
+        seconds, frames = time.monotonic() - began, len(result["frames"])
+        took = f"{seconds:.0f} s for {max(frames - resumed, 0)} frames" + f" after {resumed} before" * bool(resumed)
+        if dist.is_main:
+            write_numbers(job, result)
 
     # 4. What a person looks at.
     if job.save_frames:
@@ -217,7 +218,19 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: utils_threads.Load) -
     shown = pictures.gathered(dist)
     if dist.is_main:
         with utils_results.explained(folder):
-            write_pages(job, test_set, result, shown, {"tiles": str(fitting.tile), "time": time_taken})
+            write_pages(job, test_set, result, shown, {"tiles": str(fitting.tile), "time": took})
+
+
+@contextmanager
+def written_as_they_come(job: Job, test_set: TestSet, dist: Dist) -> Iterator[list[Callable[[Frame], None]]]:
+    """Yield the watchers that write the frames and the comparison, if these are wanted. For all processes."""
+    with ExitStack() as stack:
+        writers = []
+        if job.save_frames:
+            writers.append(utils_results.frame_writer(job.folder))
+            if measured_alike(test_set):
+                writers.append(stack.enter_context(utils_comparison.comparison(job.folder, dist)))
+        yield writers
 
 
 @contextmanager
@@ -299,10 +312,8 @@ def write_pages(
     pictures: Mapping[str, Sequence[utils_html.Picture]],
     facts: dict[str, str],
 ) -> None:
-    """Write the comparison and the page; frames go where videos alone are wanted."""
+    """Write the page; frames go where videos alone are wanted."""
     opt, folder = job.opt, job.folder
-    if job.save_frames and measured_alike(test_set):
-        utils_report.write_comparison(result, test_set, folder)
     weights = f"{job.weights} ({job.reason}), SHA-256 {utils_checkpoint.digest(job.weights)}"
     about = {
         "title": folder.name,

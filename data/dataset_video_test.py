@@ -1,19 +1,23 @@
 """Whole clips for validation and testing, read piece by piece."""
 
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import torch
 
-from data.augment import Box, whole_ratio
+from data.augment import whole_ratio
 from data.clip_index import existing_folder, find_clips, raise_first, warn_of_gaps
 from data.frame_store import FrameStore, store_of
+from data.recent import Recent
 from data.spike.source import SpikeSource
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
 from utils.utils_image import to_float
 
 RGB = 3
+
+RecentFrames = Recent[tuple[str, str], np.ndarray]
 
 
 class TestClip:
@@ -25,6 +29,7 @@ class TestClip:
         lq: blurred frames.
         gt: sharp frames, None if there are none.
         spikes: spikes, None if there are none.
+        recent: the blurred frames of this and other clips that were read last, by clip and frame.
     """
 
     __test__ = False  # no test class of pytest's
@@ -36,9 +41,10 @@ class TestClip:
         lq: FrameStore,
         gt: FrameStore | None,
         spikes: SpikeSource | None,
+        recent: RecentFrames,
     ) -> None:
         self.name, self.frames = name, list(frames)
-        self._lq, self._gt, self._spikes = lq, gt, spikes
+        self._lq, self._gt, self._spikes, self._recent = lq, gt, spikes, recent
         self.size = lq.size(name, frames[0])
         self.gt_size = gt.size(name, frames[0]) if gt else None
         if self.gt_size and not whole_ratio(self.gt_size, self.size):
@@ -66,7 +72,7 @@ class TestClip:
 
     def lq(self, start: int, stop: int) -> torch.Tensor:
         """Return blurred frames, (t, 3, H, W) float32 in [0, 1]."""
-        return to_float(self._read(self._lq, start, stop, self.size))
+        return to_float(self._blurred(start, stop))
 
     def gt(self, start: int, stop: int) -> np.ndarray:
         """Return sharp frames, (t, H, W, 3) uint8, RGB.
@@ -76,7 +82,7 @@ class TestClip:
         """
         if self._gt is None or self.gt_size is None:
             raise ValueError(f"clip {self.name} has no sharp frames")
-        return self._read(self._gt, start, stop, self.gt_size)
+        return self._read(self._gt, tuple(self.frames[start:stop]), self.gt_size)
 
     def spike(self, start: int, stop: int) -> torch.Tensor:
         """Return spike planes on the RGB grid, (t, S, H, W) float32; white is 1.
@@ -84,11 +90,11 @@ class TestClip:
         Raises:
             ValueError: the clip has none.
         """
-        return self._planes(start, stop, self._read(self._lq, start, stop, self.size))
+        return self._planes(start, stop, self._blurred(start, stop))
 
     def network_input(self, start: int, stop: int) -> torch.Tensor:
         """Return the network's input, (t, 3 + S, H, W) float32: blurred frames, then spikes where there are."""
-        lq = self._read(self._lq, start, stop, self.size)
+        lq = self._blurred(start, stop)
         return torch.cat([to_float(lq), self._planes(start, stop, lq)], dim=1) if self.has_spike else to_float(lq)
 
     @property
@@ -101,7 +107,7 @@ class TestClip:
 
         lq_: the blurred frame; sdm_, with spikes: the training-free estimate, blur times a ratio of spike rates.
         """
-        blur = self._read(self._lq, index, index + 1, self.size)[0]
+        blur = self._blurred(index, index + 1)[0]
         if self._spikes is None:
             return {"lq_": blur}
         return {"lq_": blur, "sdm_": self._spikes.estimate(self.name, self.frames[index], blur)}
@@ -109,13 +115,20 @@ class TestClip:
     def _planes(self, start: int, stop: int, lq: np.ndarray) -> torch.Tensor:
         if self._spikes is None:
             raise ValueError(f"clip {self.name} has no spikes")
-        whole = Box(0, 0, *self._spikes.reader.sensor_of(self.name).size)
+        self._spikes.hold(stop - start)
         frames = zip(self.frames[start:stop], lq, strict=True)
-        planes = [self._spikes.planes(self.name, name, whole, self._ratio, blur) for name, blur in frames]
+        planes = [
+            self._spikes.whole_planes(self.name, name, self._ratio, blur, estimate=self.has_gt) for name, blur in frames
+        ]
         return torch.from_numpy(np.stack(planes))
 
-    def _read(self, store: FrameStore, start: int, stop: int, size: tuple[int, int]) -> np.ndarray:
-        names = tuple(self.frames[start:stop])
+    def _blurred(self, start: int, stop: int) -> np.ndarray:
+        """Return blurred frames, (t, H, W, 3) uint8, RGB."""
+        self._recent.hold(stop - start)
+        reads = {name: partial(self._read, self._lq, (name,), self.size) for name in self.frames[start:stop]}
+        return np.concatenate([self._recent.get((self.name, name), read) for name, read in reads.items()])
+
+    def _read(self, store: FrameStore, names: tuple[str, ...], size: tuple[int, int]) -> np.ndarray:
         return store.read_many(self.name, names, size, slice(None), slice(None))
 
 
@@ -140,11 +153,14 @@ class VideoTestDataset:
             gt_root = existing_folder(opt.dataroot_gt, f"{opt.name}: dataroot_gt")
             gt = store_of(opt, gt_root, "dataroot_gt")
             raise_first(gt.problems(clips, exact=not opt.meta_info_file))
-        spikes = SpikeSource(opt, clips, lambda clip: lq.size(clip, clips[clip][0])) if opt.uses_spikes else None
+        spikes = None
+        if opt.uses_spikes:
+            spikes = SpikeSource(opt, clips, lambda clip: lq.size(clip, clips[clip][0]), keep_files=True)
         warn_of_gaps(clips, root)
         for store in filter(None, (lq, gt)):
             store.warn_of_losses(clips)
-        self.clips = [TestClip(name, frames, lq, gt, spikes) for name, frames in clips.items()]
+        recent = RecentFrames()
+        self.clips = [TestClip(name, frames, lq, gt, spikes, recent) for name, frames in clips.items()]
 
         self.scale = self._find_scale()
 

@@ -86,11 +86,12 @@ class MiddleClip:
         self.planes_in_time, self.rate = clip.planes_in_time, clip.rate
         before = clip.frames[window // 2 - 1 :]
         self.frames = [middle_name(*pair) for pair in zip(before[: count - window + 1], before[1:], strict=False)]
-        self.measured = [frame for frame in self.frames if sharp is not None and sharp.has(clip.name, frame)]
-        if sharp is not None and self.measured and (found := sharp.size(clip.name, self.measured[0])) != clip.size:
+        measured = [frame for frame in self.frames if sharp is not None and sharp.has(clip.name, frame)]
+        self.measured = set(measured)
+        if sharp is not None and measured and (found := sharp.size(clip.name, measured[0])) != clip.size:
             raise UserError(
                 "clip {}: frame {} of dataroot_gt is {}x{}, which is not the size of the frames around it, expected "
-                "{}x{}; restore it".format(clip.name, self.measured[0], *found, *clip.size)
+                "{}x{}; restore it".format(clip.name, measured[0], *found, *clip.size)
             )
 
     @property

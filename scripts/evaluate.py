@@ -154,7 +154,9 @@ def paired(wanted: Sequence[str], given: Sequence[str], where: str, by_order: bo
         return [forms[one_form(name)] for name in wanted]
     if by_order and len(wanted) == len(given):
         return list(given)
-    lacks, unpaired = [n for n in wanted if n not in given], [n for n in given if n not in wanted]
+    lacks, unpaired = (
+        [name for name in one if name not in others] for one, others in ((wanted, set(given)), (given, set(wanted)))
+    )
     what = f"lacks {lacks[0]}" if lacks else f"has {unpaired[0]}, which --gt lacks"
     more = " (or, if their order is right, --name-by-order)" if len(wanted) == len(given) else ""
     raise UserError(

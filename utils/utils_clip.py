@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
+
+from utils.utils_image import to_uint8
 
 
 class Clip(Protocol):
@@ -62,13 +65,30 @@ class TestSet(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """One restored frame, (H * s, W * s, 3) uint8, with its place and its metrics (none where nothing was scored)."""
+    """One restored frame, (H * s, W * s, 3) uint8, with its place and its metrics (none where nothing was scored).
+
+    What it was made of is read at the first question, and again only if its clip has forgotten it: ask while watching.
+    """
 
     clip: Clip
     index: int
     restored: np.ndarray
     metrics: dict[str, float]
     is_new: bool = True  # False: it was there already
+    sharp: np.ndarray | None = None  # (H * s, W * s, 3) uint8, RGB
+
+    @cached_property
+    def blurred(self) -> np.ndarray:
+        """The input, (H, W, 3) uint8, RGB."""
+        return to_uint8(self.clip.lq(self.index, self.index + 1)[0])
+
+    @cached_property
+    def spikes(self) -> np.ndarray | None:
+        """The first spike plane as a picture, (H, W, 3) uint8; None without spikes."""
+        if not self.clip.has_spike:
+            return None
+        plane = self.clip.spike(self.index, self.index + 1)[0, :1]
+        return to_uint8(plane.expand(3, -1, -1))
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
 """The only evaluation loop: restore, score, hand over, frame by frame, over any number of processes."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,9 +65,10 @@ def evaluate(
         raise StoppedError
     rows = dict(sorted(row for part in gathered for row in part.rows.items()))
     if rank == 0:
+        by_clip = _by_clip(rows)
         for index in range(len(test_set)):
             if index not in mine.logged:
-                log_clip(test_set, index, [row for (clip, _), row in rows.items() if clip == index])
+                log_clip(test_set, index, by_clip.get(index, []))
     result = summarize(list(rows.values()))
     if val.center_frame_only:
         result["protocol"] += "; only the centre frame of each clip"
@@ -154,15 +155,17 @@ class _Loop:
         part = _Part({}, set())
         for share in mine:
             clip = self.test_set[share.clip]
+            rows = []
             for frame in self._frames(clip, share, show):
-                part.rows[share.clip, frame.index] = {"clip": clip.name, "frame": frame.name, **frame.metrics}
+                rows.append({"clip": clip.name, "frame": frame.name, **frame.metrics})
+                part.rows[share.clip, frame.index] = rows[-1]
                 for watcher in self.watchers:
                     watcher(frame)
                 if self.stop():
                     part.stopped = True
                     return part
             if show and (share.first, share.stop) == _wanted(len(clip.frames), self.val):
-                log_clip(self.test_set, share.clip, [row for (at, _), row in part.rows.items() if at == share.clip])
+                log_clip(self.test_set, share.clip, rows)
                 part.logged.add(share.clip)
         return part
 
@@ -174,45 +177,48 @@ class _Loop:
         bar = tqdm(total=share.stop - share.first, desc=clip.name, leave=False, disable=None if show else True)
         with bar:
             for index, image, is_new in self._images(clip, lead, share.stop):
-                metrics = score(index, image) if clip.has_gt else {}
+                sharp = score.sharp(index)
+                metrics = {} if sharp is None else score(index, image, sharp)
                 if index >= share.first:
                     bar.update()
-                    yield Frame(clip, index, image, metrics, is_new)
+                    yield Frame(clip, index, image, metrics, is_new, sharp)
 
     def _images(self, clip: Clip, first: int, stop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
         """Index, image and whether it is new, of the frames [first, stop): those that are there, others restored."""
-        while first < stop:
-            there = self.restored(clip, first)
+        for index in range(first, stop):
+            there = self.restored(clip, index)
             if there is not None:
-                yield first, there, False
-                first += 1
-                continue
-            end = first + 1
-            while end < stop and self.restored(clip, end) is None:
-                end += 1
-            restored = restored_frames(
-                self.restore,
-                clip.network_input,
-                len(clip.frames),
-                clip.size,
-                self.val,
-                self.fitting,
-                planes_in_time=clip.planes_in_time,
-                frames=(first, end),
-            )
-            for index, frame in restored:
-                if not torch.isfinite(frame).all():
-                    name = clip.frames[index]
-                    raise FloatingPointError(f"clip {clip.name}, frame {name}: the network's output is not finite")
-                yield index, utils_image.to_uint8(frame), True
-            first = end
+                yield from self._new_images(clip, first, index)
+                yield index, there, False
+                first = index + 1
+        yield from self._new_images(clip, first, stop)
+
+    def _new_images(self, clip: Clip, first: int, stop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
+        """Restore the frames [first, stop), perhaps none; see `_images`."""
+        if first == stop:
+            return
+        restored = restored_frames(
+            self.restore,
+            clip.network_input,
+            len(clip.frames),
+            clip.size,
+            self.val,
+            self.fitting,
+            planes_in_time=clip.planes_in_time,
+            frames=(first, stop),
+        )
+        for index, frame in restored:
+            if not torch.isfinite(frame).all():
+                name = clip.frames[index]
+                raise FloatingPointError(f"clip {clip.name}, frame {name}: the network's output is not finite")
+            yield index, utils_image.to_uint8(frame), True
 
 
 class _Scorer:
     """The metrics of a clip's frames, asked for in order: some compare a frame with the one before.
 
     Args:
-        clip: has sharp frames, perhaps not for all.
+        clip: may have sharp frames, perhaps not for all.
         names: of the metrics.
     """
 
@@ -228,20 +234,22 @@ class _Scorer:
         """Whether any metric needs the frame before."""
         return bool(self._of_two)
 
-    def __call__(self, index: int, restored: np.ndarray) -> dict[str, float]:
-        """Metrics of one frame by prefix and name; none if it has no sharp one."""
-        sharp = self._clip.gt(index, index + 1)
-        if not len(sharp):
-            return {}
-        given = {key: _enlarged(image, sharp[0].shape) for key, image in self._clip.references(index).items()}
+    def sharp(self, index: int) -> np.ndarray | None:
+        """The sharp frame, (H, W, 3) uint8, if there is one."""
+        found = self._clip.gt(index, index + 1) if self._clip.has_gt else np.zeros(0)
+        return found[0] if len(found) else None
+
+    def __call__(self, index: int, restored: np.ndarray, sharp: np.ndarray) -> dict[str, float]:
+        """Metrics of one frame by prefix and name."""
+        given = {key: _enlarged(image, sharp.shape) for key, image in self._clip.references(index).items()}
         images = {"": restored, **given}
-        found = utils_metric.measure(images, sharp[0], self._names)
+        found = utils_metric.measure(images, sharp, self._names)
         at, before, sharp_before = self._before
         if self._of_two and at == index - 1:
             pairs = {prefix: (before[prefix], image) for prefix, image in images.items()}
-            found |= utils_metric.measure_motion(pairs, (sharp_before, sharp[0]), self._of_two)
+            found |= utils_metric.measure_motion(pairs, (sharp_before, sharp), self._of_two)
         if self._of_two:
-            self._before = index, images, sharp[0]
+            self._before = index, images, sharp
         return found
 
 
@@ -261,6 +269,14 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "clips": clips,
         "frames": rows,
     }
+
+
+def _by_clip(rows: Mapping[tuple[int, int], dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    """Rows of frames by the index of their clip, of those by (clip, frame)."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for (clip, _), row in rows.items():
+        found.setdefault(clip, []).append(row)
+    return found
 
 
 def _enlarged(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -26,6 +26,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "scikit-i
 PROJECT = Path(__file__).resolve().parents[1]
 SECRET = re.compile(r"(key|token|secret|password)\W*[=:].*", re.IGNORECASE | re.DOTALL)  # as in --set wandb_api_key=...
 CURVES = 24  # clips whose PSNR over time is drawn
+_Rank = tuple[float, str, int]  # PSNR, clip, index: what the pictures are sorted by
 REFERENCES = {"lq_": "input", "sdm_": "SDM"}
 
 
@@ -60,24 +61,29 @@ class ReportImages:
 
     def __init__(self, count: int = 3) -> None:
         self._count = count
-        self._worst: list[Frame] = []
-        self._best: list[Frame] = []
-        self._plain: list[Frame] = []
+        self._worst: list[_Rank] = []
+        self._best: list[_Rank] = []
+        self._plain: list[_Rank] = []
+        self._pictures: dict[_Rank, Picture] = {}
 
     def __call__(self, frame: Frame) -> None:
-        """Keep a frame, if it is one of the extremes so far."""
-        if "psnr" in frame.metrics:
-            self._worst = sorted([*self._worst, frame], key=_by_psnr)[: self._count]
-            self._best = sorted([*self._best, frame], key=_by_psnr, reverse=True)[: self._count]
-            return
+        """Keep the pictures of a frame, if it is one of the extremes so far."""
+        rank = frame.metrics.get("psnr", math.nan), frame.clip.name, frame.index
         length = len(frame.clip.frames)
-        if frame.index in (0, length // 2, length - 1):
-            self._plain = sorted([*self._plain, frame], key=_by_place)[: 3 * self._count]
+        if "psnr" in frame.metrics:
+            self._worst = sorted([*self._worst, rank])[: self._count]
+            self._best = sorted([*self._best, rank], reverse=True)[: self._count]
+        elif frame.index in (0, length // 2, length - 1):
+            self._plain = sorted([*self._plain, rank], key=_place)[: 3 * self._count]
+        kept = [*self._worst, *self._best, *self._plain]
+        if rank in kept:
+            self._pictures[rank] = _picture(frame)
+            self._pictures = {one: self._pictures[one] for one in kept}
 
     def gathered(self, dist: Dist) -> dict[str, list[Picture]]:
         """The pictures of all processes, the same in each, by heading; every process must call this."""
-        kept = {_by_place(frame): frame for frame in [*self._worst, *self._best]}
-        mine = [_picture(frame) for frame in kept.values()], [_picture(frame) for frame in self._plain]
+        extremes = dict.fromkeys([*self._worst, *self._best])
+        mine = [self._pictures[rank] for rank in extremes], [self._pictures[rank] for rank in self._plain]
         everybody = utils_dist.gather_objects(dist, mine)
         scored = sorted((picture for part, _ in everybody for picture in part), key=_by_quality)
         plain = sorted((picture for _, part in everybody for picture in part), key=_by_clip)
@@ -164,12 +170,8 @@ def _command(words: Sequence[str]) -> str:
     return shlex.join(SECRET.sub(r"\1=HIDDEN", word) for word in words)
 
 
-def _by_psnr(frame: Frame) -> tuple[float, str, int]:
-    return frame.metrics["psnr"], *_by_place(frame)
-
-
-def _by_place(frame: Frame) -> tuple[str, int]:
-    return frame.clip.name, frame.index
+def _place(rank: _Rank) -> tuple[str, int]:
+    return rank[1:]
 
 
 def _by_quality(picture: Picture) -> tuple[float, str, int]:
@@ -181,8 +183,7 @@ def _by_clip(picture: Picture) -> tuple[str, int]:
 
 
 def _picture(frame: Frame) -> Picture:
-    shown = utils_report.panels(frame.clip, frame.index, frame.restored, frame.metrics)
-    sharp = utils_report.sharp_frame(frame.clip, frame.index)
+    shown, sharp = utils_report.panels(frame), frame.sharp
     height, width = frame.restored.shape[:2]
     if sharp is not None:
         shown[f"error, 0 to {utils_report.ERROR_AT_WHITE} of 255"] = utils_report.error_map(frame.restored, sharp)

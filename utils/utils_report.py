@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,12 +11,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils import utils_dist, utils_image
-from utils.utils_clip import Clip, Frame, TestSet
+from utils import utils_dist
+from utils.utils_clip import Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_file import printable, write_text
 from utils.utils_json import finite
-from utils.utils_video import PAPER, fit, write_video
+from utils.utils_video import PAPER
 
 PANEL_WIDTHS = 320, 480
 FRAMES_PER_SECOND = 12
@@ -83,34 +82,21 @@ def protocol_table(result: dict[str, Any]) -> str:
     return "\n".join(lines) if len(lines) > 1 else ""
 
 
-def panels(clip: Clip, index: int, restored: np.ndarray, metrics: dict[str, float]) -> dict[str, np.ndarray]:
-    """The labelled pictures of one frame: blurred, spikes, restored, sharp, as far as the clip has them.
-
-    Args:
-        clip: read for the blurred frame, the first spike plane and the sharp frame.
-        index: of the frame.
-        restored: (H, W, 3) uint8.
-        metrics: of the frame, shown in the labels; may be empty.
+def panels(frame: Frame) -> dict[str, np.ndarray]:
+    """The labelled pictures of one frame: blurred, spikes, restored, sharp, as far as there are.
 
     Returns:
-        Label -> (H, W, 3) uint8, RGB.
+        Label -> (H, W, 3) uint8, RGB; labels tell the PSNR where it was measured.
     """
+    metrics = frame.metrics
     decibels = {key: f"  {metrics[key]:.2f} dB" if key in metrics else "" for key in ("psnr", "lq_psnr")}
-    pictures = {f"blurred{decibels['lq_psnr']}": utils_image.to_uint8(clip.lq(index, index + 1)[0])}
-    if clip.has_spike:
-        plane = clip.spike(index, index + 1)[0, :1]
-        pictures["spikes"] = utils_image.to_uint8(plane.expand(3, -1, -1))
-    pictures[f"restored{decibels['psnr']}"] = restored
-    sharp = sharp_frame(clip, index)
-    if sharp is not None:
-        pictures["sharp"] = sharp
-    return pictures
-
-
-def sharp_frame(clip: Clip, index: int) -> np.ndarray | None:
-    """The sharp frame, (H, W, 3) uint8, if the clip has one there."""
-    found = clip.gt(index, index + 1) if clip.has_gt else None
-    return found[0] if found is not None and len(found) else None
+    pictures = {
+        f"blurred{decibels['lq_psnr']}": frame.blurred,
+        "spikes": frame.spikes,
+        f"restored{decibels['psnr']}": frame.restored,
+        "sharp": frame.sharp,
+    }
+    return {label: picture for label, picture in pictures.items() if picture is not None}
 
 
 def error_map(restored: np.ndarray, sharp: np.ndarray) -> np.ndarray:
@@ -158,10 +144,9 @@ class BoardImages:
         clip = frame.clip
         if clip.name not in self._clips or frame.index != len(clip.frames) // 2:
             return
-        pictures = panels(clip, frame.index, frame.restored, frame.metrics)
-        sharp = sharp_frame(clip, frame.index)
-        if sharp is not None:
-            pictures[f"mean error 0 .. {ERROR_AT_WHITE} of 255"] = error_map(frame.restored, sharp)
+        pictures = panels(frame)
+        if frame.sharp is not None:
+            pictures[f"mean error 0 .. {ERROR_AT_WHITE} of 255"] = error_map(frame.restored, frame.sharp)
         self._rows[clip.name] = side_by_side(f"{clip.name}  {frame.name}", pictures)
 
     def show(self, board: Board, step: int, dist: Dist) -> None:
@@ -170,33 +155,6 @@ class BoardImages:
         for name in self._clips:
             if name in rows:
                 board.image(step, name, rows[name])
-
-
-def write_comparison(result: dict[str, Any], test_set: TestSet, folder: Path) -> None:
-    """Write comparison.png (middle frame of each clip) and comparison.mp4 (all frames).
-
-    Args:
-        result: of `evaluate`, for the labels.
-        test_set: the clips that were restored.
-        folder: holds <clip>/<frame>.png and receives the two files.
-    """
-    metrics = {(row["clip"], row["frame"]): _numbers(row) for row in result["frames"]}
-    middle_rows: list[np.ndarray] = []
-
-    def rows() -> Iterable[np.ndarray]:
-        for clip in (test_set[index] for index in range(len(test_set))):
-            there = [index for index, name in enumerate(clip.frames) if (clip.name, name) in metrics]
-            for index in there:
-                name = clip.frames[index]
-                restored = utils_image.read_rgb(folder / clip.name / f"{name}.png")
-                pictures = panels(clip, index, restored, metrics[clip.name, name])
-                row = side_by_side(f"{clip.name}  {name}", pictures)
-                if index == there[len(there) // 2]:
-                    middle_rows.append(row)
-                yield row
-
-    write_video(folder / "comparison.mp4", rows(), FRAMES_PER_SECOND)
-    utils_image.write_rgb(folder / "comparison.png", _stack(middle_rows))
 
 
 def _to_panel_width(picture: np.ndarray) -> np.ndarray:
@@ -208,11 +166,6 @@ def _to_panel_width(picture: np.ndarray) -> np.ndarray:
     return np.repeat(np.repeat(picture, times, axis=0), times, axis=1)
 
 
-def _stack(rows: list[np.ndarray]) -> np.ndarray:
-    width = max(row.shape[1] for row in rows)
-    return np.concatenate([fit(row, (row.shape[0], width)) for row in rows])
-
-
 def _cell(values: dict[str, float], prefix: str) -> str:
     if prefix + "psnr" not in values:
         return "-"
@@ -222,7 +175,3 @@ def _cell(values: dict[str, float], prefix: str) -> str:
 
 def _plain(values: dict[str, float]) -> str:
     return "mean: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-
-
-def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in row.items() if isinstance(value, float)}

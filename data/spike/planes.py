@@ -23,6 +23,11 @@ class Moment(NamedTuple):
         first, last = self.exposure
         return Moment(self.spikes[::-1], steps - 1 - self.center, (steps - last, steps - first))
 
+    def part(self, first: int, last: int) -> "Moment":
+        """Return the steps [first, last) of those read."""
+        exposure = self.exposure[0] - first, self.exposure[1] - first
+        return Moment(self.spikes[first:last], self.center - first, exposure)
+
     @property
     def exposed(self) -> np.ndarray:
         """Return the steps of the exposure."""

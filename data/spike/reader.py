@@ -1,11 +1,13 @@
 """The steps around every frame of a data set: which file they are in, and whether all files are as they should be."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from data.clip_index import Clips, existing_folder
 from data.frame_order import in_time
+from data.recent import Recent
 from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
 from data.spike.planes import REPRESENTATIONS, Span
 from data.spike.sensor import Evidence, Sensor, resolve_sensor
@@ -31,16 +33,27 @@ class SpikeReader:
         opt: options of the data set.
         clips: names of the clips that will be read.
         frame_size: gives (H, W) of a clip's frames, which a `.dat` that does not fit is compared with.
+        keep_files: keep the last files open, as many as hold the steps around one frame: of frames that are read in
+            order each file is opened once.
 
     Raises:
         UserError: a clip is missing, or options, manifest and files disagree.
     """
 
-    def __init__(self, opt: DatasetOpt, clips: Clips, frame_size: Callable[[str], Size] | None = None) -> None:
+    def __init__(
+        self,
+        opt: DatasetOpt,
+        clips: Clips,
+        frame_size: Callable[[str], Size] | None = None,
+        *,
+        keep_files: bool = False,
+    ) -> None:
         self.root = existing_folder(opt.dataroot_spike, f"{opt.name}: dataroot_spike")
         self.opt, self._frame_size = opt.spike, frame_size
         self.manifest = Manifest.load(self.root)
         self.store = open_store(self.root, clips)
+        self._keep_files = keep_files
+        self._packed: Recent[tuple[str, str], np.ndarray] = Recent(int(keep_files))
         self._sizes = {clip: self.store.sizes(clip) for clip in clips}
         self.sensor = resolve_sensor(opt, self.manifest, self._evidence())
         if self.manifest is None:
@@ -99,6 +112,8 @@ class SpikeReader:
         problem = self._edge_problem(cut, steps)
         if problem:
             raise UserError(f"clip {clip} frame {frame}: {problem}")
+        if self._keep_files:
+            self._packed.hold(len(cut.pieces))
         parts = [self._read_file(clip, at, (first, last), rows, cols) for at, first, last in cut.pieces]
         spikes = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return spikes if cut.is_whole else mirrored(spikes, cut.before, cut.after)
@@ -119,8 +134,7 @@ class SpikeReader:
         for frame in frames:
             try:
                 self._steps(clip, frame, there[frame] if frame in there else self.store.packed(clip, frame).size)
-                reach = self.reach(clip)
-                problem = self._edge_problem(self._timelines[clip].cut(frame, *reach), reach)
+                problem = self.problem(clip, frame, self.reach(clip))
             except UserError as error:
                 problem = str(error)
             if problem:
@@ -147,6 +161,10 @@ class SpikeReader:
             f"{height}x{width}: cut it with read_spikes(.., steps=(first, last)) and write_spikes of utils.spike_loader"
         )
 
+    def problem(self, clip: str, frame: str, steps: Span) -> str | None:
+        """Say why steps around a frame, counted as in `read`, cannot be had; None if they can."""
+        return self._edge_problem(self._timelines[clip].cut(frame, *steps), steps)
+
     def num_steps(self, clip: str, frame: str) -> int:
         """Return the steps of a frame's own `.dat` as its size was at construction."""
         return self._timelines[clip].lengths[frame]
@@ -154,7 +172,7 @@ class SpikeReader:
     def size_warning(self, clip: str, frame: str) -> str | None:
         """Return a warning where the bits of a file look like spikes of another size (H, W); None where they do not."""
         size = self.sensor_of(clip).size
-        likelier = likelier_size(self.store.packed(clip, frame), *size)
+        likelier = likelier_size(self._bytes(clip, frame), *size)
         if not likelier:
             return None
         return "{}: looks like {}x{} spikes, not like {}x{}; check spike_h and spike_w".format(
@@ -176,11 +194,15 @@ class SpikeReader:
     def _read_file(self, clip: str, frame: str, steps: Span, rows: Span | None, cols: Span | None) -> np.ndarray:
         height, width, flipud, _, order = self.sensor_of(clip)
         try:
-            packed = self.store.packed(clip, frame)
+            packed = self._bytes(clip, frame)
             self._steps(clip, frame, packed.size)
             return decode(packed, height, width, steps=steps, rows=rows, cols=cols, flipud=flipud, bit_order=order)
         except UserError as error:
             raise UserError(f"clip {clip} frame {frame}: {error}") from None
+
+    def _bytes(self, clip: str, frame: str) -> np.ndarray:
+        """Return the bytes of a `.dat`, (n,) uint8."""
+        return self._packed.get((clip, frame), partial(self.store.packed, clip, frame))
 
     def _evidence(self) -> Evidence:
         clip, files = next(iter(self._sizes.items()))

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from data.augment import Box, whole_ratio
 from data.clip_index import Clips, raise_first
+from data.recent import Recent
 from data.spike.planes import REPRESENTATIONS, Moment, Representation, Span
 from data.spike.reader import SpikeReader
 from data.spike.representations import repeat, sharpened, upsample
@@ -76,6 +78,17 @@ class Finish(NamedTuple):
         return sharpened(picture, ratio)
 
 
+class Seen(NamedTuple):
+    """What the spikes of one frame were turned into, on the sensor's grid.
+
+    planes: (S, h, w) float32, as the representation makes them.
+    ratio: (h, w) float32, short over long mean rate, for an estimate without training; None: not asked for.
+    """
+
+    planes: np.ndarray
+    ratio: np.ndarray | None
+
+
 def in_time(represent: Representation, channels: int) -> bool:
     """Say whether the planes of a frame, so many, follow each other in time."""
     return channels > 1 and represent.gives != "ratio"
@@ -88,16 +101,25 @@ class SpikeSource:
         opt: options of the data set.
         clips: the frames that will be read.
         frame_size: as of SpikeReader.
+        keep_files: for frames that are read in order, see SpikeReader.
 
     Raises:
         UserError: a clip or `.dat` is missing, has a size that does not fit, or the window leaves a stream;
             options, manifest and files disagree.
     """
 
-    def __init__(self, opt: DatasetOpt, clips: Clips, frame_size: Callable[[str], Size] | None = None) -> None:
+    def __init__(
+        self,
+        opt: DatasetOpt,
+        clips: Clips,
+        frame_size: Callable[[str], Size] | None = None,
+        *,
+        keep_files: bool = False,
+    ) -> None:
         self.opt, self.channels = opt.spike, opt.spike_channels
+        self._seen: Recent[tuple[str, str], Seen] = Recent()
         self.represent = REPRESENTATIONS[opt.spike.representation]
-        self.reader = SpikeReader(opt, clips, frame_size)
+        self.reader = SpikeReader(opt, clips, frame_size, keep_files=keep_files)
         self.sensor, self.timings = self.reader.sensor, self.reader.timings
         self.finish = Finish(self.represent, self.channels, self.sensor.rate_at_white, self.reader.is_linear)
         raise_first(self.reader.problems(clips))
@@ -163,6 +185,25 @@ class SpikeSource:
         enlarged = self.finish.enlarged(planes, ratio)
         return self.finish.planes(enlarged[:, inner.rows, inner.cols], blur)
 
+    def hold(self, count: int) -> None:
+        """Keep what `whole_planes` and `estimate` have read for the last `count` frames."""
+        self._seen.hold(count)
+
+    def whole_planes(
+        self, clip: str, frame: str, ratio: int, blur: np.ndarray | None = None, *, estimate: bool = False
+    ) -> np.ndarray:
+        """Make the planes of a whole frame, as `planes` does.
+
+        Args:
+            clip: clip name.
+            frame: frame name.
+            ratio: RGB pixels per spike pixel.
+            blur: the blurred frame, (H, W, 3) uint8, RGB; needed as in `planes`.
+            estimate: `estimate` will be asked for the frame as well; what both need is read once.
+        """
+        seen = self._seen.get((clip, frame), partial(self._look, clip, frame, estimate))
+        return self.finish.planes(self.finish.enlarged(seen.planes, ratio), blur)
+
     def estimate(self, clip: str, frame: str, blur: np.ndarray) -> np.ndarray:
         """Estimate the sharp frame without training: the blurred frame times short over long mean rate (SDM).
 
@@ -174,10 +215,9 @@ class SpikeSource:
         Returns:
             (H, W, 3) uint8, RGB.
         """
-        window = self._short_window(clip)
-        reach = REPRESENTATIONS["sdm"].reach(window, self.reader.target_step(clip), self.timings[clip].exposure)
-        moment = self.moment(clip, frame, reach)
-        ratio = REPRESENTATIONS["sdm"].make(moment, window, 1)[0]
+        ratio = self._seen.get((clip, frame), partial(self._look, clip, frame, True)).ratio
+        if ratio is None:
+            ratio = self._estimating(clip, self.moment(clip, frame, self._estimating_reach(clip)))
         sharp = self.finish.sharpened(blur, upsample(ratio, (blur.shape[0], blur.shape[1])))
         return np.round(sharp * 255).astype(np.uint8)
 
@@ -189,6 +229,26 @@ class SpikeSource:
         first, last = reach or self.reader.reach(clip)
         spikes = self.reader.read(clip, frame, (first, last), rows=rows, cols=cols)
         return Moment(spikes, center - first, (exposure[0] - first, exposure[1] - first))
+
+    def _look(self, clip: str, frame: str, estimate: bool) -> Seen:
+        """Read once what the planes and, if the stream has it, the estimate need."""
+        spans, others = [self.reader.reach(clip)], self._estimating_reach(clip)
+        if estimate and self.reader.problem(clip, frame, others) is None:
+            spans.append(others)
+        start, stop = min(first for first, _ in spans), max(last for _, last in spans)
+        moment = self.moment(clip, frame, (start, stop))
+        own, *more = (moment.part(first - start, last - start) for first, last in spans)
+        planes = self.represent.make(own, self.opt.window, self.channels)
+        return Seen(planes, self._estimating(clip, more[0]) if more else None)
+
+    def _estimating_reach(self, clip: str) -> Span:
+        """Return the steps [first, last) that `estimate` reads."""
+        reach = REPRESENTATIONS["sdm"].reach
+        return reach(self._short_window(clip), self.reader.target_step(clip), self.timings[clip].exposure)
+
+    def _estimating(self, clip: str, moment: Moment) -> np.ndarray:
+        """Return short over long mean rate, (h, w) float32."""
+        return REPRESENTATIONS["sdm"].make(moment, self._short_window(clip), 1)[0]
 
     def _short_window(self, clip: str) -> int:
         """Return the steps that show one instant: spike.window where it means that, else a quarter of the exposure."""

@@ -1,12 +1,18 @@
 import csv
+import errno
 import json
+import os
 
 import av
 import numpy as np
 import pytest
 from test_eval import FakeClip, Val, restore
 
-from utils import utils_dist, utils_eval, utils_image, utils_report, utils_results
+from utils import utils_comparison, utils_dist, utils_eval, utils_image, utils_report, utils_results, utils_video
+from utils.utils_clip import Frame
+from utils.utils_comparison import comparison
+
+ALONE = utils_dist.Dist()
 
 
 @pytest.fixture
@@ -54,10 +60,10 @@ def test_table_without_sharp_frames_says_so(clips):
 def test_panels_follow_what_the_clip_has(clips):
     clip = clips[0]
     image = clip._gt[0]
-    labels = list(utils_report.panels(clip, 0, image, {"psnr": 30.0, "lq_psnr": 20.0}))
+    labels = list(utils_report.panels(Frame(clip, 0, image, {"psnr": 30.0, "lq_psnr": 20.0}, sharp=image)))
     assert labels == ["blurred  20.00 dB", "spikes", "restored  30.00 dB", "sharp"]
-    clip.has_gt = clip.has_spike = False
-    assert list(utils_report.panels(clip, 0, image, {})) == ["blurred", "restored"]
+    clip.has_spike = False
+    assert list(utils_report.panels(Frame(clip, 0, image, {}))) == ["blurred", "restored"]
 
 
 def test_row_holds_the_pictures_unchanged_but_for_their_size():
@@ -117,9 +123,10 @@ def test_board_shows_the_middle_frame_and_its_error(clips, monkeypatch):
 
 
 def test_panels_of_a_frame_without_a_sharp_one(clips):
-    clip = clips[0]
+    clip, frames = clips[0], []
     clip.gt = lambda start, stop: np.zeros((0, *clip.size, 3), np.uint8)
-    assert list(utils_report.panels(clip, 0, clip._lq[0], {})) == ["blurred", "spikes", "restored"]
+    utils_eval.evaluate(restore, [clip], Val(), watchers=[frames.append])
+    assert [list(utils_report.panels(frame)) for frame in frames] == [["blurred", "spikes", "restored"]] * clip.length
 
 
 def test_error_map_has_a_fixed_scale():
@@ -142,8 +149,13 @@ def test_error_map_has_a_fixed_scale():
     assert np.array_equal(utils_report.error_map(sharp, restored), utils_report.error_map(restored, sharp))
 
 
-def test_comparison_files(result, clips, tmp_path):
-    utils_report.write_comparison(result, clips, tmp_path)
+def compare(clips, folder, dist=ALONE):
+    with comparison(folder, dist) as watcher:
+        utils_eval.evaluate(restore, clips, Val(), watchers=[watcher])
+
+
+def test_comparison_files(clips, tmp_path):
+    compare(clips, tmp_path)
     picture = utils_image.read_rgb(tmp_path / "comparison.png")
     with av.open(str(tmp_path / "comparison.mp4")) as container:
         stream = container.streams.video[0]
@@ -157,9 +169,55 @@ def test_comparison_files(result, clips, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_any_number_of_processes_gives_the_same_comparison(clips, tmp_path, monkeypatch):
+    compare(clips, tmp_path)
+    alone = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    frames, laid_aside = [], []
+    utils_eval.evaluate(restore, clips, Val(), watchers=[frames.append])
+
+    def process(rank, part):
+        with comparison(tmp_path, utils_dist.Dist(rank, 3)) as watcher:
+            for frame in part:
+                watcher(frame)
+
+    def gather(dist, value):
+        """Each process waits here for the one before it."""
+        if value is not None and dist.rank:
+            laid_aside.insert(0, value)
+            process(dist.rank - 1, {1: frames[:2], 2: []}[dist.rank])
+        return [value, *laid_aside]
+
+    pids = iter(range(100))
+    monkeypatch.setattr(os, "getpid", lambda: next(pids))  # these are no processes of their own
+    monkeypatch.setattr(utils_dist, "gather_objects", gather)
+    process(2, frames[2:])
+    assert len(laid_aside) == 2
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == alone
+
+
+def test_a_comparison_that_cannot_be_written_ends_the_test_with_a_line(clips, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(utils_comparison, "write_video", full)
+    with pytest.raises(utils_results.ResultsError, match=r"comparison.mp4: No space left on device"):
+        compare(clips, tmp_path)
+
+
+def test_a_test_that_ends_early_leaves_no_half_comparison(clips, tmp_path):
+    def interrupted(window):
+        if window.shape[1] == clips[1].length:
+            raise KeyboardInterrupt
+        return restore(window)
+
+    with pytest.raises(KeyboardInterrupt), comparison(tmp_path, ALONE) as watcher:
+        utils_eval.evaluate(interrupted, clips, Val(), watchers=[watcher])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_video_shows_what_went_in(tmp_path):
     ramp = np.tile(np.linspace(20, 230, 65).astype(np.uint8)[None, :, None], (33, 1, 3))
-    utils_report.write_video(tmp_path / "v.mp4", iter([ramp, ramp[::-1], np.zeros((90, 200, 3), np.uint8)]))
+    utils_video.write_video(tmp_path / "v.mp4", iter([ramp, ramp[::-1], np.zeros((90, 200, 3), np.uint8)]))
     with av.open(str(tmp_path / "v.mp4")) as container:
         first, _, last = (frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
     assert first.shape == (34, 66, 3)

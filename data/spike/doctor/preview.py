@@ -7,7 +7,8 @@ import numpy as np
 
 from data.spike.representations import tfi, tfp
 from utils.utils_image import write_rgb
-from utils.utils_report import FRAMES_PER_SECOND, side_by_side, write_video
+from utils.utils_report import FRAMES_PER_SECOND, side_by_side
+from utils.utils_video import write_video
 
 WINDOWS = 5, 21, 41
 MOVIE_WINDOW = 21
