@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from options.kair_keys import IGNORED_KEYS, OTHER_DATASET_TYPES, only_tested
-from options.schema_base import Block, FilePath, raise_all
+from options.schema_base import Block, FilePath, in_words, raise_all
 from options.schema_data import DatasetOpt, DatasetsOpt, SpikeOpt
 from options.schema_network import NetOpt
 from options.schema_train import AmpOpt, LoggingOpt, TrainOpt, ValOpt
@@ -46,7 +46,9 @@ class Opt(Block):
     MOVED_KEYS: ClassVar[dict[str, str]] = {"wandb_api_key": "logging.wandb_api_key"}
     """Keys that may also stand elsewhere -> their place."""
 
-    task: Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
+    task: Annotated[
+        str, Field(pattern=r"^\w[\w.+-]*$"), in_words("letters, digits and . _ + - without blanks, a folder's name")
+    ]
     """Name of the run, its folder below path.root."""
     model: Literal["vrt"] = "vrt"
     """Kind of model."""

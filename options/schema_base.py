@@ -1,9 +1,10 @@
 """What all blocks of the options share: strictness and the kinds of values."""
 
 import os
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 
 
 class Block(BaseModel):
@@ -29,6 +30,20 @@ def _file_path(value: str) -> str:
     if any(ord(sign) < ord(" ") for sign in value):
         raise ValueError("must hold no tab or line break: one \\ in JSON starts an escape; write / or \\\\ in a path")
     return os.path.expanduser(value)
+
+
+def in_words(wanted: str) -> WrapValidator:
+    """Say in words what a text must be that does not match its pattern."""
+
+    def check(value: Any, follow: Callable[[Any], Any]) -> Any:
+        try:
+            return follow(value)
+        except ValidationError as error:
+            if error.errors()[0]["type"] != "string_pattern_mismatch":
+                raise
+            raise ValueError(f"must be {wanted}") from None
+
+    return WrapValidator(check)
 
 
 def raise_all(problems: list[str]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from options.kair_keys import OTHER_DATASET_TYPES
-from options.schema_base import Block, Count, Counts, FilePath, NotNegative, OddCount, Whole, raise_all
+from options.schema_base import Block, Count, Counts, FilePath, NotNegative, OddCount, Whole, in_words, raise_all
 
 # Written in a file -> meant, by the block it stands in.
 DATASET_TYPES = {
@@ -99,9 +99,15 @@ class DatasetOpt(Block):
     """Planes a frame made of spikes; not given: 1 with spikes (raw_window: its window), else 0."""
     meta_info_file: FilePath | None = None
     """Text file with a line `clip nframes (h,w,c) startframe` a clip; null: every clip that is found."""
-    filename_tmpl: Annotated[str, Field(pattern=r"^(0?\d*d|[^{}]*\{(:0?\d*d)?\}[^{}]*)$")] = "06d"
+    filename_tmpl: Annotated[
+        str,
+        Field(pattern=r"^(0?\d*d|[^{}]*\{(:0?\d*d)?\}[^{}]*)$"),
+        in_words('the format of a number, such as "06d", or text around it, such as "im{}"'),
+    ] = "06d"
     """Frame names that meta_info_file means: the format of the number, or text around it, as "im{}", "f_{:04d}"."""
-    filename_ext: Annotated[str, Field(pattern=r"^\w+$")] | None = None
+    filename_ext: (
+        Annotated[str, Field(pattern=r"^\w+$"), in_words('an extension without its dot, such as "png"')] | None
+    ) = None
     """The only extension of image files that is taken, no dot, in any case; null: that of any image."""
     io_backend: IoBackendOpt = IoBackendOpt()
     """Where RGB frames are read from."""

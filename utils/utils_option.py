@@ -9,10 +9,11 @@ import difflib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -122,18 +123,30 @@ def _read_overrides(overrides: Sequence[str], schema: type[BaseModel]) -> Tree:
         moved = getattr(schema, "MOVED_KEYS", {})
         if key not in known and key not in moved and not any(fnmatchcase(key, pattern) for pattern in ignored):
             raise UserError(f"{SET}: {_unknown(key, schema)}")
-        part = _value(value)
+        part = _value(value, known.get(moved.get(key, key)))
         for name in reversed(key.split(".")):
             part = {name: part}
         tree = _merged(tree, part)
     return tree
 
 
-def _value(text: str) -> Any:
+def _value(text: str, annotation: Any) -> Any:
+    """The JSON value of a text, or the text itself where it is no JSON, or a number or true for an option of text."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    return text if isinstance(value, (int, float)) and {str, SecretStr} & _kinds(annotation) else value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types that an annotation allows: str and NoneType of `Annotated[str, ...] | None`."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return set().union(*(_kinds(part) for part in get_args(annotation)))
+    return {annotation}
 
 
 def _moved(tree: Tree, schema: type[BaseModel], source: str) -> Tree:
@@ -200,13 +213,41 @@ def _unknown(key: str, schema: type[BaseModel]) -> str:
 
 
 def _one_line(error: ValidationError, schema: type[BaseModel], sources: Sequence[tuple[str, Tree]]) -> str:
-    details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
-    first = details[0]
+    first, *rest = _problems(error, schema)
     line = f"{_origin(first['loc'], sources)}: {_problem(first, schema)}"
-    if len(details) > 1:
-        rest = ", ".join(dict.fromkeys(_dotted(detail["loc"]) or "options" for detail in details[1:]))
-        line += f" (and {len(details) - 1} more: {rest})"
+    if rest:
+        more = ", ".join(dict.fromkeys(_dotted(detail["loc"]) or "options" for detail in rest))
+        line += f" (and {len(rest)} more: {more})"
     return line
+
+
+def _problems(error: ValidationError, schema: type[BaseModel]) -> list[ErrorDetails]:
+    """The problems that pydantic found, unknown keys first; of a value that may be of several types, one."""
+    known = {key for key, _ in _walk(schema)}
+    found: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for detail in sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden"):
+        loc = detail["loc"]
+        end = len(loc) if detail["type"] == "extra_forbidden" else _end_of_place(loc, known)
+        place = (*loc[:end], *(step for step in loc[end:] if isinstance(step, int)))
+        found.setdefault(loc[:end], []).append({**detail, "loc": place})
+    return [_one_of_several(tried) for tried in found.values()]
+
+
+def _end_of_place(loc: Sequence[int | str], known: Collection[str]) -> int:
+    """How many steps are keys and indices; pydantic goes on with the type, of several, that it tried."""
+    for at in range(1, len(loc) + 1):
+        if ".".join(step for step in loc[:at] if isinstance(step, str)) not in known:
+            return at - 1
+    return len(loc)
+
+
+def _one_of_several(tried: Sequence[ErrorDetails]) -> ErrorDetails:
+    """What to say of a value that suits none of several types: the one that it came nearest to, else all of them."""
+    for detail in tried:
+        if len(detail["loc"]) > len(tried[0]["loc"]) or not detail["type"].endswith("_type"):
+            return detail
+    kinds = [detail["msg"].removeprefix("Input should be ") for detail in tried]
+    return {**tried[0], "msg": f"Input should be {' or '.join(kinds)}"}
 
 
 def _origin(loc: Sequence[int | str], sources: Sequence[tuple[str, Tree]]) -> str:
@@ -240,13 +281,14 @@ def _problem(detail: ErrorDetails, schema: type[BaseModel]) -> str:
         return f"{key}: is missing; give it a value"
     if detail["type"] == "value_error" and not message.startswith("must"):
         return f"{key}: {message}" if key else message
-    message = message.replace("a valid tuple", "a list")
+    message = re.sub(r" after validation, not \d+", "", message.replace("a valid tuple", "a list"))
     if detail["type"] == "model_type":
         message = "must be an object {...}"
     elif detail["type"] == "bool_type":
         message = "must be true or false"
-    secret = SecretStr in get_args(dict(_walk(schema)).get(key))
-    return f"{key}: found {'(hidden)' if secret else _shown(detail['input'])}, {message}"
+    kinds = _kinds(dict(_walk(schema)).get(key))
+    secret, null = SecretStr in kinds, " or null" * (NoneType in kinds)
+    return f"{key}: found {'(hidden)' if secret else _shown(detail['input'])}, {message}{null}"
 
 
 def _shown(value: Any) -> str:

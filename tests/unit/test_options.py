@@ -215,6 +215,24 @@ def test_bad_overrides(tmp_path, override, parts):
     assert all(part in message for part in parts), message
 
 
+def test_a_value_that_no_type_takes_is_blamed_on_its_source(tmp_path):
+    assert error_of(write(tmp_path, {"task": "a"}), "val.size_patch_testing=[1,2,3]").startswith("--set: val.size_")
+
+
+@pytest.mark.parametrize("text", ["2024", "1e5", "true", "NaN", "007", '"2024"'])
+def test_an_option_of_text_takes_what_looks_like_a_number(tmp_path, text):
+    sets = [f"{key}={text}" for key in ("task", "val.task_name", "path.pretrained_netG", "wandb_api_key")]
+    opt = utils_option.load(write(tmp_path, {"task": "a"}), Opt, sets)
+    key = opt.logging.wandb_api_key.get_secret_value()
+    assert {opt.task, opt.val.task_name, opt.path.pretrained_netG, key} == {text.strip('"')}
+
+
+def test_null_is_no_text(tmp_path):
+    path = write(tmp_path, {"task": "a", "val": {"task_name": "b"}})
+    assert utils_option.load(path, Opt, ["val.task_name=null"]).val.task_name is None
+    assert "--set: task: found null" in error_of(path, "task=null")
+
+
 # Mistakes in values
 
 
@@ -243,9 +261,15 @@ def test_bad_overrides(tmp_path, override, parts):
         ({"val": {"num_frame_testing": 2}}, ["num_frame_overlapping is 2", "num_frame_testing, 2"]),
         ({"val": {"size_patch_testing": 16}}, ["size_patch_overlapping is 20", "size_patch_testing, 16"]),
         ({"val": {"size_patch_testing": [64, 16]}}, ["size_patch_overlapping is 20", "size_patch_testing, (64, 16)"]),
-        ({"val": {"size_patch_testing": [64]}}, ["val.size_patch_testing"]),
+        ({"val": {"size_patch_testing": [64]}}, ["val.size_patch_testing[1]: is missing"]),
+        ({"val": {"size_patch_testing": [8, 8, 8]}}, ["val.size_patch_testing: found a list of 3", "at most 2 items"]),
+        ({"val": {"size_patch_testing": "x"}}, ['val.size_patch_testing: found "x"', "integer or a list"]),
+        ({"val": {"size_patch_testing": [8, "x"]}}, ['val.size_patch_testing[1]: found "x"', "integer"]),
+        ({"val": {"size_patch_testing": -1}}, ["val.size_patch_testing: found -1", "greater than or equal to 0"]),
         ({"val": {"temporal_ensemble": 3}}, ["temporal_ensemble is 3", "num_frame_testing, 0"]),
-        ({"val": {"tile": "automatic"}}, ["val.tile", '"automatic"', "'auto'"]),
+        ({"val": {"tile": "Auto"}}, ["val.tile", '"Auto"', "'auto' or null"]),
+        ({"train": {"G_optimizer_clipgrad": 0}}, ["G_optimizer_clipgrad", "greater than 0 or null"]),
+        ({"datasets": {"test": 5}}, ["datasets.test: found 5", "object {...} or null"]),
         ({"val": {"output": []}}, ["val.output"]),
         ({"val": {"temporal_ensemble": 2, "num_frame_testing": 6, "tile": "auto"}}, ["temporal_ensemble is 2", "tile"]),
         ({"val": {"center_frame_only": True, "metrics": ["psnr", "tof"]}}, ["metrics has tof", "center_frame_only"]),
@@ -287,7 +311,10 @@ def test_bad_overrides(tmp_path, override, parts):
         ({"datasets": {"train": RGB | {"dataset_type": "SingleTestDataset"}}}, ["cannot stand in the train block"]),
         ({"datasets": {"test": RGB}}, ["VideoRecurrentTrainDataset", "cannot stand in the test block"]),
         ({"datasets": {"train": {"dataroot_gt": "a"}}}, ["datasets.train.dataset_type: is missing"]),
-        ({"task": "a/b"}, ["task", '"a/b"']),
+        ({"task": "a/b"}, ["task", '"a/b"', "letters, digits"]),
+        ({"task": "my run"}, ["task", '"my run"', "without blanks"]),
+        ({"datasets": {"train": RGB | {"filename_tmpl": "6"}}}, ["filename_tmpl", '"6"', '"06d"']),
+        ({"datasets": {"train": RGB | {"filename_ext": ".png"}}}, ["filename_ext", '".png"', "without its dot"]),
         ({"task": 6}, ["task", "found 6", "string"]),
     ],
 )
@@ -295,6 +322,7 @@ def test_a_wrong_value_gets_one_line(tmp_path, change, parts):
     message = error_of(write(tmp_path, {"task": "t"} | change))
     assert "opt.json" in message
     assert all(part in message for part in parts), message
+    assert not [word for word in ("constrained", "tuple", "pattern", "validation") if word in message], message
 
 
 def test_missing_task(tmp_path):
@@ -343,9 +371,10 @@ def test_periods(tmp_path):
         assert utils_option.load(write(tmp_path, tree), Opt).train.scheduler_periods == periods
 
 
-def test_network_kwargs_are_the_arguments_of_vrt():
+def test_network_kwargs_are_the_arguments_of_vrt_with_their_defaults():
     network = pytest.importorskip("models.network_vrt")
-    assert set(NetOpt().network_kwargs()) == set(inspect.signature(network.VRT).parameters)
+    defaults = {name: part.default for name, part in inspect.signature(network.VRT).parameters.items()}
+    assert defaults == NetOpt().network_kwargs()
 
 
 def test_options_are_frozen():
