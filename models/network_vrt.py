@@ -70,7 +70,7 @@ class VRT(nn.Module):
     def __init__(  # noqa: PLR0913 - the published signature, which option files and users know
         self,
         upscale: int = 1,
-        in_chans: int = 4,
+        in_chans: int = 3,
         out_chans: int = 3,
         img_size: Sequence[int] = (6, 192, 192),
         window_size: Sequence[int] = (6, 8, 8),

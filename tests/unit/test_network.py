@@ -13,6 +13,7 @@ from utils.utils_checkpoint import load_weights
 from utils.utils_error import UserError
 
 SMALL = {
+    "in_chans": 4,
     "window_size": [2, 4, 4],
     "depths": [2] * 7 + [2],
     "indep_reconsts": [],

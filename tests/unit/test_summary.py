@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "options/vrt"
 OFFICIAL = PRESETS / "006_train_vrt_videodeblurring_gopro_rgbspike.json"
 TINY = {
+    "in_chans": 4,
     "window_size": [6, 4, 4],
     "depths": [2] * 8,
     "embed_dims": [16] * 8,

@@ -157,7 +157,8 @@ def test_a_card_that_is_too_small_gets_smaller_tiles():
     from options.schema import TrainOpt
     from utils.utils_tile import Fitting, restore_tiled
 
-    net = VRT(depths=[1] * 8, embed_dims=[16] * 8, num_heads=[2] * 8, indep_reconsts=[], deformable_groups=2)
+    small = {"depths": [1] * 8, "embed_dims": [16] * 8, "num_heads": [2] * 8, "indep_reconsts": []}
+    net = VRT(in_chans=4, deformable_groups=2, **small)
     model = ModelVRT(net, TrainOpt(), Dist(device=torch.device("cuda")))
     clip = torch.rand(6, 4, 512, 512)
     cost = tiling.measure(model.restore, (1, 6, 4, 128, 128), torch.device("cuda"))
