@@ -21,10 +21,11 @@ from data.official_tasks import changes_of, noise_level, task_file
 from options.schema import Opt
 from utils import utils_cli, utils_option, utils_threads
 from utils.utils_error import UserError
-from utils.utils_run_folder import RELEASE, find_weights
+from utils.utils_run_folder import RELEASE, RESULTS, find_weights
 from utils.utils_tile_opt import TileOpt, tile_of
 
-FROM_WEIGHTS = ["netG.spynet_path=null", "train.E_decay=0"]  # the tested file holds all weights, once
+# The tested file holds all weights, once; nothing is dropped in testing.
+FROM_WEIGHTS = ["netG.spynet_path=null", "netG.drop_path_rate=0", "train.E_decay=0"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Job:
     @property
     def folder(self) -> Path:
         """Where its results go."""
-        return utils_results.ROOT / (self.opt.val.task_name or self.opt.task)
+        return RESULTS / (self.opt.val.task_name or self.opt.task)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -19,7 +19,7 @@ from options.schema import Opt
 from utils import utils_checkpoint, utils_eval, utils_image, utils_option, utils_run_folder
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_tile import TileOpt
+from utils.utils_tile_opt import TileOpt, tile_of
 
 LOG = logging.getLogger("spikevrt")
 
@@ -69,14 +69,15 @@ class Restorer:
         path = Path(path).expanduser()
         weights, reason = _weights(path)
         opt = options if isinstance(options, Opt) else utils_option.load(_options_file(path, options), Opt)
-        # The file holds all weights, once.
-        net, train = opt.netG.model_copy(update={"spynet_path": None}), opt.train.model_copy(update={"E_decay": 0.0})
+        # The file holds all weights, once, and nothing is dropped in testing.
+        net = opt.netG.model_copy(update={"spynet_path": None, "drop_path_rate": 0.0})
+        train = opt.train.model_copy(update={"E_decay": 0.0})
         opt = opt.model_copy(update={"netG": net, "train": train})
         with torch.random.fork_rng(devices=[]):
             model = define_Model(opt, Dist(device=_device(device)))
         report = utils_checkpoint.load_weights(model.netG, weights)
         LOG.info("weights: %s (%s): %s", weights, reason, report)
-        return cls(model, opt, tile or utils_eval.tile_of(opt.val, net.window_size, net.extra_frames))
+        return cls(model, opt, tile or tile_of(opt.val, net.window_size, net.extra_frames))
 
     def restore(  # noqa: PLR0913 - one call for all kinds of networks, each takes a few of these
         self,

@@ -1,6 +1,7 @@
 """Which parameters learn, in which groups, and the learning rate as a function of the step."""
 
 import difflib
+import inspect
 import logging
 import math
 from bisect import bisect_right
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
@@ -15,8 +17,22 @@ from options.schema import TrainOpt
 from utils.utils_error import UserError
 
 LOG = logging.getLogger("spikevrt")
-OPTIMIZERS: dict[str, type[Adam]] = {"adam": Adam, "adamw": AdamW}
 NEAR = 3  # names that are shown for one that fits nothing
+
+
+def never_compiled(kind: type[Adam]) -> type[Adam]:
+    """A kind of optimizer without the wrappers by which PyTorch keeps its compiler out of these methods.
+
+    They import the compiler, two seconds that a start without train.compile need not take. Only networks are compiled
+    here, so the methods alone do the same.
+    """
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in WRAPPED}
+    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), methods)
+
+
+WRAPPED = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
+OPTIMIZERS: dict[str, type[Adam]] = {"adam": never_compiled(Adam), "adamw": never_compiled(AdamW)}
 
 
 def freeze(net: nn.Module, patterns: Sequence[str]) -> None:

@@ -68,8 +68,8 @@ class TrainOpt(Block):
     G_optimizer_reuse: bool = False
     """KAIR's switch for the optimizer's state; a resumed run takes it along in any case."""
     fix_iter: Annotated[int, Field(ge=-1)] = 0
-    """Step from which the parameters of fix_keys learn, as in KAIR: they stay as they are for fix_iter - 1 steps; 0 or -1:
-    they learn from the start."""
+    """Step from which the parameters of fix_keys learn, as in KAIR: they stay as they are for fix_iter - 1 steps; 0 or
+    -1: they learn from the start."""
     fix_lr_mul: NotNegative = 1.0
     """Factor of the learning rate of the parameters of fix_keys; 0: they never learn."""
     fix_keys: Annotated[Names, BeforeValidator(_or_none)] = ()

@@ -19,9 +19,10 @@ from data.layout import SPIKES, Split, gt_dir, lq_dir, meta_info_path
 from data.lmdb_store import is_lmdb, lmdb_path
 from data.spike.manifest import Manifest
 from options.schema import DatasetOpt, Opt
-from utils import utils_option, utils_results
+from utils import utils_option
 from utils.utils_cli import program
 from utils.utils_file import write_text
+from utils.utils_run_folder import RESULTS
 
 
 def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root: Path | None) -> dict[str, Path]:
@@ -98,7 +99,7 @@ def write_runtime_config(
         for split, dataset in blocks.items()
         if dataset is not None
     }
-    folder = opt.run_dir if mode == "train" else utils_results.ROOT / (opt.val.task_name or opt.task)
+    folder = opt.run_dir if mode == "train" else RESULTS / (opt.val.task_name or opt.task)
     path = folder / f"runtime_{mode}.json"
     tree = {utils_option.BASE_KEY: str(config.resolve()), "datasets": datasets}
     write_text(path, json.dumps(tree, indent=2) + "\n")

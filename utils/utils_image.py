@@ -1,15 +1,18 @@
-"""Images: files to arrays, arrays to tensors, and back. RGB everywhere."""
+"""Images: files to arrays, arrays to tensors, and back. RGB everywhere. torch is imported where tensors are."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
 from utils.utils_image_header import Header, header_of, turned
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_DARK = 14  # bits: a 16-bit picture that needs no more than these is darker than a quarter of white everywhere
 
@@ -129,12 +132,14 @@ def write_rgb(path: Path | str, image: np.ndarray) -> None:
         temporary.write_bytes(encoded.tobytes())
 
 
-def to_uint8(tensor: torch.Tensor) -> np.ndarray:
+def to_uint8(tensor: "Tensor") -> np.ndarray:
     """Turn a tensor (..., 3, H, W) in [0, 1] into uint8 (..., H, W, 3): clamp, times 255, round."""
-    scaled = tensor.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    scaled = tensor.detach().float().clamp(0, 1).mul(255).round().byte()
     return scaled.movedim(-3, -1).contiguous().cpu().numpy()
 
 
-def to_float(image: np.ndarray) -> torch.Tensor:
+def to_float(image: np.ndarray) -> "Tensor":
     """Turn uint8 (..., H, W, 3) into a float32 tensor (..., 3, H, W) in [0, 1]."""
+    import torch
+
     return torch.from_numpy(np.require(image, requirements="W")).movedim(-1, -3).contiguous().float().div(255)

@@ -18,7 +18,6 @@ from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import read_text, safe_name, write_text
 
-ROOT = Path("results")
 RECORD = "run.json"
 SUFFIXES = {"h264": ".mp4", "lossless": ".mkv"}
 OTHER_NAME = "choose another name with --set val.task_name=NAME"

@@ -1,4 +1,4 @@
-"""Which checkpoints a run's folder holds, by their names alone: nothing is loaded, and no torch is needed."""
+"""Where runs and tests lie, and which checkpoints are there, by names alone: nothing is loaded, no torch is needed."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from typing import Any
 from utils.utils_error import UserError
 from utils.utils_file import read_text
 
+RESULTS = Path("results")  # folder of all tests; one lies in <folder>/<task>
 RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
 STATE_FILE = re.compile(r"(\d+)_state\.pth")
 MOST_NAMED = 3  # other runs that an error names

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.op import deform_cpu, deform_torchvision
+from models.op.operator import operator
 from utils.utils_error import UserError
 
 logger = logging.getLogger("spikevrt")
@@ -40,7 +41,7 @@ def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias:
     return _forward(x, offset, mask, weight, bias)
 
 
-@torch.library.custom_op("spikevrt::deform_conv2d", mutates_args=())
+@operator("deform_conv2d")
 def _forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         if not x.shape[0]:
@@ -48,7 +49,7 @@ def _forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tens
         return _module(x, mask, weight).forward(x, offset, mask, weight, bias)
 
 
-@torch.library.custom_op("spikevrt::deform_conv2d_backward", mutates_args=())
+@operator("deform_conv2d_backward")
 def _backward(
     grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -66,12 +67,12 @@ def _empty_output(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[0], *x.shape[2:]), dtype=dtype)
 
 
-@_forward.register_fake
+@torch.library.register_fake("spikevrt::deform_conv2d")
 def _(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _empty_output(x, weight)
 
 
-@_backward.register_fake
+@torch.library.register_fake("spikevrt::deform_conv2d_backward")
 def _(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.new_empty(tensor.shape) for tensor in inputs)
 
@@ -84,7 +85,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
     return _backward(grad, *ctx.saved_tensors)
 
 
-_forward.register_autograd(_gradients, setup_context=_save)
+torch.library.register_autograd("spikevrt::deform_conv2d", _gradients, setup_context=_save)
 
 
 def _module(x: Tensor, mask: Tensor, weight: Tensor) -> Any:

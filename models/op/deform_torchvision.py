@@ -1,12 +1,16 @@
-"""torchvision's deformable convolution: the reference, and the backend where no other runs."""
+"""torchvision's deformable convolution: the reference, and the backend where no other runs.
+
+torchvision imports PyTorch's compiler, which takes a second: hence in the functions, where it runs.
+"""
 
 import torch
-import torchvision
 from torch import Tensor
 
 
 def forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See models.op.deform_conv.deform_conv2d; computed in the dtype of x, float32 at least."""
+    import torchvision
+
     # Coordinates in half precision would be whole pixels wrong, and the kernel knows no bfloat16 on a CPU.
     kind = torch.promote_types(x.dtype, torch.float32)
     x, offset, mask, weight, bias = (tensor.to(kind) for tensor in (x, offset, mask, weight, bias))
@@ -23,6 +27,8 @@ def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tens
         mask: as in `forward`.
         weight: as in `forward`.
     """
+    import torchvision  # noqa: F401 - registers the operator below
+
     kind = torch.promote_types(x.dtype, torch.float32)
     args = [tensor.to(kind).contiguous() for tensor in (grad, x, weight, offset, mask)]
     kernel = weight.shape[-1]

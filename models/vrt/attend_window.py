@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.op.operator import operator
 from models.vrt.window import Run
 
 MASKED = -100.0  # added to a logit whose key lies in another region of a shifted window
@@ -173,7 +174,7 @@ def window_labels(runs: Sequence[Run], tokens: int, device: torch.device) -> Ten
     return torch.cat([row.expand(run.count, tokens) for row, run in zip(rows, runs, strict=True)])
 
 
-@torch.library.custom_op("spikevrt::window_attention", mutates_args=())
+@operator("window_attention")
 def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Attention with one bias for all windows, which learns: the backward recomputes the logits chunk by chunk.
 
@@ -191,12 +192,12 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     return _fused_for(q.device)(q, k, v, bias.to(q.dtype)).contiguous()
 
 
-@window_attention.register_fake
+@torch.library.register_fake("spikevrt::window_attention")
 def _(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     return torch.empty_like(q, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("spikevrt::window_attention_backward", mutates_args=())
+@operator("window_attention_backward")
 def window_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -234,7 +235,7 @@ def _chunk_gradients(args: list[Tensor], bias: Tensor, delta: Tensor, bias_grad:
     return torch.bmm(slope, k).mul_(q.shape[-1] ** -0.5), k_grad, v_grad
 
 
-@window_attention_backward.register_fake
+@torch.library.register_fake("spikevrt::window_attention_backward")
 def _(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -250,6 +251,6 @@ def _backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[T
     return window_attention_backward(grad, *ctx.saved_tensors)  # type: ignore[attr-defined]
 
 
-window_attention.register_autograd(_backward, setup_context=_save)
+torch.library.register_autograd("spikevrt::window_attention", _backward, setup_context=_save)
 
 BACKENDS = {"runs": attend_runs, "chunked": attend_chunked, "folded": attend_folded, "flex": attend_flex}

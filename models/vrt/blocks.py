@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
@@ -71,7 +70,7 @@ class TMSABlock(nn.Module):
         self.args, self.window, self.shift = args, window, shift
         self.norm1 = nn.LayerNorm(args.dim)
         self.attn = WindowAttention(args.dim, window, args.heads, args.qkv_bias, mutual)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = _drop_path(drop_path)
         self.norm2 = nn.LayerNorm(args.dim)
         self.mlp = GEGLU(args.dim, int(args.dim * args.mlp_ratio), args.dim)
 
@@ -94,6 +93,15 @@ class TMSABlock(nn.Module):
         plan = window_plan(x.shape[0], padded, window, shift, x.device)
         x = from_windows(self.attn(to_windows(x, plan), plan.runs), plan, padded)
         return x[:, :depth, :height, :width]
+
+
+def _drop_path(rate: float) -> nn.Module:
+    """Leave a residual part out, sample by sample, with a chance of `rate` in training."""
+    if not rate:
+        return nn.Identity()
+    from timm.layers import DropPath  # timm imports wandb and much more, which takes seconds
+
+    return DropPath(rate)
 
 
 class TMSAGroup(nn.Module):

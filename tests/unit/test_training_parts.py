@@ -333,6 +333,26 @@ def test_fixed_keys_never_learn_at_a_rate_of_zero(kind):
         assert torch.equal(value, before[name]) == ("spynet" in name)
 
 
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_optimizers_without_the_compilers_wrappers_are_those_of_pytorch(kind):
+    nets, optimizers = [], []
+    for make in (kind, optim.never_compiled(kind)):
+        torch.manual_seed(0)
+        nets.append(TinyNet())
+        optimizers.append(make(nets[-1].parameters(), lr=0.01, weight_decay=0.1))
+    for _ in range(3):
+        for net, optimizer in zip(nets, optimizers, strict=True):
+            optimizer.zero_grad()
+            net(torch.cat((batch()["lq"], batch()["spike"]), dim=2)).square().mean().backward()
+            optimizer.step()
+    optimizers[1].load_state_dict(optimizers[1].state_dict())
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+    for index, moments in states[0]["state"].items():
+        assert all(torch.equal(moments[key], states[1]["state"][index][key]) for key in moments)
+    assert all(torch.equal(*pair) for pair in zip(*(net.parameters() for net in nets), strict=True))
+
+
 def test_clipping_bounds_the_gradient():
     opt = TrainOpt(G_optimizer_clipgrad=1e-3, total_iter=10)
     model = ModelVRT(TinyNet(), opt, Dist())
