@@ -59,12 +59,14 @@ def video_files(root: Path) -> dict[str, Path]:
     """Find the videos of a folder, or the one that root is, by the name of their clip; sorted.
 
     Raises:
-        UserError: two are of one name.
+        UserError: two are of one name, or one is a link that leads nowhere.
     """
     if not root.is_dir():
         return {root.stem: root}
     found: dict[str, Path] = {}
-    for path in sorted(path for path in root.iterdir() if is_video(path) and not path.name.startswith(".")):
+    for path in _videos_in(root):
+        if not path.is_file():
+            raise UserError(f"{path}: is a link to a file that is not there, expected a video; mend or remove the link")
         if path.stem in found:
             raise UserError(
                 f"{root}: {found[path.stem].name} and {path.name} would both be clip {path.stem}; rename one"
@@ -81,16 +83,22 @@ def holds_videos(root: Path, ext: str | None) -> bool:
     """
     if not root.is_dir():
         return is_video(root)
-    videos = [path for path in root.iterdir() if is_video(path)]
+    videos = _videos_in(root)
     if not videos or any(path.is_dir() and image_files(path, ext) for path in root.iterdir()):
         return False
     frames = image_files(root, ext)
     if frames:
         raise UserError(
-            f"{root}: holds videos ({min(videos).name}) and frames ({next(iter(frames.values()))}), expected one of "
+            f"{root}: holds videos ({videos[0].name}) and frames ({next(iter(frames.values()))}), expected one of "
             "the two; move one of them away"
         )
     return True
+
+
+def _videos_in(root: Path) -> list[Path]:
+    """List what is named as a video in a folder, sorted, links that lead nowhere too; hidden files are no videos."""
+    named = (path for path in root.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir())
+    return sorted(path for path in named if not path.name.startswith("."))
 
 
 def read_meta_info(path: Path | str, filename_tmpl: str) -> Clips:

@@ -338,6 +338,27 @@ def test_two_videos_of_one_name_are_an_error(tmp_path):
         scan_clips(tmp_path, "png")
 
 
+def test_hidden_files_are_no_videos(tmp_path):
+    (tmp_path / "._a.mp4").write_bytes(b"what a Mac leaves")
+    with pytest.raises(UserError, match="no clip folders"):
+        scan_clips(tmp_path, "png")
+    write_rgb(tmp_path / "000000.png", coded(0))
+    assert list(scan_clips(tmp_path, "png").values()) == [("000000",)]
+    (tmp_path / "000000.png").unlink()
+    make_video(tmp_path / "a.mp4", frames=3)
+    assert list(scan_clips(tmp_path, "png")) == open_frames(tmp_path, "png", "disk").clips() == ["a"]
+
+
+@pytest.mark.parametrize("others", [["a.mp4"], []])
+def test_a_link_that_leads_nowhere_is_named(tmp_path, others):
+    for file in others:
+        make_video(tmp_path / file, frames=3)
+    (tmp_path / "b.mp4").symlink_to(tmp_path / "gone.mp4")
+    for look in (scan_clips, lambda root, ext: open_frames(root, ext, "disk")):
+        with pytest.raises(UserError, match=r"b.mp4: is a link to a file that is not there"):
+            look(tmp_path, "png")
+
+
 def test_a_video_is_a_root(tmp_path):
     path = make_video(tmp_path / "a.MP4", frames=3)
     assert existing_folder(path, "--folder_lq") == path
