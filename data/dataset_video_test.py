@@ -1,6 +1,5 @@
 """Whole clips for validation and testing, read piece by piece."""
 
-from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -14,6 +13,7 @@ from data.spike.source import SpikeSource
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
 from utils.utils_image import to_float
+from utils.utils_video import Playback
 
 RGB = 3
 
@@ -56,9 +56,9 @@ class TestClip:
         self._ratio = spikes.ratio(self.size, name) if spikes else 1
 
     @property
-    def rate(self) -> Fraction | None:
-        """Frames a second, where the recording tells."""
-        return self._lq.rate(self.name)
+    def playback(self) -> Playback:
+        """How its frames are shown, as far as the recording tells."""
+        return self._lq.playback(self.name, self.frames)
 
     @property
     def has_gt(self) -> bool:

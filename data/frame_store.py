@@ -1,6 +1,6 @@
 """Reading RGB frames of clips: from image files, videos or an LMDB, or from memory once read."""
 
-from fractions import Fraction
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from options.schema import DatasetOpt
 from utils.utils_error import UserError
 from utils.utils_file import one_form
 from utils.utils_image import decode_rgb, image_size, mapped, read_rgb, remark
+from utils.utils_video import Playback
 
 
 class Frames(Protocol):
@@ -296,9 +297,9 @@ class FrameStore:
                 self._names[clip] = set()
         return frame in self._names[clip]
 
-    def rate(self, clip: str) -> Fraction | None:
-        """Return a clip's mean number of frames a second, None where images or the video do not say."""
-        return self._frames.rate(clip) if isinstance(self._frames, VideoFrames) else None
+    def playback(self, clip: str, frames: Sequence[str]) -> Playback:
+        """Return how frames of a clip are shown, as far as is known: of images, nothing is."""
+        return self._frames.playback(clip, frames) if isinstance(self._frames, VideoFrames) else Playback()
 
     def file(self, clip: str, frame: str) -> Path:
         """Return the file that holds a frame; UserError if there is none."""

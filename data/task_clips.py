@@ -31,7 +31,7 @@ class NoisyClip:
     def __init__(self, clip: TestClip, sigma: float) -> None:
         self._clip, self._sigma = clip, sigma / 255
         self.name, self.frames, self.size, self.has_gt = clip.name, clip.frames, clip.size, clip.has_gt
-        self.planes_in_time, self.rate = clip.planes_in_time, clip.rate
+        self.planes_in_time, self.playback = clip.planes_in_time, clip.playback
 
     def lq(self, start: int, stop: int) -> torch.Tensor:
         """Return noisy frames, (t, 3, H, W) float32, not clipped."""
@@ -83,9 +83,10 @@ class MiddleClip:
             raise UserError(f"clip {clip.name}: has {count} frames, frame interpolation needs {window} or more")
         self._clip, self._window, self._sharp = clip, window, sharp
         self.name, self.size = clip.name, clip.size
-        self.planes_in_time, self.rate = clip.planes_in_time, clip.rate
+        self.planes_in_time = clip.planes_in_time
         before = clip.frames[window // 2 - 1 :]
         self.frames = [middle_name(*pair) for pair in zip(before[: count - window + 1], before[1:], strict=False)]
+        self.playback = clip.playback.between(window // 2 - 1, len(self.frames))
         measured = [frame for frame in self.frames if sharp is not None and sharp.has(clip.name, frame)]
         self.measured = set(measured)
         if sharp is not None and measured and (found := sharp.size(clip.name, measured[0])) != clip.size:

@@ -8,18 +8,17 @@ import itertools
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator
-from fractions import Fraction
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data.clip_index import VIDEO_SUFFIXES, video_files
-from data.video_index import VideoIndex, index_of, open_video, reason_of
-from utils.utils_error import UserError
+from data.video_index import Doubt, VideoIndex, index_of, interlaced, open_video, reason_of
+from utils.utils_error import UserError, say_once
 from utils.utils_file import own_name
-from utils.utils_video import Converter
+from utils.utils_video import Converter, Playback
 
 if TYPE_CHECKING:
     import av
@@ -37,13 +36,16 @@ class VideoFrames:
     Frames are named by their numbers from 0 on. May be pickled, read after a fork and by several threads; one decoder
     is kept open, with the last frames that it gave.
 
+    What makes the frames of a file other than they seem (see Doubt) is said once, or refused.
+
     Args:
         root: the file or folder.
         filename_tmpl: format of a frame's number in its name.
+        as_light: whether the frames are to be taken as light, one moment each; a file whose frames are not is refused.
     """
 
-    def __init__(self, root: Path, filename_tmpl: str = "06d") -> None:
-        self.root, self._tmpl = root, filename_tmpl
+    def __init__(self, root: Path, filename_tmpl: str = "06d", *, as_light: bool = False) -> None:
+        self.root, self._tmpl, self._as_light = root, filename_tmpl, as_light
         self._paths = video_files(root)
         self.is_one_clip = root.is_file()
         self._decoder: Decoder | None = None
@@ -79,9 +81,9 @@ class VideoFrames:
         self._number(clip, frame)
         return self._index(clip).size
 
-    def rate(self, clip: str) -> Fraction | None:
-        """Return the mean number of frames a second, None if the file does not say."""
-        return self._index(clip).rate
+    def playback(self, clip: str, frames: Sequence[str]) -> Playback:
+        """Return how some frames of a clip are shown; the first of them when the first of the file is."""
+        return self._index(clip).playback().part([self._number(clip, frame) for frame in frames])
 
     def read(self, clip: str, frame: str) -> np.ndarray:
         """See Frames."""
@@ -94,12 +96,15 @@ class VideoFrames:
             if self._decoder is None or self._decoder.index is not index:
                 self._decoder = Decoder(path, index)
             try:
-                return self._decoder.picture(number)
+                picture = self._decoder.picture(number)
             except DamageError as error:
                 raise UserError(
                     f"clip {clip} frame {frame}: {path} cannot be decoded there ({error}), expected "
                     f"{index.count} whole frames; copy the file again or leave the clip out"
                 ) from None
+            if self._decoder.interlaced is not None:
+                self._look_at(clip, self._decoder.interlaced)
+            return picture
 
     def _renew(self) -> None:
         """Start without a decoder: a child has its parent's place in the file, and perhaps a lock that is held."""
@@ -122,7 +127,16 @@ class VideoFrames:
         return Path(self.where(clip))
 
     def _index(self, clip: str) -> VideoIndex:
-        return index_of(clip, self._path(clip))
+        index = index_of(clip, self._path(clip))
+        for doubt in index.doubts:
+            self._look_at(clip, doubt)
+        return index
+
+    def _look_at(self, clip: str, doubt: Doubt) -> None:
+        """Say a doubt about a clip, or refuse the clip for it."""
+        if self._as_light and not doubt.shows_light:
+            raise UserError(f"clip {clip}: {self._path(clip)} {doubt.what}; {doubt.cure}")
+        say_once(f"{self._path(clip)} {doubt.what}. It is read as it is; better {doubt.cure}")
 
     def _number(self, clip: str, frame: str) -> int:
         count = self._index(clip).count
@@ -148,6 +162,7 @@ class Decoder:
 
     def __init__(self, path: Path, index: VideoIndex) -> None:
         self.path, self.index = path, index
+        self.interlaced: Doubt | None = None  # whether a picture was, though the first one is not
         self.kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._damage: dict[int, str] = {}
         self._converter: Converter | None = None
@@ -193,6 +208,8 @@ class Decoder:
             self._keep(number, frame)
 
     def _keep(self, number: int, frame: "av.VideoFrame") -> None:
+        if frame.interlaced_frame and self.interlaced is None:
+            self.interlaced = interlaced(self.path, self._stream.codec_context)
         try:
             if self._converter is None or self._converter.kind != Converter.kind_of(frame):
                 self._converter = Converter(frame)

@@ -36,6 +36,7 @@ from utils import utils_cli, utils_eval, utils_metric, utils_report
 from utils.utils_clip import Clip
 from utils.utils_error import UserError
 from utils.utils_file import one_form
+from utils.utils_video import Playback
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class FoundClip:
     """
 
     has_gt, has_spike, planes_in_time = True, False, slice(0, 0)
-    rate = None
+    playback = Playback()
 
     def __init__(self, gt: Frames, restored: Frames, lq: Frames | None, border: int) -> None:
         self.name, self.frames = gt.clip, list(gt.names)

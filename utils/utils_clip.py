@@ -1,7 +1,6 @@
 """What the evaluation works on: test clips, and their frames once restored."""
 
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from typing import Protocol
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 
 from utils.utils_image import to_uint8
+from utils.utils_video import Playback
 
 
 class Clip(Protocol):
@@ -19,8 +19,8 @@ class Clip(Protocol):
     size: tuple[int, int]
 
     @property
-    def rate(self) -> Fraction | None:
-        """Frames a second, where known."""
+    def playback(self) -> Playback:
+        """How its frames are shown, as far as is known."""
         ...
 
     @property

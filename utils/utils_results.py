@@ -185,7 +185,8 @@ def write_videos(folder: Path, test_set: TestSet, output: Sequence[str], dist: D
     """Make the videos that are wanted of the frames that were written; every process makes some of them.
 
     Args:
-        folder: of the results; receives <clip>.mp4 (h264) and <clip>.mkv (lossless).
+        folder: of the results; receives <clip>.mp4 (h264) and <clip>.mkv (lossless), with the times and the shape of
+            pixels that the clip was recorded with.
         test_set: the clips.
         output: kinds of output, see `val.output`.
         dist: this process; all must call this once `evaluate` is done.
@@ -193,13 +194,15 @@ def write_videos(folder: Path, test_set: TestSet, output: Sequence[str], dist: D
     kinds = [kind for kind in output if kind in SUFFIXES]
     for number in range(dist.rank, len(test_set), dist.world_size) if kinds else ():
         clip = test_set[number]
-        paths = [frame_path(folder, clip, index) for index in range(len(clip.frames))]
-        written = [path for path in paths if path.is_file()]
+        written = [index for index in range(len(clip.frames)) if frame_path(folder, clip, index).is_file()]
+        shown = clip.playback.part(written)
         for kind in kinds:
             path = folder / f"{clip.name}{SUFFIXES[kind]}"
             with explained(path):
-                frames = (utils_image.read_rgb(frame) for frame in written)
-                utils_video.write_video(path, frames, clip.rate or USUAL_RATE, kind)
+                frames = (utils_image.read_rgb(frame_path(folder, clip, index)) for index in written)
+                utils_video.write_video(
+                    path, frames, shown.rate or USUAL_RATE, kind, times=shown.times, pixel_aspect=shown.pixel_aspect
+                )
     utils_dist.gather_objects(dist, None)
 
 

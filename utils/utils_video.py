@@ -2,7 +2,9 @@
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +25,38 @@ PAPER = (24, 24, 27)  # around what does not fill a picture
 # Without the two flags a level is lost on average from 8 bits, two from 10, and colours stand in blocks of 2x2 pixels.
 _FLAGS = "flags=bilinear+accurate_rnd+full_chroma_int"
 _BT709, _LIMITED = 1, 1  # as in ISO/IEC 23091-2 and in FFmpeg
+_SQUARE = Fraction(1)
+_FINEST = Fraction(1, 1_000_000)  # seconds; times are not written finer
+
+
+@dataclass(frozen=True)
+class Playback:
+    """How the frames of a recording are shown.
+
+    Attributes:
+        rate: mean number of frames a second, None if unknown.
+        times: when each frame is shown, seconds, ascending; None if unknown.
+        pixel_aspect: width of a pixel over its height.
+    """
+
+    rate: Fraction | None = None
+    times: tuple[Fraction, ...] | None = None
+    pixel_aspect: Fraction = _SQUARE
+
+    def part(self, frames: Sequence[int]) -> "Playback":
+        """Return that of some of the frames, in their order; the first of them is shown when the first of all was."""
+        return self._with([self.times[frame] for frame in frames]) if self.times and frames else self
+
+    def between(self, first: int, count: int) -> "Playback":
+        """Return that of `count` frames, each halfway between two, from `first` and the next one on; see `part`."""
+        if not self.times:
+            return self
+        ends = self.times[first : first + count + 1]
+        return self._with([(start + end) / 2 for start, end in itertools.pairwise(ends)])
+
+    def _with(self, times: list[Fraction]) -> "Playback":
+        begin = self.times[0] if self.times else 0
+        return replace(self, times=tuple(time - times[0] + begin for time in times))
 
 
 class _Codec(NamedTuple):
@@ -73,6 +107,7 @@ class Converter:
             self._graph.threads = 1
         steps = [
             self._graph.add("buffer", source),
+            self._graph.add("setparams", "color_primaries=unknown:color_trc=unknown"),  # these are not converted
             self._graph.add("scale", scale),
             self._graph.add("format", f"pix_fmts={pix_fmt}"),
             self._graph.add("buffersink"),
@@ -94,8 +129,18 @@ class Converter:
         return converted
 
 
-def write_video(path: Path, images: Iterable[np.ndarray], rate: Fraction | int = 25, codec: str = "h264") -> None:
+def write_video(
+    path: Path,
+    images: Iterable[np.ndarray],
+    rate: Fraction | int = 25,
+    codec: str = "h264",
+    *,
+    times: Sequence[Fraction] | None = None,
+    pixel_aspect: Fraction = _SQUARE,
+) -> None:
     """Write a video; images are taken one at a time, and the file appears whole or not at all.
+
+    Matroska rounds times to milliseconds, and PyAV writes no pixel shape into it: that is said.
 
     Args:
         path: ends in .mp4 for "h264", in .mkv for "lossless".
@@ -103,6 +148,8 @@ def write_video(path: Path, images: Iterable[np.ndarray], rate: Fraction | int =
         rate: images per second.
         codec: "h264", which browsers and players show: yuv420p, BT.709, limited range, and odd sides get their last
             row or column twice; or "lossless", FFV1 that gives back every byte, and where all images need one size.
+        times: when each image is shown, seconds, ascending; None: in equal steps by the rate, from 0 on.
+        pixel_aspect: width of a pixel over its height.
 
     Raises:
         UserError: there is no image, images of a lossless video have different sizes, or PyAV lacks the encoder.
@@ -116,23 +163,49 @@ def write_video(path: Path, images: Iterable[np.ndarray], rate: Fraction | int =
     if first is None:
         raise UserError(f"{path}: there is no image to make the video of, expected one or more; restore frames first")
     pictures = _of_one_size(path, itertools.chain([first], images), first.shape[:2], how)
+    rate = Fraction(rate).limit_denominator(100_000)
+    unit = _unit(times, 1 / rate) if times else 1 / rate
     with whole_file(path) as temporary, av.open(str(temporary), "w", options=how.file_options) as container:
-        stream: Any = container.add_stream(
-            how.encoder, Fraction(rate).limit_denominator(100_000), options=dict(how.options)
-        )
+        stream: Any = container.add_stream(how.encoder, rate, options=dict(how.options))
         stream.pix_fmt = how.pix_fmt
+        stream.codec_context.time_base = unit
+        stream.codec_context.sample_aspect_ratio = pixel_aspect
         converter = None
         for number, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, "rgb24")
             if converter is None:
                 stream.height, stream.width = picture.shape[:2]
+                if path.suffix == ".mkv":
+                    _warn_of_shape(path, picture.shape[:2], pixel_aspect)
                 converter = Converter(frame, how.pix_fmt, how.scale)
                 if how.pix_fmt.startswith("yuv"):
                     _tag(stream.codec_context)
             converted = converter(frame)
-            converted.pts, converted.time_base = number, 1 / stream.codec_context.framerate
+            converted.pts, converted.time_base = round(times[number] / unit) if times else number, unit
             container.mux(stream.encode(converted))
         container.mux(stream.encode())
+
+
+def _unit(times: Sequence[Fraction], step: Fraction) -> Fraction:
+    """Return the largest unit that all times are multiples of, if it is no longer than a step; else the finest."""
+    whole = math.lcm(*(time.denominator for time in times))
+    unit = Fraction(math.gcd(*(int(time * whole) for time in times)), whole)
+    return unit if _FINEST <= unit <= step else _FINEST
+
+
+def _warn_of_shape(path: Path, size: tuple[int, int], aspect: Fraction) -> None:
+    """Say that PyAV does not write the shape of pixels into a Matroska file, if they are not square."""
+    if aspect != 1:
+        logger.warning(
+            "%s: its pixels are not square (pixel shape %s), which PyAV cannot write into Matroska; players show it "
+            "right after mkvpropedit %s --edit track:v1 --set display-width=%d --set display-height=%d",
+            *(path, ratio(aspect), path.name, round(size[1] * aspect), size[0]),
+        )
+
+
+def ratio(value: Fraction) -> str:
+    """Write a ratio as 64:45."""
+    return f"{value.numerator}:{value.denominator}"
 
 
 def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

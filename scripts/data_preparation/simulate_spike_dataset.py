@@ -10,6 +10,7 @@ Between two source frames the spikes see (--interpolation):
          second, every second frame left out and made again so, this is 3.6 dB nearer to the truth than blend
   blend  a cross-fade: what moves fades out here and in there
 A long way from one source frame to the next is still guesswork: a video of 120 frames a second or more is best.
+A video is read as in testing. Interlaced and HDR video is refused: its frames are not the light of one moment.
 
 The sensor (--noise): `none` is the ideal integrate-and-fire pixel; `sensor` has pixels that differ, dark current, shot
 noise, a jittering threshold, hot and dead pixels, with the statistics of a real capture (data/spike/sensor_noise.py).
@@ -29,10 +30,11 @@ import math
 import re
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -49,12 +51,16 @@ from data.spike.interpolate import estimate_motion, in_between
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.sensor_noise import Camera, SensorNoise
 from data.spike.simulator import integrate_and_fire, linear_to_srgb, srgb_to_linear, to_gray
+from data.video_frames import VideoFrames
 from utils.utils_cli import Parser, program
 from utils.utils_error import UserError, say_once
-from utils.utils_image import mapped, read_rgb, remark
+from utils.utils_image import image_size, mapped, read_rgb, remark
+from utils.utils_video import Playback, ratio
 
 # GoPro's rate, taken for folders of frames, which have none of their own.
 FRAMES_PER_SECOND = 240.0
+# Steps from frame to frame are equal if they differ by no more than this part, and the rounding of times in seconds.
+UNEQUAL, ROUNDING = Fraction(1, 10), Fraction(1, 1000)
 Transfer = Literal["srgb", "linear"]
 Interpolation = Literal["flow", "blend"]
 
@@ -102,87 +108,100 @@ class Settings:
 
 @dataclass(frozen=True)
 class Source:
-    """One recording: a video file or a folder of frames, and the clip that it becomes."""
+    """One recording: the frames of a video or of a folder that --range leaves, and the clip that they become."""
 
     path: Path
     clip: str
+    names: Sequence[str]
+    read: Callable[[str], np.ndarray]  # (H, W, 3) uint8 RGB of a name
     frame_size: tuple[int, int]  # (H, W), pixels
     fps: float
 
+    def frames(self) -> Iterator[np.ndarray]:
+        """Yield the frames as (H, W, 3) uint8 RGB.
 
-def open_video(path: Path) -> cv2.VideoCapture:
-    """Open a video or raise a UserError that names it."""
+        Raises:
+            UserError: a frame cannot be decoded or has another size.
+        """
+        for name in self.names:
+            frame = self.read(name)
+            if frame.shape != (*self.frame_size, 3):
+                raise UserError(
+                    f"{self.path}: frame {name} is {frame.shape}, expected {(*self.frame_size, 3)}; end --range "
+                    "before it"
+                )
+            yield frame
+
+
+def video_source(path: Path, settings: Settings) -> Source:
+    """Look at a video; the clip is named as the file, with the range where one is given.
+
+    Raises:
+        UserError: the file is missing, damaged or no video, it is interlaced or HDR, or its frame rate is unknown.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file, expected a video; check --video")
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
-        raise UserError(
-            f"{path}: cannot be decoded, expected a video; convert it to mp4 or give its frames with --frames"
-        )
-    return capture
+    video = VideoFrames(path, as_light=True)
+    names = sorted(video.names(path.stem), key=int)
+    size, chosen = video.size(path.stem, names[0]), names[slice(*settings.span)]
+    shown = video.playback(path.stem, chosen)
+    fps = settings.fps or shown.rate
+    if fps is None:
+        raise UserError(f"{path}: does not say how many frames a second it has, expected a number; give it with --fps")
+    warn_of_times(path, chosen, shown, float(fps))
+    if shown.pixel_aspect != 1:
+        say_once(f"{path}: its pixels are not square ({ratio(shown.pixel_aspect)}), but taken as square")
+    return Source(path, clip_name(path.stem, settings), chosen, partial(video.read, path.stem), size, float(fps))
 
 
-def video_frames(path: Path) -> Iterator[np.ndarray]:
-    """Yield the frames of a video as (H, W, 3) uint8 RGB; one is in memory at a time."""
-    capture = open_video(path)
-    count, announced = 0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    try:
-        while (frame := capture.read()[1]) is not None:
-            count += 1
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    finally:
-        capture.release()
-    if count < announced:
-        print(f"warning: {path}: decoding ends after {count} of {announced} frames", file=sys.stderr)
+def folder_source(path: Path, settings: Settings) -> Source:
+    """Look at a folder of frames; the clip is named as the folder, with the range where one is given.
 
-
-def folder_frames(path: Path) -> Iterator[np.ndarray]:
-    """Yield the images of a folder in time as (H, W, 3) uint8 RGB; one is in memory at a time."""
+    Raises:
+        UserError: the folder is missing or has no frame, the first one is no image, or names tell no order.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder, expected a folder of frames; check --frames")
     files = image_files(path, None)
     names = in_time(files, f"--frames {path}")
+    if not names:
+        raise UserError(f"{path}: has no frames, expected {settings.blur_frames} or more; check --frames")
     warn_of_gaps({path.name: names}, path.parent)
-    some = [mapped(path / files[name]) for name in (*names[:1], *names[len(names) // 2 :][:1], *names[-1:])]
-    if found := remark(some) if some else "":
+    some = dict.fromkeys((names[0], names[len(names) // 2], names[-1]))
+    if found := remark([mapped(path / files[name]) for name in some]):
         say_once(f"--frames {path}: {files[names[0]]} {found}")
-    for name in names:
-        yield read_rgb(path / files[name])
+    return Source(
+        path=path,
+        clip=clip_name(path.resolve().name, settings),
+        names=names[slice(*settings.span)],
+        read=lambda name: read_rgb(path / files[name]),
+        frame_size=image_size(path / files[names[0]]),
+        fps=settings.fps or FRAMES_PER_SECOND,
+    )
 
 
-def source_frames(path: Path) -> Iterator[np.ndarray]:
-    """Yield the frames of a video file or of a folder as (H, W, 3) uint8 RGB.
-
-    Raises:
-        UserError: a frame cannot be decoded or changes its size.
-    """
-    shape = None
-    for index, frame in enumerate(video_frames(path) if path.is_file() else folder_frames(path)):
-        shape = shape or frame.shape
-        if frame.shape != shape:
-            raise UserError(f"{path}: frame {index} is {frame.shape}, expected {shape}; end --range before it")
-        yield frame
-
-
-def make_source(path: Path, settings: Settings, video: bool) -> Source:
-    """Check one recording; the clip is named as the file or folder, with the range where one is given.
-
-    Raises:
-        UserError: the recording is missing, cannot be decoded or has no frame.
-    """
-    fps = settings.fps
-    if video:
-        capture = open_video(path)
-        fps = fps or capture.get(cv2.CAP_PROP_FPS)
-        capture.release()
-    elif not path.is_dir():
-        raise UserError(f"{path}: no such folder, expected a folder of frames; check --frames")
-    frame = next(source_frames(path), None)
-    if frame is None:
-        raise UserError(f"{path}: no frame could be read, expected {settings.blur_frames} or more; check it")
-    clip = re.sub(r"[^\w-]+", "_", path.stem if video else path.resolve().name)
+def clip_name(recording: str, settings: Settings) -> str:
+    """Name the clip of a recording, with the range where one is given."""
     first, last = settings.span
-    if (first, last) != (0, None):
-        clip += f"_{first:06d}" + ("" if last is None else f"_{last:06d}")
-    return Source(path, clip, (frame.shape[0], frame.shape[1]), fps or FRAMES_PER_SECOND)
+    span = "" if (first, last) == (0, None) else f"_{first:06d}" + ("" if last is None else f"_{last:06d}")
+    return re.sub(r"[^\w-]+", "_", recording) + span
+
+
+def warn_of_times(path: Path, names: Sequence[str], shown: Playback, fps: float) -> None:
+    """Say so where the frames of a video do not follow each other in equal steps, as the spikes take them to do."""
+    steps = [following - time for time, following in pairwise(shown.times or ())]
+    if not steps:
+        return
+    usual = sorted(steps)[len(steps) // 2]
+    other = max(steps, key=lambda step: abs(step - usual))
+    if abs(other - usual) > UNEQUAL * usual + ROUNDING:
+        at = steps.index(other)
+        least, most, there, taken = (f"{1000 * float(step):.4g}" for step in (min(steps), max(steps), other, 1 / fps))
+        say_once(
+            f"{path}: has a variable frame rate, {least} to {most} ms from frame to frame ({there} from {names[at]} to "
+            f"{names[at + 1]}), taken as {taken} ms throughout; leave such places out with --range, or make the steps "
+            f"equal first: ffmpeg -i {path.name} -vf fps={fps:.4g} -c:v ffv1 {path.stem}_new.mkv"
+        )
 
 
 def cropped_size(frame: tuple[int, int], scale: int) -> tuple[int, int]:
@@ -332,7 +351,7 @@ def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, vid
     Raises:
         UserError: a recording is missing, too short or of another size or frame rate than the set's.
     """
-    sources = [make_source(path, settings, video) for path in paths]
+    sources = [(video_source if video else folder_source)(path, settings) for path in paths]
     manifest = make_manifest(sources[0], settings)
     size = manifest.rgb_h, manifest.rgb_w
     for source in sources:
@@ -349,12 +368,12 @@ def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, vid
     with DatasetWriter(out, manifest) as writer:
         writer.claim(split, [source.clip for source in sources])
         for source in sources:
-            frames = tqdm(islice(source_frames(source.path), *settings.span), desc=source.clip, unit="frame")
+            frames = tqdm(source.frames(), total=len(source.names), desc=source.clip, unit="frame")
             made = make_frames(iter(frames), size, settings, camera, source.clip)
             count = writer.add_clip(split, source.clip, made, settings.timing())
-            left = frames.n - count * settings.blur_frames
+            left = len(source.names) - count * settings.blur_frames
             rest = f"; the last {left} fill no window" if left else ""
-            print(f"{source.clip}: {count} {split} frames from {frames.n} source frames{rest}")
+            print(f"{source.clip}: {count} {split} frames from {len(source.names)} source frames{rest}")
         writer.finish()
 
 

@@ -12,6 +12,7 @@ from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_eval import Frame
 from utils.utils_results import ResultsError
+from utils.utils_video import Playback
 
 NAMES = {"a": ["0000", "0001", "0002", "0003"], "b": ["0000", "0001"]}
 RECORD = {"weights": "abc", "tile": {"frames": 6, "size": [96, 96]}, "sigma": None, "clips": NAMES}
@@ -25,7 +26,10 @@ def clips():
         images = rng.integers(0, 256, (count, 17, 23, 3), dtype=np.uint8)
         made.append(
             SimpleNamespace(
-                name=name, frames=[f"{index:04d}" for index in range(count)], rate=Fraction(30), images=images
+                name=name,
+                frames=[f"{index:04d}" for index in range(count)],
+                playback=Playback(Fraction(30)),
+                images=images,
             )
         )
     return made

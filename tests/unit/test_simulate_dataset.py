@@ -3,18 +3,23 @@
 import hashlib
 import re
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
+from video_files import FILES, INTERLACED, make_video, packets
 
-from data import layout
+from data import layout, video_frames
 from data.spike.interpolate import FLOW_MIN_SIDE, estimate_motion, in_between
 from data.spike.manifest import Manifest
+from data.video_frames import VideoFrames
 from utils.spike_loader import num_steps, read_spikes
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb, write_rgb
+from utils.utils_video import Playback
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "data_preparation"))
@@ -104,12 +109,106 @@ def test_bad_recordings_are_named(tmp_path):
     with pytest.raises(UserError, match=r"none.mp4: no such file"):
         simulation.simulate([tmp_path / "none.mp4"], tmp_path / "out", "train", settings)
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(UserError, match=r"text.mp4: cannot be decoded"):
+    with pytest.raises(UserError, match=r"text.mp4 is no video that can be read"):
         simulation.simulate([tmp_path / "text.mp4"], tmp_path / "out", "train", settings)
     make_folder(tmp_path / "short", 3)
     with pytest.raises(UserError, match="clip short: 0 frames"):
         simulation.simulate([tmp_path / "short"], tmp_path / "out", "train", settings, video=False)
     assert not layout.gt_dir(tmp_path / "out", "train").exists()
+
+
+# ---- videos
+
+
+def simulate_video(path: Path, out: Path, **changes: object) -> list[np.ndarray]:
+    """Simulate a video of which every frame is a sharp one, and return these."""
+    settings = {"blur_frames": 1, "steps_per_frame": 1, "spike_scale": 1, "interpolation": "blend", **changes}
+    simulation.simulate([path], out, "train", simulation.Settings(**settings))
+    return [read_rgb(file) for file in sorted(layout.gt_dir(out, "train").rglob("*.png"))]
+
+
+TURNED = {"turned.mp4": {"turn": 90}} if hasattr(av.video.stream.VideoStream, "set_display_rotation") else {}
+
+
+@pytest.mark.parametrize("file", FILES | TURNED)
+def test_sharp_frames_are_those_that_testing_reads(tmp_path, file):
+    path = make_video(tmp_path / file, frames=5, **(FILES | TURNED)[file])
+    found = simulate_video(path, tmp_path / "out")
+    video = VideoFrames(path)
+    for number, image in enumerate(found):
+        truth = video.read(path.stem, f"{number:06d}")
+        np.testing.assert_array_equal(image, simulation.center_crop(truth, simulation.cropped_size(truth.shape[:2], 1)))
+    assert number == 4
+
+
+def test_a_range_is_decoded_once_and_few_frames_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_frames, "KEPT_FRAMES", 12)
+    decoded, kept = [], []
+    real = video_frames.Decoder._keep
+    monkeypatch.setattr(
+        video_frames.Decoder,
+        "_keep",
+        lambda decoder, number, frame: (
+            decoded.append(number),
+            real(decoder, number, frame),
+            kept.append(len(decoder.kept)),
+        ),
+    )
+    path = make_video(tmp_path / "v.mp4", frames=60)
+    assert len(simulate_video(path, tmp_path / "out", span=(25, 55), blur_frames=3)) == 10
+    assert decoded == sorted(set(decoded))
+    assert set(range(25, 55)) <= set(decoded) <= set(range(10, 55))
+    assert max(kept) <= 12
+
+
+def test_damage_is_an_error_that_names_the_frame(tmp_path):
+    path = make_video(tmp_path / "v.mp4")
+    at, size = packets(path)[14]
+    spoilt = bytearray(path.read_bytes())
+    spoilt[at : at + size] = bytes(size)
+    path.write_bytes(spoilt)
+    with pytest.raises(UserError, match=r"clip v frame 00001\d: .*v.mp4 cannot be decoded there"):
+        simulate_video(path, tmp_path / "out")
+    assert not layout.gt_dir(tmp_path / "out", "train").exists()
+
+
+@pytest.mark.parametrize("file", INTERLACED)
+def test_interlaced_video_is_refused(tmp_path, file):
+    path = make_video(tmp_path / file, frames=3, **INTERLACED[file])
+    with pytest.raises(UserError, match=f"{file} is interlaced .*ffmpeg -i {file} -vf bwdif"):
+        simulate_video(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("transfer", "kind"), [(16, "PQ"), (18, "HLG")])
+def test_hdr_video_is_refused(tmp_path, transfer, kind):
+    path = make_video(tmp_path / "v.mp4", frames=3, context={"color_trc": transfer, "color_primaries": 9})
+    with pytest.raises(UserError, match=rf"v.mp4 is HDR \({kind}, BT.2020\)"):
+        simulate_video(path, tmp_path / "out")
+
+
+def test_unequal_times_are_said_with_the_place(tmp_path, heard):
+    path = make_video(tmp_path / "v.mp4", frames=12, times=[*range(0, 28, 4), *range(32, 52, 4)])
+    simulate_video(path, tmp_path / "out")
+    assert "v.mp4: has a variable frame rate, 40 to 80 ms from frame to frame (80 from 000006 to 000007)" in heard.text
+    heard.clear()
+    simulate_video(path, tmp_path / "before", span=(0, 7))
+    assert "variable" not in heard.text
+
+
+def test_pixels_that_are_not_square_are_said(tmp_path, heard):
+    path = make_video(tmp_path / "v.mp4", frames=3, context={"sample_aspect_ratio": Fraction(64, 45)})
+    simulate_video(path, tmp_path / "out")
+    assert heard.text.count("v.mp4: its pixels are not square (64:45)") == 1
+
+
+def test_a_rate_that_nobody_says_is_asked_for(tmp_path, monkeypatch):
+    path = make_video(tmp_path / "v.mp4", frames=3)
+    monkeypatch.setattr(VideoFrames, "playback", lambda *_: Playback())
+    with pytest.raises(UserError, match="v.mp4: does not say how many frames a second .*--fps"):
+        simulate_video(path, tmp_path / "out")
+    simulate_video(path, tmp_path / "out", fps=30.0)
+    assert Manifest.load(layout.spike_dir(tmp_path / "out", "train")).clock_hz == 30
 
 
 @HAS_BIKES
@@ -186,7 +285,7 @@ def test_pictures_too_small_for_a_motion_have_none():
 
 @HAS_BIKES
 def test_flow_is_nearer_to_a_real_video_than_a_fade():
-    frames = [frame for index, frame in enumerate(simulation.source_frames(BIKES)) if index in (20, 21, 22)]
+    frames = [VideoFrames(BIKES).read("bikes", f"{number:06d}") for number in (20, 21, 22)]
     errors = {}
     for kind in ("flow", "blend"):
         settings = simulation.Settings(steps_per_frame=2, interpolation=kind)
@@ -286,7 +385,7 @@ def test_mistakes_take_one_line(tmp_path, monkeypatch, capsys, arguments, words)
 def test_frames_of_mixed_sizes_are_named(tmp_path):
     make_folder(tmp_path / "walk", 7)
     write_rgb(tmp_path / "walk" / "0003.png", np.zeros((20, 24, 3), np.uint8))
-    with pytest.raises(UserError, match=r"walk: frame 3 is \(20, 24, 3\), expected \(16, 24, 3\)"):
+    with pytest.raises(UserError, match=r"walk: frame 0003 is \(20, 24, 3\), expected \(16, 24, 3\)"):
         simulation.simulate([tmp_path / "walk"], tmp_path / "out", "train", simulation.Settings(), video=False)
 
 

@@ -2,7 +2,9 @@ import itertools
 import multiprocessing
 import os
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +12,20 @@ import av
 import numpy as np
 import pytest
 from tiny_set import options
-from video_files import H264, SIZE, coded, in_order, make_video, number_of, packets, write_planes
+from video_files import (
+    FILES,
+    H264,
+    INTERLACED,
+    IRREGULAR,
+    PAUSES,
+    SIZE,
+    coded,
+    in_order,
+    make_video,
+    number_of,
+    packets,
+    write_planes,
+)
 
 from data import video_frames
 from data.check import check_dataset
@@ -19,37 +34,13 @@ from data.dataset_video_test import VideoTestDataset
 from data.frame_store import FrameStore, open_frames
 from data.video_frames import VideoFrames
 from data.video_index import index_of
-from utils import utils_video
+from utils import utils_results, utils_video
+from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_image import write_rgb
-from utils.utils_video import write_video
+from utils.utils_video import Playback, write_video
 
 BIKES = Path(__file__).resolve().parents[3] / "shared/data/bikes.mp4"
-IRREGULAR = [3 * number + number * number % 3 for number in range(30)]
-PAUSES = [4 * number + number // 10 * 20 for number in range(30)]
-OPEN_GOP = {"x264-params": "open-gop=1:keyint=10:min-keyint=5:bframes=3"}
-MPEG4 = {"bf": "2", "g": "10", "b": "2000000"}
-FILES = {
-    "b_frames.mp4": {},
-    "b_frames.mkv": {},
-    "no_times.avi": {},
-    "packed.avi": {"codec": "mpeg4", "options": MPEG4},
-    "pauses.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p", "times": PAUSES},
-    "intra.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p", "options": {"q": "2"}},
-    "open_gop.mp4": {"options": OPEN_GOP},
-    "refresh.mp4": {"options": {"x264-params": "intra-refresh=1:keyint=10"}},
-    "irregular.mp4": {"times": IRREGULAR},
-    "irregular.mkv": {"times": IRREGULAR},
-    "hidden.webm": {"codec": "libvpx", "options": {"g": "10", "auto-alt-ref": "1", "lag-in-frames": "16"}},
-    "full_chroma.mp4": {"pix_fmt": "yuv444p", "size": (47, 63)},
-    "odd.mkv": {"codec": "ffv1", "size": (47, 63)},
-    "gray.mp4": {"pix_fmt": "gray"},
-    "ten_bit.mp4": {"pix_fmt": "yuv420p10le"},
-    "deep_gray.mkv": {"codec": "ffv1", "pix_fmt": "gray16le"},
-    "rgb.mov": {"codec": "png", "pix_fmt": "rgb24"},
-    "alpha.mov": {"codec": "png", "pix_fmt": "rgba"},
-    "bgr.avi": {"codec": "rawvideo", "pix_fmt": "bgr24"},
-}
 
 
 def name(number):
@@ -145,7 +136,7 @@ def test_far_ahead_is_reached_by_a_jump(tmp_path, monkeypatch):
 
 
 def matrix(image, kr, kb, full, bits):
-    """Y, Cb, Cr of (H, W, 3) uint8, RGB, by the formulas of BT.601 and BT.709."""
+    """Y, Cb, Cr of (H, W, 3) uint8, RGB, by the formulas of BT.601, BT.709 and BT.2020."""
     red, green, blue = (image[..., channel] / 255 for channel in range(3))
     luma = kr * red + (1 - kr - kb) * green + kb * blue
     chroma = [(blue - luma) / 2 / (1 - kb), (red - luma) / 2 / (1 - kr)]
@@ -156,7 +147,11 @@ def matrix(image, kr, kb, full, bits):
 
 
 @pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize(("colorspace", "kr", "kb"), [(6, 0.299, 0.114), (1, 0.2126, 0.0722)], ids=["601", "709"])
+@pytest.mark.parametrize(
+    ("colorspace", "kr", "kb"),
+    [(6, 0.299, 0.114), (1, 0.2126, 0.0722), (9, 0.2627, 0.0593)],
+    ids=["601", "709", "2020"],
+)
 @pytest.mark.parametrize(
     ("codec", "pix_fmt", "bits"),
     [("ffv1", "yuv420p", 8), ("libx264", "yuv420p", 8), ("ffv1", "yuv444p", 8), ("ffv1", "yuv420p10le", 10)],
@@ -197,10 +192,99 @@ def test_a_turned_phone_gives_upright_frames(tmp_path, turn):
     assert np.abs(image.astype(int) - np.rot90(coded(3), turn // 90)).mean() < 4
 
 
-def test_the_rate_is_the_files(tmp_path):
-    assert FrameStore(make_video(tmp_path / "v.mp4"), "png").rate("v") == 25
+def playback(path, frames=None):
+    video = VideoFrames(path)
+    return video.playback(path.stem, sorted(video.names(path.stem)) if frames is None else frames)
+
+
+def test_rate_times_and_pixel_shape_are_the_files(tmp_path):
+    steady = playback(make_video(tmp_path / "v.mp4", context={"sample_aspect_ratio": Fraction(64, 45)}))
+    assert (steady.rate, steady.pixel_aspect) == (25, Fraction(64, 45))
+    assert steady.times == tuple(Fraction(number, 25) for number in range(30))
+    for file in ("irregular.mp4", "irregular.mkv", "pauses.avi"):
+        path = make_video(tmp_path / file, **FILES[file])
+        assert playback(path).times == tuple(Fraction(time, 100) for time in FILES[file]["times"])
+        some = playback(path, ["000004", "000005", "000009"]).times
+        assert some == tuple(
+            Fraction(FILES[file]["times"][number] - FILES[file]["times"][4], 100) for number in (4, 5, 9)
+        )
+    assert playback(make_video(tmp_path / "no_times.avi")).times is None
     write_rgb(tmp_path / "i/000000.png", coded(0))
-    assert FrameStore(tmp_path / "i", "png").rate("i") is None
+    assert FrameStore(tmp_path / "i", "png").playback("i", ["000000"]) == Playback()
+
+
+def test_times_that_a_file_rounds_are_equal_steps(tmp_path):
+    write_video(tmp_path / "v.mkv", [coded(number) for number in range(9)], Fraction(24000, 1001), "lossless")
+    assert playback(tmp_path / "v.mkv").times == tuple(number * Fraction(1001, 24000) for number in range(9))
+
+
+@pytest.mark.skipif(
+    not hasattr(av.video.stream.VideoStream, "set_display_rotation"), reason="this PyAV writes no display matrix"
+)
+@pytest.mark.parametrize(("turn", "aspect"), [(90, Fraction(45, 64)), (180, Fraction(64, 45))])
+def test_the_shape_of_pixels_turns_with_them(tmp_path, turn, aspect):
+    context = {"sample_aspect_ratio": Fraction(64, 45)}
+    assert playback(make_video(tmp_path / "v.mp4", frames=3, turn=turn, context=context)).pixel_aspect == aspect
+
+
+# What is no plain picture of light
+
+HDR = {"codec": "libx265", "pix_fmt": "yuv420p10le", "options": {"x265-params": "log-level=none"}}
+DOUBTFUL = {
+    "pq.mp4": ({**HDR, "context": {"color_trc": 16, "color_primaries": 9, "colorspace": 9}}, r"is HDR \(PQ, BT.2020\)"),
+    "hlg.mkv": ({"context": {"color_trc": 18, "color_primaries": 9}}, r"is HDR \(HLG, BT.2020\)"),
+    "log.mp4": ({"context": {"color_trc": 9}}, r"has another tone curve \(logarithmic\)"),
+    "p3.mp4": ({"context": {"color_trc": 13, "color_primaries": 12}}, "has colours of Display P3"),
+    "tff.mp4": (INTERLACED["tff.mp4"], r"is interlaced \(top field first\)"),
+    "bff.mp4": (INTERLACED["bff.mp4"], r"is interlaced \(bottom field first\)"),
+    "dvd.mkv": (INTERLACED["dvd.mkv"], r"is interlaced \(top field first\)"),
+}
+
+
+@pytest.mark.parametrize("file", DOUBTFUL)
+def test_what_is_no_plain_picture_is_said_once_with_a_way_out(tmp_path, heard, file):
+    making, line = DOUBTFUL[file]
+    path = make_video(tmp_path / file, frames=5, **making)
+    for frames in (VideoFrames(path), VideoFrames(path)):
+        for number in range(5):
+            frames.read(path.stem, name(number))
+    assert (
+        len(re.findall(rf"{file} {line}.*; better (convert|deinterlace) it first: ffmpeg -i {file}", heard.text)) == 1
+    )
+    assert heard.text.count("WARNING") == 1
+
+
+@pytest.mark.parametrize("file", [file for file in DOUBTFUL if file != "p3.mp4"])
+def test_what_shows_no_light_is_refused_where_light_is_wanted(tmp_path, heard, file):
+    making, line = DOUBTFUL[file]
+    path = make_video(tmp_path / file, frames=2, **making)
+    with pytest.raises(UserError, match=f"clip {path.stem}: .*{file} {line}.*; (convert|deinterlace) it first"):
+        VideoFrames(path, as_light=True).names(path.stem)
+    assert not heard.text
+
+
+@pytest.mark.parametrize("matrix", [8, 10, 14])
+def test_colours_that_cannot_be_converted_are_refused_before_work(tmp_path, matrix):
+    path = make_video(tmp_path / "v.mkv", frames=2, context={"colorspace": matrix})
+    with pytest.raises(UserError, match=r"clip v: .*v.mkv has colours in .* no way to RGB; convert it first: ffmpeg"):
+        VideoFrames(path).size("v", name(0))
+
+
+def test_progressive_frames_in_an_interlaced_stream_are_plain(tmp_path, heard):
+    path = make_video(tmp_path / "v.mp4", frames=3, options={"x264-params": "fake-interlaced=1"})
+    VideoFrames(path, as_light=True).read("v", name(2))
+    assert not heard.text
+
+
+def test_interlaced_frames_after_plain_ones_are_found_when_read(tmp_path, monkeypatch, heard):
+    path = make_video(tmp_path / "v.mp4", frames=3, **INTERLACED["tff.mp4"])
+    plain = replace(index_of("v", path), doubts=())  # what the index of such a file is: it looks at the first frame
+    monkeypatch.setattr(video_frames, "index_of", lambda clip, path: plain)
+    for number in range(3):
+        VideoFrames(path).read("v", name(number))
+    assert heard.text.count("is interlaced (top field first)") == 1
+    with pytest.raises(UserError, match="clip v: .*is interlaced"):
+        VideoFrames(path, as_light=True).read("v", name(0))
 
 
 def test_pickled_forked_and_shared_by_threads(tmp_path):
@@ -375,7 +459,7 @@ def test_folders_of_videos_are_a_test_set(tmp_path):
     opt = options(tmp_path, kind="Test", spikes=False)
     clips = list(VideoTestDataset(opt))
     assert [(clip.name, len(clip.frames)) for clip in clips] == [("one", 12), ("two", 7)]
-    assert clips[1].rate == 25
+    assert clips[1].playback.rate == 25
     truth = in_order(tmp_path / "lq/one.mp4")
     lq, gt = clips[0].lq(3, 9), clips[0].gt(3, 9)
     assert np.array_equal(np.round(lq[4].numpy().transpose(1, 2, 0) * 255), truth[7])
@@ -413,7 +497,7 @@ def test_lossless_gives_back_every_byte(tmp_path, size):
     write_video(tmp_path / "v.mkv", iter(images), Fraction(24000, 1001), "lossless")
     frames = VideoFrames(tmp_path / "v.mkv")
     assert all(np.array_equal(frames.read("v", name(number)), image) for number, image in enumerate(images))
-    assert frames.rate("v") == Fraction(24000, 1001)
+    assert playback(tmp_path / "v.mkv").rate == Fraction(24000, 1001)
 
 
 def test_h264_shows_what_went_in_and_says_how(tmp_path, heard):
@@ -421,7 +505,7 @@ def test_h264_shows_what_went_in_and_says_how(tmp_path, heard):
     write_video(tmp_path / "v.mp4", iter(images), Fraction(30000, 1001))
     frames = VideoFrames(tmp_path / "v.mp4")
     assert frames.size("v", "000000") == (48, 64)
-    assert frames.rate("v") == Fraction(30000, 1001)
+    assert playback(tmp_path / "v.mp4").rate == Fraction(30000, 1001)
     for number, image in enumerate(images):
         found = frames.read("v", name(number)).astype(int)
         assert np.abs(found[:47, :63] - image).mean() < 4
@@ -433,6 +517,49 @@ def test_h264_shows_what_went_in_and_says_how(tmp_path, heard):
         assert (context.name, context.pix_fmt, *map(int, tags)) == ("h264", "yuv420p", 1, 1, 1, 1)
     content = (tmp_path / "v.mp4").read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
+
+
+RECORDED = {
+    "irregular.mp4": FILES["irregular.mp4"],
+    "irregular.mkv": FILES["irregular.mkv"],
+    "pauses.avi": FILES["pauses.avi"],
+    "late.mp4": {"times": [time + 50 for time in IRREGULAR]},
+    "steady.mp4": {},
+    "wide.mp4": {"context": {"sample_aspect_ratio": Fraction(64, 45)}, "times": PAUSES},
+}
+
+
+@pytest.mark.parametrize("file", RECORDED)
+def test_a_restored_video_has_the_times_and_the_pixel_shape_of_its_source(tmp_path, heard, file):
+    (tmp_path / "lq").mkdir()
+    path = make_video(tmp_path / "lq" / file, frames=12, **RECORDED[file])
+    clips = VideoTestDataset(options(tmp_path, kind="Test", spikes=False, dataroot_gt=None))
+    for index in range(12):
+        write_rgb(utils_results.frame_path(tmp_path / "out", clips[0], index), coded(index))
+    utils_results.write_videos(tmp_path / "out", clips, ["h264", "lossless"], Dist())
+    source = playback(path)
+    for suffix, slack in ((".mp4", 0), (".mkv", Fraction(1, 2000))):
+        shown = playback(tmp_path / "out" / f"{path.stem}{suffix}")
+        assert max(abs(time - truth) for time, truth in zip(shown.times, source.times, strict=True)) <= slack
+        assert shown.pixel_aspect == (source.pixel_aspect if suffix == ".mp4" else 1)
+    said = ".mkv: its pixels are not square (pixel shape 64:45)" in heard.text
+    assert said == ("--set display-width=91 --set display-height=48" in heard.text) == (source.pixel_aspect != 1)
+
+
+@pytest.mark.parametrize("codec", ["h264", "lossless"])
+def test_times_of_any_unit_are_written(tmp_path, codec):
+    file = tmp_path / ("v.mp4" if codec == "h264" else "v.mkv")
+    for times in ([0, Fraction(1, 7), Fraction(2, 3), Fraction(355, 113)], [Fraction(5, 2)]):
+        write_video(file, [coded(number) for number in range(len(times))], 25, codec, times=times)
+        found = playback(file).times
+        assert max(abs(a - b) for a, b in zip(found, times, strict=True)) <= Fraction(1, 2000)
+
+
+def test_frames_halfway_are_shown_halfway():
+    recorded = Playback(Fraction(10), tuple(map(Fraction, (1, 2, 4, 5, 9))))
+    assert recorded.between(1, 3).times == (1, Fraction(5, 2), 5)
+    assert recorded.between(0, 4).times == (1, Fraction(5, 2), 4, Fraction(13, 2))
+    assert Playback().between(0, 3) == Playback().part([2]) == Playback()
 
 
 def test_h264_keeps_colours(tmp_path):
