@@ -129,6 +129,7 @@ if __name__ == "__main__":
     utils_threads.before_torch()
 
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -154,10 +155,12 @@ from utils import (
     utils_metric,
     utils_report,
     utils_results,
+    utils_signal,
 )
 from utils.utils_changes import FREE_OF_NETWORK
 from utils.utils_clip import Clip, Frame, TestSet
 from utils.utils_dist import Dist
+from utils.utils_signal import StoppedError
 from utils.utils_tile import Fitting
 
 logger = logging.getLogger("spikevrt")
@@ -203,9 +206,16 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: utils_threads.Load) -
     began, resumed = time.monotonic(), utils_results.count_there(folder, test_set)[0] if job.resume else 0
     pictures = utils_html.ReportImages()
     with written_as_they_come(job, test_set, dist) as writers:
-        with interruption_explained(job, test_set, dist):
+        with stoppable(job, test_set, dist) as stop:
             result = utils_eval.evaluate(
-                model.restore, test_set, opt.val, dist, tile=fitting, watchers=[pictures, *writers], restored=there
+                model.restore,
+                test_set,
+                opt.val,
+                dist,
+                tile=fitting,
+                watchers=[pictures, *writers],
+                stop=stop,
+                restored=there,
             )
         result["protocol"] += protocol_of(opt, job.sigma)
         seconds, frames = time.monotonic() - began, len(result["frames"])
@@ -235,15 +245,28 @@ def written_as_they_come(job: Job, test_set: TestSet, dist: Dist) -> Iterator[li
 
 
 @contextmanager
-def interruption_explained(job: Job, test_set: TestSet, dist: Dist) -> Iterator[None]:
-    """Say, whatever ends the restoration early, that nothing of it is lost."""
-    try:
-        yield
-    except BaseException:
-        if job.save_frames and dist.is_main:
-            there = utils_results.count_there(job.folder, test_set)
-            logger.info("stopped with %d of %d frames in %s; --resume goes on from there", *there, job.folder)
-        raise
+def stoppable(job: Job, test_set: TestSet, dist: Dist) -> Iterator[Callable[[], bool]]:
+    """Yield `stop` for `evaluate`: a signal to one process ends all between tiles. Say that nothing is lost.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C asked to stop.
+        SystemExit: another signal did, or another process was asked: 128 + the signal's number.
+    """
+    with utils_signal.stop_on_signals() as request:
+        try:
+            yield lambda: utils_dist.any_asked(request.name is not None)
+        except BaseException as error:
+            by = f" by {request.name}" if request.name else ""
+            if not job.save_frames:
+                logger.info("stopped%s; this call keeps no frames, --save_result does", by)
+            elif dist.is_main:
+                there = utils_results.count_there(job.folder, test_set)
+                logger.info("stopped%s with %d of %d frames in %s; --resume goes on from there", by, *there, job.folder)
+            if not isinstance(error, StoppedError):
+                raise
+            utils_dist.close()  # torchrun ends the others as soon as one has ended
+            code = 128 + signal.Signals[request.name or "SIGTERM"]
+            raise (KeyboardInterrupt if request.name == "SIGINT" else SystemExit(code)) from None
 
 
 def recorded_tile(folder: Path) -> TileOpt | None:

@@ -71,11 +71,11 @@ from utils import (
 )
 from utils.utils_clip import Frame, TestSet
 from utils.utils_dist import Dist
-from utils.utils_eval import StoppedError, evaluate
+from utils.utils_eval import evaluate
 from utils.utils_logger import Run
 from utils.utils_results import frame_writer
 from utils.utils_run_folder import find_weights
-from utils.utils_signal import StopRequest
+from utils.utils_signal import StoppedError, StopRequest
 from utils.utils_tile_opt import tile_of
 
 LOG = logging.getLogger("spikevrt")
@@ -149,7 +149,7 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
     """
     opt, model, train_set, _, dist, run = parts
     train, batch_size = opt.train, train_samples(opt)
-    batches = batches_from(step, train_set, opt, dist)
+    batches = batches_from(step, train_set, opt, dist, stop)
     watch = utils_logger.Stopwatch(train.total_iter, batch_size)
     bar = tqdm(total=train.total_iter, initial=step, disable=None if dist.is_main else True, unit="step")
     profile, load = utils_profile.ProfileWindow(opt.run_dir, opt.logging, dist, step), utils_threads.Load()
@@ -159,8 +159,15 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
             stopped = not validate(parts, step, stop)
         while step < train.total_iter and not stopped:
             asked_at = time.perf_counter()
-            micro_batches = [next(batches) for _ in range(train.accumulate)]
+            micro_batches = next_batches(batches, train.accumulate)
             watch.data_ready(asked_at)
+            waited = dist.is_main and time.monotonic() - saved_at > 60 * (train.checkpoint_minutes or math.inf)
+            stopped, is_time = utils_dist.any_true(dist, [not micro_batches or stop.name is not None, waited])
+            if (stopped or is_time) and saved < step:
+                save(parts, step)
+                saved, saved_at = step, time.monotonic()
+            if stopped:
+                break
             utils_seed.seed_all(train.manual_seed, dist.rank, step)
             values = model.train_step(micro_batches, step)
             if model.guard.exhausted:
@@ -169,9 +176,6 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
             bar.update()
             profile.step(step)
             last = step == train.total_iter
-            waited = dist.is_main and time.monotonic() - saved_at > 60 * (train.checkpoint_minutes or math.inf)
-            asked, is_time = utils_dist.any_true(dist, [stop.name is not None, waited])
-            stopped = asked and not last
 
             if step % train.checkpoint_print == 0 or last:
                 values |= watch.report(step)
@@ -179,14 +183,13 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
                 run.log(step, "train", values)
                 if dist.device.type == "cpu":
                     torch.set_num_threads(utils_threads.fewer(load, torch.get_num_threads()))
-            if step % train.checkpoint_save == 0 or last or stopped or is_time:
+            is_tested = test_is_due(parts, step)
+            if step % train.checkpoint_save == 0 or last or is_tested:  # a test may take long, and nothing is lost
                 save(parts, step)
                 saved, saved_at = step, time.monotonic()
-            if test_is_due(parts, step) and not stopped:
+            if is_tested:
                 stopped = not validate(parts, step, stop)
                 watch.restart()
-    if stopped and saved < step:
-        save(parts, step)
     return step, step == train.total_iter and not stopped
 
 
@@ -208,7 +211,17 @@ def start_weights(model: ModelVRT, opt: Opt) -> None:
         LOG.warning(RANDOM_FLOW)
 
 
-def batches_from(step: int, train_set: SampleSource, opt: Opt, dist: Dist) -> Iterator[dict[str, Any]]:
+def next_batches(batches: Iterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The batches of one step; none where a request to stop came while they were waited for."""
+    try:
+        return [next(batches) for _ in range(count)]
+    except StoppedError:
+        return []
+
+
+def batches_from(
+    step: int, train_set: SampleSource, opt: Opt, dist: Dist, stop: StopRequest
+) -> Iterator[dict[str, Any]]:
     """This process's batches from a step on, as the options have it."""
     assert opt.datasets.train is not None
     return train_batches(
@@ -223,6 +236,7 @@ def batches_from(step: int, train_set: SampleSource, opt: Opt, dist: Dist) -> It
         num_workers=opt.datasets.train.dataloader_num_workers,
         prefetch_factor=opt.datasets.train.dataloader_prefetch_factor,
         pin_memory=dist.device.type == "cuda",
+        stop=lambda: utils_dist.any_asked(stop.name is not None),
     )
 
 
@@ -257,7 +271,13 @@ def validate(parts: Parts, step: int, stop: StopRequest) -> bool:
         tile = tiling.prepare(model, opt.netG, test_set, opt.val, tile, auto=True)
     try:
         result = evaluate(
-            model.restore, test_set, opt.val, dist, tile=tile, watchers=watchers, stop=lambda: stop.name is not None
+            model.restore,
+            test_set,
+            opt.val,
+            dist,
+            tile=tile,
+            watchers=watchers,
+            stop=lambda: utils_dist.any_asked(stop.name is not None),
         )
     except StoppedError:
         return False

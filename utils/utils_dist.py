@@ -147,6 +147,15 @@ def any_true(dist: Dist, flags: Sequence[bool]) -> list[bool]:
     return [bool(vote) for vote in votes.tolist()]
 
 
+def any_asked(is_asked: bool) -> bool:
+    """Whether this process or, by what is known here, another one is asked to stop.
+
+    Nothing is waited for: the others hear of it within seconds, each at a place of its own. What has to be done alike
+    in all of them needs `any_true` as well.
+    """
+    return is_asked if _heartbeat is None else _heartbeat.pass_on(is_asked)
+
+
 def share(batch_size: int, world_size: int) -> int:
     """Samples of each process in a batch of all processes together.
 

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from utils import utils_dist, utils_ensemble, utils_image, utils_metric, utils_tile
@@ -42,7 +43,8 @@ def evaluate(
         dist: the process group, None = a single process.
         tile: instead of the tiles of `val`; a Fitting tells afterwards what it has come to.
         watchers: each called for each frame in the process that restored it, in order.
-        stop: asked after each frame; True ends the evaluation in all processes.
+        stop: asked before each tile and after each frame; once it said True in all processes, or they are done with
+            their shares, the evaluation ends.
         restored: a frame that was restored before, (H * s, W * s, 3) uint8, which is measured as it is; None: there is
             none, restore it.
 
@@ -57,7 +59,13 @@ def evaluate(
         metrics of two frames stand with the second.
     """
     fitting = tile if isinstance(tile, Fitting) else Fitting(tile or tile_of(val))
-    loop = _Loop(restore, test_set, val, fitting, restored, watchers, stop)
+
+    def unless_stopped(window: Tensor) -> Tensor:
+        if stop():
+            raise StoppedError
+        return restore(window)
+
+    loop = _Loop(unless_stopped, test_set, val, fitting, restored, watchers, stop)
     rank, world_size = (dist.rank, dist.world_size) if dist else (0, 1)
     mine = loop.run(shares(test_set, val, loop.fitting.tile, world_size)[rank], show=rank == 0)
     gathered = utils_dist.gather_objects(dist, mine) if dist else [mine]
@@ -87,7 +95,7 @@ def restored_frames(
     *,
     planes_in_time: slice = slice(0, 0),
     frames: tuple[int, int] | None = None,
-) -> Iterator[tuple[int, torch.Tensor]]:
+) -> Iterator[tuple[int, Tensor]]:
     """`restore_tiled` with the mirrored ends and the ensembles that the options ask for; arguments as there.
 
     `planes_in_time` are the channels of what is read that follow each other in time within a frame.
@@ -151,8 +159,15 @@ class _Loop:
     stop: Callable[[], bool]
 
     def run(self, mine: Sequence[Share], show: bool) -> _Part:
-        """Restore, score and hand over the frames of some shares."""
+        """Restore, score and hand over the frames of some shares, until a request to stop."""
         part = _Part({}, set())
+        try:
+            self._run(mine, show, part)
+        except StoppedError:
+            part.stopped = True
+        return part
+
+    def _run(self, mine: Sequence[Share], show: bool, part: _Part) -> None:
         for share in mine:
             clip = self.test_set[share.clip]
             rows = []
@@ -162,12 +177,10 @@ class _Loop:
                 for watcher in self.watchers:
                     watcher(frame)
                 if self.stop():
-                    part.stopped = True
-                    return part
+                    raise StoppedError
             if show and (share.first, share.stop) == _wanted(len(clip.frames), self.val):
                 log_clip(self.test_set, share.clip, rows)
                 part.logged.add(share.clip)
-        return part
 
     def _frames(self, clip: Clip, share: Share, show: bool) -> Iterator[Frame]:
         """The frames of one share, with their metrics."""

@@ -149,6 +149,21 @@ def test_a_stop_in_one_process_ends_the_evaluation_in_all(clips, monkeypatch):
         utils_eval.evaluate(restore, clips, Val(), utils_dist.Dist(0, 2))
 
 
+@pytest.mark.parametrize("calls", [0, 1, 3, 5])
+def test_a_stop_is_heard_between_tiles(clips, calls):
+    """Of six tiles a piece; also while a frame is mirrored, or restored forwards and backwards."""
+    seen = []
+
+    def watch(window):
+        seen.append(window)
+        return restore(window)
+
+    val = Val(size_patch_testing=12, flip_seq=True)
+    with pytest.raises(utils_eval.StoppedError):
+        utils_eval.evaluate(watch, clips, val, stop=lambda: len(seen) == calls)
+    assert len(seen) == calls
+
+
 def test_without_sharp_frames_it_only_restores():
     clips = [FakeClip("a", 3, has_gt=False), FakeClip("b", 2, has_gt=False)]
     seen = []

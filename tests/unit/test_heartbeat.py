@@ -18,6 +18,8 @@ if sys.argv[1:] == [str(dist.rank)]:
     os.kill(os.getpid(), signal.SIGSTOP)
 if not sys.argv[1:] and dist.rank == 1:
     time.sleep(4.0)  # twice the patience: it is late, not silent
+while not sys.argv[1:] and not utils_dist.any_asked(dist.rank == 1):
+    time.sleep(0.01)
 print(utils_dist.any_true(dist, [dist.rank == 1, False]), flush=True)
 utils_dist.close()
 """
@@ -55,7 +57,7 @@ def test_a_silent_process_ends_the_other_which_names_it(pair, silent):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_late_is_waited_for(pair):
+def test_a_process_that_is_late_is_waited_for_and_all_hear_that_one_is_asked_to_stop(pair):
     for process in pair():
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out, err) == (0, "[True, False]\n", "")

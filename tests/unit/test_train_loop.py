@@ -1,0 +1,112 @@
+"""The loop of main_train_vrt.py on a model that only counts: when it stops, and what it saves before."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import main_train_vrt
+from options.schema import Opt
+from utils import utils_dist
+from utils.utils_dist import Dist
+from utils.utils_signal import StopRequest
+
+
+class Source:
+    """Samples of one number; the one at `at` asks `stop`."""
+
+    shuffle = False
+
+    def __init__(self, stop=None, at=None):
+        self.stop, self.at = stop, at
+
+    def __len__(self):
+        return 1000
+
+    def sample(self, index, rng):
+        if index == self.at:
+            self.stop.name = "SIGTERM"
+        return {"lq": torch.tensor([float(index)]), "key": f"a/{index}"}
+
+    def name(self, index, rng):
+        return f"clip a frame {index:06d}"
+
+
+@pytest.fixture
+def loop(tmp_path, monkeypatch):
+    """Train; returns what `train` gave and, in order, the steps taken, saved and tested."""
+    done = []
+
+    def train(source, stop, *, dist=None, start=0, test=None, train=(), workers=0, batch=1):
+        block = {"total_iter": 12, "checkpoint_save": 100, "checkpoint_test": 4, "checkpoint_print": 100}
+        places = {"dataroot_lq": "lq", "dataroot_gt": "gt", "dataset_type": "VideoRecurrentTrainDataset", "name": "t"}
+        places |= {"dataloader_num_workers": workers, "dataloader_batch_size": batch}
+        opt = Opt.model_validate(
+            {
+                "task": "t",
+                "path": {"root": str(tmp_path)},
+                "datasets": {"train": places},
+                "train": block | dict(train),
+            }
+        )
+        model = SimpleNamespace(
+            guard=SimpleNamespace(exhausted=False),
+            train_step=lambda batches, step: done.append(f"step {step + 1}") or {"G_loss": 0.0, "lr": 0.0},
+        )
+        run = SimpleNamespace(log=lambda *given: None, has_test=lambda step: True)
+
+        def validate(parts, step, stop):
+            done.append(f"test {step}")
+            return test is None or test(step)
+
+        monkeypatch.setattr(main_train_vrt, "validate", validate)
+        monkeypatch.setattr(main_train_vrt, "save", lambda parts, step: done.append(f"save {step}"))
+        parts = main_train_vrt.Parts(opt, model, source, object() if test else None, dist or Dist(), run)
+        return main_train_vrt.train(parts, start, stop), done
+
+    return train
+
+
+@pytest.mark.parametrize("at", [0, 5, 6, 7])
+def test_a_request_during_loading_saves_the_step_before_and_takes_none(loop, at):
+    """Also one that comes with the last sample of a batch."""
+    stop = StopRequest()
+    (step, finished), done = loop(Source(stop, at), stop, batch=2)
+    assert (step, finished) == (at // 2, False)
+    assert done == [f"step {number}" for number in range(1, step + 1)] + [f"save {step}"] * (step > 0)
+
+
+def test_a_request_to_another_process_is_heard_by_one_that_waits_for_a_batch(loop, monkeypatch):
+    looks = iter([False] * 3)
+    monkeypatch.setattr(utils_dist, "any_asked", lambda own: next(looks, True))
+    votes = []
+    monkeypatch.setattr(utils_dist, "any_true", lambda dist, flags: votes.append(flags[0]) or flags)
+    (step, finished), done = loop(Source(), StopRequest(), dist=Dist(1, 2), train={"total_iter": 500}, batch=4)
+    assert finished is False
+    assert votes == [False] * step + [True], "all processes decide alike, before a step"
+
+
+def test_what_was_trained_is_saved_before_a_test_and_a_test_that_stops_ends_the_run(loop):
+    (step, finished), done = loop(Source(), StopRequest(), test=lambda step: step < 8)
+    assert (step, finished) == (8, False)
+    steps = [f"step {number}" for number in range(1, 9)]
+    assert done == [*steps[:4], "save 4", "test 4", *steps[4:], "save 8", "test 8"]
+
+
+def test_a_test_that_stops_at_the_last_step_is_not_the_end(loop):
+    (step, finished), done = loop(Source(), StopRequest(), start=11, test=lambda step: False)
+    assert (step, finished) == (12, False)
+    assert done == ["step 12", "save 12", "test 12"]
+
+
+def test_a_checkpoint_by_time_is_of_the_steps_that_are_done(loop, monkeypatch):
+    now = iter(range(0, 10000, 31))
+    clocks = SimpleNamespace(monotonic=lambda: float(next(now)), perf_counter=time.perf_counter)
+    monkeypatch.setattr(main_train_vrt, "time", clocks)
+    (step, finished), done = loop(Source(), StopRequest(), train={"total_iter": 5, "checkpoint_minutes": 1.0})
+    assert (step, finished) == (5, True)
+    saves = [index for index, what in enumerate(done) if what.startswith("save")]
+    assert len(saves) > 2
+    assert all(done[index - 1] == f"step {done[index].split()[1]}" for index in saves)
+    assert done[-1] == "save 5"
