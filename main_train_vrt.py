@@ -42,10 +42,12 @@ if __name__ == "__main__":
         options = read_options(arguments)
     utils_threads.before_torch()
 
+import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
@@ -63,6 +65,7 @@ from models.select_model import define_Model
 from utils import (
     utils_dist,
     utils_logger,
+    utils_metric,
     utils_profile,
     utils_report,
     utils_resume,
@@ -72,11 +75,13 @@ from utils import (
 from utils.utils_clip import Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_eval import evaluate
+from utils.utils_file import write_text
+from utils.utils_json import read_json
 from utils.utils_logger import Run
 from utils.utils_results import frame_writer
 from utils.utils_run_folder import find_weights
 from utils.utils_signal import StoppedError, StopRequest
-from utils.utils_tile_opt import tile_of
+from utils.utils_tile_opt import TileOpt, tile_of
 
 LOG = logging.getLogger("spikevrt")
 RANDOM_FLOW = (
@@ -93,6 +98,7 @@ def main(opt: Opt) -> None:
     train_opt = opt.datasets.train
     train_set = sound_dataset(train_opt, opt.netG.upscale)
     test_set = sound_dataset(opt.datasets.test, opt.netG.upscale) if opt.datasets.test else None
+    utils_metric.check_available(opt.val.metrics if test_set is not None else ())
 
     # 2. Processes; the run's folder is this training's alone until its end.
     dist = utils_dist.init()
@@ -130,6 +136,8 @@ def train_stage(parts: Parts) -> None:
         start_weights(model, opt)
     run.write_options(opt)
     run.begin(start)
+    if (test := opt.datasets.test) is not None and (test.dataroot_gt is None or opt.val.best_metric is None):
+        LOG.warning("no best_G.pth will be written: datasets.test.dataroot_gt is null, or val.metrics is empty")
 
     # 2. Train to the last step, or until a signal asks to stop. Either way everything is saved.
     with utils_signal.stop_on_signals() as stop:
@@ -266,27 +274,46 @@ def validate(parts: Parts, step: int, stop: StopRequest) -> bool:
     watchers: list[Callable[[Frame], None]] = [pictures]
     if opt.val.save_img:
         watchers.append(frame_writer(opt.run_dir / "images" / str(step)))
-    tile = tile_of(opt.val, opt.netG.window_size)
-    if opt.val.tile == "auto":
-        tile = tiling.prepare(model, opt.netG, test_set, opt.val, tile, auto=True)
     try:
         result = evaluate(
             model.restore,
             test_set,
             opt.val,
             dist,
-            tile=tile,
+            tile=tile_of_run(parts),
             watchers=watchers,
             stop=lambda: utils_dist.any_asked(stop.name is not None),
         )
     except StoppedError:
         return False
-    score = result["mean"].get("psnr")
-    if dist.is_main and score is not None and score > utils_resume.best_score(opt.run_dir):
-        utils_resume.save_best(opt.run_dir, model, step, score)
+    metric = opt.val.best_metric
+    if dist.is_main and metric in result["mean"]:
+        score = result["mean"][metric]
+        if utils_resume.is_best(opt.run_dir, metric, score):
+            utils_resume.save_best(opt.run_dir, model, step, metric, score)
     pictures.show(run, step, dist)
     run.log_test(step, result)
     return True
+
+
+def tile_of_run(parts: Parts) -> TileOpt:
+    """The tile of all validations of a run: the options', or for "auto" one that is chosen once and then kept.
+
+    Scores of one run, by which its best weights are chosen, would otherwise depend on the memory of the moment.
+    """
+    opt, model, _, test_set, dist, _ = parts
+    asked = tile_of(opt.val, opt.netG.window_size)
+    if opt.val.tile != "auto" or test_set is None:
+        return asked
+    path, wanted = opt.run_dir / "tile.json", json.loads(json.dumps(asdict(asked)))
+    kept = read_json(path) if dist.is_main and path.is_file() else {}
+    kept = utils_dist.gather_objects(dist, kept)[0]  # one process decides: others may not see a new file yet
+    if kept.get("asked") == wanted:
+        return TileOpt.from_json(kept["tile"])
+    tile = tiling.prepare(model, opt.netG, test_set, opt.val, asked, auto=True)
+    if dist.is_main:
+        write_text(path, json.dumps({"asked": wanted, "tile": asdict(tile)}, indent=2) + "\n")
+    return tile
 
 
 def give_up(parts: Parts, step: int, batches: Sequence[Mapping[str, Any]]) -> NoReturn:

@@ -46,6 +46,8 @@ IGNORED_KEYS = (
     "netG.init_gain",
     "netG.recal_all_flows",
     "train.F_*",
+    # A resumed run takes the optimizer's state along in any case.
+    "train.G_optimizer_reuse",
     "train.G_regularizer_orthstep",
     "train.G_regularizer_clipstep",
 )

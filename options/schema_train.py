@@ -65,8 +65,6 @@ class TrainOpt(Block):
     """Parameters with a learning rate or weight decay of their own."""
     freeze: Names = ()
     """Parameters that are never trained: patterns of their whole names, e.g. "spynet.*"."""
-    G_optimizer_reuse: bool = False
-    """KAIR's switch for the optimizer's state; a resumed run takes it along in any case."""
     fix_iter: Annotated[int, Field(ge=-1)] = 0
     """Step from which the parameters of fix_keys learn, as in KAIR: they stay as they are for fix_iter - 1 steps; 0 or
     -1: they learn from the start."""
@@ -169,8 +167,8 @@ class ValOpt(Block):
     center_frame_only: bool = False
     """Restore and measure the middle frame of a clip only."""
     tile: Literal["auto"] | None = None
-    """auto: the largest tile that the free memory allows, measured; num_frame_testing and size_patch_testing are its
-    upper bounds where they are not 0. null: exactly those two."""
+    """auto: the largest tile that the free memory allows, measured, in a training once; num_frame_testing and
+    size_patch_testing are its upper bounds where they are not 0. null: exactly those two."""
     num_frame_testing: Whole = 0
     """Frames restored at once; 0: the whole clip."""
     num_frame_overlapping: Whole = 2
@@ -195,7 +193,13 @@ class ValOpt(Block):
         "ssim_y",
         "ssim_matlab_rgb",
     )
-    """What is measured; the default serves all protocols. tof: flicker, from optical flow; lpips: needs its library."""
+    """What is measured; the default serves all protocols. tof: flicker, from optical flow; lpips: needs its library.
+    The best weights of a training are those of the best psnr or, where it is not measured, of the first of these."""
+
+    @property
+    def best_metric(self) -> str | None:
+        """The metric by which the best weights are chosen."""
+        return "psnr" if "psnr" in self.metrics else next(iter(self.metrics), None)
 
     @property
     def frames_shared(self) -> int:

@@ -163,7 +163,7 @@ class Run:
         Args:
             step: finished steps.
             weights: the file that a test should use.
-            best: {"step", "psnr"} of the best weights, if anything was measured.
+            best: {"step", <metric>} of the best weights, if anything was measured.
             skipped: steps left out since the run began.
         """
         test = ["python", "main_test_vrt.py", "--opt", str(self.folder / "options.json"), "--set"]
@@ -172,7 +172,12 @@ class Run:
         facts = [
             ("steps", f"{step:,d}" + (f", {skipped:,d} left out" if skipped else "")),
             ("time", f"{timedelta(seconds=round(time.monotonic() - self._started))} since this start"),
-            ("best", f"psnr {best['psnr']:.4f} at step {best['step']:,d}" if best else ""),
+            (
+                "best",
+                "".join(
+                    f"{key} {at:.4f} at step {best['step']:,d}" for key, at in (best or {}).items() if key != "step"
+                ),
+            ),
             ("last", measured),
             ("weights", str(weights)),
             ("log", f"{self.folder / 'train.log'}, {self.folder / 'metrics.jsonl'}"),

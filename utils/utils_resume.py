@@ -22,6 +22,7 @@ from utils.utils_changes import changes, options_hash
 from utils.utils_checkpoint import dump, read_file, read_state_dict, write_file
 from utils.utils_error import UserError
 from utils.utils_file import read_text, whole_file, write_text
+from utils.utils_metric import LOWER_IS_BETTER
 from utils.utils_run_folder import kair_steps, saved_steps, set_file
 
 LOG = logging.getLogger("spikevrt")
@@ -93,7 +94,7 @@ def save(run_dir: Path, step: int, model: Resumable, record: Mapping[str, Any], 
             _remove(folder, old, KINDS)
 
 
-def save_best(run_dir: Path, model: Resumable, step: int, score: float) -> None:
+def save_best(run_dir: Path, model: Resumable, step: int, metric: str, score: float) -> None:
     """Write best_G.pth, averaged weights where the model has them, then best.json with their step and score.
 
     Raises:
@@ -102,26 +103,32 @@ def save_best(run_dir: Path, model: Resumable, step: int, score: float) -> None:
     states = model.state_dicts()
     with _explained(run_dir, f"the best weights, of step {step},"):
         write_file(_on_cpu(states.get("E", states["G"])), run_dir / "models" / "best_G.pth")
-        write_text(run_dir / "models" / "best.json", json.dumps({"step": step, "psnr": float(score)}) + "\n")
+        write_text(run_dir / "models" / "best.json", json.dumps({"step": step, metric: float(score)}) + "\n")
 
 
 def best(run_dir: Path) -> dict[str, Any] | None:
-    """{"step", "psnr"} of the run's best weights so far, None where there are none."""
+    """{"step", <metric>} of the run's best weights so far, the metric usually psnr; None where there are none."""
     path = run_dir / "models" / "best.json"
     if not path.is_file():
         return None
     try:
         content = json.loads(read_text(path))
-        return {"step": int(content["step"]), "psnr": float(content["psnr"])}
-    except (ValueError, KeyError, TypeError):
+        ((metric, score),) = ((key, value) for key, value in content.items() if key != "step")
+        return {"step": int(content["step"]), metric: float(score)}
+    except (AttributeError, ValueError, KeyError, TypeError):
         LOG.warning("%s is damaged: the next weights that are measured count as the best", path)
         return None
 
 
-def best_score(run_dir: Path) -> float:
-    """PSNR of the run's best weights so far; minus infinity where there are none."""
+def is_best(run_dir: Path, metric: str, score: float) -> bool:
+    """Whether a score is better than that of the run's best weights so far, or the first one of its metric."""
     found = best(run_dir)
-    return found["psnr"] if found else -math.inf
+    if math.isnan(score) or found is None:
+        return not math.isnan(score)
+    if metric not in found:
+        LOG.warning("the best weights were chosen by another metric, %s; by %s these count as the best", found, metric)
+        return True
+    return score < found[metric] if metric in LOWER_IS_BETTER else score > found[metric]
 
 
 def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resumed:

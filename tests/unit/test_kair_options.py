@@ -181,3 +181,17 @@ def test_alignment_needs_its_groups(tmp_path):
     path = kair_file(tmp_path, "006_train_vrt_videodeblurring_gopro")
     with pytest.raises(UserError, match="deformable_groups is 0, must be 1 or more"):
         utils_option.load(path, Opt, ["netG.deformable_groups=0"])
+
+
+@pytest.mark.parametrize(
+    "key", ["datasets.train.dataloader_persistent_workers", "datasets.test.dataloader_persistent_workers"]
+)
+def test_keys_of_kair_without_effect_are_taken_and_named(tmp_path, heard, key):
+    path = tmp_path / "t.json"
+    path.write_text('{"task": "t", "train": {"G_optimizer_reuse": true}}')
+    places = [f"datasets.{block}.{root}=x" for block in ("train", "test") for root in ("dataroot_lq", "dataroot_gt")]
+    kinds = [f"datasets.{block}.dataset_type=VideoRecurrent{block.title()}Dataset" for block in ("train", "test")]
+    names = [f"datasets.{block}.name=n" for block in ("train", "test")]
+    utils_option.load(path, Opt, [*places, *kinds, *names, f"{key}=true"])
+    (line,) = heard.messages
+    assert line.endswith(f"these keys of KAIR have no effect here: {key}, train.G_optimizer_reuse")

@@ -1,5 +1,4 @@
 import itertools
-import logging
 import multiprocessing
 import os
 import signal
@@ -237,16 +236,15 @@ def test_without_room_for_the_workers_themselves_the_line_says_so(monkeypatch):
         batches(num_workers=2)
 
 
-def test_a_batch_that_never_comes_ends_the_run_with_its_sample(quick, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("spikevrt"), "propagate", True)
+def test_a_batch_that_never_comes_ends_the_run_with_its_sample(quick, heard):
     source, given = Toy(shuffle=False, endless=2), []
     with pytest.raises(StalledError) as caught:
         given += train_batches(source, seed=3, start_step=0, total_steps=9, batch_size=1, num_workers=2)
     name = source.name(2, np.random.default_rng([3, 2]))
     assert str(caught.value).startswith("no batch came and no sample was begun for 1 s: data worker ")
     assert f" reads {name}; is the disk" in str(caught.value)
-    assert len(caplog.messages) == 1
-    assert f" reads {name}; waiting on" in caplog.messages[0]
+    assert len(heard.messages) == 1
+    assert f" reads {name}; waiting on" in heard.messages[0]
     assert multiprocessing.active_children() == []
 
 

@@ -338,7 +338,7 @@ def test_what_a_living_process_writes_is_not_swept(tmp_path):
 def test_only_the_newest_sets_are_kept(tmp_path):
     for step in (1, 2, 10, 30):
         save(tmp_path, step, Trainee(), RECORD, keep=2)
-    utils_resume.save_best(tmp_path, Trainee(), 1, 20.0)
+    utils_resume.save_best(tmp_path, Trainee(), 1, "psnr", 20.0)
     save(tmp_path, 31, Trainee(), RECORD, keep=2)
     assert saved_steps(tmp_path) == [30, 31]
     kept = [f"{step}_{kind}.pth" for step in (30, 31) for kind in ("E", "G", "state")]
@@ -383,10 +383,30 @@ def test_an_old_set_that_cannot_be_removed_does_not_stop_the_run(tmp_path, monke
 
 
 def test_a_damaged_note_of_the_best_does_not_stop_the_run(tmp_path):
-    utils_resume.save_best(tmp_path, Trainee(), 5, 31.5)
-    assert utils_resume.best_score(tmp_path) == 31.5
-    (tmp_path / "models" / "best.json").write_text("{")
-    assert utils_resume.best_score(tmp_path) == float("-inf")
+    utils_resume.save_best(tmp_path, Trainee(), 5, "psnr", 31.5)
+    assert utils_resume.best(tmp_path) == {"step": 5, "psnr": 31.5}
+    for text in ("{", "[]", '{"step": 3}', '{"step": 3, "psnr": null}', '{"step": 3, "psnr": 1.0, "ssim": 0.5}'):
+        (tmp_path / "models" / "best.json").write_text(text)
+        assert utils_resume.best(tmp_path) is None
+        assert utils_resume.is_best(tmp_path, "psnr", 1.0)
+
+
+@pytest.mark.parametrize(("metric", "worse", "better"), [("psnr", 30.0, 32.0), ("ssim", 0.8, 0.9), ("lpips", 0.3, 0.1)])
+def test_the_best_is_chosen_by_the_metric_at_hand(tmp_path, metric, worse, better):
+    assert not utils_resume.is_best(tmp_path, metric, float("nan"))
+    assert utils_resume.is_best(tmp_path, metric, worse)
+    utils_resume.save_best(tmp_path, Trainee(), 5, metric, (worse + better) / 2)
+    assert utils_resume.best(tmp_path) == {"step": 5, metric: (worse + better) / 2}
+    assert utils_resume.is_best(tmp_path, metric, better)
+    assert not utils_resume.is_best(tmp_path, metric, worse)
+    assert not utils_resume.is_best(tmp_path, metric, (worse + better) / 2)
+    assert not utils_resume.is_best(tmp_path, metric, float("nan"))
+
+
+def test_with_another_metric_the_best_is_chosen_anew_and_that_is_said(tmp_path, heard):
+    utils_resume.save_best(tmp_path, Trainee(), 5, "psnr", 31.5)
+    assert utils_resume.is_best(tmp_path, "ssim", 0.1)
+    assert "by ssim these count as the best" in heard.text
 
 
 def test_where_there_are_no_weights_runs_that_have_some_are_named(tmp_path):
@@ -405,8 +425,8 @@ def test_weights_for_testing_are_best_then_last(tmp_path):
     path, why = utils_run_folder.find_weights(tmp_path, None, None)
     assert path.name == "5_G.pth"
     assert "step 5" in why
-    assert utils_resume.best_score(tmp_path) == float("-inf")
-    utils_resume.save_best(tmp_path, Trainee(), 5, 31.5)
+    assert utils_resume.best(tmp_path) is None
+    utils_resume.save_best(tmp_path, Trainee(), 5, "psnr", 31.5)
     assert utils_run_folder.find_weights(tmp_path, None, None)[0].name == "best_G.pth"
     assert utils_run_folder.find_weights(tmp_path, "x_E.pth", None)[0].name == "x_E.pth"
 

@@ -1,6 +1,7 @@
 """The loop of main_train_vrt.py on a model that only counts: when it stops, and what it saves before."""
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 import main_train_vrt
 from options.schema import Opt
-from utils import utils_dist
+from utils import utils_dist, utils_resume
 from utils.utils_dist import Dist
 from utils.utils_signal import StopRequest
 
@@ -110,3 +111,66 @@ def test_a_checkpoint_by_time_is_of_the_steps_that_are_done(loop, monkeypatch):
     assert len(saves) > 2
     assert all(done[index - 1] == f"step {done[index].split()[1]}" for index in saves)
     assert done[-1] == "save 5"
+
+
+# Validations
+
+
+def parts_of(folder, dist=None, **val):
+    opt = Opt.model_validate({"task": "t", "path": {"root": str(folder)}, "val": val})
+    model = SimpleNamespace(state_dicts=lambda: {"G": {"weight": torch.zeros(1)}}, restore=None)
+    run = SimpleNamespace(log_test=lambda step, result: None)
+    return main_train_vrt.Parts(opt, model, None, [], dist or Dist(), run)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The tiles that are chosen by measuring, one after the other."""
+    chosen = []
+
+    def prepare(model, net, test_set, val, tile, *, auto):
+        chosen.append(replace(tile, size=(64 + 8 * len(chosen), 64), frames=6))
+        return chosen[-1]
+
+    monkeypatch.setattr(main_train_vrt.tiling, "prepare", prepare)
+    return chosen
+
+
+def test_a_tile_of_its_own_choice_is_chosen_once_a_run(tmp_path, measured):
+    tiles = [main_train_vrt.tile_of_run(parts_of(tmp_path, tile="auto")) for _ in range(3)]
+    assert tiles == [measured[0]] * 3, "also in a run that goes on"
+    bounded = parts_of(tmp_path, tile="auto", size_patch_testing=128)
+    assert main_train_vrt.tile_of_run(bounded) == measured[1], "under other bounds it is another one"
+    assert main_train_vrt.tile_of_run(parts_of(tmp_path)).frames == 0
+    assert len(measured) == 2
+
+
+def test_all_processes_take_the_tile_that_the_first_one_has_kept(tmp_path, measured, monkeypatch):
+    """Whether or not the others see its file."""
+    main_train_vrt.tile_of_run(parts_of(tmp_path, tile="auto"))
+    sent = []
+    monkeypatch.setattr(utils_dist, "gather_objects", lambda dist, value: sent.append(value) or sent)
+    for rank, folder in ((0, tmp_path), (1, tmp_path / "elsewhere")):
+        parts = parts_of(folder, Dist(rank, 2), tile="auto")
+        assert main_train_vrt.tile_of_run(parts) == measured[0]
+    assert sent[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "scores", "best"),
+    [
+        (["ssim", "psnr"], [{"psnr": 30.0, "ssim": 0.9}, {"psnr": 29.0, "ssim": 0.95}], {"step": 1, "psnr": 30.0}),
+        (["ssim", "tof"], [{"ssim": 0.9, "tof": 1.0}, {"ssim": 0.95, "tof": 2.0}], {"step": 2, "ssim": 0.95}),
+        (["tof", "ssim"], [{"ssim": 0.9, "tof": 1.0}, {"ssim": 0.95, "tof": 2.0}], {"step": 1, "tof": 1.0}),
+        ([], [{}, {}], None),
+    ],
+)
+def test_whatever_is_measured_chooses_the_best_weights(tmp_path, monkeypatch, metrics, scores, best):
+    shown = SimpleNamespace(show=lambda *given: None)
+    monkeypatch.setattr(main_train_vrt.utils_report, "BoardImages", lambda test_set: shown)
+    parts = parts_of(tmp_path, metrics=metrics)
+    for step, mean in enumerate(scores, start=1):
+        monkeypatch.setattr(main_train_vrt, "evaluate", lambda *given, mean=mean, **more: {"mean": mean})
+        assert main_train_vrt.validate(parts, step, StopRequest())
+    assert utils_resume.best(parts.opt.run_dir) == best
+    assert (parts.opt.run_dir / "models/best_G.pth").is_file() == (best is not None)
