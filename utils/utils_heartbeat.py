@@ -1,5 +1,6 @@
 """Processes that notice when another one is gone, also where nobody tells them: NCCL would wait for hours."""
 
+import atexit
 import contextlib
 import os
 import sys
@@ -44,6 +45,7 @@ class Heartbeat:
         self._talker = threading.Thread(target=self._talk, name="heartbeat", daemon=True)
         self._talker.start()
         threading.Thread(target=self._watch, name="heartbeat watch", daemon=True).start()
+        atexit.register(self._fall_silent)
 
     def pass_on(self, is_asked: bool) -> bool:
         """Tell the others that this process is asked to stop, if it is; whether any process is, as far as known."""
@@ -56,6 +58,11 @@ class Heartbeat:
         self._stop.set()
         self._talker.join()
         torch_dist.barrier()  # nobody talks any more: process 0 may take the store with it
+
+    def _fall_silent(self) -> None:
+        """End the talker before the interpreter does, which aborts the process where a thread is inside the store."""
+        self._stop.set()
+        self._talker.join(timeout=INTERVAL)
 
     def _talk(self) -> None:
         """Exchange signs of life until the store is gone; a call waits for long where its machine does not answer."""

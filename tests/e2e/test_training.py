@@ -327,7 +327,7 @@ def test_a_run_that_goes_on_with_another_network_gets_one_line(program, straight
 
 def test_debug_shows_where(program, training):
     code, err = program(training, "--debug", "--set", "netG.spynet_path=nowhere.pth")
-    assert code == 2
+    assert code == 2, err
     assert err.startswith("Traceback")
     assert "in load_weights" in err
     assert err.splitlines()[-1].startswith("error: nowhere.pth not found")
@@ -362,7 +362,7 @@ def test_a_file_cut_off_while_training_gets_one_line(training, tmp_path):
     path = tmp_path / "set/spikes/train/clip_b/spike/000051.dat"
     path.write_bytes(path.read_bytes()[:96])
     code, err = mistakes(process)
-    assert code == 2
+    assert code == 2, err
     assert len(err) == 1, err
     assert err[0].startswith(f"error: clip clip_b frame 000051: {path} has 2 steps of 16x24, 24 expected")
     wait_until(lambda: not training.alive())
