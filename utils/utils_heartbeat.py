@@ -70,7 +70,8 @@ class Heartbeat:
         with contextlib.suppress(torch_dist.DistError):
             while not self._stop.wait(INTERVAL):
                 beats += 1
-                self.store.set(str(self.rank), f"{beats} {STOP.decode() * self._is_asked}")
+                is_asked = self._is_asked or utils_signal.is_asked()  # the main thread may be waiting for the others
+                self.store.set(str(self.rank), f"{beats} {STOP.decode() * is_asked}")
                 self._last = self.store.multi_get(keys)
 
     def _watch(self) -> None:

@@ -32,6 +32,14 @@ class StopRequest:
     name: str | None = None
 
 
+_requests: list[StopRequest] = []  # of the contexts that the program is in
+
+
+def is_asked() -> bool:
+    """Whether a signal has asked to stop what the program is at; for any thread, also while the main one is waiting."""
+    return any(request.name is not None for request in _requests)
+
+
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Context in which SIGTERM, SIGUSR1 and Ctrl-C only ask to stop; a second one ends the process at once.
@@ -51,9 +59,11 @@ def stop_on_signals() -> Iterator[StopRequest]:
     blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # as a careless parent may leave them
     previous = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
     watcher.start()
+    _requests.append(request)
     try:
         yield request
     finally:
+        _requests.remove(request)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         signal.set_wakeup_fd(previous)
         for number, handler in before.items():

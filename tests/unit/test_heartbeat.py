@@ -11,16 +11,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = f"""
 import os, signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from utils import utils_dist, utils_heartbeat
+from utils import utils_dist, utils_heartbeat, utils_signal
 utils_heartbeat.INTERVAL, utils_heartbeat.MISSES = 0.1, 20
 dist = utils_dist.init()
 if sys.argv[1:] == [str(dist.rank)]:
     os.kill(os.getpid(), signal.SIGSTOP)
-if not sys.argv[1:] and dist.rank == 1:
-    time.sleep(4.0)  # twice the patience: it is late, not silent
-while not sys.argv[1:] and not utils_dist.any_asked(dist.rank == 1):
-    time.sleep(0.01)
-print(utils_dist.any_true(dist, [dist.rank == 1, False]), flush=True)
+with utils_signal.stop_on_signals():
+    if not sys.argv[1:] and dist.rank == 1:
+        time.sleep(4.0)  # twice the patience: it is late, not silent
+        os.kill(os.getpid(), signal.SIGUSR1)  # and waits for the other, which has to hear of it
+    while not sys.argv[1:] and dist.rank == 0 and not utils_dist.any_asked(False):
+        time.sleep(0.01)
+    print(utils_dist.any_true(dist, [dist.rank == 1, False]), flush=True)
 utils_dist.close()
 """
 

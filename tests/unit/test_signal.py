@@ -160,6 +160,8 @@ def test_a_repetition_of_the_same_request_is_no_second_one(monkeypatch):
             signal.raise_signal(number)
             wait_until(lambda: stop.name)
         assert stop.name == "SIGUSR1"
+        assert utils_signal.is_asked()
+    assert not utils_signal.is_asked()
     assert ends == []
 
 
