@@ -287,7 +287,7 @@ def validate(parts: Parts, step: int, stop: StopRequest) -> bool:
     except StoppedError:
         return False
     metric = opt.val.best_metric
-    if dist.is_main and metric in result["mean"]:
+    if dist.is_main and metric is not None and metric in result["mean"]:
         score = result["mean"][metric]
         if utils_resume.is_best(opt.run_dir, metric, score):
             utils_resume.save_best(opt.run_dir, model, step, metric, score)

@@ -172,12 +172,7 @@ class Run:
         facts = [
             ("steps", f"{step:,d}" + (f", {skipped:,d} left out" if skipped else "")),
             ("time", f"{timedelta(seconds=round(time.monotonic() - self._started))} since this start"),
-            (
-                "best",
-                "".join(
-                    f"{key} {at:.4f} at step {best['step']:,d}" for key, at in (best or {}).items() if key != "step"
-                ),
-            ),
+            ("best", _best_line(best) if best else ""),
             ("last", measured),
             ("weights", str(weights)),
             ("log", f"{self.folder / 'train.log'}, {self.folder / 'metrics.jsonl'}"),
@@ -308,3 +303,8 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(
         f"{path}: {error.strerror or error}; a run must write there: make room or access, or change path.root"
     )
+
+
+def _best_line(best: Mapping[str, Any]) -> str:
+    metric = next(key for key in best if key != "step")
+    return f"{metric} {best[metric]:.4f} at step {best['step']:,d}"
