@@ -31,7 +31,7 @@ from data import video_frames
 from data.check import check_dataset
 from data.clip_index import existing_folder, scan_clips
 from data.dataset_video_test import VideoTestDataset
-from data.frame_store import FrameStore, open_frames
+from data.frame_store import FrameStore
 from data.video_frames import VideoFrames
 from data.video_index import index_of
 from utils import utils_results, utils_video
@@ -403,7 +403,7 @@ def test_a_frame_that_is_not_there_is_named(tmp_path, frame):
 def test_videos_and_frames_at_one_place_are_an_error_that_names_both(tmp_path):
     make_video(tmp_path / "a.mp4", frames=3)
     write_rgb(tmp_path / "000000.png", coded(0))
-    for look in (scan_clips, lambda root, ext: open_frames(root, ext, "disk")):
+    for look in (scan_clips, FrameStore):
         with pytest.raises(UserError, match=r"holds videos \(a.mp4\) and frames \(000000.png\)"):
             look(tmp_path, "png")
 
@@ -412,7 +412,7 @@ def test_a_video_beside_clip_folders_is_no_clip(tmp_path):
     make_video(tmp_path / "comparison.mp4", frames=3)
     write_rgb(tmp_path / "clip_b/000000.png", coded(0))
     assert scan_clips(tmp_path, "png") == {"clip_b": ("000000",)}
-    assert open_frames(tmp_path, "png", "disk").clips() == ["clip_b"]
+    assert FrameStore(tmp_path, "png").has("clip_b", "000000")
 
 
 def test_two_videos_of_one_name_are_an_error(tmp_path):
@@ -430,7 +430,7 @@ def test_hidden_files_are_no_videos(tmp_path):
     assert list(scan_clips(tmp_path, "png").values()) == [("000000",)]
     (tmp_path / "000000.png").unlink()
     make_video(tmp_path / "a.mp4", frames=3)
-    assert list(scan_clips(tmp_path, "png")) == open_frames(tmp_path, "png", "disk").clips() == ["a"]
+    assert list(scan_clips(tmp_path, "png")) == VideoFrames(tmp_path).clips() == ["a"]
 
 
 @pytest.mark.parametrize("others", [["a.mp4"], []])
@@ -438,7 +438,7 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path, others):
     for file in others:
         make_video(tmp_path / file, frames=3)
     (tmp_path / "b.mp4").symlink_to(tmp_path / "gone.mp4")
-    for look in (scan_clips, lambda root, ext: open_frames(root, ext, "disk")):
+    for look in (scan_clips, FrameStore):
         with pytest.raises(UserError, match=r"b.mp4: is a link to a file that is not there"):
             look(tmp_path, "png")
 
