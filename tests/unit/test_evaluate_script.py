@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -33,7 +34,7 @@ def folders(tmp_path):
 
 @pytest.fixture
 def run(folders, capsys):
-    """The script with --restored, --gt and other arguments: exit code, stdout and stderr."""
+    """The script with --restored, --gt and other arguments: exit code, stdout (without the log's clock) and stderr."""
 
     def call(*args, restored="out", gt="gt"):
         code = 0
@@ -41,7 +42,8 @@ def run(folders, capsys):
             evaluate.main(["--restored", str(folders / restored), "--gt", str(folders / gt), *map(str, args)])
         except SystemExit as stop:
             code = stop.code
-        return code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return code, re.sub(r"^[\d-]+ [\d:]+ : ", "", out, flags=re.MULTILINE), err
 
     return call
 
