@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import sys
 import threading
 import uuid
@@ -117,7 +118,7 @@ class TensorBoard:
         self._hook = threading.excepthook
         threading.excepthook = partial(_aside, self._hook)
         logs = str(folder / "tb_logger")
-        self.where = f"tensorboard --logdir {logs}"
+        self.where = f"tensorboard --logdir {shlex.quote(logs)}"
         self._writer = SummaryWriter(logs, purge_step=step + 1, max_queue=1000)  # a full queue would stop the steps
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from shlex import quote
 from types import SimpleNamespace
 
 import numpy as np
@@ -522,9 +523,9 @@ def test_summary_says_where_everything_is(tmp_path, said):
         "last": "psnr 30.0000, ssim 0.9000",
         "weights": str(weights),
         "log": f"{tmp_path}/train.log, {tmp_path}/metrics.jsonl",
-        "board": f"tensorboard --logdir {tmp_path}/tb_logger",
+        "board": f"tensorboard --logdir {quote(f'{tmp_path}/tb_logger')}",
         "images": f"{tmp_path}/images",
-        "test": f"python main_test_vrt.py --opt {tmp_path}/options.json --set path.pretrained_netE=null "
+        "test": f"python main_test_vrt.py --opt {quote(f'{tmp_path}/options.json')} --set path.pretrained_netE=null "
         f"'path.pretrained_netG={weights}'",
     }
 
