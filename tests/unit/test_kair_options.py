@@ -194,4 +194,4 @@ def test_keys_of_kair_without_effect_are_taken_and_named(tmp_path, heard, key):
     names = [f"datasets.{block}.name=n" for block in ("train", "test")]
     utils_option.load(path, Opt, [*places, *kinds, *names, f"{key}=true"])
     (line,) = heard.messages
-    assert line.endswith(f"these keys of KAIR have no effect here: {key}, train.G_optimizer_reuse")
+    assert line.endswith(f"these keys of KAIR have no effect here: train.G_optimizer_reuse, {key}")
