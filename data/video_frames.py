@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.clip_index import VIDEO_SUFFIXES, video_files
-from data.video_index import Doubt, VideoIndex, index_of, interlaced, open_video, reason_of
+from data.video_doubts import Doubt, interlaced
+from data.video_index import VideoIndex, index_of, open_video, reason_of
 from utils.utils_error import UserError, say_once
 from utils.utils_file import own_name
 from utils.utils_video import Converter, Playback

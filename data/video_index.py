@@ -6,13 +6,13 @@ import re
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data.video_doubts import Doubt, check_matrix, colour_doubts, interlaced
 from utils.utils_error import UserError
 from utils.utils_video import Playback
 
@@ -25,47 +25,12 @@ _GAP = 4  # times the usual step
 _ROUNDING = Fraction(1, 1000)  # seconds; Matroska's times are whole milliseconds
 _COPY = "copy it again, or encode what there is anew"
 
-# Code points of ISO/IEC 23091-2 and of FFmpeg; those that are not named look right as BT.709.
-_TRANSFERS = {8: "linear light", 9: "logarithmic", 10: "logarithmic", 16: "PQ", 17: "SMPTE ST 428", 18: "HLG"}
-_PRIMARIES = {9: "BT.2020", 10: "CIE XYZ", 11: "DCI-P3", 12: "Display P3"}
-_UNKNOWN_MATRICES = {
-    8: "YCgCo",
-    10: "BT.2020 with constant luminance",
-    11: "SMPTE ST 2085",
-    12: "a matrix of its primaries",
-    13: "a matrix of its primaries",
-    14: "ICtCp",
-    15: "IPT-PQ-C2",
-    16: "YCgCo-Re",
-    17: "YCgCo-Ro",
-}
-_HDR = {16, 18}
-_FIELDS = {2: "top field first", 3: "bottom field first", 4: "bottom field first", 5: "top field first"}
-_TO_BT709 = "zscale=p=bt709:t=bt709:m=bt709"
-_TONE_MAP = (
-    "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable,zscale=t=bt709:m=bt709:r=tv,format=yuv420p"
-)
-
 
 class Place(NamedTuple):
     """A key frame: its number, and the time at which it is decoded."""
 
     number: int
     decode_time: int
-
-
-class Doubt(NamedTuple):
-    """Something about a video that makes its frames other than a reader of pictures takes them for.
-
-    Attributes:
-        what: says what it is, to follow the name of the file.
-        cure: says what to do.
-        shows_light: whether the frames still show light at one moment each, by the curve of sRGB.
-    """
-
-    what: str
-    cure: str
-    shows_light: bool = False
 
 
 @dataclass(frozen=True)
@@ -329,32 +294,6 @@ def _is_hidden(stream: Any, packet: Any) -> bool:
     return stream.codec_context.name in ("vp8", "libvpx") and not bytes(packet)[0] >> 4 & 1
 
 
-def interlaced(path: Path, context: Any) -> Doubt:
-    """Say that the frames of a file are interlaced, in which order if its decoder's context knows."""
-    order = _FIELDS.get(int(getattr(context, "field_order", 0)))  # not in older PyAV
-    return Doubt(
-        f"is interlaced{f' ({order})' if order else ''}: each frame weaves rows of two moments",
-        f"deinterlace it first: {_ffmpeg(path, 'bwdif')}",
-    )
-
-
-def _colour_doubts(path: Path, context: Any) -> Iterator[Doubt]:
-    """Look for colours that are not those of BT.709 and sRGB once the matrix is undone."""
-    transfer, gamut = int(context.color_trc), _PRIMARIES.get(int(context.color_primaries))
-    if transfer in _TRANSFERS:
-        names = ", ".join(name for name in (_TRANSFERS[transfer], gamut) if name)
-        kind = f"is HDR ({names})" if transfer in _HDR else f"has another tone curve ({names})"
-        cure = _ffmpeg(path, _TONE_MAP if transfer in _HDR else _TO_BT709)
-        yield Doubt(f"{kind}: taken as BT.709, its colours are wrong", f"convert it first: {cure}")
-    elif gamut:
-        what = f"has colours of {gamut}: taken as BT.709, they look pale"
-        yield Doubt(what, f"convert it first: {_ffmpeg(path, _TO_BT709)}", shows_light=True)
-
-
-def _ffmpeg(path: Path, filters: str) -> str:
-    return f"ffmpeg -i {path.name} -vf {filters} -c:v ffv1 {path.stem}_new.mkv"
-
-
 def _first_picture(path: Path) -> tuple[tuple[int, int], int, tuple[Doubt, ...]]:
     """Decode the first frame: (H, W) as coded, the quarter turns that show it upright, and doubts about all frames."""
     container, stream = open_video(path)
@@ -370,13 +309,9 @@ def _first_picture(path: Path) -> tuple[tuple[int, int], int, tuple[Doubt, ...]]
             logger.info("%s is to be shown turned by %g degrees, which is not done: no multiple of 90", path, angle)
             turns = 0
         context = stream.codec_context
-        if matrix := _UNKNOWN_MATRICES.get(int(frame.colorspace)):
-            raise UserError(
-                f"{path} has colours in {matrix}, from which FFmpeg's scale filter knows no way to RGB; convert it "
-                f"first: {_ffmpeg(path, _TO_BT709)}"
-            )
+        check_matrix(path, frame)
         doubts = [interlaced(path, context)] if frame.interlaced_frame else []
-        return (frame.height, frame.width), turns % 4, (*doubts, *_colour_doubts(path, context))
+        return (frame.height, frame.width), turns % 4, (*doubts, *colour_doubts(path, context))
 
 
 def _count(path: Path) -> int:

@@ -59,13 +59,7 @@ def evaluate(
         metrics of two frames stand with the second.
     """
     fitting = tile if isinstance(tile, Fitting) else Fitting(tile or tile_of(val))
-
-    def unless_stopped(window: Tensor) -> Tensor:
-        if stop():
-            raise StoppedError
-        return restore(window)
-
-    loop = _Loop(unless_stopped, test_set, val, fitting, restored, watchers, stop)
+    loop = _Loop(_unless(stop, restore), test_set, val, fitting, restored, watchers, stop)
     rank, world_size = (dist.rank, dist.world_size) if dist else (0, 1)
     mine = loop.run(shares(test_set, val, loop.fitting.tile, world_size)[rank], show=rank == 0)
     gathered = utils_dist.gather_objects(dist, mine) if dist else [mine]
@@ -83,6 +77,17 @@ def evaluate(
     if rank == 0:
         logger.info("Average over %d clips - %s", len(test_set), _line(result["mean"]))
     return result
+
+
+def _unless(stop: Callable[[], bool], restore: Restore) -> Restore:
+    """`restore`, but StoppedError once `stop` says so."""
+
+    def unless_stopped(window: Tensor) -> Tensor:
+        if stop():
+            raise StoppedError
+        return restore(window)
+
+    return unless_stopped
 
 
 def restored_frames(

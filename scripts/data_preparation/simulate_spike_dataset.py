@@ -30,11 +30,10 @@ import math
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -43,24 +42,16 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.clip_index import warn_of_gaps
-from data.frame_order import in_time
-from data.image_folders import image_files
+from recordings import WHOLE, Source, Span, folder_source, video_source
+
 from data.layout import SPLITS, DatasetWriter, Frame, Split
 from data.spike.interpolate import estimate_motion, in_between
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.sensor_noise import Camera, SensorNoise
 from data.spike.simulator import integrate_and_fire, linear_to_srgb, srgb_to_linear, to_gray
-from data.video_frames import VideoFrames
 from utils.utils_cli import Parser, program
-from utils.utils_error import UserError, say_once
-from utils.utils_image import image_size, mapped, read_rgb, remark
-from utils.utils_video import Playback, ratio
+from utils.utils_error import UserError
 
-# GoPro's rate, taken for folders of frames, which have none of their own.
-FRAMES_PER_SECOND = 240.0
-# Steps from frame to frame are equal if they differ by no more than this part, and the rounding of times in seconds.
-UNEQUAL, ROUNDING = Fraction(1, 10), Fraction(1, 1000)
 Transfer = Literal["srgb", "linear"]
 Interpolation = Literal["flow", "blend"]
 
@@ -80,7 +71,7 @@ class Settings:
     noise: Literal["none", "sensor"] = "none"
     transfer: Transfer = "srgb"
     seed: int = 0
-    span: tuple[int, int | None] = (0, None)
+    span: Span = WHOLE
     fps: float | None = None
     interpolation: Interpolation = "flow"
 
@@ -104,104 +95,6 @@ class Settings:
         """Return the timing of a clip whose frames all have their full number of steps."""
         last = self.steps_per_frame * (self.blur_frames - 1)
         return ClipTiming(steps=self.steps_per_frame * self.blur_frames, exposure=(0, last + 1), sharp_step=last // 2)
-
-
-@dataclass(frozen=True)
-class Source:
-    """One recording: the frames of a video or of a folder that --range leaves, and the clip that they become."""
-
-    path: Path
-    clip: str
-    names: Sequence[str]
-    read: Callable[[str], np.ndarray]  # (H, W, 3) uint8 RGB of a name
-    frame_size: tuple[int, int]  # (H, W), pixels
-    fps: float
-
-    def frames(self) -> Iterator[np.ndarray]:
-        """Yield the frames as (H, W, 3) uint8 RGB.
-
-        Raises:
-            UserError: a frame cannot be decoded or has another size.
-        """
-        for name in self.names:
-            frame = self.read(name)
-            if frame.shape != (*self.frame_size, 3):
-                raise UserError(
-                    f"{self.path}: frame {name} is {frame.shape}, expected {(*self.frame_size, 3)}; end --range "
-                    "before it"
-                )
-            yield frame
-
-
-def video_source(path: Path, settings: Settings) -> Source:
-    """Look at a video; the clip is named as the file, with the range where one is given.
-
-    Raises:
-        UserError: the file is missing, damaged or no video, it is interlaced or HDR, or its frame rate is unknown.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file, expected a video; check --video")
-    video = VideoFrames(path, as_light=True)
-    names = sorted(video.names(path.stem), key=int)
-    size, chosen = video.size(path.stem, names[0]), names[slice(*settings.span)]
-    shown = video.playback(path.stem, chosen)
-    fps = settings.fps or shown.rate
-    if fps is None:
-        raise UserError(f"{path}: does not say how many frames a second it has, expected a number; give it with --fps")
-    warn_of_times(path, chosen, shown, float(fps))
-    if shown.pixel_aspect != 1:
-        say_once(f"{path}: its pixels are not square ({ratio(shown.pixel_aspect)}), but taken as square")
-    return Source(path, clip_name(path.stem, settings), chosen, partial(video.read, path.stem), size, float(fps))
-
-
-def folder_source(path: Path, settings: Settings) -> Source:
-    """Look at a folder of frames; the clip is named as the folder, with the range where one is given.
-
-    Raises:
-        UserError: the folder is missing or has no frame, the first one is no image, or names tell no order.
-    """
-    if not path.is_dir():
-        raise UserError(f"{path}: no such folder, expected a folder of frames; check --frames")
-    files = image_files(path, None)
-    names = in_time(files, f"--frames {path}")
-    if not names:
-        raise UserError(f"{path}: has no frames, expected {settings.blur_frames} or more; check --frames")
-    warn_of_gaps({path.name: names}, path.parent)
-    some = dict.fromkeys((names[0], names[len(names) // 2], names[-1]))
-    if found := remark([mapped(path / files[name]) for name in some]):
-        say_once(f"--frames {path}: {files[names[0]]} {found}")
-    return Source(
-        path=path,
-        clip=clip_name(path.resolve().name, settings),
-        names=names[slice(*settings.span)],
-        read=lambda name: read_rgb(path / files[name]),
-        frame_size=image_size(path / files[names[0]]),
-        fps=settings.fps or FRAMES_PER_SECOND,
-    )
-
-
-def clip_name(recording: str, settings: Settings) -> str:
-    """Name the clip of a recording, with the range where one is given."""
-    first, last = settings.span
-    span = "" if (first, last) == (0, None) else f"_{first:06d}" + ("" if last is None else f"_{last:06d}")
-    return re.sub(r"[^\w-]+", "_", recording) + span
-
-
-def warn_of_times(path: Path, names: Sequence[str], shown: Playback, fps: float) -> None:
-    """Say so where the frames of a video do not follow each other in equal steps, as the spikes take them to do."""
-    steps = [following - time for time, following in pairwise(shown.times or ())]
-    if not steps:
-        return
-    usual = sorted(steps)[len(steps) // 2]
-    other = max(steps, key=lambda step: abs(step - usual))
-    if abs(other - usual) > UNEQUAL * usual + ROUNDING:
-        at = steps.index(other)
-        least, most, there, taken = (f"{1000 * float(step):.4g}" for step in (min(steps), max(steps), other, 1 / fps))
-        say_once(
-            f"{path}: has a variable frame rate, {least} to {most} ms from frame to frame ({there} from {names[at]} to "
-            f"{names[at + 1]}), taken as {taken} ms throughout; leave such places out with --range, or make the steps "
-            f"equal first: ffmpeg -i {path.name} -vf fps={fps:.4g} -c:v ffv1 {path.stem}_new.mkv"
-        )
 
 
 def cropped_size(frame: tuple[int, int], scale: int) -> tuple[int, int]:
@@ -351,7 +244,7 @@ def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, vid
     Raises:
         UserError: a recording is missing, too short or of another size or frame rate than the set's.
     """
-    sources = [(video_source if video else folder_source)(path, settings) for path in paths]
+    sources = [(video_source if video else folder_source)(path, settings.span, settings.fps) for path in paths]
     manifest = make_manifest(sources[0], settings)
     size = manifest.rgb_h, manifest.rgb_w
     for source in sources:
@@ -377,7 +270,7 @@ def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, vid
         writer.finish()
 
 
-def parse_range(text: str) -> tuple[int, int | None]:
+def parse_range(text: str) -> Span:
     """Read FIRST:LAST, both optional, LAST excluded."""
     match = re.fullmatch(r"(\d*):(\d*)", text)
     if match is None:
@@ -395,7 +288,7 @@ def main() -> None:
         "--out", type=Path, required=True, metavar="ROOT", help="folder of the data set; clips are added"
     )
     parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--range", type=parse_range, default=(0, None), metavar="FIRST:LAST",
+    parser.add_argument("--range", type=parse_range, default=WHOLE, metavar="FIRST:LAST",
                         help="use source frames FIRST .. LAST-1 of each recording")  # fmt: skip
     parser.add_argument("--blur-frames", type=int, default=7, metavar="N", help="source frames a blurred frame, odd")
     parser.add_argument("--steps-per-frame", type=int, default=8, metavar="S", help="spike steps a source frame")

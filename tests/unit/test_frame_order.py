@@ -20,7 +20,7 @@ from data.lmdb_writer import write_lmdbs
 from data.spike.manifest import gopro_timing
 from data.spike.reader import SpikeReader
 from data.spike.stream import Timeline
-from scripts.data_preparation import simulate_spike_dataset as simulate
+from scripts.data_preparation.recordings import folder_source
 from utils.spike_loader import write_spikes
 from utils.utils_error import UserError
 from utils.utils_image import write_rgb
@@ -191,7 +191,7 @@ def test_a_gap_between_frames_is_said_once_a_clip(own_set, heard):
 def test_the_simulator_takes_frames_in_time(tmp_path):
     for number in range(1, 13):
         write_rgb(tmp_path / f"{number}.png", np.full((8, 8, 3), number, np.uint8))
-    assert [int(frame[0, 0, 0]) for frame in simulate.source_frames(tmp_path)] == list(range(1, 13))
+    assert [int(frame[0, 0, 0]) for frame in folder_source(tmp_path).frames()] == list(range(1, 13))
     write_rgb(tmp_path / "cover.png", np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(UserError, match="1 and cover differ"):
-        list(simulate.source_frames(tmp_path))
+        list(folder_source(tmp_path).frames())

@@ -18,8 +18,8 @@ from data.lmdb_sources import PngFiles
 from data.lmdb_writer import write_lmdbs
 from data.select_dataset import define_Dataset
 from scripts import evaluate
-from scripts.data_preparation import simulate_spike_dataset as simulate
 from scripts.data_preparation.gopro_check import image_fact
+from scripts.data_preparation.recordings import folder_source
 from utils.utils_error import UserError
 from utils.utils_image import decode_rgb, image_size, read_rgb, remark, write_rgb
 from utils.utils_image_header import header_of
@@ -87,7 +87,7 @@ def test_turned_frames_are_one_data_set_everywhere(own_set, tmp_path, kind, suff
     assert check_dataset(opt) == []
     sample = define_Dataset(options(own_set, spikes=False)).sample(0, rng())
     assert sample["lq"].shape == (3, 3, 16, 16)
-    assert next(simulate.source_frames(own_set / "lq/clip_a")).shape == (40, 24, 3)
+    assert next(folder_source(own_set / "lq/clip_a").frames()).shape == (40, 24, 3)
     write_lmdbs([(PngFiles(own_set / "lq", 0), tmp_path / "lq.lmdb")])
     stored = FrameStore(tmp_path / "lq.lmdb", backend="lmdb")
     assert stored.size("clip_a", "000047") == (40, 24)
@@ -287,10 +287,10 @@ def test_folders_beside_the_frames_of_a_clip_do_not_matter(own_set, heard):
     assert [len(clip.frames) for clip in define_Dataset(options(own_set, "Test"))] == [5, 5]
     folders = [str(own_set / kind) for kind in ("gt", "lq")]
     evaluate.main(["--restored", folders[0], "--gt", folders[1], "--metrics", "psnr"])
-    assert len(list(simulate.source_frames(own_set / "lq/clip_a"))) == 5
+    assert len(list(folder_source(own_set / "lq/clip_a").frames())) == 5
     for path in (own_set / "lq/clip_b").iterdir():
         cv2.imwrite(str(path), np.full((8, 8), 1023, np.uint16))
-    next(simulate.source_frames(own_set / "lq/clip_b"))
+    next(folder_source(own_set / "lq/clip_b").frames())
     assert "lq/clip_b: 000047.png has 16 bits, of which it seems to use 10" in heard.text
 
 
