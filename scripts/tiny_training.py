@@ -28,7 +28,7 @@ NETWORK: dict[str, Any] = {
     "in_chans": 4,
     "img_size": [2, 32, 32],
     "window_size": [2, 4, 4],
-    "depths": [2] * 8,
+    "depths": [2] + [1] * 7,
     "indep_reconsts": [],
     "embed_dims": [8] * 8,
     "num_heads": [2] * 8,
