@@ -3,12 +3,15 @@
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from statistics import median_low
 
 from utils.utils_error import UserError
 
 _NUMBER = re.compile(r"(\d+)")
 # Numbers that say one time together: seconds and their fraction, a date or time of at least three parts.
 _TIME_STAMP = re.compile(r"#\.#|#(?:[-_.:T ]#){2,}")
+_FRACTION = re.compile(r"(?<=\d\.)\d+")
+_DIGITS = 20  # to which fractions are filled up, so that they compare as numbers
 _LONG = 9  # digits of a number that counts no recordings: 1712345678_123456
 
 
@@ -56,9 +59,9 @@ def gaps(names: Sequence[str]) -> list[tuple[str, str]]:
         names: in time, of one varying number; others have no gaps.
     """
     steps = [_step(*pair) for pair in pairwise(names)]
-    known = [step for step in steps if step]
-    usual = max(sorted(set(known)), key=known.count, default=0)
-    return [pair for pair, step in zip(pairwise(names), steps, strict=True) if step > usual]
+    usual = median_low([step for step in steps if step] or [0])
+    # Times as numbers are rounded, or jitter.
+    return [pair for pair, step in zip(pairwise(names), steps, strict=True) if 2 * step > 3 * usual]
 
 
 def frame_name(number: int, template: str) -> str:
@@ -109,10 +112,30 @@ def _problem(names: Sequence[str]) -> str:
     for (a, b), (first, second) in zip(pairwise(names), pairwise(rows), strict=True):
         if first == second:
             return f"{a} and {b} have the same number"
-    for before, after in pairwise(range(len(names))):
-        if any(a > b for a, b in zip(rows[before], rows[after], strict=True)) and not _are_stamps(names, shapes[0]):
-            return f"{names[before]} and {names[after]} differ in several numbers, and which one is time is not clear"
+    for at, (first, second) in enumerate(pairwise(rows)):
+        if any(a > b for a, b in zip(first, second, strict=True)):
+            if _are_stamps(names, shapes[0]):
+                break
+            return f"{names[at]} and {names[at + 1]} differ in several numbers, and which one is time is not clear"
+    return _decimal_problem(names) if "#.#" in shapes[0] and not _is_run(names) else ""
+
+
+def _decimal_problem(names: Sequence[str]) -> str:
+    """Say which sorted names have another order as decimals: 1.5 comes after 1.25; nothing where none have."""
+    for a, b in pairwise(names):
+        if _key(_filled(a)) > _key(_filled(b)):
+            return f"{a} comes before {b} as numbers behind the dot, and after it as decimals"
     return ""
+
+
+def _is_run(names: Sequence[str]) -> bool:
+    """Whether numbers count: one by one, or more than twice in the same step."""
+    steps = {_step(*pair) for pair in pairwise(names)}
+    return steps == {1} or (len(steps) == 1 and len(names) > 2)
+
+
+def _filled(name: str) -> str:
+    return _FRACTION.sub(lambda digits: digits[0].ljust(_DIGITS, "0"), name)
 
 
 def _are_stamps(names: Sequence[str], shape: str) -> bool:

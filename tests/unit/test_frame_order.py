@@ -40,6 +40,9 @@ from utils.utils_image import write_rgb
         ("1712345678_900", "1712345679_100"),
         ("12-00-59-040", "12-01-00-000"),
         ("20240101_120059_9", "20240101_120100_1"),
+        ("v1.9", "v1.10", "v1.11"),
+        ("v1.8", "v1.10", "v1.12"),
+        ("1.5", "2.25", "3.125"),
         ("000003_to_000004", "000004_to_000005"),
         ("picture",),
     ],
@@ -59,6 +62,9 @@ def test_numbers_tell_the_order(ordered):
         (("cam1_0001", "cam1_0002", "cam2_0001"), "cam1_0002 and cam2_0001 differ in several numbers"),
         (("1_1", "1_2", "2_1"), "1_2 and 2_1 differ in several numbers"),
         (("1.9", "1.10", "2.1"), "1.10 and 2.1 differ in several numbers"),
+        (("0.1", "0.15", "0.2"), "0.2 comes before 0.15 as numbers behind the dot, and after it as decimals"),
+        (("1.25", "1.5"), "1.5 comes before 1.25 as numbers"),
+        (("1712345678.12345", "1712345678.1234567", "1712345678.2"), "1712345678.2 comes before 1712345678.12345 as"),
     ],
 )
 def test_names_without_an_order_are_refused(names, two):
@@ -74,6 +80,9 @@ def test_neighbours_and_gaps():
     assert gaps(["1", "2", "3", "9", "10"]) == [("3", "9")]
     assert gaps(["0", "2", "4", "6", "12"]) == [("6", "12")]  # every second frame is a clip, too
     assert gaps([str(number) for number in range(8, 12)]) == []
+    assert gaps(["0000ms", "0033ms", "0067ms", "0100ms", "0133ms"]) == []  # 30 frames a second
+    stamps = [str(1403636579763555584 + 50_000_000 * at + 997 * at * at % 70_001) for at in (0, 1, 2, 3, 5, 6)]
+    assert gaps(stamps) == [(stamps[3], stamps[4])]
 
 
 def test_templates_name_frames():
