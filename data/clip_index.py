@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data.frame_order import follows, frame_name, gaps, in_time, number_format
-from data.image_folders import ImageFolders, image_files
+from data.image_folders import VIDEO_SUFFIXES, ImageFolders, clip_folders, image_files
 from data.lmdb_store import LmdbStore, is_lmdb
 from data.video_index import index_of
 from utils.utils_error import ProblemsError, UserError, say_once
@@ -20,7 +20,6 @@ T = TypeVar("T")
 LISTED = 20  # lines of one kind in the log at most
 Clips = dict[str, tuple[str, ...]]  # clip name -> its frame names (no extension), in order
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
 META_LINE = re.compile(r"(?P<clip>\S+)\s+(?P<count>[1-9]\d*)\s+\([^)]*\)(?:\s+(?P<start>\d+))?")
 
 
@@ -42,8 +41,9 @@ def existing_folder(path: Path | str | None, key: str) -> Path:
     if not folder.is_dir() and not is_video(folder):
         is_for_lmdb = folder.suffix == ".lmdb"
         create = "create it with --generate-lmdb" if is_for_lmdb else "prepare the data set first"
-        alike = own_path(Path(folder.anchor or "."), str(folder.relative_to(folder.anchor)))
-        if alike.exists():
+        if folder.is_file():
+            create = "give the folder that holds it"
+        elif (alike := own_path(Path(folder.anchor or "."), str(folder.relative_to(folder.anchor)))).exists():
             create = f"rename {alike}, which differs in its Unicode form alone (as of macOS)"
         kind = "folder" if is_for_lmdb else "folder or video"
         raise UserError(f"{key}: {folder} is no {kind}; correct the path or {create}")
@@ -84,7 +84,7 @@ def holds_videos(root: Path, ext: str | None) -> bool:
     if not root.is_dir():
         return is_video(root)
     videos = _videos_in(root)
-    if not videos or any(path.is_dir() and image_files(path, ext) for path in root.iterdir()):
+    if not videos or clip_folders(root, ext):
         return False
     frames = image_files(root, ext)
     if frames:
@@ -151,6 +151,8 @@ def scan_clips(root: Path, ext: str | None = None, filename_tmpl: str = "06d", k
     if is_lmdb(root):
         return {clip: in_time(names, f"clip {clip}: {root}") for clip, names in LmdbStore(root).clips().items()}
     if holds_videos(root, ext):
+        if root.is_dir() and (others := clip_folders(root, None)):
+            say_once(f"{root}: its videos are the clips; left out: {listed(others)} (no *.{ext})")
         counts = {clip: index_of(clip, path).count for clip, path in video_files(root).items()}
         number = number_format(filename_tmpl)
         return {clip: tuple(frame_name(at, number) for at in range(count)) for clip, count in counts.items()}

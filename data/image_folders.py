@@ -7,6 +7,7 @@
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from utils.utils_file import own_path
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 # Pictures that are not read; a message names them, so that nobody looks for them in vain.
 OTHER_SUFFIXES = {".exr", ".hdr", ".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".tga"}
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
 # Option -> names of the part of a clip that it means.
 PARTS = {"dataroot_lq": ("blur", "input"), "dataroot_gt": ("sharp", "gt")}
+# Words in the names of folders that hold the same clips blurred and sharp, or the splits of a data set.
+_SETS = {"blur", "blurred", "sharp", "gt", "lq", "input", "train", "val", "test"}
 _NOT_CLIPS = ("@eaDir", "__MACOSX")
 _NAMED, _DEPTH, _LOOKED_AT = 5, 4, 2000
 
@@ -47,6 +51,13 @@ def image_files(folder: Path, ext: str | None) -> dict[str, str]:
     return {stem: found[stem] for stem in by_number(found)}
 
 
+def clip_folders(root: Path, ext: str | None) -> list[str]:
+    """List the folders in a root that hold images, or whose own folders do."""
+    folders = _folders(root)
+    places = {name: [root / name, *(root / name / sub for sub in _folders(root / name))] for name in folders}
+    return [name for name in folders if any(_has_images(place, ext) for place in places[name])]
+
+
 class ImageFolders:
     """The clips below a root, by the files that are there.
 
@@ -57,7 +68,8 @@ class ImageFolders:
         pictures_beside: pass over images that lie beside clip folders.
 
     Raises:
-        UserError: the root holds frames and clip folders, or clips of parts of which none is the wanted one.
+        UserError: the root holds frames and clip folders, clips of parts of which none is the wanted one, or several
+            data sets.
     """
 
     def __init__(self, root: Path, ext: str | None, key: str = "", *, pictures_beside: bool = False) -> None:
@@ -158,11 +170,25 @@ class ImageFolders:
     def _look_deeper(self, folders: list[str]) -> None:
         inner = self._inner(folders)
         names = sorted({sub for subs in inner.values() for sub in subs})
-        if names and not any(character.isdecimal() for name in names for character in name):
+        is_numbered = any(character.isdecimal() for name in names for character in name)
+        if names and (self._are_parts(names) or not is_numbered):
             self._part = self._wanted_part(names)
             self._deeper = [name for name, subs in inner.items() if self._part in subs]
         else:
+            self._check_one_set([name for name, subs in inner.items() if subs])
             self._deeper = [f"{name}/{sub}" for name, subs in inner.items() for sub in subs]
+
+    def _check_one_set(self, outer: list[str]) -> None:
+        """Refuse folders of clips that are several data sets, as val_blur and val_sharp: their clips do not mix."""
+        sets: dict[frozenset[str], str] = {}
+        for name in outer:
+            if words := _SETS.intersection(re.split(r"[\W_]+", name.lower())):
+                sets.setdefault(frozenset(words), name)
+        if len(sets) > 1:
+            raise UserError(
+                f"{self.root}: holds the clips of several data sets, in {', '.join(sets.values())}; give one of these "
+                "folders"
+            )
 
     def _clips_left_out(self) -> Iterator[str]:
         """Say which entries of the root look like clips and are none."""
@@ -172,6 +198,8 @@ class ImageFolders:
         for path in sorted(self.root.iterdir()):
             if path.is_symlink() and not path.exists():
                 yield f"{path.name} (a link that leads nowhere)"
+            elif path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() and not _is_hidden(path.name):
+                yield f"{path.name} (a video beside clip folders)"
             elif path.is_dir() and path.name not in taken and not _is_hidden(path.name):
                 deeper = _first_images(path, self.ext)
                 kinds = _kinds(path)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.clip_index import VIDEO_SUFFIXES, video_files
+from data.clip_index import video_files
+from data.image_folders import VIDEO_SUFFIXES
 from data.video_doubts import Doubt, interlaced
 from data.video_index import VideoIndex, index_of, open_video, reason_of
 from utils.utils_error import UserError, say_once

@@ -350,6 +350,30 @@ def test_parts_that_are_neither_blurred_nor_sharp_are_named(tmp_path):
         scan_clips(tmp_path)
 
 
+def test_further_folders_beside_blurred_and_sharp_ones_are_no_clips(tmp_path):
+    for value, part in enumerate(("blur", "blur2", "sharp")):
+        write_rgb(tmp_path / "GOPR0384_11_00" / part / "000000.png", np.full((8, 8, 3), value, np.uint8))
+    opt = options(tmp_path, "Test", spikes=False, dataroot_lq=str(tmp_path), dataroot_gt=str(tmp_path))
+    (clip,) = define_Dataset(opt)
+    assert (clip.name, clip.gt(0, 1).max()) == ("GOPR0384_11_00", 2)
+
+
+@pytest.mark.parametrize("sets", [("blur", "sharp"), ("train", "test"), ("val_sharp", "val_blur"), ("lq", "GT")])
+def test_several_data_sets_are_no_clips_of_one(tmp_path, sets):
+    for name in sets:
+        write_rgb(tmp_path / name / "000" / "000000.png", PICTURE)
+    words = f"holds the clips of several data sets, in {', '.join(sorted(sets))}; give one of these folders"
+    with pytest.raises(UserError, match=words):
+        scan_clips(tmp_path)
+
+
+@pytest.mark.parametrize("outer", [("00001", "00002"), ("test_01", "test_02"), ("street", "test_drive")])
+def test_folders_of_clips_may_have_many_names(tmp_path, outer):
+    for name in outer:
+        write_rgb(tmp_path / name / "0001" / "im1.png", PICTURE)
+    assert list(scan_clips(tmp_path)) == [f"{name}/0001" for name in outer]
+
+
 # Names that a meta file gives
 
 

@@ -408,11 +408,20 @@ def test_videos_and_frames_at_one_place_are_an_error_that_names_both(tmp_path):
             look(tmp_path, "png")
 
 
-def test_a_video_beside_clip_folders_is_no_clip(tmp_path):
-    make_video(tmp_path / "comparison.mp4", frames=3)
-    write_rgb(tmp_path / "clip_b/000000.png", coded(0))
-    assert scan_clips(tmp_path, "png") == {"clip_b": ("000000",)}
-    assert FrameStore(tmp_path, "png").has("clip_b", "000000")
+@pytest.mark.parametrize("clip", ["clip_b", "00001/0001"])
+def test_a_video_beside_clip_folders_is_no_clip_and_is_named(tmp_path, heard, clip):
+    make_video(tmp_path / "comparison.MP4", frames=3)
+    write_rgb(tmp_path / clip / "000000.png", coded(0))
+    assert scan_clips(tmp_path, "png") == {clip: ("000000",)}
+    assert FrameStore(tmp_path, "png").has(clip, "000000")
+    assert "left out: comparison.MP4 (a video beside clip folders)" in heard.text
+
+
+def test_folders_of_other_images_beside_videos_are_named(tmp_path, heard):
+    make_video(tmp_path / "a.mp4", frames=3)
+    write_rgb(tmp_path / "clip_b/000000.jpg", coded(0))
+    assert list(scan_clips(tmp_path, "png")) == ["a"]
+    assert "its videos are the clips; left out: clip_b (no *.png)" in heard.text
 
 
 def test_two_videos_of_one_name_are_an_error(tmp_path):
@@ -448,7 +457,7 @@ def test_a_video_is_a_root(tmp_path):
     assert existing_folder(path, "--folder_lq") == path
     assert scan_clips(path, "png", "03d") == {"a": ("000", "001", "002")}
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(UserError, match="--folder_lq: .*a.txt is no folder or video"):
+    with pytest.raises(UserError, match="--folder_lq: .*a.txt is no folder or video; .* give the folder that holds it"):
         existing_folder(tmp_path / "a.txt", "--folder_lq")
 
 
