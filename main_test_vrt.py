@@ -126,6 +126,7 @@ if __name__ == "__main__":
     arguments = parse_args()
     with utils_cli.program(arguments.debug):
         job_of_call = read_job(arguments)
+    utils_cli.imports_follow(arguments.debug)
     utils_threads.before_torch()
 
 import logging

@@ -40,6 +40,7 @@ if __name__ == "__main__":
     arguments = parse_args()
     with utils_cli.program(arguments.debug):
         options = read_options(arguments)
+    utils_cli.imports_follow(arguments.debug)
     utils_threads.before_torch()
 
 import json

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NoReturn, TextIO, cast
 from utils.utils_error import SaidError, UserError
 
 LOG = logging.getLogger("spikevrt")
+STDOUT = 1  # its file descriptor
 EXIT_USER, EXIT_FAILURE, EXIT_INTERRUPT = 2, 1, 130
 PATIENCE = 3.0  # seconds; torchrun ends all processes sooner than that after one of them has failed
 
@@ -38,7 +39,12 @@ def positive(text: str) -> int:
 
 
 class _Stream(io.FileIO):
-    """A standard stream whose reader may leave, as `head` does: what comes then goes nowhere, and the work goes on."""
+    """A standard stream whose reader may leave, as `head` does, or whose disk may be full: the work goes on.
+
+    What comes once the reader has left goes nowhere; what a disk does not take is missing, which stderr says once.
+    """
+
+    _lost = False
 
     def write(self, data: Any) -> int:
         """Write bytes; returns how many."""
@@ -46,7 +52,11 @@ class _Stream(io.FileIO):
             return super().write(data)
         except BrokenPipeError:
             _silence(self.fileno())
-            return len(data)
+        except OSError as error:
+            if not self._lost and self.fileno() == STDOUT:
+                print(f"warning: stdout: {error.strerror}: lines are missing there", file=sys.stderr)  # noqa: T201
+            self._lost = True
+        return len(data)
 
 
 class program:  # noqa: N801 - reads as a statement: `with program(debug):`
@@ -115,10 +125,25 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
             self._hook(kind, error, trace)
 
 
+def imports_follow(debug: bool = False) -> None:
+    """Let Ctrl-C during the imports that follow, which take seconds, end the process as inside a `program`."""
+    before = sys.excepthook
+
+    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, KeyboardInterrupt):
+            return before(kind, error, trace)
+        with program(debug):
+            raise error
+
+    sys.excepthook = end
+
+
 def _flush_stdout() -> None:
     """Write what stdout still holds; where nobody can take it, so that the interpreter does not fail on it at exit."""
+    stdout: TextIO | None = sys.stdout
     try:
-        sys.stdout.flush()
+        if stdout is not None:
+            stdout.flush()
     except OSError:
         _silence(sys.stdout.fileno())
 
@@ -130,11 +155,13 @@ def _silence(descriptor: int) -> None:
     os.close(nowhere)
 
 
-def _lenient(stream: TextIO, original: TextIO | None) -> TextIO:
-    """The process's own stream such that neither a reader that leaves nor a name that it cannot write ends the program.
+def _lenient(stream: TextIO | None, original: TextIO | None) -> TextIO:
+    """The process's own stream such that nothing that it cannot write ends the program; a closed one leads nowhere.
 
     A stream that somebody has put in its place stays as it is.
     """
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")
     if stream is not original or not isinstance(stream, io.TextIOWrapper):
         return stream
     stream.flush()

@@ -79,7 +79,7 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT):
-            with suppress(OSError):  # the file system is away for a while, or the folder is gone
+            with suppress(OSError, UserError):  # the file system is away for a while, or the folder is gone
                 owner = _read(self.path)
                 if owner is not None and owner.process is not None and owner.token != self._token:
                     self._end(owner)
@@ -104,7 +104,7 @@ def acquire(path: Path, what: str, advice: str, *, wait: float = 0.0) -> Lock:
         wait: seconds to wait for that one's end.
 
     Raises:
-        UserError: another process has it; one line with that process, its host and since when.
+        UserError: another process has it; one line with that process, its host and since when. Or it is no file.
         OSError: the file cannot be written.
     """
     return Lock(path, _take(path, what, advice, wait))
@@ -170,12 +170,18 @@ def _create(path: Path) -> str | None:
 
 
 def _read(path: Path) -> Owner | None:
-    """The owner that a lock's file names; None: there is no such file."""
+    """The owner that a lock's file names; None: there is no such file.
+
+    Raises:
+        UserError: it is a folder, or a link that leads nowhere.
+    """
     try:
         with path.open("rb") as file:  # to open it makes a network file system ask its server
             content, touched = file.read(4096), os.fstat(file.fileno()).st_mtime
-    except FileNotFoundError:
-        return None
+    except (FileNotFoundError, IsADirectoryError):
+        if not path.is_dir() and not path.is_symlink():
+            return None
+        raise UserError(f"{path}: is no file, expected a lock or nothing; remove it") from None
     try:
         found = json.loads(content)
         process = Process(str(found["host"]), int(found["pid"]), int(found["started"]), str(found["machine"]))
@@ -202,7 +208,7 @@ def _clear(path: Path, owner: Owner) -> None:
 
 def _remove(path: Path, token: str) -> None:
     """Remove an own lock's file; where it has become another one's, or is out of reach, it stays."""
-    with suppress(OSError):
+    with suppress(OSError, UserError):
         owner = _read(path)
         if owner is not None and owner.token == token:
             path.unlink()

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -232,6 +233,13 @@ def test_a_lock_that_names_paths_removes_nothing(path, holder, tmp_path):
 def test_a_folder_that_cannot_be_written_is_a_system_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         acquire(tmp_path / "none" / ".lock", "it", "wait")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_file_is_named(path, make):
+    make(path)
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: is no file, expected a lock or nothing"):
+        acquire(path, "it", "wait")
 
 
 # Which process lives

@@ -98,3 +98,21 @@ def test_help_and_mistakes_are_answered_without_torch(stages):
 def test_a_right_start_imports_nothing_that_it_does_not_need(stages):
     for call, code, modules in stages[-2:]:
         assert (code, modules) == (0, ["torch"]), call
+
+
+@pytest.mark.parametrize("program", ["main_train_vrt.py", "main_test_vrt.py"])
+def test_ctrl_c_during_the_imports_takes_one_line(tmp_path, program):
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / "weights").write_text("")
+    blocks = {kind.lower(): options(tmp_path, kind).model_dump(mode="json") for kind in ("Train", "Test")}
+    right = {"task": "t", "datasets": blocks, "netG": NETWORK, "path": {"pretrained_netG": "weights"}}
+    (tmp_path / "right.json").write_text(json.dumps(right))
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / program), "--opt", "right.json"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")

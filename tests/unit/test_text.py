@@ -265,6 +265,21 @@ def test_a_reader_that_leaves_ends_nothing(tmp_path, redirected):
     assert (tmp_path / "done").read_text() == "went on"
 
 
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", ">/dev/full", ">/dev/full 2>&1"])
+def test_a_stream_that_takes_nothing_ends_nothing(tmp_path, streams):
+    """As of a service without streams, and a log on a full disk."""
+    if "full" in streams and not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    wrong = SPEAK + "    raise utils_cli.UserError('wrong')\n"
+    for program, code, said in ((SPEAK, 0, ""), (wrong, 2, "error: wrong\n")):
+        words = ["sh", "-c", f'exec "$@" {streams}', "sh", sys.executable, "-c", program, str(tmp_path / "done")]
+        ran = subprocess.run(words, cwd=ROOT, capture_output=True, check=False)
+        assert (ran.returncode, (tmp_path / "done").read_text()) == (code, "went on"), ran.stderr
+        (tmp_path / "done").unlink()
+        full = "warning: stdout: No space left on device: lines are missing there\n" * ("full" in streams)
+        assert "2>" in streams or ran.stderr == f"{full}name \\udcb3 \u221e\n{said}".encode()
+
+
 def test_any_name_can_be_printed_in_any_locale(tmp_path):
     words = [sys.executable, "-c", SPEAK.replace(", file=sys.stderr", ""), str(tmp_path / "done")]
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
