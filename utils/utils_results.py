@@ -19,6 +19,8 @@ from utils.utils_error import UserError
 from utils.utils_file import read_text, safe_name, write_text
 
 RECORD = "run.json"
+# Changes nothing where the names of the frames are the same: of two files that would be one frame none is taken.
+ANY_IMAGE = ("data.filename_ext", None)
 SUFFIXES = {"h264": ".mp4", "lossless": ".mkv"}
 OTHER_NAME = "choose another name with --set val.task_name=NAME"
 USUAL_RATE = Fraction(25)  # frames a second of clips that are folders of images
@@ -133,7 +135,8 @@ def check_same(folder: Path, record: Mapping[str, Any]) -> bool:
                 "--resume to restore all again, or choose another name with --set val.task_name=NAME"
             )
         return False
-    differing = [str(change) for change in changes(before, json.loads(json.dumps(record)))]
+    found = changes(before, json.loads(json.dumps(record)))
+    differing = [str(change) for change in found if (change.key, change.new) != ANY_IMAGE]
     if differing:
         more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
         raise UserError(

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from contextlib import nullcontext
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -84,6 +85,14 @@ def test_frames_of_other_weights_do_not_survive_a_start_on_part_of_the_clips(tmp
     assert not (tmp_path / "b.mp4").exists()
     with pytest.raises(UserError, match="clips.b: null ->"):
         utils_results.check_same(tmp_path, {**part, "clips": NAMES})
+
+
+@pytest.mark.parametrize(("before", "now", "same"), [("png", None, True), (None, "png", False), ("png", "jpg", False)])
+def test_frames_of_any_suffix_are_those_of_the_one_before(tmp_path, before, now, same):
+    """Earlier versions knew no "any" and recorded png; two files that would be one frame are refused."""
+    utils_results.begin(tmp_path, {**RECORD, "data": {"filename_ext": before}}, [])
+    with nullcontext() if same else pytest.raises(UserError, match="data.filename_ext"):
+        assert utils_results.check_same(tmp_path, {**RECORD, "data": {"filename_ext": now}})
 
 
 @pytest.mark.parametrize("clips", [{"../evil": []}, {"a": ["../../evil"]}, {"/evil": ["0"]}])
