@@ -198,9 +198,9 @@ class ImageFolders:
         for path in sorted(self.root.iterdir()):
             if path.is_symlink() and not path.exists():
                 yield f"{path.name} (a link that leads nowhere)"
-            elif path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() and not _is_hidden(path.name):
+            elif path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() and not is_hidden(path.name):
                 yield f"{path.name} (a video beside clip folders)"
-            elif path.is_dir() and path.name not in taken and not _is_hidden(path.name):
+            elif path.is_dir() and path.name not in taken and not is_hidden(path.name):
                 deeper = _first_images(path, self.ext)
                 kinds = _kinds(path)
                 what = f"frames lie in {deeper.relative_to(self.root)}" if deeper else f"holds {kinds or 'no images'}"
@@ -243,7 +243,8 @@ def _kind(ext: str | None) -> str:
     return f"*.{ext}" if ext else "image"
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's own: hidden, or made by a file system."""
     return name.startswith(".") or name in _NOT_CLIPS
 
 
@@ -254,12 +255,19 @@ def _is_wanted(suffix: str, ext: str | None) -> bool:
 def _files(folder: Path) -> Iterator[str]:
     """List what is no folder and not hidden; links that lead nowhere are among it, so that reading names them."""
     with os.scandir(folder) as entries:
-        yield from (entry.name for entry in entries if not _is_hidden(entry.name) and not entry.is_dir())
+        yield from (entry.name for entry in entries if not is_hidden(entry.name) and not _is_folder(entry))
 
 
 def _folders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not _is_hidden(entry.name) and entry.is_dir())
+        return sorted(entry.name for entry in entries if not is_hidden(entry.name) and _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _has_images(folder: Path, ext: str | None) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from data.clip_index import Clips, scan_clips
 from data.frame_store import FrameStore
+from data.image_folders import is_hidden
 from data.lmdb_store import Entry
 from data.spike.store import SpikeFolder
 from utils.spike_loader import steps_in
@@ -103,7 +104,7 @@ class DatFiles:
         self, root: Path, size: tuple[int, int], sizes: Mapping[str, tuple[int, int]] = MappingProxyType({})
     ) -> None:
         self.root, self._size, self._own_sizes = root, size, sizes
-        names = sorted(path.name for path in root.iterdir() if path.is_dir())
+        names = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
         self._folder = SpikeFolder(root, names)
         if not names:
             raise UserError(f"{root}: no clip folders with *.dat files; correct the path")

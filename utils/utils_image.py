@@ -51,7 +51,10 @@ def image_size(path: Path | str) -> tuple[int, int]:
     Raises:
         UserError: it is no such image; names the file.
     """
-    return _checked_header(path, mapped(path)).size
+    encoded = mapped(path)
+    if not encoded.size and not Path(path).is_file():
+        raise UserError(f"{path}: is a link to a file that is not there, expected an image; mend or remove the link")
+    return _checked_header(path, encoded).size
 
 
 def mapped(path: Path | str) -> np.ndarray:

@@ -41,7 +41,7 @@ class SpikeFolder:
 
     def sizes(self, clip: str) -> dict[str, int]:
         """See SpikeStore."""
-        sizes = {path.stem: path.stat().st_size for path in _dat_files(self._folder(clip))}
+        sizes = {path.stem: _size(path) for path in _dat_files(self._folder(clip))}
         return {frame: sizes[frame] for frame in by_number(sizes)}
 
     def where(self, clip: str, frame: str) -> str:
@@ -74,7 +74,9 @@ class SpikeFolder:
                 f"those of {len(self._clips)} ({listed(self._clips)}): set dataroot_spike to the folder that holds a "
                 "folder for each"
             )
-        raise UserError(f"clip {clip}: no .dat files in {own[0]} nor in {own[1]}; correct dataroot_spike")
+        upper = next((path for folder in own for path in folder.glob("*.[dD][aA][tT]")), None)
+        advice = "correct dataroot_spike" if upper is None else f"there is {upper.name}: rename such files to .dat"
+        raise UserError(f"clip {clip}: no .dat files in {own[0]} nor in {own[1]}; {advice}")
 
     def _has_clips(self) -> bool:
         """Whether clips have folders of their own here, so that the root is none."""
@@ -108,6 +110,13 @@ class SpikeLmdb:
 
 def _dat_files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.glob("*.dat") if not path.name.startswith("."))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}), expected a .dat; restore or remove it") from None
 
 
 def _has_dat_files(folder: Path) -> bool:

@@ -256,6 +256,20 @@ def test_what_is_left_out_beside_whole_clips_is_named(own_set, heard):
     assert "hidden" not in said
 
 
+def test_links_that_lead_nowhere_are_named(own_set, heard):
+    (own_set / "lq/loop").symlink_to("loop")
+    define_Dataset(options(own_set, "Test"))
+    assert "left out: loop (a link that leads nowhere)" in heard.text
+    frame, dat = own_set / "gt/clip_a/000047.png", own_set / "spikes/train/clip_a/spike/000048.dat"
+    for path in (frame, dat):
+        path.rename(path.with_suffix(".elsewhere"))
+        path.symlink_to("gone")
+    with pytest.raises(UserError, match="spike/000048.dat: cannot be read .No such file.*; restore or remove it"):
+        define_Dataset(options(own_set, "Test"))
+    with pytest.raises(UserError, match="frame 000047: .*000047.png: is a link to a file that is not there"):
+        define_Dataset(options(own_set, "Test", spikes=False))
+
+
 # What is there instead
 
 

@@ -487,6 +487,14 @@ def test_only_files_that_may_have_changed_are_read(data_set, monkeypatch, caplog
     assert "comparing 1 of 10 files, which may have changed" in caplog.text
 
 
+def test_hidden_folders_beside_clips_are_no_clips(data_set):
+    for folder in ("train_GT", "GOPRO_Large_spike_seq/train"):
+        for name in (".ipynb_checkpoints", "@eaDir"):
+            (data_set / folder / name).mkdir()
+    lmdb_writer.create_lmdbs(data_set, ["train"])
+    assert list(LmdbStore(data_set / "GOPRO_Large_spike_seq/train.lmdb").clips()) == ["clip_a", "clip_b"]
+
+
 def test_a_record_of_another_lmdb_does_not_count(data_set):
     lmdb_writer.create_lmdbs(data_set, ["train"])
     target = data_set / "train_GT.lmdb"

@@ -101,3 +101,10 @@ def test_spikes_that_do_not_fit_the_second_clips_frames_are_found_first(own_set)
         write_rgb(path, np.zeros((32, 72, 3), np.uint8))
     with pytest.raises(UserError, match="clip clip_b: RGB frames of 32x72 over spikes of 16x24 give no whole ratio"):
         VideoTestDataset(options(own_set, "Test"))
+
+
+def test_spikes_with_an_upper_case_suffix_are_named(own_set):
+    for path in (own_set / "spikes/train/clip_b/spike").iterdir():
+        path.rename(path.with_suffix(".DAT"))
+    with pytest.raises(UserError, match="clip clip_b: no .dat files in .*; there is 0000...DAT: rename such files"):
+        VideoTestDataset(options(own_set, "Test"))
