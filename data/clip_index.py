@@ -190,11 +190,9 @@ def _by_own_names(lines: dict[str, T], root: Path, ext: str | None, meta_info_fi
     """Give clips the names that they have in root; UserError if one is no UTF-8 and there is no such clip."""
     if all(clip.isascii() for clip in lines):
         return lines
-    if is_lmdb(root):
-        there = LmdbStore(root).clips()
+    if is_lmdb(root) or holds_videos(root, ext):
+        there = LmdbStore(root).clips() if is_lmdb(root) else video_files(root)
         return {own_name(clip, there): line for clip, line in lines.items()}
-    if holds_videos(root, ext):
-        return {own_name(clip, video_files(root)): line for clip, line in lines.items()}
     paths = {clip: own_path(root, clip) for clip in lines}
     wrong = next((clip for clip, path in paths.items() if printable(clip) != clip and not path.is_dir()), None)
     if wrong:
