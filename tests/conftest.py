@@ -1,5 +1,6 @@
 """What every test inherits, whoever started pytest: signals, umask and variables; and the order of the tests' files."""
 
+import gc
 import os
 import re
 import signal
@@ -34,3 +35,10 @@ def pytest_collection_modifyitems(items):
     """Bring files with slow tests to the front: of several processes none is left alone with a long one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """Modules stay until the end: nobody looks through their million objects again and again for what is free."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

@@ -96,8 +96,8 @@ def test_a_killed_process_is_missed_without_torchrun(data, tmp_path):
 
 def test_a_killed_process_of_two_machines_is_started_again(data, tmp_path):
     training, port = Training(tmp_path, data, train=TRAIN | OFTEN), free_port()
-    steps = "train.total_iter=12"
-    nodes = [start_node(training, node, port, steps, PAIR, restarts=1) for node in (0, 1)]
+    given = "train.total_iter=12", "netG.drop_path_rate=0.0", PAIR
+    nodes = [start_node(training, node, port, *given, restarts=1) for node in (0, 1)]
     wait_until(lambda: newest(training) > 0, nodes[0])
     agents = {node.pid for node in nodes}
     victim = next(pid for pid in training.alive() if variable(pid, "NODE") == "1" and parent(pid) in agents)

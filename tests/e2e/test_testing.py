@@ -7,7 +7,8 @@ import signal
 import pytest
 import torch
 from tiny_set import make_set
-from training_run import NETWORK, PATIENCE, ROOT, Training, finish, wait_until
+from training_run import NETWORK as IN_TRAINING
+from training_run import PATIENCE, ROOT, Training, finish, wait_until
 
 from models.select_network import define_G
 from options.schema import NetOpt
@@ -15,6 +16,7 @@ from utils.utils_checkpoint import write_file
 
 pytestmark = pytest.mark.slow
 PROGRAM = ROOT / "main_test_vrt.py"
+NETWORK = IN_TRAINING | {"drop_path_rate": 0.0}
 VAL = {"num_frame_testing": 3, "num_frame_overlapping": 1, "size_patch_testing": 32, "size_patch_overlapping": 8}
 FRAMES = 13
 
@@ -27,7 +29,7 @@ def run(tmp_path_factory):
     for kind in ("gt/next", "lq/next", "spikes/train/next/spike"):
         for path in sorted((data / kind).iterdir())[2:]:
             path.unlink()
-    run = Training(folder, data, val=VAL | {"metrics": ["psnr", "ssim", "tof"]})
+    run = Training(folder, data, netG=NETWORK, val=VAL | {"metrics": ["psnr", "ssim", "tof"]})
     net = define_G(NetOpt(**NETWORK))
     torch.manual_seed(0)
     for parameter in net.parameters():

@@ -1,5 +1,6 @@
 """The network equals the published one: outputs, flows, gradients, names and shapes."""
 
+import functools
 import json
 import zlib
 from pathlib import Path
@@ -31,6 +32,7 @@ TINY = {
 }
 
 
+@functools.cache
 def golden_net(name):
     net = VRT(**json.loads((GOLDEN / f"{name}.config.json").read_text()))
     weights = load_file(GOLDEN / "vrt_deblur.weights.safetensors")
@@ -77,6 +79,7 @@ def test_output_and_flows_of_the_official_network(name, backend, monkeypatch):
 def test_gradients_of_the_official_network(name, backend, monkeypatch):
     monkeypatch.setenv("SPIKEVRT_DEFORM", backend)
     net = golden_net(name)
+    net.zero_grad()
     golden = load_file(GOLDEN / f"{name}.io.safetensors")
     x = golden["input"].float().requires_grad_()
     (net(x) * golden["loss_weight"]).sum().backward()
