@@ -22,6 +22,7 @@ def stress(monkeypatch, capsys):
     def start(command, cwd, env, stdout, **_):
         return warm_start.start(command[1:], cwd, env, stdout, stdout)
 
+    monkeypatch.setattr(stress_resume, "SPARE_STEPS", 9)
     monkeypatch.setattr(tiny_training, "subprocess", SimpleNamespace(Popen=start, STDOUT=subprocess.STDOUT))
 
     def run(*words):
@@ -35,7 +36,7 @@ def stress(monkeypatch, capsys):
 @pytest.mark.slow
 def test_kills_in_every_place_leave_no_trace_in_the_result(stress):
     """In the main process, inside the write of a checkpoint, and in a process that reads data."""
-    code, out, err = stress("--kills", "3", "--steps", "24", "--seed", "1")
+    code, out, err = stress("--kills", "3", "--steps", "15", "--seed", "1")
     assert code == 0, out + err
     summary = json.loads(out.splitlines()[-1])
     assert summary["kills"] == {"main": 1, "write": 1, "worker": 1}

@@ -35,11 +35,11 @@ def stream_of(name):
         picture = textured(48, 64)
         return fire(picture, 60, np.random.default_rng(0)), np.uint8(np.clip(picture, 0, 1) * 255)
     if name == UHSR:
-        return np.load(real_file(UHSR))["spk"][:, 1:249, 1:249], None
+        return np.load(real_file(UHSR))["spk"][:120, 1:249, 1:249], None
     h, w = TRUE[name]
     packed = np.fromfile(real_file(name), np.uint8).reshape(-1, h * w // 8)
     middle = len(packed) // 2
-    bits = np.unpackbits(packed[middle - 30 : middle + 30], axis=1, bitorder="little")
+    bits = np.unpackbits(packed[middle - 20 : middle + 20], axis=1, bitorder="little")
     return bits.reshape(-1, h, w)[:, ::-1], real_file(PICTURE[name])
 
 
