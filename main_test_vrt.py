@@ -17,9 +17,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils import utils_cli
+
+if __name__ == "__main__":
+    utils_cli.imports_follow()
+
 from data.official_tasks import changes_of, noise_level, task_file
 from options.schema import Opt
-from utils import utils_cli, utils_option, utils_threads
+from utils import utils_option, utils_threads
 from utils.utils_error import UserError
 from utils.utils_run_folder import RELEASE, RESULTS, find_weights
 from utils.utils_tile_opt import TileOpt, tile_of

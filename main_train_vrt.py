@@ -9,8 +9,13 @@ The same command again goes on where the run stopped.
 import argparse
 from pathlib import Path
 
+from utils import utils_cli
+
+if __name__ == "__main__":
+    utils_cli.imports_follow()
+
 from options.schema import Opt
-from utils import utils_cli, utils_option, utils_threads
+from utils import utils_option, utils_threads
 from utils.utils_error import UserError
 
 
@@ -140,10 +145,12 @@ def train_stage(parts: Parts) -> None:
     if (test := opt.datasets.test) is not None and (test.dataroot_gt is None or opt.val.best_metric is None):
         LOG.warning("no best_G.pth will be written: datasets.test.dataroot_gt is null, or val.metrics is empty")
 
+    is_tested = run.has_test(start)
+
     # 2. Train to the last step, or until a signal asks to stop. Either way everything is saved.
     with utils_signal.stop_on_signals() as stop:
         step, finished = train(parts, start, stop)
-    if finished and step > start:
+    if finished and (step > start or run.has_test(step) != is_tested):
         summarize(opt, run, step, model.guard.total)
     if finished:
         LOG.info("finished at step %d; weights in %s", step, opt.run_dir / "models")

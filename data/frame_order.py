@@ -12,6 +12,8 @@ _NUMBER = re.compile(r"(\d+)")
 _TIME_STAMP = re.compile(r"#\.#|#(?:[-_.:T ]#){2,}")
 _FRACTION = re.compile(r"(?<=\d\.)\d+")
 _DIGITS = 20  # to which fractions are filled up, so that they compare as numbers
+_YEAR = 4
+_PAUSE = 10  # frames; a longer one between two recordings is none
 _LONG = 9  # digits of a number that counts no recordings: 1712345678_123456
 
 
@@ -104,6 +106,9 @@ def _problem(names: Sequence[str]) -> str:
     """Say why sorted names have no order in time; nothing where they have one."""
     if len(names) < 2:
         return ""
+    below = [name for name in names if re.match(r"-\d", name)]
+    if len(below) > 1:
+        return f"{below[0]} and {below[1]} may be numbers below zero, whose order is the other way round"
     shapes = [_NUMBER.sub("#", name) for name in names]
     for name, shape in zip(names, shapes, strict=True):
         if shape != shapes[0]:
@@ -145,6 +150,24 @@ def _are_stamps(names: Sequence[str], shape: str) -> bool:
     if any(len(set(map(len, columns[at]))) > 1 for at in varying[1:]):
         return False
     if len(columns[varying[0]][0]) >= _LONG:
-        return True
+        return not _are_recordings([columns[at] for at in varying])
     spans = [(shape[: m.start()].count("#"), m[0].count("#")) for m in _TIME_STAMP.finditer(shape)]
-    return any(first <= varying[0] and varying[-1] < first + count for first, count in spans)
+    inside = [(first, count) for first, count in spans if first <= varying[0] and varying[-1] < first + count]
+    # 31-01-2024 is before 01-02-2024: a year that comes last counts first.
+    return any(count < 3 or len(columns[first + 2][0]) < _YEAR for first, count in inside)
+
+
+def _are_recordings(columns: Sequence[Sequence[str]]) -> bool:
+    """Whether sorted pairs of numbers are a long serial number, of a camera or a clip, and a frame that is counted.
+
+    The frames of each serial begin with the same number and have steps of one length, and one serial is further from
+    the next than a pause would be.
+    """
+    width = sum(len(column[0]) for column in columns[1:])
+    times = [int(first) * 10**width + int("".join(rest)) for first, *rest in zip(*columns, strict=True)]
+    begins = [True, *(before != after for before, after in pairwise(columns[0]))]
+    steps = [after - before for before, after in pairwise(times)]
+    within = {step for step, new in zip(steps, begins[1:], strict=True) if not new}
+    between = [step for step, new in zip(steps, begins[1:], strict=True) if new]
+    firsts = {time % 10**width for time, new in zip(times, begins, strict=True) if new}
+    return len(within) == len(firsts) == 1 and max(between) > _PAUSE * max(within)

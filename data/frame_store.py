@@ -283,9 +283,10 @@ class FrameStore:
         lines = []
         for clip, frames in clips.items():
             some = dict.fromkeys((frames[0], frames[len(frames) // 2], frames[-1]))
-            files = [file for frame in some if (file := self._frames.encoded(clip, frame)) is not None]
-            if found := remark(files) if files else "":
-                lines.append(f"clip {clip}: frame {frames[0]} in {self._frames.where(clip)} {found}")
+            where = self._frames.where(clip)
+            files = {f"frame {frame} in {where}": self._frames.encoded(clip, frame) for frame in some}
+            if found := remark({name: file for name, file in files.items() if file is not None}):
+                lines.append(f"clip {clip}: {found}")
         warn_each(lines)
 
     def has(self, clip: str, frame: str) -> bool:

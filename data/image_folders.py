@@ -193,6 +193,9 @@ class ImageFolders:
     def _clips_left_out(self) -> Iterator[str]:
         """Say which entries of the root look like clips and are none."""
         if self.is_one_clip:
+            parts = {name for part in PARTS.values() for name in part}
+            others = [name for name in self._direct if not any(name.lower().startswith(part) for part in parts)]
+            yield from (f"{name} (beside the folders of one clip)" for name in others)
             return
         taken = {clip.partition("/")[0] for clip in self.clips()}
         for path in sorted(self.root.iterdir()):

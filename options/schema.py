@@ -25,6 +25,18 @@ __all__ = [
 ]
 
 RGB = 3
+ONLY_IN_TRAINING = (
+    "gt_size",
+    "interval_list",
+    "random_reverse",
+    "use_hflip",
+    "use_rot",
+    "dataloader_shuffle",
+    "dataloader_num_workers",
+    "dataloader_batch_size",
+    "dataloader_prefetch_factor",
+)
+"""Options of a data set that testing does not look at."""
 
 
 class PathOpt(Block):
@@ -76,8 +88,12 @@ class Opt(Block):
         found = []
         if self.netG.spynet_path is not None and not self.netG.pa_frames:
             found.append("netG.spynet_path has no effect with netG.pa_frames 0: there is no optical flow")
-        if self.datasets.test is not None and self.datasets.test.sigma and not self.netG.nonblind_denoising:
-            found.append("datasets.test.sigma has no effect: netG.nonblind_denoising is false, no noise is added")
+        if (test := self.datasets.test) is not None:
+            fields = type(test).model_fields
+            given = [key for key in ONLY_IN_TRAINING if getattr(test, key) != fields[key].default]
+            found += [f"datasets.test.{key} has no effect: it is for training" for key in given]
+            if test.sigma and not self.netG.nonblind_denoising:
+                found.append("datasets.test.sigma has no effect: netG.nonblind_denoising is false, no noise is added")
         return found
 
     @property

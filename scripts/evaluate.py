@@ -252,7 +252,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--restored", required=True, metavar="D", help="the frames to measure")
     parser.add_argument("--gt", required=True, metavar="D", help="the sharp frames")
     parser.add_argument("--lq", metavar="D", help="the blurred frames, measured as well (lq_)")
-    parser.add_argument("--ext", help="the only extension of frames that is taken; default: that of any image")
+    parser.add_argument(
+        "--ext",
+        type=lambda text: text.removeprefix("."),
+        help="the only extension of frames that is taken; default: that of any image",
+    )
     known = [*utils_metric.METRICS, *utils_metric.TEMPORAL_METRICS]
     parser.add_argument(
         "--metrics", nargs="+", choices=known, default=ValOpt().metrics, metavar="M", help=", ".join(known)

@@ -11,7 +11,7 @@ import time
 import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from utils.utils_error import UserError
 from utils.utils_process import Process, has_pid, this_process
@@ -84,8 +84,8 @@ def safe_name(name: str, where: object) -> str:
     Raises:
         UserError: it could lead out of the folder that it is put below.
     """
-    parts, windows = re.split(r"[/\\]", name), PureWindowsPath(name)
-    if any(part in ("", "..") for part in parts) or windows.drive or windows.root or "\0" in name:
+    is_on_drive = re.match(r"[A-Za-z]:", name)  # on Windows; "1:30" is a name everywhere else
+    if any(part in ("", "..") for part in re.split(r"[/\\]", name)) or is_on_drive or "\0" in name:
         raise UserError(
             f"{where}: the name {name!r} could lead out of its folder, expected one without .., empty parts and a "
             "drive; correct the file, or do not use it if you do not know where it comes from"

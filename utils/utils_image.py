@@ -1,6 +1,6 @@
 """Images: files to arrays, arrays to tensors, and back. RGB everywhere. torch is imported where tensors are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,29 +74,30 @@ def decode_rgb(encoded: np.ndarray) -> np.ndarray | None:
     return None if image is None else turned(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), header.turn)
 
 
-def remark(files: Sequence[np.ndarray]) -> str:
-    """Say what of the images of a clip is lost in reading; nothing where nothing is.
+def remark(files: Mapping[str, np.ndarray]) -> str:
+    """Say what of the images of a clip is lost in reading, beginning with a file's name; nothing where nothing is.
 
     That is all pictures of a file but the first, and of 16 bits the lower ones, which some cameras use alone.
 
     Args:
-        files: the bytes of some of its images, each (n,) uint8; of images of 8 bits the first alone is looked at.
+        files: name -> the bytes of some of its images, each (n,) uint8; those of 8 bits are not decoded.
     """
-    header = header_of(files[0])
-    if header is None or header.refused:
-        return ""
-    if header.pictures > 1:
-        return f"holds {header.pictures} pictures, of which the first alone is read; write each to a file of its own"
-    if header.bits <= 8:
-        return ""
-    images = [_decoded(encoded, cv2.IMREAD_UNCHANGED) for encoded in files]
+    headers = {name: header for name, encoded in files.items() if (header := header_of(encoded)) and not header.refused}
+    for name, header in headers.items():
+        if header.pictures > 1:
+            return (
+                f"{name} holds {header.pictures} pictures, of which the first alone is read; write each to a file of "
+                "its own"
+            )
+    deep = [name for name, header in headers.items() if header.bits > 8]
+    images = [_decoded(files[name], cv2.IMREAD_UNCHANGED) for name in deep]
     colours = [image[..., :3] if image.ndim == 3 else image for image in images if image is not None]
     largest = max((int(image.max()) for image in colours if image.dtype == np.uint16), default=0)
     used = next((bits for bits in (8, 10, 12, MOST_DARK) if largest < 2**bits), 16)
     if not largest or used == 16:
         return ""
     return (
-        f"has 16 bits, of which it seems to use {used} (the largest value is {largest}), and is read "
+        f"{deep[0]} has 16 bits, of which it seems to use {used} (the largest value is {largest}), and is read "
         f"{2 ** (16 - used)} times too dark then; multiply the values by {2 ** (16 - used)}, or write 8 bits"
     )
 

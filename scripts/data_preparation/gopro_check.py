@@ -62,7 +62,7 @@ class Scan:
     source: Path
     spikes: Path
     images: dict[str, dict[str, Size | str]]  # folder -> frame -> its size, or what is wrong with the file
-    dats: dict[str, int]  # frame -> bytes
+    dats: dict[str, int | str]  # frame -> bytes, or what is wrong with the file
     strays: dict[str, list[str]]  # folder -> names that are no number of six digits; they are nowhere else
 
     @property
@@ -136,9 +136,21 @@ def missing_folders(roots: Mapping[str, Path], splits: Sequence[Split]) -> list[
     return lines
 
 
+def byte_count(path: Path) -> int | str:
+    """Return the size of a file, or what is wrong where there is none behind its name."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return "a link to a file that is not there; restore the file or remove the link"
+    except OSError as error:
+        return f"cannot be read ({error.strerror}); restore it"
+
+
 def image_fact(path: Path) -> Size | str:
     """Read an image's size from its header and look for its end; return what is wrong where it is not whole."""
-    count = path.stat().st_size
+    count = byte_count(path)
+    if isinstance(count, str):
+        return count
     try:
         with path.open("rb") as file:
             with Image.open(file, formats=["PNG"]) as image:
@@ -173,7 +185,7 @@ def scan_clip(source: Path, spikes: Path, split: Split, name: str, blur: str) ->
         source,
         spikes,
         {kind: {frame: image_fact(source / kind / f"{frame}.png") for frame in frames[kind]} for kind in (SHARP, blur)},
-        {frame: (spikes / SPIKE / f"{frame}.dat").stat().st_size for frame in frames[SPIKE]},
+        {frame: byte_count(spikes / SPIKE / f"{frame}.dat") for frame in frames[SPIKE]},
         strays,
     )
 
@@ -290,6 +302,7 @@ def _frame_faults(scan: Scan, size: Size | None) -> Iterator[tuple[str, str, str
             elif size and fact != size:
                 found, wanted = _text(fact), _text(size)
                 yield frame, kind, f"{found} pixels, expected {wanted} as most frames of the set; extract it again"
+    yield from ((frame, SPIKE, fact) for frame, fact in scan.dats.items() if isinstance(fact, str))
     if size and scan.dats:
         yield from _dat_faults(scan, size)
 
@@ -325,7 +338,7 @@ def _dat_faults(scan: Scan, size: Size) -> Iterator[tuple[str, str, str]]:
     }  # a clip that lacks a file may have several
     for frame, count in scan.dats.items():
         short = timing.steps - GOPRO_SHORT_BY if frame in ends else timing.steps
-        if count in (timing.steps * per_step, short * per_step):
+        if isinstance(count, str) or count in (timing.steps * per_step, short * per_step):
             continue
         steps, rest = divmod(count, per_step)
         fitting = [(h, w) for h, w in SIZES_IN_USE if count and count % (h * w // 8) == 0]

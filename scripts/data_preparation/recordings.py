@@ -12,7 +12,7 @@ import numpy as np
 
 from data.clip_index import warn_of_gaps
 from data.frame_order import in_time
-from data.image_folders import image_files
+from data.image_folders import clip_folders, image_files
 from data.video_frames import VideoFrames
 from utils.utils_error import UserError, say_once
 from utils.utils_image import image_size, mapped, read_rgb, remark
@@ -59,6 +59,8 @@ def video_source(path: Path, span: Span = WHOLE, fps: float | None = None) -> So
     Raises:
         UserError: the file is missing, damaged or no video, it is interlaced or HDR, or its frame rate is unknown.
     """
+    if path.is_dir():
+        raise UserError(f"--video {path}: is a folder; give a video, or a folder of frames to --frames")
     if not path.is_file():
         raise UserError(f"{path}: no such file, expected a video; check --video")
     video = VideoFrames(path, as_light=True)
@@ -78,24 +80,37 @@ def folder_source(path: Path, span: Span = WHOLE, fps: float | None = None) -> S
     """Look at a folder of frames; the clip is named as the folder, with the range where one is given.
 
     Raises:
-        UserError: the folder is missing or has no frame, the first one is no image, or names tell no order.
+        UserError: the folder is missing or has no frame, one is no image or of another size, or names tell no order.
     """
+    if path.is_file():
+        raise UserError(f"--frames {path}: is a file; give a folder of frames, or a video to --video")
     if not path.is_dir():
         raise UserError(f"{path}: no such folder, expected a folder of frames; check --frames")
     files = image_files(path, None)
     names = in_time(files, f"--frames {path}")
     if not names:
-        raise UserError(f"{path}: has no frames, expected some; check --frames")
+        clips = clip_folders(path, None)
+        those = f"; its folders do, give those, as {path / clips[0]}" if clips else ", expected some; check --frames"
+        raise UserError(f"{path}: has no frames{those}")
     warn_of_gaps({path.name: names}, path.parent)
     some = dict.fromkeys((names[0], names[len(names) // 2], names[-1]))
-    if found := remark([mapped(path / files[name]) for name in some]):
-        say_once(f"--frames {path}: {files[names[0]]} {found}")
+    if found := remark({files[name]: mapped(path / files[name]) for name in some}):
+        say_once(f"--frames {path}: {found}")
+    chosen = names[slice(*span)]
+    size = image_size(path / files[names[0]])
+    for name in chosen:
+        if (other := image_size(path / files[name])) != size:
+            found, wanted = ("x".join(map(str, sides)) for sides in (other, size))
+            raise UserError(
+                f"{path}: {files[name]} has {found} pixels, expected {wanted} as {files[names[0]]}; end --range before "
+                "it"
+            )
     return Source(
         path=path,
         clip=clip_name(path.resolve().name, span),
-        names=names[slice(*span)],
+        names=chosen,
         read=lambda name: read_rgb(path / files[name]),
-        frame_size=image_size(path / files[names[0]]),
+        frame_size=size,
         fps=fps or FRAMES_PER_SECOND,
     )
 

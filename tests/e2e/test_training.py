@@ -109,11 +109,13 @@ def test_a_killed_run_goes_on_to_the_last_bit(data, tmp_path, request):
 
 @pytest.mark.slow
 def test_after_the_end_there_is_nothing_to_do_until_more_steps_are_asked_for(straight, data, tmp_path):
-    again, more = (own_copy(straight, data, tmp_path / name) for name in ("again", "more"))
+    again, more, unmeasured = (own_copy(straight, data, tmp_path / name) for name in ("again", "more", "unmeasured"))
     before = {path.name: path.stat().st_mtime_ns for path in again.models.iterdir()}
     metrics = (straight.run_dir / "metrics.jsonl").read_text()
     harm = "train.G_scheduler_eta_min=0.05"
-    processes = again.start(), more.start("train.total_iter=22", harm)
+    lines = metrics.splitlines(keepends=True)
+    (unmeasured.run_dir / "metrics.jsonl").write_text("".join(lines[:-1]))
+    processes = again.start(), more.start("train.total_iter=22", harm), unmeasured.start()
 
     printed = finish(processes[0])
     assert "resumed from step 20" in printed
@@ -121,6 +123,9 @@ def test_after_the_end_there_is_nothing_to_do_until_more_steps_are_asked_for(str
     assert "<epoch" not in printed
     assert {path.name: path.stat().st_mtime_ns for path in again.models.iterdir()} == before
     assert (again.run_dir / "metrics.jsonl").read_text() == metrics
+
+    assert "time    0:00:" in finish(processes[2]), "what the last test showed is summed up"
+    assert unmeasured.lines("test") == straight.lines("test")
 
     assert "finished at step 22" in finish(processes[1])
     assert (more.run_dir / "metrics.jsonl").read_text().startswith(metrics)
@@ -356,8 +361,9 @@ def test_a_batch_that_two_processes_cannot_share_gets_one_line(data, tmp_path):
 @pytest.mark.slow
 def test_a_file_cut_off_while_training_gets_one_line(training, tmp_path):
     """Of the two processes only the second one meets the last frame of the set."""
-    one_by_one = [f"datasets.train.{text}" for text in ("num_frame=1", "dataloader_shuffle=false", "dataloader_batch_size=2")]
-    process = training.start(ENDLESS, *one_by_one, "netG.drop_path_rate=0.0", torchrun=TWO)
+    one_by_one = ["num_frame=1", "dataloader_shuffle=false", "dataloader_batch_size=2"]
+    given = [ENDLESS, "netG.drop_path_rate=0.0", *(f"datasets.train.{text}" for text in one_by_one)]
+    process = training.start(*given, torchrun=TWO)
     wait_until(lambda: training.lines("train"), process)
     path = tmp_path / "set/spikes/train/clip_b/spike/000051.dat"
     path.write_bytes(path.read_bytes()[:96])

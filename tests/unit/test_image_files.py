@@ -138,13 +138,15 @@ def test_true_16_bits_are_exact_and_fewer_are_said(tmp_path, suffix):
     path = tmp_path / f"frame{suffix}"
     cv2.imwrite(str(path), PICTURE[..., ::-1].astype(np.uint16) * 257)
     assert np.array_equal(read_rgb(path), PICTURE)
-    assert remark([array(path.read_bytes())]) == ""
+    assert remark({"a": array(path.read_bytes())}) == ""
     for bits in (8, 10, 12, 14):
         values = (PICTURE[..., ::-1] / 255 * (2**bits - 1)).astype(np.uint16)
         cv2.imwrite(str(path), values)
-        assert f"seems to use {bits} " in remark([array(path.read_bytes())])
+        assert f"seems to use {bits} " in remark({"a": array(path.read_bytes())})
+        mixed = {"a": array(encoded("PNG")), "b": array(path.read_bytes())}
+        assert remark(mixed).startswith(f"b has 16 bits, of which it seems to use {bits} ")
     cv2.imwrite(str(path), np.zeros((4, 4), np.uint16))
-    assert remark([array(path.read_bytes())]) == ""
+    assert remark({"a": array(path.read_bytes())}) == ""
 
 
 def test_unused_bits_are_said_once_a_clip(own_set, heard):
@@ -183,8 +185,8 @@ def test_several_pictures_in_a_file_are_said():
         file = io.BytesIO()
         pages[0].save(file, kind, save_all=True, append_images=pages[1:])
         assert header_of(array(file.getvalue())).pictures == 2
-        assert "holds 2 pictures, of which the first alone is read" in remark([array(file.getvalue())])
-    assert remark([array(encoded("TIFF"))]) == ""
+        assert "holds 2 pictures, of which the first alone is read" in remark({"a": array(file.getvalue())})
+    assert remark({"a": array(encoded("TIFF"))}) == ""
 
 
 # Any suffix
@@ -370,6 +372,14 @@ def test_further_folders_beside_blurred_and_sharp_ones_are_no_clips(tmp_path):
     opt = options(tmp_path, "Test", spikes=False, dataroot_lq=str(tmp_path), dataroot_gt=str(tmp_path))
     (clip,) = define_Dataset(opt)
     assert (clip.name, clip.gt(0, 1).max()) == ("GOPR0384_11_00", 2)
+
+
+def test_a_clip_beside_the_folders_of_one_clip_is_left_out_with_a_line(tmp_path, heard):
+    for part in ("input", "gt", "c3"):
+        write_rgb(tmp_path / part / "000000.png", PICTURE)
+    opt = options(tmp_path, "Test", spikes=False, dataroot_lq=str(tmp_path), dataroot_gt=str(tmp_path))
+    assert len(define_Dataset(opt)) == 1
+    assert "left out: c3 (beside the folders of one clip)" in heard.text
 
 
 @pytest.mark.parametrize("sets", [("blur", "sharp"), ("train", "test"), ("val_sharp", "val_blur"), ("lq", "GT")])

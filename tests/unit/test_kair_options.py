@@ -162,6 +162,15 @@ def test_a_noise_level_without_a_network_for_it_is_named(tmp_path, caplog, monke
     assert "datasets.test.sigma has no effect" in caplog.text
 
 
+def test_options_of_training_in_the_test_block_are_named(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("spikevrt"), "propagate", True)
+    with caplog.at_level(logging.INFO, "spikevrt"):
+        path = kair_file(tmp_path, "006_train_vrt_videodeblurring_gopro", dataloader_batch_size=2, use_rot=True)
+        utils_option.load(path, Opt)
+    assert "datasets.test.dataloader_batch_size has no effect" in caplog.text
+    assert "use_rot" not in caplog.text  # as it is by itself
+
+
 def test_a_dataset_type_may_be_written_in_any_case(tmp_path):
     path = kair_file(tmp_path, "006_train_vrt_videodeblurring_gopro", dataset_type="videorecurrenttestdataset")
     assert utils_option.load(path, Opt).datasets.test.dataset_type == "VideoRecurrentTestDataset"

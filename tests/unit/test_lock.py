@@ -299,7 +299,7 @@ def test_unfinished_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "name", ["clip", "00001/0001", "a b", "..a", "a..b", "-rf", "100% #1", "c[1]", "é", "a\\b", "."]
+    "name", ["clip", "00001/0001", "a b", "..a", "a..b", "-rf", "100% #1", "c[1]", "é", "a\\b", ".", "1:30"]
 )
 def test_names_of_one_or_more_levels_are_safe(name):
     assert utils_file.safe_name(name, "meta.txt") == name

@@ -338,6 +338,17 @@ def test_totals_are_said_and_compared_with_the_official_ones(tree, monkeypatch, 
     assert capsys.readouterr().out == "train: 22 clips, 2,103 frames\ntest: 11 clips, 1,111 frames\n"
 
 
+def test_links_that_lead_nowhere_are_named(tree, monkeypatch, capsys):
+    frame, stream = "GOPR0372_07_00/sharp/000048.png", "GOPR0374_11_00/spike/000151.dat"
+    for path in (tree / "GOPRO_Large/train" / frame, tree / "GOPRO_Large_spike_seq/train" / stream):
+        path.unlink()
+        path.symlink_to("gone")
+    assert run(monkeypatch, tree) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line.count("a link to a file that is not there; restore") for line in said] == [1, 1, 0]
+    assert "2 problems in 2 clips" in said[2]
+
+
 # ---- what is there already
 
 

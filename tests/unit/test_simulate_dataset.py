@@ -382,10 +382,29 @@ def test_mistakes_take_one_line(tmp_path, monkeypatch, capsys, arguments, words)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "path", "words"),
+    [
+        ("--frames", ".", r"has no frames; its folders do, give those, as \S+walk"),
+        ("--frames", "walk/0000.png", "is a file; give a folder of frames, or a video to --video"),
+        ("--video", "walk", "is a folder; give a video, or a folder of frames to --frames"),
+        ("--video", "v.mp4", "no such file"),
+        ("--frames", "run", "no such folder"),
+    ],
+)
+def test_what_is_no_recording_is_named_with_the_option_for_it(tmp_path, monkeypatch, capsys, option, path, words):
+    make_folder(tmp_path / "walk", 3)
+    monkeypatch.setattr(sys, "argv", ["simulate", option, str(tmp_path / path), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as end:
+        simulation.main()
+    assert end.value.code == 2
+    assert re.search(words, capsys.readouterr().err)
+
+
 def test_frames_of_mixed_sizes_are_named(tmp_path):
     make_folder(tmp_path / "walk", 7)
     write_rgb(tmp_path / "walk" / "0003.png", np.zeros((20, 24, 3), np.uint8))
-    with pytest.raises(UserError, match=r"walk: frame 0003 is \(20, 24, 3\), expected \(16, 24, 3\)"):
+    with pytest.raises(UserError, match="walk: 0003.png has 20x24 pixels, expected 16x24 as 0000.png"):
         simulation.simulate([tmp_path / "walk"], tmp_path / "out", "train", simulation.Settings(), video=False)
 
 
