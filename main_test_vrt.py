@@ -22,6 +22,7 @@ from utils import utils_cli
 if __name__ == "__main__":
     utils_cli.imports_follow()
 
+from data.clip_index import check_folders
 from data.official_tasks import changes_of, noise_level, task_file
 from options.schema import Opt
 from utils import utils_option, utils_threads
@@ -99,6 +100,7 @@ def read_job(args: argparse.Namespace) -> Job:
         raise UserError("--resume goes on from saved frames, which this call does not write; add --save_result")
     if job.opt.datasets.test is None:
         raise UserError("datasets.test is null, expected a test set: there is nothing to restore")
+    check_folders(job.opt.datasets.model_copy(update={"train": None}))
     return job
 
 

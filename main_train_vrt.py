@@ -14,6 +14,7 @@ from utils import utils_cli
 if __name__ == "__main__":
     utils_cli.imports_follow()
 
+from data.clip_index import check_folders
 from options.schema import Opt
 from utils import utils_option, utils_threads
 from utils.utils_error import UserError
@@ -37,6 +38,7 @@ def read_options(args: argparse.Namespace) -> Opt:
         raise UserError(f"{args.opt} has no datasets.train: there is nothing to train on")
     if opt.untrained:
         raise UserError(f"{args.opt}: {opt.untrained}")
+    check_folders(opt.datasets)
     return opt
 
 

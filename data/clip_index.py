@@ -11,6 +11,7 @@ from data.frame_order import follows, frame_name, gaps, in_time, number_format
 from data.image_folders import VIDEO_SUFFIXES, ImageFolders, clip_folders, image_files
 from data.lmdb_store import LmdbStore, is_lmdb
 from data.video_index import index_of
+from options.schema_data import DatasetsOpt
 from utils.utils_error import ProblemsError, UserError, say_once
 from utils.utils_file import own_name, own_path, printable, read_text, safe_name
 
@@ -48,6 +49,26 @@ def existing_folder(path: Path | str | None, key: str) -> Path:
         kind = "folder" if is_for_lmdb else "folder or video"
         raise UserError(f"{key}: {folder} is no {kind}; correct the path or {create}")
     return folder
+
+
+def check_folders(opt: DatasetsOpt) -> None:
+    """Look for the folders of a run's data sets, which takes no time, before anything else is done.
+
+    Raises:
+        UserError: some are missing; the first one and how many more, all of them in the log.
+    """
+    problems = []
+    for block, data in opt:
+        keys = ("dataroot_lq", "dataroot_gt", *("dataroot_spike",) * (data is not None and data.uses_spikes))
+        for key in keys:
+            if data is not None and (path := getattr(data, key)) is not None:
+                try:
+                    existing_folder(path, f"datasets.{block}.{key}")
+                except UserError as error:
+                    problems.append(str(error))
+    for problem in problems if len(problems) > 1 else ():
+        logger.error(problem)
+    raise_first(problems)
 
 
 def is_video(path: Path) -> bool:

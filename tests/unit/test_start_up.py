@@ -70,6 +70,7 @@ def stages(tmp_path_factory):
         [train, "--opt", "right.json", "--set", "datasets.train=null"],
         [test, "--opt", "right.json"],  # not trained yet
         [test, "--task", "006_VRT", "--folder_lq", "data/lq"],
+        [train, "--opt", "right.json", "--set", "datasets.test.dataroot_gt=none"],
         [*task, "none"],
         [*task, "data/lq", "--weights", "none.pth"],
         [*task, "data/lq", "--tile", "1", "9", "9"],
@@ -100,9 +101,12 @@ def test_a_right_start_imports_nothing_that_it_does_not_need(stages):
         assert (code, modules) == (0, ["torch"]), call
 
 
+@pytest.mark.parametrize("module", ["pydantic", "torch"])
 @pytest.mark.parametrize("program", ["main_train_vrt.py", "main_test_vrt.py"])
-def test_ctrl_c_during_the_imports_takes_one_line(tmp_path, program):
-    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+def test_ctrl_c_during_the_imports_takes_one_line(tmp_path, program, module):
+    for folder in ("gt", "lq", "spikes/train"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / f"{module}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     (tmp_path / "weights").write_text("")
     blocks = {kind.lower(): options(tmp_path, kind).model_dump(mode="json") for kind in ("Train", "Test")}
     right = {"task": "t", "datasets": blocks, "netG": NETWORK, "path": {"pretrained_netG": "weights"}}
