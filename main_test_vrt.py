@@ -165,7 +165,7 @@ from utils import (
     utils_results,
     utils_signal,
 )
-from utils.utils_changes import FREE_OF_NETWORK
+from utils.checkpoint.option_changes import FREE_OF_NETWORK
 from utils.utils_clip import Clip, Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_signal import StoppedError

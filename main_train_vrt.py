@@ -70,16 +70,8 @@ from models.lora import parameter_counts
 from models.model_vrt import ModelVRT
 from models.replay import write_replay
 from models.select_model import define_Model
-from utils import (
-    utils_dist,
-    utils_logger,
-    utils_metric,
-    utils_profile,
-    utils_report,
-    utils_resume,
-    utils_seed,
-    utils_signal,
-)
+from utils import utils_dist, utils_logger, utils_metric, utils_profile, utils_report, utils_seed, utils_signal
+from utils.checkpoint import run_checkpoints
 from utils.utils_clip import Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_eval import evaluate
@@ -138,7 +130,7 @@ def train_stage(parts: Parts) -> None:
     """Weights, and the steps that are left."""
     opt, model, _, _, dist, run = parts
     # 1. Weights: this run's newest checkpoint, else the pretrained ones, else random.
-    resumed = utils_resume.resume(opt.run_dir, model, opt.model_dump(mode="json"))
+    resumed = run_checkpoints.resume(opt.run_dir, model, opt.model_dump(mode="json"))
     start = utils_dist.agreed(dist, resumed.step, "the step of the newest checkpoint")
     if start == 0:
         start_weights(model, opt)
@@ -262,8 +254,8 @@ def save(parts: Parts, step: int) -> None:
     """Write the checkpoint of a step."""
     opt = parts.opt
     if parts.dist.is_main:
-        record = {"options": opt.model_dump(mode="json"), "best": utils_resume.best(opt.run_dir)}
-        utils_resume.save(opt.run_dir, step, parts.model, record, opt.train.keep_checkpoints)
+        record = {"options": opt.model_dump(mode="json"), "best": run_checkpoints.best(opt.run_dir)}
+        run_checkpoints.save(opt.run_dir, step, parts.model, record, opt.train.keep_checkpoints)
 
 
 def test_is_due(parts: Parts, step: int) -> bool:
@@ -299,8 +291,8 @@ def validate(parts: Parts, step: int, stop: StopRequest) -> bool:
     metric = opt.val.best_metric
     if dist.is_main and metric is not None and metric in result["mean"]:
         score = result["mean"][metric]
-        if utils_resume.is_best(opt.run_dir, metric, score):
-            utils_resume.save_best(opt.run_dir, model, step, metric, score)
+        if run_checkpoints.is_best(opt.run_dir, metric, score):
+            run_checkpoints.save_best(opt.run_dir, model, step, metric, score)
     pictures.show(run, step, dist)
     run.log_test(step, result)
     return True
@@ -339,7 +331,7 @@ def give_up(parts: Parts, step: int, batches: Sequence[Mapping[str, Any]]) -> No
 def summarize(opt: Opt, run: Run, step: int, skipped: int) -> None:
     """Say what came of the run and where it lies."""
     weights, _ = find_weights(opt.run_dir, None, None)
-    for line in run.summary(step, weights, utils_resume.best(opt.run_dir), skipped):
+    for line in run.summary(step, weights, run_checkpoints.best(opt.run_dir), skipped):
         LOG.info(line)
 
 

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.model_vrt import ModelVRT
 from models.network_vrt import VRT
 from options.schema import TrainOpt
-from utils import utils_dist, utils_resume
+from utils import utils_dist
+from utils.checkpoint import run_checkpoints
 
 SMALL = {"depths": [2] * 7 + [1] * 4, "embed_dims": [24] * 7 + [36] * 4, "num_heads": [2] * 11, "deformable_groups": 4}
 
@@ -69,12 +70,12 @@ def main() -> None:
         run = Path(place)
         record = {"options": {}}
         rows = {
-            "set, as in a run": measured(lambda i: utils_resume.save(run, i + 1, model, record, 2), args.repeats),
+            "set, as in a run": measured(lambda i: run_checkpoints.save(run, i + 1, model, record, 2), args.repeats),
             "torch.save alone": measured(lambda _: plainly(run, model), args.repeats),
-            "resume": measured(lambda _: utils_resume.resume(run, model, {}), args.repeats),
+            "resume": measured(lambda _: run_checkpoints.resume(run, model, {}), args.repeats),
         }
         last = args.repeats + 1
-        sizes = {kind: (run / "models" / f"{last}_{kind}.pth").stat().st_size for kind in utils_resume.KINDS}
+        sizes = {kind: (run / "models" / f"{last}_{kind}.pth").stat().st_size for kind in run_checkpoints.KINDS}
     print(f"{count:,} parameters, {model.dist.device}, torch {torch.__version__}, {platform.machine()}, {args.folder}")
     print(f"\n{'':18} {'median s':>9} {'lowest':>8} {'highest':>8}")
     for name, seconds in rows.items():

@@ -18,9 +18,9 @@ from models.guard import StepGuard
 from models.loss import total_loss
 from options.schema import TrainOpt
 from utils import utils_dist
+from utils.checkpoint.optimizer_state import load_named_state, named_state
 from utils.utils_checkpoint import load_weights
 from utils.utils_dist import Dist
-from utils.utils_moments import load_named_state, named_state
 
 LOG = logging.getLogger("spikevrt")
 

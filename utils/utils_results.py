@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from utils import utils_dist, utils_file, utils_image, utils_lock, utils_video
-from utils.utils_changes import changes
+from utils.checkpoint.option_changes import changes
 from utils.utils_clip import Clip, Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_error import UserError

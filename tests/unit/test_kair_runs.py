@@ -8,9 +8,10 @@ import torch
 from trainee import OPTIONS, RECORD, Net, Trainee, changed, damage_truncate, same_moments, same_weights
 
 from models.network_vrt import VRT
-from utils import utils_checkpoint, utils_kair, utils_run_folder
+from utils import utils_checkpoint, utils_run_folder
+from utils.checkpoint import kair_checkpoints
+from utils.checkpoint.run_checkpoints import resume, save
 from utils.utils_error import UserError
-from utils.utils_resume import resume, save
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared/golden"
 FIXED = changed(train={"fix_keys": ["deform"], "fix_lr_mul": 0.125})
@@ -125,8 +126,8 @@ def test_the_official_file_names_every_parameter_once_and_in_its_order():
         net = VRT(in_chans=3)
     ours = {name: list(value.shape) for name, value in net.named_parameters()}
     assert list(ours)[:2] != list(keys)[:2]  # else the order of the network would do
-    [names] = utils_kair.parameter_groups(keys, ["spynet", "deform"], 1.0)
+    [names] = kair_checkpoints.parameter_groups(keys, ["spynet", "deform"], 1.0)
     assert {name: keys[name] for name in names} == ours
-    first, second = utils_kair.parameter_groups(keys, ["spynet", "deform"], 0.125)
+    first, second = kair_checkpoints.parameter_groups(keys, ["spynet", "deform"], 0.125)
     assert second == [name for name in names if "spynet" in name or "deform" in name]
     assert first == [name for name in names if name not in second]

@@ -16,7 +16,7 @@ from models.loss import LOSSES
 from models.model_vrt import ModelVRT
 from models.network_vrt import VRT
 from options.schema import AmpOpt, TrainOpt
-from utils import utils_resume
+from utils.checkpoint import run_checkpoints
 from utils.utils_dist import Dist
 
 FP16 = TrainOpt(amp=AmpOpt(enable=True, dtype="fp16"), total_iter=10, E_decay=0.5, G_optimizer_lr=1e-2)
@@ -167,9 +167,9 @@ def test_resumed_fp16_run_equals_the_uninterrupted_one(tmp_path):
     straight = with_scale(2.0**22)  # overflows several times on the way
     for step in range(4):
         straight.train_step([batch(step + 1.0)], step)
-    utils_resume.save(tmp_path, 4, straight, {})
+    run_checkpoints.save(tmp_path, 4, straight, {})
     resumed = ModelVRT(TinyNet(), FP16, Dist())
-    assert utils_resume.resume(tmp_path, resumed, {}).step == 4
+    assert run_checkpoints.resume(tmp_path, resumed, {}).step == 4
     for model in (straight, resumed):
         model.values = [model.train_step([batch(step + 1.0)], step) for step in range(4, 8)]
     assert straight.values == resumed.values
@@ -181,9 +181,9 @@ def test_resumed_fp16_run_equals_the_uninterrupted_one(tmp_path):
 def test_precision_may_change_between_checkpoint_and_resumption(tmp_path: Path, before, after):
     first = ModelVRT(TinyNet(), before, Dist())
     first.train_step([batch()], 0)
-    utils_resume.save(tmp_path, 1, first, {})
+    run_checkpoints.save(tmp_path, 1, first, {})
     second = ModelVRT(TinyNet(), after, Dist())
-    utils_resume.resume(tmp_path, second, {})
+    run_checkpoints.resume(tmp_path, second, {})
     assert math.isfinite(second.train_step([batch()], 1)["grad_norm"])
 
 

@@ -15,10 +15,11 @@ from trainee import OPTIONS, RECORD, Net, Trainee, changed, damage_truncate, sam
 
 from models.model_vrt import ModelVRT
 from options.schema import TrainOpt
-from utils import utils_changes, utils_checkpoint, utils_file, utils_resume, utils_run_folder
+from utils import utils_checkpoint, utils_file, utils_run_folder
+from utils.checkpoint import option_changes, run_checkpoints
+from utils.checkpoint.run_checkpoints import SaveError, resume, save
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_resume import SaveError, resume, save
 from utils.utils_run_folder import saved_steps
 
 
@@ -87,7 +88,7 @@ def test_a_record_that_would_need_code_to_load_is_not_written(tmp_path):
 
 
 def test_nothing_saved_means_a_start(tmp_path):
-    assert resume(tmp_path, Trainee(), OPTIONS) == utils_resume.Resumed()
+    assert resume(tmp_path, Trainee(), OPTIONS) == run_checkpoints.Resumed()
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "latest_G.pth").write_bytes(b"")
     assert resume(tmp_path, Trainee(), OPTIONS).step == 0
@@ -98,7 +99,7 @@ def test_files_are_plain_state_dicts_with_known_names(tmp_path, two_sets):
     weights = torch.load(tmp_path / "models" / "2_G.pth", weights_only=True)
     assert all(map(torch.equal, weights.values(), two_sets[2].values()))
     state = torch.load(tmp_path / "models" / "2_state.pth", weights_only=True)
-    assert state["options_hash"] == utils_changes.options_hash(OPTIONS)
+    assert state["options_hash"] == option_changes.options_hash(OPTIONS)
     for kind in "GE":
         assert state["files"][kind]["bytes"] == (tmp_path / "models" / f"2_{kind}.pth").stat().st_size
     assert state["extra"] == {"row": 3}
@@ -338,7 +339,7 @@ def test_what_a_living_process_writes_is_not_swept(tmp_path):
 def test_only_the_newest_sets_are_kept(tmp_path):
     for step in (1, 2, 10, 30):
         save(tmp_path, step, Trainee(), RECORD, keep=2)
-    utils_resume.save_best(tmp_path, Trainee(), 1, "psnr", 20.0)
+    run_checkpoints.save_best(tmp_path, Trainee(), 1, "psnr", 20.0)
     save(tmp_path, 31, Trainee(), RECORD, keep=2)
     assert saved_steps(tmp_path) == [30, 31]
     kept = [f"{step}_{kind}.pth" for step in (30, 31) for kind in ("E", "G", "state")]
@@ -383,29 +384,29 @@ def test_an_old_set_that_cannot_be_removed_does_not_stop_the_run(tmp_path, monke
 
 
 def test_a_damaged_note_of_the_best_does_not_stop_the_run(tmp_path):
-    utils_resume.save_best(tmp_path, Trainee(), 5, "psnr", 31.5)
-    assert utils_resume.best(tmp_path) == {"step": 5, "psnr": 31.5}
+    run_checkpoints.save_best(tmp_path, Trainee(), 5, "psnr", 31.5)
+    assert run_checkpoints.best(tmp_path) == {"step": 5, "psnr": 31.5}
     for text in ("{", "[]", '{"step": 3}', '{"step": 3, "psnr": null}', '{"step": 3, "psnr": 1.0, "ssim": 0.5}'):
         (tmp_path / "models" / "best.json").write_text(text)
-        assert utils_resume.best(tmp_path) is None
-        assert utils_resume.is_best(tmp_path, "psnr", 1.0)
+        assert run_checkpoints.best(tmp_path) is None
+        assert run_checkpoints.is_best(tmp_path, "psnr", 1.0)
 
 
 @pytest.mark.parametrize(("metric", "worse", "better"), [("psnr", 30.0, 32.0), ("ssim", 0.8, 0.9), ("lpips", 0.3, 0.1)])
 def test_the_best_is_chosen_by_the_metric_at_hand(tmp_path, metric, worse, better):
-    assert not utils_resume.is_best(tmp_path, metric, float("nan"))
-    assert utils_resume.is_best(tmp_path, metric, worse)
-    utils_resume.save_best(tmp_path, Trainee(), 5, metric, (worse + better) / 2)
-    assert utils_resume.best(tmp_path) == {"step": 5, metric: (worse + better) / 2}
-    assert utils_resume.is_best(tmp_path, metric, better)
-    assert not utils_resume.is_best(tmp_path, metric, worse)
-    assert not utils_resume.is_best(tmp_path, metric, (worse + better) / 2)
-    assert not utils_resume.is_best(tmp_path, metric, float("nan"))
+    assert not run_checkpoints.is_best(tmp_path, metric, float("nan"))
+    assert run_checkpoints.is_best(tmp_path, metric, worse)
+    run_checkpoints.save_best(tmp_path, Trainee(), 5, metric, (worse + better) / 2)
+    assert run_checkpoints.best(tmp_path) == {"step": 5, metric: (worse + better) / 2}
+    assert run_checkpoints.is_best(tmp_path, metric, better)
+    assert not run_checkpoints.is_best(tmp_path, metric, worse)
+    assert not run_checkpoints.is_best(tmp_path, metric, (worse + better) / 2)
+    assert not run_checkpoints.is_best(tmp_path, metric, float("nan"))
 
 
 def test_with_another_metric_the_best_is_chosen_anew_and_that_is_said(tmp_path, heard):
-    utils_resume.save_best(tmp_path, Trainee(), 5, "psnr", 31.5)
-    assert utils_resume.is_best(tmp_path, "ssim", 0.1)
+    run_checkpoints.save_best(tmp_path, Trainee(), 5, "psnr", 31.5)
+    assert run_checkpoints.is_best(tmp_path, "ssim", 0.1)
     assert "by ssim these count as the best" in heard.text
 
 
@@ -425,8 +426,8 @@ def test_weights_for_testing_are_best_then_last(tmp_path):
     path, why = utils_run_folder.find_weights(tmp_path, None, None)
     assert path.name == "5_G.pth"
     assert "step 5" in why
-    assert utils_resume.best(tmp_path) is None
-    utils_resume.save_best(tmp_path, Trainee(), 5, "psnr", 31.5)
+    assert run_checkpoints.best(tmp_path) is None
+    run_checkpoints.save_best(tmp_path, Trainee(), 5, "psnr", 31.5)
     assert utils_run_folder.find_weights(tmp_path, None, None)[0].name == "best_G.pth"
     assert utils_run_folder.find_weights(tmp_path, "x_E.pth", None)[0].name == "x_E.pth"
 
@@ -476,14 +477,14 @@ def test_every_option_of_the_network_is_refused_or_known_to_be_free():
     refused = {
         name
         for name in OPTIONS["netG"]
-        if utils_changes.Change(f"netG.{name}", 1, 2).is_refused and name not in utils_changes.FREE_OF_NETWORK
+        if option_changes.Change(f"netG.{name}", 1, 2).is_refused and name not in option_changes.FREE_OF_NETWORK
     }
-    assert set(OPTIONS["netG"]) == refused | set(utils_changes.FREE_OF_NETWORK)
+    assert set(OPTIONS["netG"]) == refused | set(option_changes.FREE_OF_NETWORK)
     assert {"depths", "in_chans", "fusion", "upscale", "lora"} <= refused
 
 
 def test_options_of_another_version_of_the_program_do_not_stop_a_run():
-    found = list(utils_changes.changes({"netG": {"gone": 1}}, {"netG": {"depths": [8]}}))
+    found = list(option_changes.changes({"netG": {"gone": 1}}, {"netG": {"depths": [8]}}))
     assert [str(change) for change in found] == ["netG.gone: 1 -> null", "netG.depths: null -> [8]"]
     assert not any(change.is_refused for change in found)
 

@@ -9,7 +9,8 @@ import torch
 
 import main_train_vrt
 from options.schema import Opt
-from utils import utils_dist, utils_resume
+from utils import utils_dist
+from utils.checkpoint import run_checkpoints
 from utils.utils_dist import Dist
 from utils.utils_signal import StopRequest
 
@@ -172,5 +173,5 @@ def test_whatever_is_measured_chooses_the_best_weights(tmp_path, monkeypatch, me
     for step, mean in enumerate(scores, start=1):
         monkeypatch.setattr(main_train_vrt, "evaluate", lambda *given, mean=mean, **more: {"mean": mean})
         assert main_train_vrt.validate(parts, step, StopRequest())
-    assert utils_resume.best(parts.opt.run_dir) == best
+    assert run_checkpoints.best(parts.opt.run_dir) == best
     assert (parts.opt.run_dir / "models/best_G.pth").is_file() == (best is not None)

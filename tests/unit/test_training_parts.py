@@ -12,9 +12,9 @@ from models.model_vrt import ModelVRT
 from models.optim import cosine_lr, learning_rate, multistep_lr
 from options.schema import Opt, TrainOpt
 from utils import utils_cli, utils_dist, utils_option
+from utils.checkpoint.optimizer_state import load_named_state, named_state
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_moments import load_named_state, named_state
 
 
 class TinyNet(nn.Module):

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from options.schema import Opt
-from utils import utils_checkpoint, utils_moments
+from utils import utils_checkpoint
+from utils.checkpoint import optimizer_state
 
 OPTIONS = Opt(task="t").model_dump(mode="json")
 RECORD = {"options": OPTIONS, "best": {"step": 1, "psnr": 30.5}, "seed": 7}
@@ -41,7 +42,7 @@ class Trainee:
         return self
 
     def state_dicts(self):
-        state = {"optimizer": utils_moments.named_state(self.optimizer, self.netG), "extra": {"row": 3}}
+        state = {"optimizer": optimizer_state.named_state(self.optimizer, self.netG), "extra": {"row": 3}}
         states = {"G": self.netG.state_dict(), "state": state}
         return states | ({"E": self.netE.state_dict()} if self.netE else {})
 
@@ -49,7 +50,7 @@ class Trainee:
         utils_checkpoint.load_weights(self.netG, states["G"])
         if self.netE:
             utils_checkpoint.load_weights(self.netE, states.get("E", states["G"]))
-        utils_moments.load_named_state(self.optimizer, self.netG, states["state"]["optimizer"])
+        optimizer_state.load_named_state(self.optimizer, self.netG, states["state"]["optimizer"])
 
     def moments(self):
         return {name: self.optimizer.state.get(parameter) for name, parameter in self.netG.named_parameters()}

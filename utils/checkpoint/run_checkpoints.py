@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from utils import utils_file, utils_kair
-from utils.utils_changes import changes, options_hash
+from utils import utils_file
+from utils.checkpoint import kair_checkpoints
+from utils.checkpoint.option_changes import changes, options_hash
 from utils.utils_checkpoint import dump, read_file, read_state_dict, write_file
 from utils.utils_error import UserError
 from utils.utils_file import read_text, whole_file, write_text
@@ -156,13 +157,13 @@ def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resum
     refused: list[str] = []
     for step in reversed(steps):
         try:
-            states = _read_set(folder, step) if train is None else utils_kair.read_set(folder, step, train)
+            states = _read_set(folder, step) if train is None else kair_checkpoints.read_set(folder, step, train)
         except UserError as error:
             LOG.warning("checkpoint %d is not whole, trying the one before: %s", step, error)
             refused.append(f"{step}: {error}")
             continue
         if train is not None:
-            utils_kair.name_unused(folder, step)
+            kair_checkpoints.name_unused(folder, step)
         return _apply(folder, step, model, states, options)
     if refused:
         more = f" (and {len(refused) - MOST_NAMED} more)" if len(refused) > MOST_NAMED else ""
