@@ -166,7 +166,7 @@ from utils import (
     utils_signal,
 )
 from utils.checkpoint.option_changes import FREE_OF_NETWORK
-from utils.utils_clip import Clip, Frame, TestSet
+from utils.evaluation.clip import Clip, Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_signal import StoppedError
 from utils.utils_tile import Fitting

@@ -72,7 +72,7 @@ from models.replay import write_replay
 from models.select_model import define_Model
 from utils import utils_dist, utils_logger, utils_metric, utils_profile, utils_report, utils_seed, utils_signal
 from utils.checkpoint import run_checkpoints
-from utils.utils_clip import Frame, TestSet
+from utils.evaluation.clip import Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_eval import evaluate
 from utils.utils_file import write_text

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from utils import utils_dist, utils_eval
-from utils.utils_clip import TestSet
+from utils.evaluation.clip import TestSet
 from utils.utils_dist import Dist
 from utils.utils_tile import Restore, calls_for, is_out_of_memory, mirrored_frames
 from utils.utils_tile_opt import TileOpt, ValOptions

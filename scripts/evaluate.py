@@ -33,7 +33,7 @@ from data.image_folders import ImageFolders
 from data.lmdb_store import is_lmdb
 from options.schema import ValOpt
 from utils import utils_cli, utils_eval, utils_metric, utils_report
-from utils.utils_clip import Clip
+from utils.evaluation.clip import Clip
 from utils.utils_error import UserError
 from utils.utils_file import one_form
 from utils.utils_video import Playback

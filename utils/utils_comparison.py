@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from utils import utils_dist, utils_image
-from utils.utils_clip import Frame
+from utils.evaluation.clip import Frame
 from utils.utils_dist import Dist
 from utils.utils_report import FRAMES_PER_SECOND, panels, side_by_side
 from utils.utils_results import explained

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from utils import utils_dist, utils_ensemble, utils_image, utils_metric, utils_tile
-from utils.utils_clip import Clip, Frame, TestSet
-from utils.utils_share import Share, Work, share_out
+from utils import utils_dist, utils_image, utils_metric, utils_tile
+from utils.evaluation import ensemble
+from utils.evaluation.clip import Clip, Frame, TestSet
+from utils.evaluation.work_split import Share, Work, share_out
 from utils.utils_signal import StoppedError
 from utils.utils_tile import Fitting, Read, Restore
 from utils.utils_tile_opt import TileOpt, ValOptions, tile_of
@@ -105,9 +106,9 @@ def restored_frames(
 
     `planes_in_time` are the channels of what is read that follow each other in time within a frame.
     """
-    restore = utils_ensemble.ENSEMBLES[val.self_ensemble](restore)
+    restore = ensemble.ENSEMBLES[val.self_ensemble](restore)
     if val.flip_seq:
-        restore = utils_ensemble.restore_both_ways(restore, planes_in_time)
+        restore = ensemble.restore_both_ways(restore, planes_in_time)
     tiled = utils_tile.restore_padded if val.pad_seq else utils_tile.restore_tiled
     return tiled(restore, read, length, size, tile, frames)
 
@@ -129,7 +130,7 @@ def shares(test_set: TestSet, val: ValOptions, tile: TileOpt, world_size: int) -
 
 def calls(test_set: TestSet, val: ValOptions, tile: TileOpt, world_size: int = 1) -> list[int]:
     """How often each process calls the network to restore a test set."""
-    ways = (1 + val.flip_seq) * utils_ensemble.WAYS[val.self_ensemble]
+    ways = (1 + val.flip_seq) * ensemble.WAYS[val.self_ensemble]
     counts = []
     for part in shares(test_set, val, tile, world_size):
         count = 0

@@ -18,7 +18,7 @@ import torch
 from markupsafe import Markup
 
 from utils import utils_dist, utils_page, utils_report
-from utils.utils_clip import Frame
+from utils.evaluation.clip import Frame
 from utils.utils_dist import Dist
 from utils.utils_file import write_text
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import cv2
 import numpy as np
 
-from utils import utils_lpips
+from utils.evaluation import lpips_metric
 from utils.utils_error import UserError
 
 Averaging = Literal["clips", "frames"]
@@ -253,7 +253,7 @@ def check_available(names: Iterable[str]) -> None:
         UserError: LPIPS is among them, and its library or AlexNet's weights are not there; nothing is downloaded.
     """
     if "lpips" in names:
-        utils_lpips.check()
+        lpips_metric.check()
 
 
 class _View:
@@ -343,7 +343,7 @@ def _ssim_y(pair: _Pair) -> float:
 
 
 def _lpips(pair: _Pair) -> float:
-    return utils_lpips.distance(pair.a.pixels, pair.b.pixels)
+    return lpips_metric.distance(pair.a.pixels, pair.b.pixels)
 
 
 def _ssim_matlab_rgb(pair: _Pair) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from utils import utils_dist
-from utils.utils_clip import Frame, TestSet
+from utils.evaluation.clip import Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_file import printable, write_text
 from utils.utils_json import finite

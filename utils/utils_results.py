@@ -13,7 +13,7 @@ import numpy as np
 
 from utils import utils_dist, utils_file, utils_image, utils_lock, utils_video
 from utils.checkpoint.option_changes import changes
-from utils.utils_clip import Clip, Frame, TestSet
+from utils.evaluation.clip import Clip, Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import read_text, safe_name, write_text

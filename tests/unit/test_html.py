@@ -12,7 +12,7 @@ from html_page import Page
 from test_eval import FakeClip, Val, restore
 
 from utils import utils_dist, utils_eval, utils_html, utils_page
-from utils.utils_clip import Frame
+from utils.evaluation.clip import Frame
 
 ALONE = utils_dist.Dist(0, 1)
 FACTS = {"title": "a test", "options": {"task": "demo"}, "environment": {"python": "3"}}

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils import utils_lpips, utils_metric
+from utils import utils_metric
+from utils.evaluation import lpips_metric
 from utils.utils_error import UserError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -192,7 +193,7 @@ def test_lpips_says_what_is_missing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=f"{weights} is damaged"):
         utils_metric.check_available(["lpips"])
     own = f"alexnet-owt-{hashlib.sha256(b'half a file').hexdigest()[:8]}.pth"
-    monkeypatch.setattr(utils_lpips, "ALEXNET", own)
+    monkeypatch.setattr(lpips_metric, "ALEXNET", own)
     weights.rename(weights.with_name(own))
     utils_metric.check_available(["lpips"])
 

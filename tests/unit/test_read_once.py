@@ -17,7 +17,7 @@ from models.model_vrt import ModelVRT
 from models.select_network import define_G
 from options.schema import NetOpt
 from utils import spike_loader, utils_checkpoint, utils_dist, utils_eval, utils_image, utils_report
-from utils.utils_share import Share
+from utils.evaluation.work_split import Share
 
 FRAMES = 9
 TILES = {"num_frame_testing": 4, "num_frame_overlapping": 2, "size_patch_testing": 20, "size_patch_overlapping": 4}

@@ -9,7 +9,7 @@ import pytest
 from test_eval import FakeClip, Val, restore
 
 from utils import utils_comparison, utils_dist, utils_eval, utils_image, utils_report, utils_results, utils_video
-from utils.utils_clip import Frame
+from utils.evaluation.clip import Frame
 from utils.utils_comparison import comparison
 
 ALONE = utils_dist.Dist()

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.utils_share import Share, Work, share_out
+from utils.evaluation.work_split import Share, Work, share_out
 
 
 @st.composite

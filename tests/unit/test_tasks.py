@@ -13,7 +13,7 @@ from data.task_clips import NoisyClip, middle_clips, middle_name, noisy_clips
 from models.select_network import define_G
 from options.schema import DatasetOpt, NetOpt
 from utils import utils_checkpoint, utils_eval, utils_image, utils_metric
-from utils.utils_ensemble import restore_both_ways
+from utils.evaluation.ensemble import restore_both_ways
 from utils.utils_error import UserError
 from utils.utils_tile import TileOpt, restore_tiled
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.utils_ensemble import ENSEMBLES, WAYS, restore_both_ways
+from utils.evaluation.ensemble import ENSEMBLES, WAYS, restore_both_ways
 from utils.utils_error import UserError
 from utils.utils_tile import (
     Fitting,
