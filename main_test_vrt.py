@@ -154,19 +154,10 @@ from data.spike.manifest import Manifest
 from data.task_clips import MiddleClip, middle_clips, noisy_clips
 from models import tiling
 from models.select_model import define_Model
-from utils import (
-    utils_checkpoint,
-    utils_comparison,
-    utils_dist,
-    utils_eval,
-    utils_html,
-    utils_metric,
-    utils_report,
-    utils_results,
-    utils_signal,
-)
+from utils import utils_checkpoint, utils_dist, utils_eval, utils_metric, utils_signal
 from utils.checkpoint.option_changes import FREE_OF_NETWORK
 from utils.evaluation.clip import Clip, Frame, TestSet
+from utils.report import comparison_video, metric_files, results_folder, test_page
 from utils.utils_dist import Dist
 from utils.utils_signal import StoppedError
 from utils.utils_tile import Fitting
@@ -181,13 +172,13 @@ def main(job: Job) -> None:
     opt, folder = job.opt, job.folder
     test_set = clips_to_restore(opt, job.sigma)
     utils_metric.check_available(opt.val.metrics)
-    utils_results.check_writable(folder)
-    utils_results.check_apart(folder, inputs_of(opt) if job.save_frames else {})
+    results_folder.check_writable(folder)
+    results_folder.check_apart(folder, inputs_of(opt) if job.save_frames else {})
 
     # 2. Processes; the folder of the results is this test's alone until its end.
     dist = utils_dist.init()
     logger.setLevel(logging.INFO if dist.is_main else logging.ERROR)
-    with utils_dist.main_first(dist, lambda: utils_results.own(folder) if dist.is_main else nullcontext()):
+    with utils_dist.main_first(dist, lambda: results_folder.own(folder) if dist.is_main else nullcontext()):
         restore(job, test_set, dist, load)
     utils_dist.close()
 
@@ -211,8 +202,8 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: utils_threads.Load) -
     there = utils_dist.main_first(dist, opened)  # nobody writes before the folder is ready
 
     # 3. Restore and measure; each process takes its share.
-    began, resumed = time.monotonic(), utils_results.count_there(folder, test_set)[0] if job.resume else 0
-    pictures = utils_html.ReportImages()
+    began, resumed = time.monotonic(), results_folder.count_there(folder, test_set)[0] if job.resume else 0
+    pictures = test_page.ReportImages()
     with written_as_they_come(job, test_set, dist) as writers:
         with stoppable(job, test_set, dist) as stop:
             result = utils_eval.evaluate(
@@ -233,10 +224,10 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: utils_threads.Load) -
 
     # 4. What a person looks at.
     if job.save_frames:
-        utils_results.write_videos(folder, test_set, opt.val.output, dist)
+        results_folder.write_videos(folder, test_set, opt.val.output, dist)
     shown = pictures.gathered(dist)
     if dist.is_main:
-        with utils_results.explained(folder):
+        with results_folder.explained(folder):
             write_pages(job, test_set, result, shown, {"tiles": str(fitting.tile), "time": took})
 
 
@@ -246,9 +237,9 @@ def written_as_they_come(job: Job, test_set: TestSet, dist: Dist) -> Iterator[li
     with ExitStack() as stack:
         writers = []
         if job.save_frames:
-            writers.append(utils_results.frame_writer(job.folder))
+            writers.append(results_folder.frame_writer(job.folder))
             if measured_alike(test_set):
-                writers.append(stack.enter_context(utils_comparison.comparison(job.folder, dist)))
+                writers.append(stack.enter_context(comparison_video.comparison(job.folder, dist)))
         yield writers
 
 
@@ -268,7 +259,7 @@ def stoppable(job: Job, test_set: TestSet, dist: Dist) -> Iterator[Callable[[], 
             if not job.save_frames:
                 logger.info("stopped%s; this call keeps no frames, --save_result does", by)
             elif dist.is_main:
-                there = utils_results.count_there(job.folder, test_set)
+                there = results_folder.count_there(job.folder, test_set)
                 logger.info("stopped%s with %d of %d frames in %s; --resume goes on from there", by, *there, job.folder)
             if not isinstance(error, StoppedError):
                 raise
@@ -279,7 +270,7 @@ def stoppable(job: Job, test_set: TestSet, dist: Dist) -> Iterator[Callable[[], 
 
 def recorded_tile(folder: Path) -> TileOpt | None:
     """The tile that an interrupted call had chosen, which one that goes on with it must keep."""
-    tile = utils_results.read_record(folder).get("tile")
+    tile = results_folder.read_record(folder).get("tile")
     return None if tile is None else TileOpt.from_json(tile)
 
 
@@ -288,16 +279,16 @@ def open_results(job: Job, tile: TileOpt, test_set: TestSet, dist: Dist) -> Call
     opt, folder = job.opt, job.folder
     if dist.is_main:
         record = record_of(job, tile, test_set)
-        if job.resume and utils_results.check_same(folder, record):
-            utils_results.sweep(folder, test_set)
-            logger.info("going on: %d of %d frames are there", *utils_results.count_there(folder, test_set))
+        if job.resume and results_folder.check_same(folder, record):
+            results_folder.sweep(folder, test_set)
+            logger.info("going on: %d of %d frames are there", *results_folder.count_there(folder, test_set))
         elif job.save_frames:
             if job.resume:
                 logger.info("%s holds no frames to go on from; starting anew", folder)
-            utils_results.begin(folder, record, test_set)
-        with utils_results.explained(folder):
+            results_folder.begin(folder, record, test_set)
+        with results_folder.explained(folder):
             utils_option.save(opt, folder / "options.json")
-    return utils_results.frames_there(folder) if job.resume else lambda clip, index: None
+    return results_folder.frames_there(folder) if job.resume else lambda clip, index: None
 
 
 def inputs_of(opt: Opt) -> dict[str, str | None]:
@@ -331,9 +322,9 @@ def record_of(job: Job, tile: TileOpt, test_set: TestSet) -> dict[str, Any]:
 
 def write_numbers(job: Job, result: dict[str, Any]) -> None:
     """Write the metrics and print them."""
-    with utils_results.explained(job.folder):
-        utils_report.write_metrics(result, job.folder)
-    tables = [utils_report.table(result), utils_report.protocol_table(result)]
+    with results_folder.explained(job.folder):
+        metric_files.write_metrics(result, job.folder)
+    tables = [metric_files.table(result), metric_files.protocol_table(result)]
     sys.stdout.write("".join(f"\n{table}\n" for table in tables if table) + "\n")
 
 
@@ -341,7 +332,7 @@ def write_pages(
     job: Job,
     test_set: TestSet,
     result: dict[str, Any],
-    pictures: Mapping[str, Sequence[utils_html.Picture]],
+    pictures: Mapping[str, Sequence[test_page.Picture]],
     facts: dict[str, str],
 ) -> None:
     """Write the page; frames go where videos alone are wanted."""
@@ -350,11 +341,11 @@ def write_pages(
     about = {
         "title": folder.name,
         "options": opt.model_dump(mode="json"),
-        "environment": {"weights": weights, **facts, **utils_html.environment()},
+        "environment": {"weights": weights, **facts, **test_page.environment()},
     }
-    utils_html.write_report(folder, result, pictures, about)
+    test_page.write_report(folder, result, pictures, about)
     if "png" not in opt.val.output and job.save_frames:
-        utils_results.remove_frames(folder, test_set)
+        results_folder.remove_frames(folder, test_set)
     sys.stdout.write(f"results in {folder}; open {folder / 'report.html'}\n")
 
 

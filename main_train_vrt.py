@@ -70,15 +70,16 @@ from models.lora import parameter_counts
 from models.model_vrt import ModelVRT
 from models.replay import write_replay
 from models.select_model import define_Model
-from utils import utils_dist, utils_logger, utils_metric, utils_profile, utils_report, utils_seed, utils_signal
+from utils import utils_dist, utils_logger, utils_metric, utils_profile, utils_seed, utils_signal
 from utils.checkpoint import run_checkpoints
 from utils.evaluation.clip import Frame, TestSet
+from utils.report import metric_files
+from utils.report.results_folder import frame_writer
 from utils.utils_dist import Dist
 from utils.utils_eval import evaluate
 from utils.utils_file import write_text
 from utils.utils_json import read_json
 from utils.utils_logger import Run
-from utils.utils_results import frame_writer
 from utils.utils_run_folder import find_weights
 from utils.utils_signal import StoppedError, StopRequest
 from utils.utils_tile_opt import TileOpt, tile_of
@@ -272,7 +273,7 @@ def validate(parts: Parts, step: int, stop: StopRequest) -> bool:
     """
     opt, model, _, test_set, dist, run = parts
     assert test_set is not None
-    pictures = utils_report.BoardImages(test_set)
+    pictures = metric_files.BoardImages(test_set)
     watchers: list[Callable[[Frame], None]] = [pictures]
     if opt.val.save_img:
         watchers.append(frame_writer(opt.run_dir / "images" / str(step)))

@@ -22,8 +22,9 @@ from markupsafe import Markup
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.frame_store import FrameStore
-from utils import utils_cli, utils_html, utils_page, utils_report
-from utils.utils_compare import DRAWS, LEVEL, Pair, Run, Summary, lower_is_better, paired, read_run, summarize
+from utils import utils_cli
+from utils.report import metric_files, page_template, test_page
+from utils.report.run_comparison import DRAWS, LEVEL, Pair, Run, Summary, lower_is_better, paired, read_run, summarize
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 from utils.utils_image import read_rgb
@@ -34,7 +35,7 @@ PICTURES = 3  # frames that gain most, and as many that lose
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame on the page, see utils_html.Picture."""
+    """A frame on the page, see test_page.Picture."""
 
     clip: str
     frame: str
@@ -63,7 +64,7 @@ def table(pairs: Sequence[Pair], summary: Summary, metric: str) -> str:
     width = max(len(name) for name in [*(row[0] for row in rows), "clip", "mean"])
     lines = [f"{'clip':<{width}}{'A':>12}{'B':>12}{'B - A':>12}"]
     for name, a, b, gain in [*rows, ("mean", summary.a, summary.b, summary.gain)]:
-        cells = utils_page.number(a, metric), utils_page.number(b, metric), signed(gain, metric)
+        cells = page_template.number(a, metric), page_template.number(b, metric), signed(gain, metric)
         lines.append(f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells))
     lines.insert(-1, "-" * len(lines[0]))
     return "\n".join(lines)
@@ -131,10 +132,10 @@ def page(pairs: Sequence[Pair], summary: Summary, runs: Sequence[Run], metric: s
     """The text of the page; see `extremes` for what it raises."""
     folders = [run.folder for run in runs]
     measured = {pair.clip: pair for pair in pairs if len(pair.counted)}
-    drawn = sorted(measured, key=lambda clip: -abs(measured[clip].means[2]))[: utils_html.CURVES]
+    drawn = sorted(measured, key=lambda clip: -abs(measured[clip].means[2]))[: test_page.CURVES]
     unit = f"B - A{', dB' if 'psnr' in metric else ''}"
     gained, lost = extremes(pairs, folders, metric)
-    return utils_page.render(
+    return page_template.render(
         PAGE,
         title=f"{metric}: {_name(folders[1], folders[0])} against {_name(folders[0], folders[1])}",
         metric=metric,
@@ -147,7 +148,7 @@ def page(pairs: Sequence[Pair], summary: Summary, runs: Sequence[Run], metric: s
         rows=[(pair.clip, len(pair.counted), *pair.means) for pair in pairs],
         signed=signed,
         curves={
-            clip: Markup(utils_page.curve_svg({"B - A": list(pair.gains)}, unit, baseline=0))
+            clip: Markup(page_template.curve_svg({"B - A": list(pair.gains)}, unit, baseline=0))
             for clip, pair in measured.items()
             if clip in drawn
         },
@@ -192,19 +193,19 @@ def _picture(pair: Pair, index: int, images: Sequence[np.ndarray], sharp: np.nda
         sizes = " and ".join(f"{image.shape[0]}x{image.shape[1]}" for image in images)
         raise UserError(f"clip {clip} frame {frame}: has {sizes} pixels in the two runs; compare tests of one data set")
     unit = " dB" if "psnr" in metric else ""
-    values = [f"{utils_page.number(float(of[index]), metric)}{unit}" for of in (pair.a, pair.b)]
+    values = [f"{page_template.number(float(of[index]), metric)}{unit}" for of in (pair.a, pair.b)]
     shown = {f"A  {values[0]}": a, f"B  {values[1]}": b}
     label, shown_difference = _difference(a, b)
     shown[label] = shown_difference
     if sharp is not None and sharp.shape == a.shape:
         shown["sharp"] = sharp
-    box = utils_page.largest_box(np.abs(a.astype(np.int16) - b).sum(axis=2))
+    box = page_template.largest_box(np.abs(a.astype(np.int16) - b).sum(axis=2))
     return Picture(
         clip,
         frame,
         f"{signed(float(pair.gains[index]), metric)}{unit}",
-        {label: utils_page.picture_uri(image, box) for label, image in shown.items()},
-        {label: utils_page.crop_uri(image, box) for label, image in shown.items()},
+        {label: page_template.picture_uri(image, box) for label, image in shown.items()},
+        {label: page_template.crop_uri(image, box) for label, image in shown.items()},
     )
 
 
@@ -212,8 +213,8 @@ def _difference(a: np.ndarray, b: np.ndarray) -> tuple[str, np.ndarray]:
     """Colours of |A - B|, as `error_map` draws them, on a scale that suits the two; its label says which."""
     most = float(np.abs(a.astype(np.int16) - b).mean(axis=2).max())
     white = 2.0 ** max(math.ceil(math.log2(max(most, 1))), 0)
-    times = np.float32(utils_report.ERROR_AT_WHITE / white)
-    return f"|A - B|, 0 to {white:.0f} of 255", utils_report.error_map(a * times, b * times)
+    times = np.float32(metric_files.ERROR_AT_WHITE / white)
+    return f"|A - B|, 0 to {white:.0f} of 255", metric_files.error_map(a * times, b * times)
 
 
 def _name(folder: Path, other: Path) -> str:

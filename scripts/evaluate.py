@@ -32,8 +32,9 @@ from data.frame_store import FrameStore
 from data.image_folders import ImageFolders
 from data.lmdb_store import is_lmdb
 from options.schema import ValOpt
-from utils import utils_cli, utils_eval, utils_metric, utils_report
+from utils import utils_cli, utils_eval, utils_metric
 from utils.evaluation.clip import Clip
+from utils.report import metric_files
 from utils.utils_error import UserError
 from utils.utils_file import one_form
 from utils.utils_video import Playback
@@ -278,8 +279,8 @@ def main(argv: list[str] | None = None) -> None:
         result = measure_all(clips, metrics, args.workers)
         result["protocol"] = result["protocol"].replace("border 0", f"border {args.border}")
         if args.out:
-            utils_report.write_metrics(result, args.out)
-        print(f"\n{table(result)}\n\n{utils_report.protocol_table(result)}\nmetrics: {result['protocol']}")
+            metric_files.write_metrics(result, args.out)
+        print(f"\n{table(result)}\n\n{metric_files.protocol_table(result)}\nmetrics: {result['protocol']}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import pytest
 from html_page import Page
 
 from scripts import compare
-from utils import utils_compare, utils_eval, utils_image, utils_report
+from utils import utils_eval, utils_image
+from utils.report import metric_files, run_comparison
 from utils.utils_error import UserError
 
 A = {"a": [30.0, 31.0, 32.0], "b": [25.0, 27.0], "c": [40.0]}
@@ -20,7 +21,7 @@ def write(folder, clips, metric="psnr", **more):
         for clip, values in clips.items()
         for index, value in enumerate(values)
     ]
-    utils_report.write_metrics({**utils_eval.summarize(rows), **more}, folder)
+    metric_files.write_metrics({**utils_eval.summarize(rows), **more}, folder)
     return folder
 
 
@@ -40,9 +41,9 @@ def run(capsys, *words):
 
 
 def summary_of(a, b, metric="psnr", common=False):
-    read = [utils_compare.read_run(folder, metric) for folder in (a, b)]
-    pairs = utils_compare.paired(*read, common)
-    return pairs, utils_compare.summarize(pairs, metric)
+    read = [run_comparison.read_run(folder, metric) for folder in (a, b)]
+    pairs = run_comparison.paired(*read, common)
+    return pairs, run_comparison.summarize(pairs, metric)
 
 
 def test_differences_are_those_of_clip_means(runs):
@@ -66,19 +67,19 @@ def test_bootstrap_knows_both_spreads_and_repeats_itself():
     random = np.random.default_rng(3)
     between, within, count = 0.5, 2.0, 8
     clips = [random.normal(random.normal(0, between), within, count) for _ in range(60)]
-    low, high = utils_compare.bootstrap_interval(clips)
+    low, high = run_comparison.bootstrap_interval(clips)
     means = np.array([clip.mean() for clip in clips])
     deviation = math.sqrt((means.var() + np.mean([clip.var() for clip in clips]) / count) / 60)
     assert (high - low) / 2 == pytest.approx(1.96 * deviation, rel=0.03)
     assert low < means.mean() < high
-    assert utils_compare.bootstrap_interval(clips) == (low, high)
+    assert run_comparison.bootstrap_interval(clips) == (low, high)
 
 
 def test_bootstrap_in_parts_is_the_same(monkeypatch):
     clips = [np.arange(7.0), np.arange(3.0) - 1]
-    whole = utils_compare.bootstrap_interval(clips)
-    monkeypatch.setattr(utils_compare, "AT_ONCE", 50)
-    assert utils_compare.bootstrap_interval(clips) == pytest.approx(whole, abs=0.1)
+    whole = run_comparison.bootstrap_interval(clips)
+    monkeypatch.setattr(run_comparison, "AT_ONCE", 50)
+    assert run_comparison.bootstrap_interval(clips) == pytest.approx(whole, abs=0.1)
 
 
 def test_a_run_does_not_differ_from_itself(runs, capsys):
@@ -196,10 +197,10 @@ def test_a_frame_without_a_sharp_one_is_not_an_equal_one(tmp_path):
         {"clip": "a", "frame": "1"},
         {"clip": "a", "frame": "2", "psnr": math.inf},
     ]
-    utils_report.write_metrics(utils_eval.summarize([rows[0], rows[1]]), tmp_path / "one")
-    utils_report.write_metrics(utils_eval.summarize([rows[0], rows[2]]), tmp_path / "two")
-    assert utils_compare.read_run(tmp_path / "one", "psnr").clips == {"a": {"0": 30.0}}
-    assert utils_compare.read_run(tmp_path / "two", "psnr").clips == {"a": {"0": 30.0, "2": math.inf}}
+    metric_files.write_metrics(utils_eval.summarize([rows[0], rows[1]]), tmp_path / "one")
+    metric_files.write_metrics(utils_eval.summarize([rows[0], rows[2]]), tmp_path / "two")
+    assert run_comparison.read_run(tmp_path / "one", "psnr").clips == {"a": {"0": 30.0}}
+    assert run_comparison.read_run(tmp_path / "two", "psnr").clips == {"a": {"0": 30.0, "2": math.inf}}
 
 
 def test_names_are_escaped(tmp_path, capsys):

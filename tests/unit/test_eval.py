@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from utils import utils_dist, utils_eval, utils_image, utils_metric, utils_results
+from utils import utils_dist, utils_eval, utils_image, utils_metric
+from utils.report import results_folder
 from utils.utils_tile import TileOpt
 
 NAMES = ["psnr", "ssim", "psnr_y", "ssim_y"]
@@ -185,7 +186,7 @@ def test_without_spikes_there_is_no_training_free_estimate():
 
 
 def test_frames_are_written(tmp_path, clips):
-    utils_eval.evaluate(restore, clips, Val(), watchers=[utils_results.frame_writer(tmp_path)])
+    utils_eval.evaluate(restore, clips, Val(), watchers=[results_folder.frame_writer(tmp_path)])
     assert len(list(tmp_path.rglob("*"))) == len(clips) + sum(clip.length for clip in clips)
     expected = utils_image.to_uint8(clips[0].lq(1, 2)[0] * 0.9)
     assert np.array_equal(utils_image.read_rgb(tmp_path / "a" / "000006.png"), expected)
@@ -258,13 +259,13 @@ def test_output_that_is_not_finite_is_an_error(clips):
 
 def test_frames_that_are_there_are_measured_and_not_restored_again(clips, tmp_path):
     val = Val(num_frame_testing=3, frames_shared=1, metrics=("psnr", "tof"))
-    write = utils_results.frame_writer(tmp_path)
+    write = results_folder.frame_writer(tmp_path)
     fresh = utils_eval.evaluate(windowed, clips, val, watchers=[write])
     gone = [("a", 0), ("a", 3), ("ccc", 2), ("ccc", 3)]
     for name, index in gone:
         clip = next(clip for clip in clips if clip.name == name)
-        utils_results.frame_path(tmp_path, clip, index).unlink()
-    damaged = utils_results.frame_path(tmp_path, clips[1], 1)
+        results_folder.frame_path(tmp_path, clip, index).unlink()
+    damaged = results_folder.frame_path(tmp_path, clips[1], 1)
     damaged.write_bytes(damaged.read_bytes()[:-20])
     for clip in clips:
         clip.reads.clear()
@@ -274,7 +275,7 @@ def test_frames_that_are_there_are_measured_and_not_restored_again(clips, tmp_pa
         clips,
         val,
         watchers=[write, lambda frame: new.append((frame.clip.name, frame.index)) if frame.is_new else None],
-        restored=utils_results.frames_there(tmp_path),
+        restored=results_folder.frames_there(tmp_path),
     )
     assert resumed == fresh
     assert sorted(new) == sorted([*gone, ("bb", 1)])

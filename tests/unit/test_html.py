@@ -11,8 +11,9 @@ import pytest
 from html_page import Page
 from test_eval import FakeClip, Val, restore
 
-from utils import utils_dist, utils_eval, utils_html, utils_page
+from utils import utils_dist, utils_eval
 from utils.evaluation.clip import Frame
+from utils.report import page_template, test_page
 
 ALONE = utils_dist.Dist(0, 1)
 FACTS = {"title": "a test", "options": {"task": "demo"}, "environment": {"python": "3"}}
@@ -20,7 +21,7 @@ WORST, BEST, PLAIN = "Worst frames", "Best frames", "Restored frames"
 
 
 def page_of(result, pictures=None):
-    return utils_html.report_page(result, pictures or {}, FACTS)
+    return test_page.report_page(result, pictures or {}, FACTS)
 
 
 def result_of(clips):
@@ -45,7 +46,7 @@ def frames_of(clips):
 
 
 def kept(frames, dist=ALONE, count=3):
-    images = utils_html.ReportImages(count)
+    images = test_page.ReportImages(count)
     for frame in frames:
         images(frame)
     return images.gathered(dist)
@@ -61,7 +62,7 @@ def clips():
 
 
 def test_page_of_an_evaluation(clips):
-    images = utils_html.ReportImages()
+    images = test_page.ReportImages()
     result = utils_eval.evaluate(restore, clips, Val(), watchers=[images])
     page = Page(page_of(result, images.gathered(ALONE)))
     page.assert_alone()
@@ -92,7 +93,7 @@ def test_protocols_stand_there_with_their_numbers(clips):
 def test_without_sharp_frames_there_are_pictures_only(clips):
     for clip in clips:
         clip.has_gt = False
-    images = utils_html.ReportImages()
+    images = test_page.ReportImages()
     result = utils_eval.evaluate(restore, clips, Val(), watchers=[images])
     pictures = images.gathered(ALONE)
     text = page_of(result, pictures)
@@ -158,7 +159,7 @@ def test_any_number_of_processes_shows_the_same(world_size, monkeypatch):
 
 def test_what_is_kept_does_not_grow_with_the_frames():
     long, short = FakeClip("a", 1000, size=(8, 8)), [FakeClip(f"b{index}", 1) for index in range(200)]
-    images, made = utils_html.ReportImages(), []
+    images, made = test_page.ReportImages(), []
     for clip in (long, *short):
         for index in range(len(clip.frames)):
             metrics = {"psnr": float(index * 919 % 1000)} if clip is long else {}
@@ -174,7 +175,7 @@ def test_names_are_escaped():
     name = "<b>&x\"'"
     clips = {name: [30.0, 20.0]}
     facts = {**FACTS, "title": "<i>t", "options": {"task": "</pre><script>"}}
-    text = utils_html.report_page(result_of(clips), kept(frames_of(clips)), facts)
+    text = test_page.report_page(result_of(clips), kept(frames_of(clips)), facts)
     page = Page(text)
     assert page.rows[1][0] == name
     assert "i" not in page.tags
@@ -188,7 +189,7 @@ def test_infinite_and_missing_numbers_are_signs():
     assert rows[1] == ["a", "2", "∞", "0.5000", "∞", "-"]
     assert rows[2] == ["b", "2", "31.00", "0.5000", "29.00", "+2.00"]
     assert "psnr is infinite for 2 frame(s)" in text
-    assert [utils_page.number(value, "psnr") for value in (None, math.nan, math.inf, 1)] == ["-", "-", "∞", "1.00"]
+    assert [page_template.number(value, "psnr") for value in (None, math.nan, math.inf, 1)] == ["-", "-", "∞", "1.00"]
 
 
 def test_a_long_clip_makes_a_small_page():
@@ -198,7 +199,7 @@ def test_a_long_clip_makes_a_small_page():
 
 
 def test_many_clips_are_in_the_table_and_some_are_drawn(monkeypatch):
-    monkeypatch.setattr(utils_html, "CURVES", 2)
+    monkeypatch.setattr(test_page, "CURVES", 2)
     text = page_of(result_of({f"c{index}": [30.0 - index] for index in range(5)}))
     page = Page(text)
     assert len(page.rows) == 1 + 5 + 1
@@ -210,7 +211,7 @@ def test_many_clips_are_in_the_table_and_some_are_drawn(monkeypatch):
 @pytest.mark.parametrize("count", [1, 50, 51, 52, 99, 1000, 12_345])
 def test_decimated_curves_keep_their_extremes(count):
     values = list(np.random.default_rng(count).normal(size=count))
-    index, shown = utils_page.decimate(values, 50)
+    index, shown = page_template.decimate(values, 50)
     assert len(index) <= 50
     assert index == sorted(set(index))
     assert shown == [values[at] for at in index]
@@ -219,22 +220,22 @@ def test_decimated_curves_keep_their_extremes(count):
 
 
 def test_decimated_curves_have_no_point_where_there_is_no_value():
-    assert utils_page.decimate([math.nan, 1.0, math.inf, 2.0, -math.inf]) == ([1, 3], [1.0, 2.0])
-    assert utils_page.decimate([math.nan] * 5) == ([], [])
+    assert page_template.decimate([math.nan, 1.0, math.inf, 2.0, -math.inf]) == ([1, 3], [1.0, 2.0])
+    assert page_template.decimate([math.nan] * 5) == ([], [])
 
 
 @pytest.mark.parametrize("values", [[], [math.nan] * 3, [math.inf] * 3, [1.0, math.inf, math.nan, 2.0], [5.0]])
 def test_curves_are_drawn_of_any_values(values):
-    svg = utils_page.curve_svg({"one": values, "two": [1.0, 2.0]}, "dB")
+    svg = page_template.curve_svg({"one": values, "two": [1.0, 2.0]}, "dB")
     assert svg.startswith("<svg ")
     assert not [path for path in re.findall(r' (?:d|x|y)="([^"]*)"', svg) if "inf" in path or "nan" in path]
-    assert svg == utils_page.curve_svg({"one": values, "two": [1.0, 2.0]}, "dB"), "the same page every time"
+    assert svg == page_template.curve_svg({"one": values, "two": [1.0, 2.0]}, "dB"), "the same page every time"
     assert "#000000" not in svg, "text takes the colour of the page"
 
 
 def test_infinite_values_are_ticks_of_a_bounded_number():
     def uses(values):
-        return utils_page.curve_svg({"one": values}, "dB").count("<use ")
+        return page_template.curve_svg({"one": values}, "dB").count("<use ")
 
     plain = uses([1.0] * 100)
     assert uses([1.0] * 99 + [math.inf]) == plain + 1
@@ -244,11 +245,11 @@ def test_infinite_values_are_ticks_of_a_bounded_number():
 def test_largest_box_is_where_the_error_is():
     error = np.zeros((50, 70))
     error[30:34, 60:64] = 1
-    top, left, height, width = utils_page.largest_box(error, 10)
+    top, left, height, width = page_template.largest_box(error, 10)
     assert (height, width) == (10, 10)
     assert error[top : top + height, left : left + width].sum() == error.sum()
-    assert utils_page.largest_box(error, 60)[2:] == (50, 60)
-    assert utils_page.largest_box(error[:5, :6]) == (0, 0, 5, 6)
+    assert page_template.largest_box(error, 60)[2:] == (50, 60)
+    assert page_template.largest_box(error[:5, :6]) == (0, 0, 5, 6)
 
 
 BROWSER = shutil.which("chromium")

@@ -68,16 +68,8 @@ from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from models.model_vrt import ModelVRT
 from models.select_network import define_G
 from options.schema import LoggingOpt, NetOpt, Opt, TrainOpt, ValOpt
-from utils import (
-    utils_checkpoint,
-    utils_dist,
-    utils_eval,
-    utils_image,
-    utils_logger,
-    utils_option,
-    utils_results,
-    utils_tile,
-)
+from utils import utils_checkpoint, utils_dist, utils_eval, utils_image, utils_logger, utils_option, utils_tile
+from utils.report import results_folder
 from utils.utils_dist import Dist
 from utils.utils_tile import TileOpt
 
@@ -266,7 +258,7 @@ def test_frames_kept_in_memory_can_be_saved(shared_set, tmp_path):
     clips = VideoTestDataset(options(shared_set, "Test", cache_data=True))
     val = ValOpt(metrics=("psnr",))
     for folder in ("first", "second"):
-        utils_eval.evaluate(copy_rgb, clips, val, watchers=[utils_results.frame_writer(tmp_path / folder)])
+        utils_eval.evaluate(copy_rgb, clips, val, watchers=[results_folder.frame_writer(tmp_path / folder)])
         written = utils_image.read_rgb(tmp_path / folder / "clip_b/000051.png")
         assert np.array_equal(written, utils_image.read_rgb(shared_set / "lq/clip_b/000051.png"))
 

@@ -10,7 +10,8 @@ from data.layout import DatasetWriter, Frame
 from data.spike.manifest import ClipTiming, Manifest
 from models.select_network import define_G
 from options.schema import NetOpt
-from utils import utils_checkpoint, utils_image, utils_option, utils_results
+from utils import utils_checkpoint, utils_image, utils_option
+from utils.report import results_folder
 from utils.utils_error import UserError
 
 TINY = {
@@ -103,7 +104,7 @@ def test_a_second_test_leaves_the_results_of_the_first_alone(data_root, place):
     path, folder = weights(place / "w.pth", 4), place / "results" / "one"
     (folder / "one").mkdir(parents=True)
     (folder / "one" / "000000.png").write_text("of the first")
-    with utils_results.own(folder), pytest.raises(UserError, match="results/one: .* in use by process"):
+    with results_folder.own(folder), pytest.raises(UserError, match="results/one: .* in use by process"):
         run(
             *("--task", SPIKE_TASK, "--folder_lq", data_root / "test_GT_blurred", "--weights", path),
             *("--folder_spike", data_root / "GOPRO_Large_spike_seq" / "test", *tiny_flags(), "val.task_name=one"),

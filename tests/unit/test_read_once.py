@@ -16,8 +16,9 @@ from data.spike import store
 from models.model_vrt import ModelVRT
 from models.select_network import define_G
 from options.schema import NetOpt
-from utils import spike_loader, utils_checkpoint, utils_dist, utils_eval, utils_image, utils_report
+from utils import spike_loader, utils_checkpoint, utils_dist, utils_eval, utils_image
 from utils.evaluation.work_split import Share
+from utils.report import metric_files
 
 FRAMES = 9
 TILES = {"num_frame_testing": 4, "num_frame_overlapping": 2, "size_patch_testing": 20, "size_patch_overlapping": 4}
@@ -101,7 +102,7 @@ def test_spikes_that_are_one_stream_are_read_once(tmp_path, reads):
     spike = {"representation": "tfp", "window": STEPS + 7, "edge": "mirror"}
     clips = VideoTestDataset(options(root, "Test", spike=spike))
     val, seen = Val(num_frame_testing=4), []
-    utils_eval.evaluate(restore, clips, val, watchers=[lambda frame: seen.append(utils_report.panels(frame))])
+    utils_eval.evaluate(restore, clips, val, watchers=[lambda frame: seen.append(metric_files.panels(frame))])
     assert len(seen) == FRAMES
     assert [count for path, count in reads.items() if path.endswith(".dat")] == [1] * FRAMES
 
@@ -124,7 +125,7 @@ def test_pictures_of_a_validation_read_nothing(root, reads):
     shown = []
     board = SimpleNamespace(image=lambda step, name, image: shown.append(name))
     for step in range(2):
-        pictures = utils_report.BoardImages(clips)
+        pictures = metric_files.BoardImages(clips)
         utils_eval.evaluate(restore, clips, Val(num_frame_testing=4, frames_shared=2), watchers=[pictures])
         pictures.show(board, step, utils_dist.Dist())
     assert len(shown) == 4

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from test_eval import FakeClip, Val, restore
 
-from utils import utils_comparison, utils_dist, utils_eval, utils_image, utils_report, utils_results, utils_video
+from utils import utils_dist, utils_eval, utils_image, utils_video
 from utils.evaluation.clip import Frame
-from utils.utils_comparison import comparison
+from utils.report import comparison_video, metric_files, results_folder
+from utils.report.comparison_video import comparison
 
 ALONE = utils_dist.Dist()
 
@@ -22,13 +23,13 @@ def clips():
 
 @pytest.fixture
 def result(clips, tmp_path):
-    return utils_eval.evaluate(restore, clips, Val(), watchers=[utils_results.frame_writer(tmp_path)])
+    return utils_eval.evaluate(restore, clips, Val(), watchers=[results_folder.frame_writer(tmp_path)])
 
 
 def test_metric_files(result, tmp_path):
     result["clips"]["alpha"]["psnr"] = float("inf")
     result["frames"][0]["psnr"] = float("inf")
-    utils_report.write_metrics(result, tmp_path)
+    metric_files.write_metrics(result, tmp_path)
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["mean"] == result["mean"]
     assert content["clips"].keys() == {"alpha", "b"}
@@ -42,7 +43,7 @@ def test_metric_files(result, tmp_path):
 
 
 def test_table_shows_every_clip_and_the_gain(result):
-    lines = utils_report.table(result).splitlines()
+    lines = metric_files.table(result).splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["alpha", "b"]
     assert lines[-1].startswith("mean")
     assert len({len(line) for line in lines}) == 1
@@ -54,22 +55,22 @@ def test_table_shows_every_clip_and_the_gain(result):
 def test_table_without_sharp_frames_says_so(clips):
     for clip in clips:
         clip.has_gt = False
-    assert "no sharp frames" in utils_report.table(utils_eval.evaluate(restore, clips, Val()))
+    assert "no sharp frames" in metric_files.table(utils_eval.evaluate(restore, clips, Val()))
 
 
 def test_panels_follow_what_the_clip_has(clips):
     clip = clips[0]
     image = clip._gt[0]
-    labels = list(utils_report.panels(Frame(clip, 0, image, {"psnr": 30.0, "lq_psnr": 20.0}, sharp=image)))
+    labels = list(metric_files.panels(Frame(clip, 0, image, {"psnr": 30.0, "lq_psnr": 20.0}, sharp=image)))
     assert labels == ["blurred  20.00 dB", "spikes", "restored  30.00 dB", "sharp"]
     clip.has_spike = False
-    assert list(utils_report.panels(Frame(clip, 0, image, {}))) == ["blurred", "restored"]
+    assert list(metric_files.panels(Frame(clip, 0, image, {}))) == ["blurred", "restored"]
 
 
 def test_row_holds_the_pictures_unchanged_but_for_their_size():
     red, blue = np.zeros((2, 90, 160, 3), dtype=np.uint8)
     red[..., 0], blue[..., 2] = 255, 255
-    row = utils_report.side_by_side("clip", {"one": red, "two": blue})
+    row = metric_files.side_by_side("clip", {"one": red, "two": blue})
     assert row.dtype == np.uint8
     assert (row == [255, 0, 0]).all(axis=2).sum() == 180 * 320
     assert (row == [0, 0, 255]).all(axis=2).sum() == 180 * 320
@@ -86,7 +87,7 @@ def shown(clips, limit, world_size, monkeypatch):
     watchers, parts = [], []
     for rank in range(world_size):
         monkeypatch.setattr(utils_dist, "gather_objects", lambda dist, value: [value])
-        watchers.append(utils_report.BoardImages(clips, limit))
+        watchers.append(metric_files.BoardImages(clips, limit))
         utils_eval.evaluate(restore, clips, Val(), utils_dist.Dist(rank, world_size), watchers=[watchers[-1]])
         parts.append(watchers[-1]._rows)
     monkeypatch.setattr(utils_dist, "gather_objects", lambda dist, value: parts)
@@ -113,7 +114,7 @@ def test_board_shows_the_middle_frame_and_its_error(clips, monkeypatch):
         labels.append(list(pictures))
         return np.zeros((2, 2, 3), np.uint8)
 
-    monkeypatch.setattr(utils_report, "side_by_side", keep)
+    monkeypatch.setattr(metric_files, "side_by_side", keep)
     clips[1].has_gt = clips[1].has_spike = False
     shown(clips, 4, 1, monkeypatch)
     assert titles == ["alpha  000006", "b  000006"]
@@ -126,7 +127,7 @@ def test_panels_of_a_frame_without_a_sharp_one(clips):
     clip, frames = clips[0], []
     clip.gt = lambda start, stop: np.zeros((0, *clip.size, 3), np.uint8)
     utils_eval.evaluate(restore, [clip], Val(), watchers=[frames.append])
-    assert [list(utils_report.panels(frame)) for frame in frames] == [["blurred", "spikes", "restored"]] * clip.length
+    assert [list(metric_files.panels(frame)) for frame in frames] == [["blurred", "spikes", "restored"]] * clip.length
 
 
 def test_error_map_has_a_fixed_scale():
@@ -136,7 +137,7 @@ def test_error_map_has_a_fixed_scale():
     restored[0, 1] = 250
     restored[0, 2] = 148, 100, 100  # 16 on average
     restored[0, 3] = 116
-    colours = utils_report.error_map(restored, sharp).astype(int)
+    colours = metric_files.error_map(restored, sharp).astype(int)
     assert colours.shape == (4, 5, 3)
     black = colours[1, 1]
     assert black.sum() < 15
@@ -146,7 +147,7 @@ def test_error_map_has_a_fixed_scale():
     assert brightness[1, 1] < brightness[0, 2] < brightness[0, 0]
     assert colours[0, 0, 0] > 240  # pale yellow: red and green, less blue
     assert colours[0, 0, 2] < colours[0, 0, 1]
-    assert np.array_equal(utils_report.error_map(sharp, restored), utils_report.error_map(restored, sharp))
+    assert np.array_equal(metric_files.error_map(sharp, restored), metric_files.error_map(restored, sharp))
 
 
 def compare(clips, folder, dist=ALONE):
@@ -162,7 +163,7 @@ def test_comparison_files(clips, tmp_path):
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
         assert stream.codec_context.name == "h264"
         assert stream.codec_context.pix_fmt == "yuv420p"
-        assert stream.average_rate == utils_report.FRAMES_PER_SECOND
+        assert stream.average_rate == metric_files.FRAMES_PER_SECOND
     assert len(frames) == 5
     assert all(side % 2 == 0 for side in frames[0].shape[:2])
     assert picture.shape[1] >= 4 * 320
@@ -173,7 +174,7 @@ def test_any_number_of_processes_gives_the_same_comparison(clips, tmp_path, monk
     def write_pictures(path, pictures, rate):  # the encoder's bytes are not always the same
         path.write_bytes(b"".join(picture.tobytes() for picture in pictures))
 
-    monkeypatch.setattr(utils_comparison, "write_video", write_pictures)
+    monkeypatch.setattr(comparison_video, "write_video", write_pictures)
     compare(clips, tmp_path)
     alone = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     frames, laid_aside = [], []
@@ -203,8 +204,8 @@ def test_a_comparison_that_cannot_be_written_ends_the_test_with_a_line(clips, tm
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(utils_comparison, "write_video", full)
-    with pytest.raises(utils_results.ResultsError, match=r"comparison.mp4: No space left on device"):
+    monkeypatch.setattr(comparison_video, "write_video", full)
+    with pytest.raises(results_folder.ResultsError, match=r"comparison.mp4: No space left on device"):
         compare(clips, tmp_path)
 
 

@@ -26,7 +26,8 @@ from data.spike.manifest import Manifest
 from options.schema import Opt
 from restorer import _channels_first
 from scripts.evaluate import paired
-from utils import utils_boards, utils_html, utils_option, utils_report, utils_results
+from utils import utils_boards, utils_option
+from utils.report import metric_files, results_folder, test_page
 from utils.utils_error import UserError
 from utils.utils_file import own_name, printable, read_text, write_text
 from utils.utils_image import to_float
@@ -70,7 +71,7 @@ def test_all_text_is_read_as_other_programs_write_it(tmp_path, encoding):
     lmdb_writer.write_lmdbs([(PngFiles(root / "lq", 0), lmdb_path(root / "lq"))], workers=1)
     SpikeConfig(spike_h=16, spike_w=24).save(root / "spikes")
     (root / "o.json").write_text(json.dumps({"task": "t"}), encoding="utf-8")
-    utils_results.write_text(root / "run.json", json.dumps({"clips": {}}))
+    results_folder.write_text(root / "run.json", json.dumps({"clips": {}}))
     manifest = Manifest.load(root / "spikes")
     for place in ("meta_info.txt", "lq.lmdb/meta_info.txt", "spikes/manifest.json", "spikes/config.yaml"):
         encode(root / place, encoding)
@@ -81,7 +82,7 @@ def test_all_text_is_read_as_other_programs_write_it(tmp_path, encoding):
     assert Manifest.load(root / "spikes") == manifest
     assert SpikeConfig.load(root / "spikes").spike_w == 24
     assert read_json(root / "o.json") == {"task": "t"}
-    assert utils_results.read_record(root) == {"clips": {}}
+    assert results_folder.read_record(root) == {"clips": {}}
 
 
 @pytest.mark.parametrize("data", [b"caf\xe9", "ab".encode("utf-16-le"), b"\xff\xfea"])
@@ -107,15 +108,15 @@ def test_nothing_reads_text_by_itself():
 
 def test_results_of_a_clip_whose_name_is_no_text_are_whole(tmp_path):
     result = evaluated(GBK)
-    utils_report.write_metrics(result, tmp_path)
-    utils_html.write_report(tmp_path, result, {}, {"title": GBK, "options": {}, "environment": {"weights": GBK}})
+    metric_files.write_metrics(result, tmp_path)
+    test_page.write_report(tmp_path, result, {}, {"title": GBK, "options": {}, "environment": {"weights": GBK}})
     shown = printable(GBK)
     assert shown.isascii()
     with (tmp_path / "metrics.csv").open(encoding="utf-8", newline="") as file:
         assert [row["clip"] for row in csv.DictReader(file)] == [shown]
     assert shown in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert list(json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["clips"]) == [GBK]
-    assert utils_report.side_by_side(GBK, {"a": np.zeros((8, 8, 3), np.uint8)}).any()
+    assert metric_files.side_by_side(GBK, {"a": np.zeros((8, 8, 3), np.uint8)}).any()
 
 
 def test_boards_take_such_names(tmp_path):

@@ -34,7 +34,8 @@ from data.dataset_video_test import VideoTestDataset
 from data.frame_store import FrameStore
 from data.video_frames import VideoFrames
 from data.video_index import index_of
-from utils import utils_results, utils_video
+from utils import utils_video
+from utils.report import results_folder
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_image import write_rgb
@@ -544,8 +545,8 @@ def test_a_restored_video_has_the_times_and_the_pixel_shape_of_its_source(tmp_pa
     path = make_video(tmp_path / "lq" / file, frames=12, **RECORDED[file])
     clips = VideoTestDataset(options(tmp_path, kind="Test", spikes=False, dataroot_gt=None))
     for index in range(12):
-        write_rgb(utils_results.frame_path(tmp_path / "out", clips[0], index), coded(index))
-    utils_results.write_videos(tmp_path / "out", clips, ["h264", "lossless"], Dist())
+        write_rgb(results_folder.frame_path(tmp_path / "out", clips[0], index), coded(index))
+    results_folder.write_videos(tmp_path / "out", clips, ["h264", "lossless"], Dist())
     source = playback(path)
     for suffix, slack in ((".mp4", 0), (".mkv", Fraction(1, 2000))):
         shown = playback(tmp_path / "out" / f"{path.stem}{suffix}")

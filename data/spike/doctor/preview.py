@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from data.spike.representations import tfi, tfp
+from utils.report.metric_files import FRAMES_PER_SECOND, side_by_side
 from utils.utils_image import write_rgb
-from utils.utils_report import FRAMES_PER_SECOND, side_by_side
 from utils.utils_video import write_video
 
 WINDOWS = 5, 21, 41

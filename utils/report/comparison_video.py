@@ -13,9 +13,9 @@ import numpy as np
 
 from utils import utils_dist, utils_image
 from utils.evaluation.clip import Frame
+from utils.report.metric_files import FRAMES_PER_SECOND, panels, side_by_side
+from utils.report.results_folder import explained
 from utils.utils_dist import Dist
-from utils.utils_report import FRAMES_PER_SECOND, panels, side_by_side
-from utils.utils_results import explained
 from utils.utils_video import fit, write_video
 
 WAITING = 2  # pictures that the encoder may be behind

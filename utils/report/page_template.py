@@ -22,7 +22,7 @@ COLOURS = ("#2f7ed8", "#8a8f98", "#d98b2b", "#3a9a5b")
 
 
 def render(template: str, **context: Any) -> str:
-    """Fill a template of utils/pages; text is escaped.
+    """Fill a template of utils/report/pages; text is escaped.
 
     Args:
         template: name of the file.

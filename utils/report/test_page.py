@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from markupsafe import Markup
 
-from utils import utils_dist, utils_page, utils_report
+from utils import utils_dist
 from utils.evaluation.clip import Frame
+from utils.report import metric_files, page_template
 from utils.utils_dist import Dist
 from utils.utils_file import write_text
 
@@ -123,7 +124,7 @@ def report_page(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Pictu
         for clip, metrics in result["clips"].items()
     ]
     drawn = sorted((clip for clip, metrics in result["clips"].items() if "psnr" in metrics), key=_psnr_in(result))
-    return utils_page.render(
+    return page_template.render(
         "report.html",
         title=facts["title"],
         clips=result["clips"],
@@ -183,20 +184,20 @@ def _by_clip(picture: Picture) -> tuple[str, int]:
 
 
 def _picture(frame: Frame) -> Picture:
-    shown, sharp = utils_report.panels(frame), frame.sharp
+    shown, sharp = metric_files.panels(frame), frame.sharp
     height, width = frame.restored.shape[:2]
     if sharp is not None:
-        shown[f"error, 0 to {utils_report.ERROR_AT_WHITE} of 255"] = utils_report.error_map(frame.restored, sharp)
-        box = utils_page.largest_box(np.abs(frame.restored.astype(np.int16) - sharp).sum(axis=2))
+        shown[f"error, 0 to {metric_files.ERROR_AT_WHITE} of 255"] = metric_files.error_map(frame.restored, sharp)
+        box = page_template.largest_box(np.abs(frame.restored.astype(np.int16) - sharp).sum(axis=2))
     else:
-        side = utils_page.CROP
+        side = page_template.CROP
         box = max((height - side) // 2, 0), max((width - side) // 2, 0), min(side, height), min(side, width)
     images, crops = {}, {}
     for label, image in shown.items():
         scale = height / image.shape[0]  # the input of super-resolution is smaller
         top, left, rows, cols = (int(length / scale) for length in box)
         part = (top, left, max(rows, 1), max(cols, 1))
-        images[label], crops[label] = utils_page.picture_uri(image, part), utils_page.crop_uri(image, part)
+        images[label], crops[label] = page_template.picture_uri(image, part), page_template.crop_uri(image, part)
     return Picture(frame.clip.name, frame.name, frame.index, frame.metrics.get("psnr"), images, crops)
 
 
@@ -224,7 +225,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
         for key, label in labels.items()
         if any(key in row for row in rows)
     }
-    return utils_page.curve_svg(curves, "PSNR, dB")
+    return page_template.curve_svg(curves, "PSNR, dB")
 
 
 def _gain(metrics: Mapping[str, float]) -> float | None:
