@@ -70,9 +70,10 @@ from models.lora import parameter_counts
 from models.model_vrt import ModelVRT
 from models.replay import write_replay
 from models.select_model import define_Model
-from utils import utils_dist, utils_logger, utils_metric, utils_profile, utils_seed, utils_signal
+from utils import utils_dist, utils_logger, utils_metric, utils_seed, utils_signal
 from utils.checkpoint import run_checkpoints
 from utils.evaluation.clip import Frame, TestSet
+from utils.records import profiling
 from utils.report import metric_files
 from utils.report.results_folder import frame_writer
 from utils.utils_dist import Dist
@@ -163,7 +164,7 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
     batches = batches_from(step, train_set, opt, dist, stop)
     watch = utils_logger.Stopwatch(train.total_iter, batch_size)
     bar = tqdm(total=train.total_iter, initial=step, disable=None if dist.is_main else True, unit="step")
-    profile, load = utils_profile.ProfileWindow(opt.run_dir, opt.logging, dist, step), utils_threads.Load()
+    profile, load = profiling.ProfileWindow(opt.run_dir, opt.logging, dist, step), utils_threads.Load()
     saved, saved_at, stopped = step, time.monotonic(), False
     with logging_redirect_tqdm([LOG]), bar, profile:
         if test_is_due(parts, step) and utils_dist.any_true(dist, [dist.is_main and not run.has_test(step)])[0]:

@@ -19,7 +19,7 @@ from numpy import ndarray
 from pydantic import BaseModel
 
 from utils import utils_lock, utils_option
-from utils.utils_boards import BoardOptions, Boards, open_boards
+from utils.records.boards import BoardOptions, Boards, open_boards
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text

@@ -18,7 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.profiler import record_function
 
 from options.schema import LoggingOpt, Opt
-from utils import utils_boards, utils_cli, utils_logger, utils_profile
+from utils import utils_cli, utils_logger
+from utils.records import boards, profiling
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_logger import LineFile, Run, Stopwatch, drop_after, train_line
@@ -320,7 +321,7 @@ def test_a_board_that_cannot_start_is_said(tmp_path, said):
 def test_errors_of_other_threads_are_shown(monkeypatch):
     seen = []
     monkeypatch.setattr(threading, "excepthook", lambda failed: None)
-    utils_boards._aside(seen.append, SimpleNamespace(thread=threading.current_thread()))
+    boards._aside(seen.append, SimpleNamespace(thread=threading.current_thread()))
     assert len(seen) == 1
 
 
@@ -444,7 +445,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
-from utils.utils_boards import WandB
+from utils.records.boards import WandB
 secret = SimpleNamespace(get_secret_value=lambda: "KEY")
 opt = SimpleNamespace(wandb_project="p", wandb_entity=None, wandb_name=None, wandb_mode="offline", wandb_api_key=secret)
 for reached in (-1, 1):
@@ -535,7 +536,7 @@ def test_summary_says_where_everything_is(tmp_path, said):
 
 def profiled(folder, first, done, end, dist=None):
     opt = LoggingOpt(profile_start=first, profile_steps=2)
-    with utils_profile.ProfileWindow(folder, opt, dist or Dist(), done) as window:
+    with profiling.ProfileWindow(folder, opt, dist or Dist(), done) as window:
         for step in range(done + 1, end + 1):
             with record_function(f"mark{step}."):
                 pass

@@ -26,7 +26,8 @@ from data.spike.manifest import Manifest
 from options.schema import Opt
 from restorer import _channels_first
 from scripts.evaluate import paired
-from utils import utils_boards, utils_option
+from utils import utils_option
+from utils.records import boards
 from utils.report import metric_files, results_folder, test_page
 from utils.utils_error import UserError
 from utils.utils_file import own_name, printable, read_text, write_text
@@ -121,7 +122,7 @@ def test_results_of_a_clip_whose_name_is_no_text_are_whole(tmp_path):
 
 def test_boards_take_such_names(tmp_path):
     opt = Opt(task="t").logging
-    boards = utils_boards.open_boards(tmp_path, opt, {}, 0, -1)
+    boards = boards.open_boards(tmp_path, opt, {}, 0, -1)
     boards.scalars(1, {f"test_by_clip/{GBK}/psnr": 30.0})
     boards.image(1, GBK, np.zeros((4, 4, 3), np.uint8))
     assert len(boards.where) == 1

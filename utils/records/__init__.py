@@ -1,0 +1,1 @@
+"""What a training records besides its log: boards and profiles."""
