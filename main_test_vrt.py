@@ -25,7 +25,8 @@ if __name__ == "__main__":
 from data.clip_index import check_folders
 from data.official_tasks import changes_of, noise_level, task_file
 from options.schema import Opt
-from utils import utils_option, utils_threads
+from utils import utils_option
+from utils.processes import thread_count
 from utils.utils_error import UserError
 from utils.utils_run_folder import RELEASE, RESULTS, find_weights
 from utils.utils_tile_opt import TileOpt, tile_of
@@ -134,7 +135,7 @@ if __name__ == "__main__":
     with utils_cli.program(arguments.debug):
         job_of_call = read_job(arguments)
     utils_cli.imports_follow(arguments.debug)
-    utils_threads.before_torch()
+    thread_count.before_torch()
 
 import logging
 import signal
@@ -154,12 +155,13 @@ from data.spike.manifest import Manifest
 from data.task_clips import MiddleClip, middle_clips, noisy_clips
 from models import tiling
 from models.select_model import define_Model
-from utils import utils_checkpoint, utils_dist, utils_eval, utils_metric, utils_signal
+from utils import utils_checkpoint, utils_dist, utils_eval, utils_metric
 from utils.checkpoint.option_changes import FREE_OF_NETWORK
 from utils.evaluation.clip import Clip, Frame, TestSet
+from utils.processes import signals
+from utils.processes.signals import StoppedError
 from utils.report import comparison_video, metric_files, results_folder, test_page
 from utils.utils_dist import Dist
-from utils.utils_signal import StoppedError
 from utils.utils_tile import Fitting
 
 logger = logging.getLogger("spikevrt")
@@ -168,7 +170,7 @@ logger = logging.getLogger("spikevrt")
 def main(job: Job) -> None:
     """Data, model, evaluation, report."""
     # 1. Everything that can be wrong is found out before the model is built.
-    load = utils_threads.Load()
+    load = thread_count.Load()
     opt, folder = job.opt, job.folder
     test_set = clips_to_restore(opt, job.sigma)
     utils_metric.check_available(opt.val.metrics)
@@ -183,13 +185,13 @@ def main(job: Job) -> None:
     utils_dist.close()
 
 
-def restore(job: Job, test_set: TestSet, dist: Dist, load: utils_threads.Load) -> None:
+def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) -> None:
     """Model, restoration, report."""
     opt, folder = job.opt, job.folder
     # 1. Model and weights.
     model = define_Model(opt, dist)
     if dist.device.type == "cpu":
-        torch.set_num_threads(utils_threads.choose(load, torch.get_num_threads()))
+        torch.set_num_threads(thread_count.choose(load, torch.get_num_threads()))
     report = utils_checkpoint.load_weights(model.netG, job.weights)
     logger.info("weights: %s (%s): %s", job.weights, job.reason, report)
 
@@ -251,7 +253,7 @@ def stoppable(job: Job, test_set: TestSet, dist: Dist) -> Iterator[Callable[[], 
         KeyboardInterrupt: Ctrl-C asked to stop.
         SystemExit: another signal did, or another process was asked: 128 + the signal's number.
     """
-    with utils_signal.stop_on_signals() as request:
+    with signals.stop_on_signals() as request:
         try:
             yield lambda: utils_dist.any_asked(request.name is not None)
         except BaseException as error:

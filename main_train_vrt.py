@@ -16,7 +16,8 @@ if __name__ == "__main__":
 
 from data.clip_index import check_folders
 from options.schema import Opt
-from utils import utils_option, utils_threads
+from utils import utils_option
+from utils.processes import thread_count
 from utils.utils_error import UserError
 
 
@@ -48,7 +49,7 @@ if __name__ == "__main__":
     with utils_cli.program(arguments.debug):
         options = read_options(arguments)
     utils_cli.imports_follow(arguments.debug)
-    utils_threads.before_torch()
+    thread_count.before_torch()
 
 import json
 import logging
@@ -70,9 +71,11 @@ from models.lora import parameter_counts
 from models.model_vrt import ModelVRT
 from models.replay import write_replay
 from models.select_model import define_Model
-from utils import utils_dist, utils_logger, utils_metric, utils_seed, utils_signal
+from utils import utils_dist, utils_logger, utils_metric, utils_seed
 from utils.checkpoint import run_checkpoints
 from utils.evaluation.clip import Frame, TestSet
+from utils.processes import signals
+from utils.processes.signals import StoppedError, StopRequest
 from utils.records import profiling
 from utils.report import metric_files
 from utils.report.results_folder import frame_writer
@@ -82,7 +85,6 @@ from utils.utils_file import write_text
 from utils.utils_json import read_json
 from utils.utils_logger import Run
 from utils.utils_run_folder import find_weights
-from utils.utils_signal import StoppedError, StopRequest
 from utils.utils_tile_opt import TileOpt, tile_of
 
 LOG = logging.getLogger("spikevrt")
@@ -95,7 +97,7 @@ RANDOM_FLOW = (
 def main(opt: Opt) -> None:
     """Run one training stage from its options to its last checkpoint."""
     # 1. Data first: whatever is wrong with it shows before a network is built.
-    load = utils_threads.Load()
+    load = thread_count.Load()
     assert opt.datasets.train is not None
     train_opt = opt.datasets.train
     train_set = sound_dataset(train_opt, opt.netG.upscale)
@@ -109,7 +111,7 @@ def main(opt: Opt) -> None:
     with utils_dist.main_first(dist, records) as run:
         model = define_Model(opt, dist)
         if dist.device.type == "cpu":
-            torch.set_num_threads(utils_threads.choose(load, torch.get_num_threads()))
+            torch.set_num_threads(thread_count.choose(load, torch.get_num_threads()))
         LOG.info(
             "%d samples; %d process(es) on %s, %d at once in each", len(train_set), dist.world_size, dist.device, share
         )
@@ -144,7 +146,7 @@ def train_stage(parts: Parts) -> None:
     is_tested = run.has_test(start)
 
     # 2. Train to the last step, or until a signal asks to stop. Either way everything is saved.
-    with utils_signal.stop_on_signals() as stop:
+    with signals.stop_on_signals() as stop:
         step, finished = train(parts, start, stop)
     if finished and (step > start or run.has_test(step) != is_tested):
         summarize(opt, run, step, model.guard.total)
@@ -164,7 +166,7 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
     batches = batches_from(step, train_set, opt, dist, stop)
     watch = utils_logger.Stopwatch(train.total_iter, batch_size)
     bar = tqdm(total=train.total_iter, initial=step, disable=None if dist.is_main else True, unit="step")
-    profile, load = profiling.ProfileWindow(opt.run_dir, opt.logging, dist, step), utils_threads.Load()
+    profile, load = profiling.ProfileWindow(opt.run_dir, opt.logging, dist, step), thread_count.Load()
     saved, saved_at, stopped = step, time.monotonic(), False
     with logging_redirect_tqdm([LOG]), bar, profile:
         if test_is_due(parts, step) and utils_dist.any_true(dist, [dist.is_main and not run.has_test(step)])[0]:
@@ -194,7 +196,7 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
                 LOG.info(utils_logger.train_line(step * batch_size // len(train_set), step, values))
                 run.log(step, "train", values)
                 if dist.device.type == "cpu":
-                    torch.set_num_threads(utils_threads.fewer(load, torch.get_num_threads()))
+                    torch.set_num_threads(thread_count.fewer(load, torch.get_num_threads()))
             is_tested = test_is_due(parts, step)
             if step % train.checkpoint_save == 0 or last or is_tested:  # a test may take long, and nothing is lost
                 save(parts, step)

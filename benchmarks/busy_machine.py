@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils import utils_option, utils_threads
+from utils import utils_option
+from utils.processes import thread_count
 
 # environment of a row; "" leaves a variable out
 ROWS: dict[str, dict[str, str]] = {
@@ -36,7 +37,7 @@ ROWS: dict[str, dict[str, str]] = {
 SPIN = "while True: pass"
 
 
-def train_steps(count: int, profiled: bool, load: utils_threads.Load) -> dict[str, Any]:
+def train_steps(count: int, profiled: bool, load: thread_count.Load) -> dict[str, Any]:
     """Time steps of the demo's training in this process; with `profiled` by operator."""
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -45,7 +46,7 @@ def train_steps(count: int, profiled: bool, load: utils_threads.Load) -> dict[st
     from options.schema import Opt
     from utils.utils_dist import Dist
 
-    torch.set_num_threads(utils_threads.choose(load, torch.get_num_threads()))
+    torch.set_num_threads(thread_count.choose(load, torch.get_num_threads()))
     opt = utils_option.load(Path(__file__).parents[1] / "options" / "vrt" / "demo.json", Opt, [])
     torch.manual_seed(0)
     model = define_Model(opt, Dist())
@@ -138,12 +139,12 @@ def main() -> None:
     parser.add_argument("--profiled", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(train_steps(args.steps, args.profiled, utils_threads.Load())))
+        print(json.dumps(train_steps(args.steps, args.profiled, thread_count.Load())))
         return
     medians = step_table(args)
     if args.operators:
         operator_table(args.steps, args.operators)
-    machine = {"machine": platform.processor() or platform.machine(), "cores": utils_threads.usable_cores()}
+    machine = {"machine": platform.processor() or platform.machine(), "cores": thread_count.usable_cores()}
     print(json.dumps({"benchmark": "busy_machine", **machine, "step_seconds": medians}))
 
 

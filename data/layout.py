@@ -18,12 +18,12 @@ import numpy as np
 from data.lmdb_store import record_path
 from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import ClipTiming, Manifest
-from utils import utils_lock
+from utils.processes import folder_lock
+from utils.processes.folder_lock import Lock, acquire
 from utils.spike_loader import write_spikes
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 from utils.utils_image import write_rgb
-from utils.utils_lock import Lock, acquire
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -166,7 +166,7 @@ def remove_if_empty(folder: Path) -> None:
 
 
 def _acquire(root: Path, part: str, wait: float) -> Lock:
-    what, name = (f"{root}: {part}", f".{part}{utils_lock.NAME}") if part else (str(root), utils_lock.NAME)
+    what, name = (f"{root}: {part}", f".{part}{folder_lock.NAME}") if part else (str(root), folder_lock.NAME)
     advice = "wait until it ends and give the same command again, or use another folder"
     folder = root / STAGING
     while True:

@@ -26,7 +26,7 @@ from data.lmdb_sources import DatFiles, Files, PngFiles, stamp_of
 from data.lmdb_store import DATA, META, Entry, LmdbStore, is_lmdb, key_of, lmdb_path, record_path
 from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import Manifest
-from utils import utils_lock
+from utils.processes import folder_lock
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 
@@ -108,8 +108,8 @@ def write_lmdbs(wanted: Sequence[tuple[Files, Path]], *, force: bool = False, wo
             leftovers = [target.with_name(target.name + suffix) for suffix in (PARTIAL, OLD)]
             if current and not any(leftover.exists() for leftover in leftovers):
                 continue
-            lock = target.with_name(f".{target.name}{utils_lock.NAME}")
-            locks.enter_context(utils_lock.acquire(lock, str(target), "wait until it ends"))
+            lock = target.with_name(f".{target.name}{folder_lock.NAME}")
+            locks.enter_context(folder_lock.acquire(lock, str(target), "wait until it ends"))
             for leftover in leftovers:
                 shutil.rmtree(leftover, ignore_errors=True)
             if not current:

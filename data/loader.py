@@ -20,10 +20,10 @@ from typing_extensions import Unpack
 
 from data import shared_memory
 from data.shared_memory import Room
-from utils import utils_signal
+from utils.processes import signals
+from utils.processes.signals import StoppedError
 from utils.utils_dist import share
 from utils.utils_error import UserError
-from utils.utils_signal import StoppedError
 
 LOG = logging.getLogger("spikevrt")
 PERMUTATION = 1  # keeps the stream that orders an epoch apart from the samples' own streams
@@ -305,8 +305,8 @@ def _start_workers(loader: DataLoader) -> tuple[list[BaseProcess], Iterator[Any]
     iterator = iter(loader)
     if loader.num_workers:
         signal.signal(signal.SIGCHLD, handler)
-        atexit.unregister(utils_signal.end_children)
-        atexit.register(utils_signal.end_children)  # before the exit waits for workers that nobody asks any more
+        atexit.unregister(signals.end_children)
+        atexit.register(signals.end_children)  # before the exit waits for workers that nobody asks any more
     return [child for child in multiprocessing.active_children() if child not in before], iterator
 
 
@@ -333,6 +333,6 @@ def _as_is(batch: Any) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    utils_signal.ignore_in_worker()
+    signals.ignore_in_worker()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from utils.processes.heartbeat import Heartbeat
 from utils.utils_error import SaidError, UserError
-from utils.utils_heartbeat import Heartbeat
 
 TIMEOUT = timedelta(hours=2)  # a rank may wait for another one's share of a validation; the dead are found sooner
 

@@ -15,7 +15,7 @@ from utils import utils_dist, utils_image, utils_metric, utils_tile
 from utils.evaluation import ensemble
 from utils.evaluation.clip import Clip, Frame, TestSet
 from utils.evaluation.work_split import Share, Work, share_out
-from utils.utils_signal import StoppedError
+from utils.processes.signals import StoppedError
 from utils.utils_tile import Fitting, Read, Restore
 from utils.utils_tile_opt import TileOpt, ValOptions, tile_of
 

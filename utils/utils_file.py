@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from utils.processes.identity import Process, has_pid, this_process
 from utils.utils_error import UserError
-from utils.utils_process import Process, has_pid, this_process
 
 # Of a process with its start and machine; names of earlier versions have its number only.
 TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)(?:-(?P<started>[0-9a-f]+)-(?P<machine>[0-9a-f]{8}))?\.tmp(?:\.[^.]+)?")

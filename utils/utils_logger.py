@@ -18,13 +18,14 @@ import torch
 from numpy import ndarray
 from pydantic import BaseModel
 
-from utils import utils_lock, utils_option
+from utils import utils_option
+from utils.processes import folder_lock
+from utils.processes.folder_lock import Lock
 from utils.records.boards import BoardOptions, Boards, open_boards
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 from utils.utils_json import finite
-from utils.utils_lock import Lock
 
 LOG = logging.getLogger("spikevrt")
 OTHER_RUN = "wait until it ends, or give this run a name of its own with --set task=NAME"
@@ -252,7 +253,7 @@ def start_run(folder: Path, opt: BoardOptions, dist: Dist, options: BaseModel) -
     if dist.is_main:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = utils_lock.acquire(folder / utils_lock.NAME, f"{folder}: this run", OTHER_RUN)
+            lock = folder_lock.acquire(folder / folder_lock.NAME, f"{folder}: this run", OTHER_RUN)
         except OSError as error:
             raise _unwritable(folder, error) from None
     run = Run(folder, opt, dist, options.model_dump(mode="json"), lock)

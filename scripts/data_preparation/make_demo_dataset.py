@@ -27,11 +27,11 @@ from demo_scene import Scene
 from data.layout import TOP_LEVEL, DatasetWriter, Frame, Split
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.simulator import integrate_and_fire, to_gray
-from utils import utils_lock
+from utils.processes import folder_lock
+from utils.processes.folder_lock import acquire
 from utils.utils_cli import program
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
-from utils.utils_lock import acquire
 
 # Background and the photographs of the cut-outs, one line a clip.
 CLIPS: dict[Split, list[tuple[str, list[str]]]] = {
@@ -182,7 +182,7 @@ def make_demo_dataset(out: Path, recipe: Recipe, force: bool = False) -> bool:
         return False
     print(f"making {out}: {reason}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    lock = out.with_name(f".{out.name}{utils_lock.NAME}")
+    lock = out.with_name(f".{out.name}{folder_lock.NAME}")
     with acquire(lock, str(out), "wait until it ends, or give another --out"):
         unfinished = out.with_name(f"{out.name}.partial")
         shutil.rmtree(unfinished, ignore_errors=True)

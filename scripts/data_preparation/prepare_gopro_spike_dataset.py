@@ -56,11 +56,11 @@ from data.layout import (
 )
 from data.lmdb_store import is_lmdb, lmdb_path, record_path
 from data.spike.manifest import FILE_NAME, GOPRO_RATE_AT_WHITE, Manifest, gopro_timing
-from utils import utils_lock
+from utils.processes import folder_lock
+from utils.processes.folder_lock import Lock, acquire
 from utils.utils_cli import Parser, positive, program
 from utils.utils_error import UserError
 from utils.utils_file import sweep, temporary_path, whole_file
-from utils.utils_lock import Lock, acquire
 
 CLOCK_HZ = 8 * 240.0
 OFFICIAL: dict[Split, tuple[int, int]] = {"train": (22, 2103), "test": (11, 1111)}  # clips, frames
@@ -278,9 +278,9 @@ def claim_split(root: Path, split: Split) -> Lock:
     """
     beside = root.resolve()
     beside.parent.mkdir(parents=True, exist_ok=True)
-    path = beside.with_name(f".{beside.name}.{split}{utils_lock.NAME}")
+    path = beside.with_name(f".{beside.name}.{split}{folder_lock.NAME}")
     if not os.access(beside.parent, os.W_OK):
-        path = beside / f".{split}{utils_lock.NAME}"
+        path = beside / f".{split}{folder_lock.NAME}"
     return acquire(path, f"{root}: split {split}", "wait until it ends, or use another --dataset_root")
 
 

@@ -11,12 +11,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = f"""
 import os, signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from utils import utils_dist, utils_heartbeat, utils_signal
-utils_heartbeat.INTERVAL, utils_heartbeat.MISSES = 0.1, 20
+from utils import utils_dist
+from utils.processes import signals
+from utils.processes import heartbeat
+heartbeat.INTERVAL, heartbeat.MISSES = 0.1, 20
 dist = utils_dist.init()
 if sys.argv[1:] == [str(dist.rank)]:
     os.kill(os.getpid(), signal.SIGSTOP)
-with utils_signal.stop_on_signals():
+with signals.stop_on_signals():
     if not sys.argv[1:] and dist.rank == 1:
         time.sleep(4.0)  # twice the patience: it is late, not silent
         os.kill(os.getpid(), signal.SIGUSR1)  # and waits for the other, which has to hear of it

@@ -30,9 +30,9 @@ from data.lmdb_store import Entry, LmdbStore, is_lmdb, lmdb_path, record_path
 from data.loader import train_batches
 from data.select_dataset import define_Dataset
 from scripts.data_preparation import create_lmdb
+from utils.processes.folder_lock import acquire
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb, write_rgb
-from utils.utils_lock import acquire
 
 FRAMES = [f"{FIRST + index:06d}" for index in range(5)]
 

@@ -12,8 +12,8 @@ from tiny_set import make_set, options
 from data import loader, shared_memory
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.loader import DeadWorkerError, StalledError, train_batches
+from utils.processes.signals import StoppedError
 from utils.utils_error import UserError
-from utils.utils_signal import StoppedError
 
 
 class Toy:

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from utils import utils_file, utils_lock, utils_process
+from utils import utils_file
+from utils.processes import folder_lock, identity
+from utils.processes.folder_lock import acquire
+from utils.processes.identity import Process, this_process
 from utils.utils_error import UserError
-from utils.utils_lock import acquire
-from utils.utils_process import Process, this_process
 
 FORK = multiprocessing.get_context("fork")
 
 
-def hold(pipe, path, wait=0.0, beat=utils_lock.BEAT, unlink=Path.unlink):
+def hold(pipe, path, wait=0.0, beat=folder_lock.BEAT, unlink=Path.unlink):
     """Be a process that takes a lock when told to, says whether it got it, and ends when told to."""
-    utils_lock.BEAT, Path.unlink = beat, unlink
+    folder_lock.BEAT, Path.unlink = beat, unlink
     pipe.recv()
     try:
         acquire(path, "it", "wait", wait=wait)
@@ -173,8 +174,8 @@ def test_a_process_killed_while_it_takes_over_stops_nobody(path, holder, start):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(utils_lock, "BEAT", 0.05)
-    monkeypatch.setattr(utils_lock, "POLL", 0.01)
+    monkeypatch.setattr(folder_lock, "BEAT", 0.05)
+    monkeypatch.setattr(folder_lock, "POLL", 0.01)
 
 
 def test_an_owner_on_another_machine_is_seen_by_its_touches(path, quick):
@@ -192,13 +193,13 @@ def test_an_owner_that_gives_no_sign_of_life_is_gone(path, holder, text):
         rewrite(path, machine="0" * 8, host="node7")
     else:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    age(path, utils_lock.SILENCE + 5)
+    age(path, folder_lock.SILENCE + 5)
     with acquire(path, "it", "wait"):
         pass
 
 
 def test_a_silent_owner_is_waited_for(path, holder, quick, monkeypatch, caplog):
-    monkeypatch.setattr(utils_lock, "SILENCE", 0.3)
+    monkeypatch.setattr(folder_lock, "SILENCE", 0.3)
     caplog.set_level("INFO", logger="spikevrt")
     rewrite(path, machine="0" * 8, host="node7")
     with acquire(path, "it", "wait"):
@@ -259,7 +260,7 @@ def test_a_process_that_the_system_hides_may_live(monkeypatch):
         raise PermissionError
 
     me = this_process()
-    monkeypatch.setattr(utils_process.Path, "read_bytes", hidden)
+    monkeypatch.setattr(identity.Path, "read_bytes", hidden)
     assert Process("", 1, 1, me.machine).is_alive() is None
     assert Process("", 2**22 + 1, 1, me.machine).is_alive() is False
 
@@ -270,7 +271,7 @@ def test_a_process_that_the_system_hides_may_live(monkeypatch):
 def test_unfinished_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path, holder):
     tmp_path = tmp_path / "frames"
     tmp_path.mkdir()
-    me, other = this_process(), Process("", holder.pid, utils_process._started(holder.pid), this_process().machine)
+    me, other = this_process(), Process("", holder.pid, identity._started(holder.pid), this_process().machine)
 
     def leave(process, suffix=".png"):
         name = f".000005.{process.pid}-{process.started:x}-{process.machine}.tmp{suffix}"

@@ -16,10 +16,10 @@ from data import layout
 from data.lmdb_writer import create_lmdbs
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.representations import tfp
+from utils.processes.folder_lock import acquire
 from utils.spike_loader import num_steps, read_spikes
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb
-from utils.utils_lock import acquire
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "data_preparation"))

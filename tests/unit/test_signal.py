@@ -13,25 +13,25 @@ from pathlib import Path
 import pytest
 import warm_start
 
-from utils import utils_signal
+from utils.processes import signals
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMBERS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
 WAITING = """
 import ctypes, multiprocessing, os, sys, time
-from utils import utils_signal
+from utils.processes import signals
 
 def say(*words):  # in one piece: processes of torchrun share the pipe, and print writes the end of a line apart
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def work(ready):
-    utils_signal.ignore_in_worker()
+    signals.ignore_in_worker()
     ready.set()
     time.sleep(300)
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("fork")
-    with utils_signal.stop_on_signals() as stop:
+    with signals.stop_on_signals() as stop:
         ready = context.Event()
         worker = context.Process(target=work, args=(ready,), daemon=True)
         worker.start()
@@ -44,7 +44,7 @@ if __name__ == "__main__":
             mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
             libc.pthread_mutex_lock(mutex)
             libc.pthread_mutex_lock(mutex)  # for ever, and no Python runs in the main thread
-    utils_signal.end_children()  # the context ends while its worker lives
+    signals.end_children()  # the context ends while its worker lives
     worker.join()
 """
 
@@ -152,23 +152,23 @@ def test_a_second_signal_ends_all_at_once_also_where_python_does_not_run(program
 
 def test_a_repetition_of_the_same_request_is_no_second_one(monkeypatch):
     now = 100.0
-    monkeypatch.setattr(utils_signal.time, "monotonic", lambda: now)
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now)
     ends = []
-    monkeypatch.setattr(utils_signal.os, "_exit", ends.append)
-    with utils_signal.stop_on_signals() as stop:
+    monkeypatch.setattr(signals.os, "_exit", ends.append)
+    with signals.stop_on_signals() as stop:
         for number in (signal.SIGUSR1, signal.SIGTERM):
             signal.raise_signal(number)
             wait_until(lambda: stop.name)
         assert stop.name == "SIGUSR1"
-        assert utils_signal.is_asked()
-    assert not utils_signal.is_asked()
+        assert signals.is_asked()
+    assert not signals.is_asked()
     assert ends == []
 
 
 def test_handlers_are_restored():
     before = [signal.getsignal(number) for number in NUMBERS]
     threads, blocked = threading.active_count(), signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    with utils_signal.stop_on_signals() as stop:
+    with signals.stop_on_signals() as stop:
         assert stop.name is None
         assert [signal.getsignal(number) for number in NUMBERS] != before
     assert [signal.getsignal(number) for number in NUMBERS] == before

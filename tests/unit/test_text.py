@@ -122,11 +122,11 @@ def test_results_of_a_clip_whose_name_is_no_text_are_whole(tmp_path):
 
 def test_boards_take_such_names(tmp_path):
     opt = Opt(task="t").logging
-    boards = boards.open_boards(tmp_path, opt, {}, 0, -1)
-    boards.scalars(1, {f"test_by_clip/{GBK}/psnr": 30.0})
-    boards.image(1, GBK, np.zeros((4, 4, 3), np.uint8))
-    assert len(boards.where) == 1
-    boards.close()
+    shown = boards.open_boards(tmp_path, opt, {}, 0, -1)
+    shown.scalars(1, {f"test_by_clip/{GBK}/psnr": 30.0})
+    shown.image(1, GBK, np.zeros((4, 4, 3), np.uint8))
+    assert len(shown.where) == 1
+    shown.close()
 
 
 def test_such_names_are_kept_in_an_lmdb_and_in_lists_of_clips(tmp_path):

@@ -4,21 +4,21 @@ import os
 
 import pytest
 
-from utils import utils_threads
-from utils.utils_threads import Load, Look, before_torch, choose, fewer, look, threads_for, usable_cores
+from utils.processes import thread_count
+from utils.processes.thread_count import Load, Look, before_torch, choose, fewer, look, threads_for, usable_cores
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
     """A machine of four cores, all of them free for this process, and nobody's wish."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(utils_threads, "usable_cores", lambda: 4)
+    monkeypatch.setattr(thread_count, "usable_cores", lambda: 4)
 
 
 def load_of(monkeypatch, *looks):
     """A Load that sees these looks: (clock, CPU seconds of all, CPU seconds of this process)."""
     seen = iter(looks)
-    monkeypatch.setattr(utils_threads, "look", lambda: Look(*found) if (found := next(seen)) else None)
+    monkeypatch.setattr(thread_count, "look", lambda: Look(*found) if (found := next(seen)) else None)
     return Load()
 
 
@@ -84,7 +84,7 @@ def test_a_run_gives_way_to_others_that_come_and_says_so_once(monkeypatch, heard
 
 
 def test_a_system_that_tells_nothing_leaves_the_number(monkeypatch, tmp_path):
-    monkeypatch.setattr(utils_threads, "CPU_TIMES", tmp_path / "absent")
+    monkeypatch.setattr(thread_count, "CPU_TIMES", tmp_path / "absent")
 
     assert look() is None
     assert choose(Load(), 4) == 4
@@ -94,7 +94,7 @@ def test_a_system_that_tells_nothing_leaves_the_number(monkeypatch, tmp_path):
 def test_idle_and_guest_time_are_no_work(monkeypatch, tmp_path):
     times = tmp_path / "stat"
     times.write_text("cpu  999 0 0 0\ncpu0 100 20 30 4000 500 6 7 8 90 0\ncpu9 100 0 0 0 0 0 0 0 0 0\nintr 5\n")
-    monkeypatch.setattr(utils_threads, "CPU_TIMES", times)
+    monkeypatch.setattr(thread_count, "CPU_TIMES", times)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
 
     assert look().busy == pytest.approx((100 + 20 + 30 + 6 + 7 + 8) / os.sysconf("SC_CLK_TCK"))
@@ -107,7 +107,7 @@ def test_a_containers_quota_counts(monkeypatch, tmp_path, quota, cores):
     monkeypatch.undo()
     file = tmp_path / "cpu.max"
     file.write_text(quota)
-    monkeypatch.setattr(utils_threads, "QUOTA", file)
+    monkeypatch.setattr(thread_count, "QUOTA", file)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
 
     assert usable_cores() == cores

@@ -11,8 +11,8 @@ import main_train_vrt
 from options.schema import Opt
 from utils import utils_dist
 from utils.checkpoint import run_checkpoints
+from utils.processes.signals import StopRequest
 from utils.utils_dist import Dist
-from utils.utils_signal import StopRequest
 
 
 class Source:

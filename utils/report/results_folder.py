@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from utils import utils_dist, utils_file, utils_image, utils_lock, utils_video
+from utils import utils_dist, utils_file, utils_image, utils_video
 from utils.checkpoint.option_changes import changes
 from utils.evaluation.clip import Clip, Frame, TestSet
+from utils.processes import folder_lock
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import read_text, safe_name, write_text
@@ -46,15 +47,15 @@ def check_writable(folder: Path) -> None:
         raise _unwritable(folder, error) from None
 
 
-def own(folder: Path) -> utils_lock.Lock:
+def own(folder: Path) -> folder_lock.Lock:
     """Make a folder this test's alone, until the lock is released.
 
     Raises:
         UserError: another test writes there, or the lock cannot be written.
     """
     try:
-        return utils_lock.acquire(
-            folder / utils_lock.NAME, f"{folder}: this folder of results", f"wait until it ends, or {OTHER_NAME}"
+        return folder_lock.acquire(
+            folder / folder_lock.NAME, f"{folder}: this folder of results", f"wait until it ends, or {OTHER_NAME}"
         )
     except OSError as error:
         raise _unwritable(folder, error) from None

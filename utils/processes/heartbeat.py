@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import torch.distributed as torch_dist
 
-from utils import utils_signal
+from utils.processes import signals
 
 INTERVAL = 1.0  # seconds between two signs of life
 MISSES = 45  # looks without a new sign of life after which a process counts as gone
@@ -70,7 +70,7 @@ class Heartbeat:
         with contextlib.suppress(torch_dist.DistError):
             while not self._stop.wait(INTERVAL):
                 beats += 1
-                is_asked = self._is_asked or utils_signal.is_asked()  # the main thread may be waiting for the others
+                is_asked = self._is_asked or signals.is_asked()  # the main thread may be waiting for the others
                 self.store.set(str(self.rank), f"{beats} {STOP.decode() * is_asked}")
                 self._last = self.store.multi_get(keys)
 
@@ -92,5 +92,5 @@ class Heartbeat:
             f"network fails; process {self.rank} stops as well\n"
         )
         sys.stderr.flush()
-        utils_signal.end_children()
+        signals.end_children()
         os._exit(1)

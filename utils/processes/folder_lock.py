@@ -19,9 +19,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from utils import utils_signal
+from utils.processes import signals
+from utils.processes.identity import Process, this_process
 from utils.utils_error import UserError
-from utils.utils_process import Process, this_process
 
 LOG = logging.getLogger("spikevrt")
 NAME = ".lock"  # of the lock of a whole folder, inside it
@@ -90,7 +90,7 @@ class Lock:
         if not self._released.is_set():
             sys.stderr.write(f"failure: {self.path.parent} was taken over by {owner}; this process stops\n")
             sys.stderr.flush()
-            utils_signal.end_children()
+            signals.end_children()
             os._exit(1)
 
 
