@@ -18,8 +18,8 @@ from data.spike.planes import tfp_of
 from data.spike.reader import SpikeReader, clip_timing
 from data.spike.simulator import linear_to_srgb
 from data.spike.store import open_store
+from data.spike.texture import bit_order, mean_plane
 from options.schema import DatasetOpt
-from utils.spike_texture import bit_order, mean_plane
 from utils.utils_error import ProblemsError, UserError
 
 logger = logging.getLogger("spikevrt")

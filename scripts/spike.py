@@ -24,8 +24,8 @@ from data.spike.doctor.declared import Declared, Given, declared_for
 from data.spike.doctor.examine import DEFAULT_FLIPUD, by
 from data.spike.doctor.inspection import inspect_file, text
 from data.spike.doctor.preview import write_preview
-from utils.spike_formats import FORMATS, Found, open_spikes
-from utils.spike_texture import likelier_geometry
+from data.spike.formats import FORMATS, Found, open_spikes
+from data.spike.texture import likelier_geometry
 from utils.utils_cli import EXIT_USER, Parser, positive, program
 from utils.utils_error import UserError
 from utils.utils_file import whole_file

@@ -13,9 +13,9 @@ from data.spike.planes import REPRESENTATIONS, Span
 from data.spike.sensor import Evidence, Sensor, resolve_sensor
 from data.spike.store import open_store
 from data.spike.stream import Cut, Timeline, mirrored
+from data.spike.texture import likelier_size
 from options.schema import DatasetOpt
 from utils.spike_loader import Size, decode, implied_sizes, steps_in
-from utils.spike_texture import likelier_size
 from utils.utils_error import UserError, say_once
 
 NAMED = 5  # frames with the same problem that are named

@@ -8,7 +8,7 @@ Per step come shot noise on the light and jitter on the threshold. The constants
 what it leaves open (the unit of the dark current, the threshold's jitter) or lacks (hot and dead pixels) is fitted
 to a real capture of 200 steps, 250 x 250 pixels. There, pixels under the same light differ by 8, 12 and 19 % at rates
 of .055, .032 and .017 spikes per step, and a pixel's intervals by 1 to 6 %, 3 % in the median: what one pixel does is
-almost regular, but no two pixels are alike. `data/spike/statistics.py` measures both.
+almost regular, but no two pixels are alike. `data/spike/doctor/statistics.py` measures both.
 
 All noise counts per step, whatever time a step of the simulated clock would take: the statistics at a given rate are
 those of the real sensor. Its loss of 0.2 % of the step after a spike, during the reset, is left out.

@@ -11,8 +11,8 @@ import pytest
 from data.spike.manifest import gopro_timing
 from data.spike.representations import bins, isi, tfi, tfp
 from data.spike.simulator import to_gray
+from data.spike.texture import likelier_geometry
 from utils.spike_loader import num_steps, read_spikes, write_spikes
-from utils.spike_texture import likelier_geometry
 from utils.utils_error import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.spike.doctor.statistics import between_pixel_spread, interval_rate, within_pixel_isi_cv
 from data.spike.sensor_noise import Camera, SensorNoise
 from data.spike.simulator import integrate_and_fire
-from data.spike.statistics import between_pixel_spread, interval_rate, within_pixel_isi_cv
 
 CAPTURE = Path(__file__).resolve().parents[3] / "shared" / "data" / "real_capture_uhsr.npz"
 RATES = [(0.055, 0.08), (0.032, 0.13), (0.017, 0.18)]  # spikes per step, relative spread in the real capture

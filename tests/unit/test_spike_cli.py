@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from spike_scenes import fire, textured
 
-from utils.spike_formats import open_spikes
+from data.spike.formats import open_spikes
 from utils.spike_loader import write_spikes
 from utils.utils_image import read_rgb
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spike_scenes import UHSR, fire, pack, real_file, scene
 
-from utils.spike_formats import RAW416, frame_start1024, is_raw416, open_spikes
+from data.spike.formats import RAW416, frame_start1024, is_raw416, open_spikes
 from utils.spike_loader import write_spikes
 from utils.utils_error import UserError
 

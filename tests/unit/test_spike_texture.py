@@ -6,8 +6,7 @@ import skimage.data
 from spike_scenes import GOPRO, REDS, UHSR, fire, pack, real_file, scene
 
 from data.spike.simulator import integrate_and_fire
-from utils.spike_loader import SIZES_IN_USE, write_spikes
-from utils.spike_texture import (
+from data.spike.texture import (
     HEARD,
     bit_order,
     echo,
@@ -19,6 +18,7 @@ from utils.spike_texture import (
     search_geometry,
     suits_better,
 )
+from utils.spike_loader import SIZES_IN_USE, write_spikes
 from utils.utils_error import UserError
 
 

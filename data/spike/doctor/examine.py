@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from data.spike.doctor.declared import Declared, Size
-from utils.spike_formats import RAW416, RAW416_PICTURE, Format, is_raw416
+from data.spike.formats import RAW416, RAW416_PICTURE, Format, is_raw416
+from data.spike.texture import CLEAR, HEARD, Mean, echo, find_geometry, mean_plane, row_difference, seam, suits_better
 from utils.spike_loader import BitOrder, fitting_sizes, steps_in
-from utils.spike_texture import CLEAR, HEARD, Mean, echo, find_geometry, mean_plane, row_difference, seam, suits_better
 from utils.utils_error import UserError
 
 DEFAULT_ORDER: BitOrder = "little"

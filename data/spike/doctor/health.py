@@ -5,8 +5,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from data.spike.doctor.statistics import PATCH, between_pixel_spread, within_pixel_isi_cv
 from data.spike.representations import tfi
-from data.spike.statistics import PATCH, between_pixel_spread, within_pixel_isi_cv
 
 _CHANCE = 0.01  # that one pixel of the whole sensor is called defective although it is not
 _HOT = 3.0  # times the brightest neighbour

@@ -9,8 +9,8 @@ from data.spike.doctor.declared import Declared, Given, declared_for
 from data.spike.doctor.examine import DEFAULT_FLIPUD, Report, by, examine
 from data.spike.doctor.health import health
 from data.spike.doctor.orientation import brighter_up, match, paired_picture
+from data.spike.formats import Format, format_of, is_raw1024, open_spikes, read_bits
 from data.spike.manifest import GOPRO_SHORT_BY
-from utils.spike_formats import Format, format_of, is_raw1024, open_spikes, read_bits
 from utils.spike_loader import packed_bytes
 from utils.utils_image import read_rgb
 

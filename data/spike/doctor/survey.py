@@ -8,7 +8,7 @@ from data.frame_order import by_number
 from data.spike.doctor.declared import Declared, Given, Size, declared_for
 from data.spike.doctor.examine import Report, by, examine
 from data.spike.doctor.inspection import check_timing, inspect_file
-from utils.spike_formats import format_of, open_spikes
+from data.spike.formats import format_of, open_spikes
 from utils.spike_loader import packed_bytes
 from utils.utils_error import UserError
 

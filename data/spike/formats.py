@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from data.spike.texture import bit_order as stored_order
+from data.spike.texture import find_geometry, mean_plane
 from utils.spike_loader import BitOrder, Range, decode, packed_bytes
-from utils.spike_texture import bit_order as stored_order
-from utils.spike_texture import find_geometry, mean_plane
 from utils.utils_error import UserError
 
 Format = Literal["dat", "raw416", "raw1024", "npz", "npy"]
