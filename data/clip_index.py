@@ -10,7 +10,7 @@ from typing import TypeVar
 from data.frame_order import follows, frame_name, gaps, in_time, number_format
 from data.image_folders import VIDEO_SUFFIXES, ImageFolders, clip_folders, image_files
 from data.lmdb_store import LmdbStore, is_lmdb
-from data.video_index import index_of
+from data.video.index import index_of
 from options.schema_data import DatasetsOpt
 from utils.utils_error import ProblemsError, UserError, say_once
 from utils.utils_file import own_name, own_path, printable, read_text, safe_name

@@ -10,7 +10,7 @@ from data.clip_index import Clips, holds_videos, listed, warn_each
 from data.frame_order import by_number, frame_name, number_format, template_of
 from data.image_folders import ImageFolders
 from data.lmdb_store import DATA, LmdbStore, is_lmdb, lmdb_path
-from data.video_frames import VideoFrames
+from data.video.frames import VideoFrames
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
 from utils.utils_file import one_form

@@ -13,7 +13,7 @@ import numpy as np
 from data.clip_index import warn_of_gaps
 from data.frame_order import in_time
 from data.image_folders import clip_folders, image_files
-from data.video_frames import VideoFrames
+from data.video.frames import VideoFrames
 from utils.utils_error import UserError, say_once
 from utils.utils_image import image_size, mapped, read_rgb, remark
 from utils.utils_video import Playback, ratio

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from video_files import FILES, INTERLACED, make_video, packets
 
-from data import layout, video_frames
+from data import layout
 from data.spike.interpolate import FLOW_MIN_SIDE, estimate_motion, in_between
 from data.spike.manifest import Manifest
-from data.video_frames import VideoFrames
+from data.video import frames as video_frames
+from data.video.frames import VideoFrames
 from utils.spike_loader import num_steps, read_spikes
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb, write_rgb

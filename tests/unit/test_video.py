@@ -27,13 +27,13 @@ from video_files import (
     write_planes,
 )
 
-from data import video_frames
 from data.check import check_dataset
 from data.clip_index import existing_folder, scan_clips
 from data.dataset_video_test import VideoTestDataset
 from data.frame_store import FrameStore
-from data.video_frames import VideoFrames
-from data.video_index import index_of
+from data.video import frames as video_frames
+from data.video.frames import VideoFrames
+from data.video.index import index_of
 from utils import utils_video
 from utils.report import results_folder
 from utils.utils_dist import Dist

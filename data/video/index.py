@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.video_doubts import Doubt, check_matrix, colour_doubts, interlaced
+from data.video.doubts import Doubt, check_matrix, colour_doubts, interlaced
 from utils.utils_error import UserError
 from utils.utils_video import Playback
 

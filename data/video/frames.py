@@ -16,8 +16,8 @@ import numpy as np
 
 from data.clip_index import video_files
 from data.image_folders import VIDEO_SUFFIXES
-from data.video_doubts import Doubt, interlaced
-from data.video_index import VideoIndex, index_of, open_video, reason_of
+from data.video.doubts import Doubt, interlaced
+from data.video.index import VideoIndex, index_of, open_video, reason_of
 from utils.utils_error import UserError, say_once
 from utils.utils_file import own_name
 from utils.utils_video import Converter, Playback
