@@ -34,8 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.layout import MetaLine, dat_path, gt_dir, lq_dir, spike_dir, write_description
 from data.lmdb_store import lmdb_path
-from data.lmdb_writer import create_lmdbs
 from data.loader import train_batches
+from data.prepare.lmdb_writer import create_lmdbs
 from data.spike.manifest import ClipTiming, Manifest
 from options.schema import DatasetOpt
 from utils.spike_loader import write_spikes

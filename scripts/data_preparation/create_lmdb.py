@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.layout import SPLITS
-from data.lmdb_writer import create_lmdbs
+from data.prepare.lmdb_writer import create_lmdbs
 from utils.utils_cli import Parser, program
 
 

@@ -22,9 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from demo_scene import Scene
-
 from data.layout import TOP_LEVEL, DatasetWriter, Frame, Split
+from data.prepare.demo_scene import Scene
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.simulator import integrate_and_fire, to_gray
 from utils.processes import folder_lock

@@ -27,21 +27,6 @@ from typing import Literal, NamedTuple
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from gopro_check import (
-    SHARP,
-    SPIKE,
-    SPIKE_SCALE,
-    Problem,
-    Scan,
-    Size,
-    check,
-    common_size,
-    counted,
-    in_threads,
-    report_problems,
-    short_steps,
-)
-
 from data.layout import (
     SPIKES,
     SPLITS,
@@ -55,6 +40,20 @@ from data.layout import (
     write_description,
 )
 from data.lmdb_store import is_lmdb, lmdb_path, record_path
+from data.prepare.gopro_check import (
+    SHARP,
+    SPIKE,
+    SPIKE_SCALE,
+    Problem,
+    Scan,
+    Size,
+    check,
+    common_size,
+    counted,
+    in_threads,
+    report_problems,
+    short_steps,
+)
 from data.spike.manifest import FILE_NAME, GOPRO_RATE_AT_WHITE, Manifest, gopro_timing
 from utils.processes import folder_lock
 from utils.processes.folder_lock import Lock, acquire
@@ -386,7 +385,7 @@ def main() -> None:
         lines = prepare(args.gopro_root, args.spike_root, args.dataset_root, splits, **changes)
         print_totals(lines)
         if args.generate_lmdb:
-            from data.lmdb_writer import create_lmdbs
+            from data.prepare.lmdb_writer import create_lmdbs
 
             create_lmdbs(args.dataset_root, splits, force=args.force, workers=args.workers)
         print(f"{args.dataset_root}: {' and '.join(splits)} are ready, blurred frames from {args.blur}")

@@ -42,9 +42,8 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from recordings import WHOLE, Source, Span, folder_source, video_source
-
 from data.layout import SPLITS, DatasetWriter, Frame, Split
+from data.prepare.recordings import WHOLE, Source, Span, folder_source, video_source
 from data.spike.interpolate import estimate_motion, in_between
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.sensor_noise import Camera, SensorNoise

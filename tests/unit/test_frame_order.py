@@ -14,13 +14,13 @@ from data.clip_index import scan_clips
 from data.dataset_video_test import VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.frame_order import follows, frame_name, gaps, in_time, number_format
-from data.lmdb_sources import DatFiles, PngFiles
 from data.lmdb_store import LmdbStore
-from data.lmdb_writer import write_lmdbs
+from data.prepare.lmdb_sources import DatFiles, PngFiles
+from data.prepare.lmdb_writer import write_lmdbs
+from data.prepare.recordings import folder_source
 from data.spike.manifest import gopro_timing
 from data.spike.reader import SpikeReader
 from data.spike.stream import Timeline
-from scripts.data_preparation.recordings import folder_source
 from utils.spike_loader import write_spikes
 from utils.utils_error import UserError
 from utils.utils_image import write_rgb

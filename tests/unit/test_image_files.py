@@ -14,12 +14,12 @@ from data.check import check_dataset
 from data.clip_index import scan_clips
 from data.dataset_video_test import VideoTestDataset
 from data.frame_store import FrameStore
-from data.lmdb_sources import PngFiles
-from data.lmdb_writer import write_lmdbs
+from data.prepare.gopro_check import image_fact
+from data.prepare.lmdb_sources import PngFiles
+from data.prepare.lmdb_writer import write_lmdbs
+from data.prepare.recordings import folder_source
 from data.select_dataset import define_Dataset
 from scripts import evaluate
-from scripts.data_preparation.gopro_check import image_fact
-from scripts.data_preparation.recordings import folder_source
 from utils.utils_error import UserError
 from utils.utils_image import decode_rgb, image_size, read_rgb, remark, write_rgb
 from utils.utils_image_header import header_of

@@ -21,13 +21,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_set import FIRST, SPIKE_SIZE, STEPS, make_set, options, rng
 
-from data import lmdb_store, lmdb_writer
+from data import lmdb_store
 from data.clip_index import existing_folder, read_meta_info, scan_clips
 from data.frame_store import FrameStore
 from data.layout import SPIKES, SPLITS
-from data.lmdb_sources import DatFiles, PngFiles, encode_png
 from data.lmdb_store import Entry, LmdbStore, is_lmdb, lmdb_path, record_path
 from data.loader import train_batches
+from data.prepare import lmdb_writer
+from data.prepare.lmdb_sources import DatFiles, PngFiles, encode_png
 from data.select_dataset import define_Dataset
 from scripts.data_preparation import create_lmdb
 from utils.processes.folder_lock import acquire

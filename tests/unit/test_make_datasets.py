@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from data import layout
-from data.lmdb_writer import create_lmdbs
+from data.prepare.lmdb_writer import create_lmdbs
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.representations import tfp
 from utils.processes.folder_lock import acquire

@@ -19,8 +19,10 @@ from tiny_set import options, rng
 
 from data import layout
 from data.lmdb_store import LmdbStore, lmdb_path
+from data.prepare import gopro_check as check
 from data.select_dataset import define_Dataset
 from data.spike.manifest import Manifest
+from scripts.data_preparation import prepare_gopro_spike_dataset as gopro
 from utils.spike_loader import read_spikes
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb
@@ -28,9 +30,6 @@ from utils.utils_image import read_rgb
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts" / "data_preparation"
 GOLDEN = ROOT / "tests" / "golden" / "prepare_report.txt"
-sys.path.insert(0, str(SCRIPTS))
-import gopro_check as check  # noqa: E402
-import prepare_gopro_spike_dataset as gopro  # noqa: E402
 
 RGB, STEP_BYTES = (32, 48), 48  # spikes of 16x24
 CLIPS = {"train": {"GOPR0372_07_00": 47, "GOPR0374_11_00": 150}, "test": {"GOPR0384_11_00": 1}}

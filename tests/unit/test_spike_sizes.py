@@ -9,10 +9,10 @@ import pytest
 import tiny_set
 from tiny_set import STEPS, make_set, options, rng
 
-from data import lmdb_writer
 from data.check import check_dataset
-from data.lmdb_sources import DatFiles
 from data.lmdb_store import lmdb_path
+from data.prepare import lmdb_writer
+from data.prepare.lmdb_sources import DatFiles
 from data.select_dataset import define_Dataset
 from data.spike.doctor.survey import survey
 from data.spike.manifest import ClipTiming, Manifest

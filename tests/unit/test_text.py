@@ -15,11 +15,11 @@ import pytest
 from test_manifest import CONTENT
 from tiny_set import SPIKE_SIZE, make_set, options, rng
 
-from data import lmdb_writer
 from data.clip_index import existing_folder, find_clips, read_meta_info
 from data.dataset_video_test import VideoTestDataset
-from data.lmdb_sources import DatFiles, PngFiles
 from data.lmdb_store import LmdbStore, lmdb_path
+from data.prepare import lmdb_writer
+from data.prepare.lmdb_sources import DatFiles, PngFiles
 from data.select_dataset import define_Dataset
 from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import Manifest

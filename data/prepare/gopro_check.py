@@ -220,7 +220,7 @@ def find_problems(scans: Sequence[Scan]) -> list[Problem]:
 def report(lines: Sequence[object], summary: str) -> None:
     """List all problems and end with the one error; does nothing where there are none."""
     if lines:
-        print(*lines, sep="\n", file=sys.stderr)
+        sys.stderr.writelines(f"{line}\n" for line in lines)
         raise UserError(f"{summary}, expected none; nothing was written")
 
 

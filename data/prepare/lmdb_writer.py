@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from data.clip_index import existing_folder
 from data.layout import SPIKES, Split, gt_dir, lq_dir, spike_dir
-from data.lmdb_sources import DatFiles, Files, PngFiles, stamp_of
 from data.lmdb_store import DATA, META, Entry, LmdbStore, is_lmdb, key_of, lmdb_path, record_path
+from data.prepare.lmdb_sources import DatFiles, Files, PngFiles, stamp_of
 from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import Manifest
 from utils.processes import folder_lock

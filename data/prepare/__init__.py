@@ -1,0 +1,1 @@
+"""The library behind the programs that prepare data sets."""
