@@ -153,7 +153,7 @@ import torch
 from data.check import sound_dataset
 from data.spike.manifest import Manifest
 from data.task_clips import MiddleClip, middle_clips, noisy_clips
-from models import tiling
+from models.memory import choose_tile
 from models.select_model import define_Model
 from utils import utils_checkpoint, utils_dist, utils_eval, utils_metric
 from utils.checkpoint.option_changes import FREE_OF_NETWORK
@@ -198,7 +198,7 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
     # 2. Tiles, what the work will take, and whether an interrupted call is gone on with.
     tile = recorded_tile(folder) if job.resume and opt.val.tile == "auto" else None
     auto = opt.val.tile == "auto" and tile is None
-    tile = tiling.prepare(model, opt.netG, test_set, opt.val, tile or job.tile, auto=auto)
+    tile = choose_tile.prepare(model, opt.netG, test_set, opt.val, tile or job.tile, auto=auto)
     fitting = Fitting(tile)
     opened = partial(open_results, job, tile, test_set, dist)
     there = utils_dist.main_first(dist, opened)  # nobody writes before the folder is ready

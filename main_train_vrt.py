@@ -66,8 +66,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data.check import sound_dataset
 from data.loader import SampleSource, train_batches
-from models import tiling
 from models.lora import parameter_counts
+from models.memory import choose_tile
 from models.model_vrt import ModelVRT
 from models.replay import write_replay
 from models.select_model import define_Model
@@ -316,7 +316,7 @@ def tile_of_run(parts: Parts) -> TileOpt:
     kept = utils_dist.gather_objects(dist, kept)[0]  # one process decides: others may not see a new file yet
     if kept.get("asked") == wanted:
         return TileOpt.from_json(kept["tile"])
-    tile = tiling.prepare(model, opt.netG, test_set, opt.val, asked, auto=True)
+    tile = choose_tile.prepare(model, opt.netG, test_set, opt.val, asked, auto=True)
     if dist.is_main:
         write_text(path, json.dumps({"asked": wanted, "tile": asdict(tile)}, indent=2) + "\n")
     return tile

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "referenc
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from plain_vrt import PlainVRT
 
-from models.estimate import POLICIES, set_checkpointing
+from models.memory.estimate import POLICIES, set_checkpointing
 from models.network_vrt import VRT
 
 GOPRO: dict[str, Any] = {

@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models import ema, optim, precision
 from models.compiled import Compiled
-from models.estimate import apply_policy
 from models.guard import StepGuard
 from models.loss import total_loss
+from models.memory.estimate import apply_policy
 from options.schema import TrainOpt
 from utils import utils_dist
 from utils.checkpoint.optimizer_state import load_named_state, named_state

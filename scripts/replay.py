@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models import precision
-from models.estimate import apply_policy
+from models.memory.estimate import apply_policy
 from models.model_vrt import network_input
 from models.replay import Findings, broken_inputs, examine, read_replay
 from models.select_network import define_G

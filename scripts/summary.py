@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from models import fit
-from models.estimate import POLICIES, flops_of, has_checkpointing, memory_of, parts_of, set_checkpointing
+from models.memory import fit
+from models.memory.estimate import POLICIES, flops_of, has_checkpointing, memory_of, parts_of, set_checkpointing
 from models.precision import amp_dtype
 from models.select_network import define_G
 from options.schema import Opt

@@ -14,9 +14,9 @@ from torch import nn
 import models.vrt.geglu as geglu_module
 from models import ema
 from models.compiled import Compiled
-from models.estimate import weight_bytes
-from models.fit import state_bytes
 from models.lora import LoraLinear, add_lora, parameter_counts
+from models.memory.estimate import weight_bytes
+from models.memory.fit import state_bytes
 from models.model_vrt import ModelVRT
 from models.select_network import define_G
 from models.vrt import linear as linear_module

@@ -4,7 +4,7 @@ import pytest
 import torch
 from dense_windows import region_labels, unpartition
 
-from models.estimate import set_checkpointing
+from models.memory.estimate import set_checkpointing
 from models.network_vrt import VRT
 from models.select_network import init_identity
 from models.vrt.warp import flow_warp

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from models import estimate, fit
-from models.estimate import POLICIES, fit_checkpointing, flops_of, memory_of, set_checkpointing
+from models.memory import estimate, fit
+from models.memory.estimate import POLICIES, fit_checkpointing, flops_of, memory_of, set_checkpointing
 from models.model_vrt import ModelVRT
 from models.network_vrt import VRT
 from models.select_network import define_G

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models import tiling
-from models.tiling import Cost, Load, Room, bytes_of, choose, estimate, work_of
+from models.memory import choose_tile
+from models.memory.choose_tile import Cost, Load, Room, bytes_of, choose, estimate, work_of
 from options.schema import ValOpt
 from utils.utils_dist import Dist
 from utils.utils_tile import TileOpt
@@ -81,7 +81,7 @@ def test_estimate_counts_calls_time_and_memory():
     assert "--tile auto" in estimate(GOPRO, TileOpt(), COST, [11], room(10), CPU)[2]
 
 
-@pytest.mark.skipif(not tiling.STATUS.exists(), reason="memory of a process is read from /proc")
+@pytest.mark.skipif(not choose_tile.STATUS.exists(), reason="memory of a process is read from /proc")
 def test_memory_and_time_are_measured():
     held = []
 
@@ -90,7 +90,7 @@ def test_memory_and_time_are_measured():
         out = held.pop() if len(held) > 1 else held[0]
         return out[:1]
 
-    cost = tiling.measure(restore, (1, 2, 4, 64, 64), CPU)
+    cost = choose_tile.measure(restore, (1, 2, 4, 64, 64), CPU)
     assert 0.8 * 256 * 2**20 < cost.bytes * 2 * 64 * 64 < 1.6 * 256 * 2**20
     assert cost.seconds > 0
 
@@ -103,16 +103,18 @@ def test_prepare_chooses_for_all_and_says_what_comes(caplog, monkeypatch):
         return x[:, :, :3]
 
     clips = [SimpleNamespace(name="a", frames=["0"] * 40, size=(180, 320))]
-    monkeypatch.setattr(tiling, "room_on", lambda device: Room(3e8, 3e8, shared=True))
-    monkeypatch.setattr(tiling, "measure", lambda restore, shape, device: restore(torch.zeros(*shape)) is None or COST)
+    monkeypatch.setattr(choose_tile, "room_on", lambda device: Room(3e8, 3e8, shared=True))
+    monkeypatch.setattr(
+        choose_tile, "measure", lambda restore, shape, device: restore(torch.zeros(*shape)) is None or COST
+    )
     job = SimpleNamespace(dist=Dist(), restore=restore)
     with caplog.at_level("INFO", "spikevrt"):
-        tile = tiling.prepare(job, DEBLUR, clips, ValOpt(), TileOpt(), auto=True)
+        tile = choose_tile.prepare(job, DEBLUR, clips, ValOpt(), TileOpt(), auto=True)
     assert shapes == [(1, 6, 4, 96, 96)], "a small probe"
     assert sum(bytes_of(Load(Counter({(40, (180, 320)): 1}), 4), tile, COST)) <= 3e8
     assert math.prod(tile.size) < 180 * 320
     assert f"tiles of {tile}" in caplog.text
-    assert tiling.prepare(job, DEBLUR, clips, ValOpt(), TileOpt(6), auto=False) == TileOpt(6)
+    assert choose_tile.prepare(job, DEBLUR, clips, ValOpt(), TileOpt(6), auto=False) == TileOpt(6)
 
 
 def test_a_probe_that_does_not_fit_a_card_is_a_smaller_one_and_never_an_error(monkeypatch):
@@ -124,12 +126,12 @@ def test_a_probe_that_does_not_fit_a_card_is_a_smaller_one_and_never_an_error(mo
             raise torch.OutOfMemoryError("CUDA out of memory")
         return COST
 
-    monkeypatch.setattr(tiling, "measure", measure)
+    monkeypatch.setattr(choose_tile, "measure", measure)
     card = torch.device("cuda")
     for frames, expected in ((), COST), ((12,), COST), ((12, 6), Cost(0, 0)):
         failing[:] = frames
         shapes.clear()
-        assert tiling.probed(None, GOPRO, TileOpt(), card) == expected
+        assert choose_tile.probed(None, GOPRO, TileOpt(), card) == expected
     assert shapes == [(1, 12, 4, 256, 256), (1, 6, 4, 96, 96)]
 
 
@@ -137,16 +139,16 @@ def test_files_that_a_container_has_read_do_not_count_as_used(tmp_path, monkeypa
     (tmp_path / "memory.max").write_text(f"{8 * GIB}\n")
     (tmp_path / "memory.current").write_text(f"{7 * GIB}\n")
     (tmp_path / "memory.stat").write_text(f"anon {GIB}\nactive_file {2 * GIB}\ninactive_file {4 * GIB}\n")
-    monkeypatch.setattr(tiling, "GROUPS", [(tmp_path / "memory.max", tmp_path / "memory.current")])
-    monkeypatch.setattr(tiling, "MEMINFO", tmp_path / "none")
-    assert tiling.room_on(CPU).host == pytest.approx(tiling.CPU_SHARE * 7 * GIB)
+    monkeypatch.setattr(choose_tile, "GROUPS", [(tmp_path / "memory.max", tmp_path / "memory.current")])
+    monkeypatch.setattr(choose_tile, "MEMINFO", tmp_path / "none")
+    assert choose_tile.room_on(CPU).host == pytest.approx(choose_tile.CPU_SHARE * 7 * GIB)
 
 
 def test_a_system_that_tells_little_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "status").write_text("Name:\tpython\n")
-    monkeypatch.setattr(tiling, "STATUS", tmp_path / "status")
-    monkeypatch.setattr(tiling, "CLEAR_REFS", tmp_path / "none" / "clear_refs")
-    assert tiling.measure(lambda x: x, (1, 2, 4, 8, 8), CPU).bytes == 16, "at least the input"
+    monkeypatch.setattr(choose_tile, "STATUS", tmp_path / "status")
+    monkeypatch.setattr(choose_tile, "CLEAR_REFS", tmp_path / "none" / "clear_refs")
+    assert choose_tile.measure(lambda x: x, (1, 2, 4, 8, 8), CPU).bytes == 16, "at least the input"
 
 
 @pytest.mark.gpu
@@ -161,7 +163,7 @@ def test_a_card_that_is_too_small_gets_smaller_tiles():
     net = VRT(in_chans=4, deformable_groups=2, **small)
     model = ModelVRT(net, TrainOpt(), Dist(device=torch.device("cuda")))
     clip = torch.rand(6, 4, 512, 512)
-    cost = tiling.measure(model.restore, (1, 6, 4, 128, 128), torch.device("cuda"))
+    cost = choose_tile.measure(model.restore, (1, 6, 4, 128, 128), torch.device("cuda"))
     room = cost.bytes * 6 * 256 * 256
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory

@@ -7,8 +7,8 @@ from itertools import product
 import torch
 from torch import nn
 
-from models.estimate import CUDA_SHARE, fit_checkpointing, memory_of, set_checkpointing, weight_bytes
-from models.tiling import TILE_FRAMES, TILE_SIDES
+from models.memory.choose_tile import TILE_FRAMES, TILE_SIDES
+from models.memory.estimate import CUDA_SHARE, fit_checkpointing, memory_of, set_checkpointing, weight_bytes
 
 CONTEXT = 0.5e9  # bytes that a CUDA process takes for itself
 CROPS = (256, 224, 192, 160, 128, 96, 64)  # pixels of the input

@@ -1,0 +1,1 @@
+"""What a network costs, and the crops, checkpointing and tiles that a machine can hold."""
