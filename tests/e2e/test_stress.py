@@ -1,4 +1,4 @@
-"""A run that is killed again and again, in the short form of scripts/stress_resume.py."""
+"""A run that is killed again and again, in the short form of tests/stress/stress_resume.py."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def stress(monkeypatch, capsys):
     """Run the script here, its runs by warm starts: returns exit code, stdout and stderr."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "tests/stress"))
     import stress_resume
     import tiny_training
 

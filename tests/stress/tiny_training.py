@@ -12,13 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent / "data_preparation"))
-from make_demo_dataset import Recipe, build
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from scripts.data_preparation.make_demo_dataset import Recipe, build
 from utils.utils_error import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 180.0  # seconds until a process that neither goes on nor ends counts as hanging
 WORKER = "pt_data_worker"  # what PyTorch calls its reading processes
 NOT_PASSED_ON = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "WANDB_API_KEY")

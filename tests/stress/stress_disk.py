@@ -1,6 +1,6 @@
 """What a training run says, and what survives, when the disk is full or read-only and when checkpoints are damaged.
 
-python scripts/stress_disk.py [--keep DIR]
+python tests/stress/stress_disk.py [--keep DIR]
 
 A tiny network is trained on the CPU on a small file system of its own (Linux, a tmpfs: as root, or after
 `unshare --user --map-root-user --mount`). Each case ends with the same command going on to the last step. Prints a
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tiny_training import Start, TinyTraining, make_data
 
 from utils import utils_checkpoint, utils_cli

@@ -1,6 +1,6 @@
 """Kill a training run again and again and compare its end with that of a run which nobody disturbed.
 
-python scripts/stress_resume.py [--kills 50] [--seed S] [--steps N] [--keep DIR]
+python tests/stress/stress_resume.py [--kills 50] [--seed S] [--steps N] [--keep DIR]
 
 A tiny network is trained on a tiny data set on the CPU (Linux). Kills (kill -9) come at random moments: half of them
 hit the main process, a quarter the main process inside the write of a checkpoint, a quarter a process that reads data.
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tiny_training import Start, TinyTraining, make_data
 
 from utils import utils_checkpoint, utils_cli
