@@ -1,22 +1,17 @@
 """Tiles for the memory at hand, and what a test will take, from one measured probe of the network."""
 
-import ctypes
 import logging
 import math
-import os
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from models.memory.machine import FLOAT, CostPerPixel, MemoryBudget, measure, memory_budget
 from utils import utils_dist, utils_eval
 from utils.evaluation.clip import TestSet
 from utils.utils_dist import Dist
@@ -26,27 +21,12 @@ from utils.utils_tile_opt import TileOpt, ValOptions
 LOG = logging.getLogger("spikevrt")
 TILE_FRAMES = (6, 12, 18, 24, 32, 40)
 TILE_SIDES = tuple(range(64, 1025, 32))
-CUDA_SHARE, CPU_SHARE = 0.9, 0.6  # of the free memory; a CPU's is shared with all other programs
 PROBE = (6, 96, 96)  # frames, rows, columns at most of the tile that is measured
 CUDA_PROBE = (12, 256, 256)
-FLOAT = 4  # bytes
 OUT = 3  # channels of a restored frame
-STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-MEMINFO = Path("/proc/meminfo")
-GROUPS = (  # limit and use of a container: cgroup v2, v1
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
-)
 
 
-class Cost(NamedTuple):
-    """What the network takes for one point, a pixel of one frame of a tile: seconds and bytes."""
-
-    seconds: float
-    bytes: float
-
-
-class Load(NamedTuple):
+class Workload(NamedTuple):
     """What is to be restored.
 
     Attributes:
@@ -60,18 +40,6 @@ class Load(NamedTuple):
     channels: int
     extra: int = 0
     upscale: int = 1
-
-
-class Room(NamedTuple):
-    """Bytes that may be used: on the device of the network, and on the host; `shared` where these are one memory."""
-
-    device: float
-    host: float
-    shared: bool
-
-    def holds(self, network: float, around: float) -> bool:
-        """Whether both fit: what the network takes, and the frames around it on the host."""
-        return network + around <= self.host if self.shared else network <= self.device and around <= self.host
 
 
 class Network(Protocol):
@@ -96,27 +64,6 @@ class Job(Protocol):
         """(B, n, C, h, w) -> (B, t, 3, h * s, w * s)."""
 
 
-def measure(restore: Restore, shape: Sequence[int], device: torch.device) -> Cost:
-    """Restore one tile twice, and see how long the second time takes and how much memory was in use.
-
-    Args:
-        restore: (B, n, C, h, w) -> (B, t, 3, h * s, w * s).
-        shape: (1, n, C, h, w) of the tile.
-        device: that the network computes on.
-
-    Raises:
-        torch.OutOfMemoryError: the tile does not fit.
-    """
-    x = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
-    points = shape[1] * shape[3] * shape[4]
-    before = _start_watch(device)
-    restore(x)
-    peak = max(_peak(device) - before, x.numel() * FLOAT)
-    began = time.perf_counter()
-    restore(x)
-    return Cost((time.perf_counter() - began) / points, peak / points)
-
-
 def prepare(job: Job, net: Network, test_set: TestSet, val: ValOptions, tile: TileOpt, *, auto: bool) -> TileOpt:
     """Choose the tile where that is left to the memory at hand, and say what the work will take. For all processes.
 
@@ -136,9 +83,11 @@ def prepare(job: Job, net: Network, test_set: TestSet, val: ValOptions, tile: Ti
         (len(clip.frames) + 2 * mirrored_frames(len(clip.frames)) * val.pad_seq, clip.size)
         for clip in (test_set[index] for index in range(len(test_set)))
     )
-    load = Load(clips, net.in_chans + net.nonblind_denoising, net.extra_frames, net.upscale)
-    everywhere = utils_dist.gather_objects(dist, room_on(device))
-    room = Room(min(one.device for one in everywhere), min(one.host for one in everywhere), everywhere[0].shared)
+    load = Workload(clips, net.in_chans + net.nonblind_denoising, net.extra_frames, net.upscale)
+    everywhere = utils_dist.gather_objects(dist, memory_budget(device))
+    room = MemoryBudget(
+        min(one.device for one in everywhere), min(one.host for one in everywhere), everywhere[0].shared
+    )
     if dist.is_main:
         cost = probed(job.restore, load, tile, device)
         if auto:
@@ -151,7 +100,7 @@ def prepare(job: Job, net: Network, test_set: TestSet, val: ValOptions, tile: Ti
     return utils_dist.gather_objects(dist, tile)[0]
 
 
-def probed(restore: Restore, load: Load, tile: TileOpt, device: torch.device) -> Cost:
+def probed(restore: Restore, load: Workload, tile: TileOpt, device: torch.device) -> CostPerPixel:
     """What a tile costs, measured on a small one; on a card on a larger one, where it fits."""
     asked = largest(load.clips, tile)
     for limits in (CUDA_PROBE, PROBE) if device.type == "cuda" else (PROBE,):
@@ -162,7 +111,7 @@ def probed(restore: Restore, load: Load, tile: TileOpt, device: torch.device) ->
             if not is_out_of_memory(error):
                 raise
         torch.cuda.empty_cache()
-    return Cost(0, 0)  # the work itself will go on with smaller tiles, or say that none fits
+    return CostPerPixel(0, 0)  # the work itself will go on with smaller tiles, or say that none fits
 
 
 def largest(clips: Iterable[tuple[int, tuple[int, int]]], tile: TileOpt) -> tuple[int, int, int]:
@@ -175,7 +124,7 @@ def largest(clips: Iterable[tuple[int, tuple[int, int]]], tile: TileOpt) -> tupl
     return frames, height, width
 
 
-def choose(load: Load, tile: TileOpt, cost: Cost, room: Room) -> TileOpt:
+def choose(load: Workload, tile: TileOpt, cost: CostPerPixel, room: MemoryBudget) -> TileOpt:
     """The tile with the least work in all, among those that fit; of several the largest, which has the fewest seams.
 
     Where none fits, the smallest one, with a warning.
@@ -208,7 +157,7 @@ def choose(load: Load, tile: TileOpt, cost: Cost, room: Room) -> TileOpt:
     return smallest
 
 
-def bytes_of(load: Load, tile: TileOpt, cost: Cost) -> tuple[float, float]:
+def bytes_of(load: Workload, tile: TileOpt, cost: CostPerPixel) -> tuple[float, float]:
     """Bytes of the largest tile inside the network, and of the frames around it that the host holds."""
     frames, height, width = largest(load.clips, tile)
     network = cost.bytes * tile.batch * (frames + load.extra) * height * width
@@ -220,7 +169,7 @@ def bytes_of(load: Load, tile: TileOpt, cost: Cost) -> tuple[float, float]:
     return network, around
 
 
-def work_of(load: Load, tile: TileOpt) -> float:
+def work_of(load: Workload, tile: TileOpt) -> float:
     """Points that go through the network for all clips."""
     one = replace(tile, batch=1)
     total = 0.0
@@ -231,7 +180,7 @@ def work_of(load: Load, tile: TileOpt) -> float:
 
 
 def estimate(
-    load: Load, tile: TileOpt, cost: Cost, calls: Sequence[int], room: Room, device: torch.device
+    load: Workload, tile: TileOpt, cost: CostPerPixel, calls: Sequence[int], room: MemoryBudget, device: torch.device
 ) -> list[str]:
     """Lines that say how much there is to do, and about how long and how much memory it will take.
 
@@ -261,16 +210,7 @@ def estimate(
     return lines
 
 
-def room_on(device: torch.device) -> Room:
-    """What this process may use: a share of what is free, on the host divided among the processes there."""
-    host = CPU_SHARE * _free_on_host() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if device.type != "cuda":
-        return Room(host, host, shared=True)
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return Room(CUDA_SHARE * (torch.cuda.mem_get_info(device)[0] + cached), host, shared=False)
-
-
-def _tried(restore: Restore, load: Load, tile: TileOpt) -> TileOpt:
+def _tried(restore: Restore, load: Workload, tile: TileOpt) -> TileOpt:
     """The tile, made smaller until one really goes through the network."""
     while True:
         frames, height, width = largest(load.clips, tile)
@@ -286,64 +226,6 @@ def _tried(restore: Restore, load: Load, tile: TileOpt) -> TileOpt:
         tile = replace(
             tile, size=size, overlap=(min(tile.overlap[0], size[0] // 2), min(tile.overlap[1], size[1] // 2))
         )
-
-
-def _start_watch(device: torch.device) -> float:
-    """Forget the highest memory so far; bytes in use now."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        return float(torch.cuda.memory_allocated(device))
-    _give_back()
-    with suppress(OSError):  # not everywhere permitted; then the peak is that of the process so far
-        CLEAR_REFS.write_text("5")
-    return _status("VmRSS")
-
-
-def _peak(device: torch.device) -> float:
-    """The highest number of bytes in use since `_start_watch`."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return float(torch.cuda.max_memory_allocated(device))
-    return _status("VmHWM")
-
-
-def _give_back() -> None:
-    """Return freed memory to the system, so that what is used from here on shows."""
-    trim: Callable[[int], int] | None = None
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def _status(name: str) -> float:
-    """A line of /proc/self/status in bytes; 0 where there is none."""
-    if not STATUS.exists():
-        return 0.0
-    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
-    return float(lines.get(name, "0").split()[0]) * 1024
-
-
-def _free_on_host() -> float:
-    """Bytes of memory that programs here may still take."""
-    free = [math.inf]
-    if MEMINFO.exists():
-        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-        free.append(float(lines["MemAvailable"].split()[0]) * 1024)
-    for limit, used in GROUPS:
-        if limit.exists() and limit.read_text().strip().isdecimal():
-            free.append(float(limit.read_text()) - float(used.read_text()) + _file_cache(limit.parent))
-    if min(free) == math.inf:
-        return 4.0 * 2**30  # nothing is known: what a small machine has
-    return min(free)
-
-
-def _file_cache(group: Path) -> float:
-    """Bytes that a container uses for files it has read, which it gives back when they are wanted."""
-    stat = group / "memory.stat"
-    lines = dict(line.split(" ", 1) for line in stat.read_text().splitlines()) if stat.exists() else {}
-    return sum(float(lines.get(name, "0")) for name in ("active_file", "inactive_file"))
 
 
 def _duration(seconds: float) -> str:

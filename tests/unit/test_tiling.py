@@ -5,21 +5,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models.memory import choose_tile
-from models.memory.choose_tile import Cost, Load, Room, bytes_of, choose, estimate, work_of
+from models.memory import choose_tile, machine
+from models.memory.choose_tile import CostPerPixel, MemoryBudget, Workload, bytes_of, choose, estimate, work_of
 from options.schema import ValOpt
 from utils.utils_dist import Dist
 from utils.utils_tile import TileOpt
 
 GIB = 2**30
 CPU = torch.device("cpu")
-GOPRO = Load(Counter({(100, (720, 1280)): 11}), 4, 0)
-COST = Cost(1e-6, 5000.0)
+GOPRO = Workload(Counter({(100, (720, 1280)): 11}), 4, 0)
+COST = CostPerPixel(1e-6, 5000.0)
 DEBLUR = SimpleNamespace(in_chans=4, nonblind_denoising=False, extra_frames=0, upscale=1)
 
 
 def room(gib):
-    return Room(gib * GIB, gib * GIB, shared=True)
+    return MemoryBudget(gib * GIB, gib * GIB, shared=True)
 
 
 def test_the_tile_with_the_least_work_that_fits_is_chosen():
@@ -39,7 +39,7 @@ def test_given_lengths_are_upper_bounds():
 
 
 def test_small_clips_get_no_larger_tiles_than_they_are():
-    load = Load(Counter({(3, (48, 100)): 2, (5, (60, 80)): 1}), 4, 0)
+    load = Workload(Counter({(3, (48, 100)): 2, (5, (60, 80)): 1}), 4, 0)
     chosen = choose(load, TileOpt(), COST, room(1000))
     assert (chosen.frames, chosen.size) == (5, (60, 100))
 
@@ -53,18 +53,18 @@ def test_where_nothing_fits_the_smallest_tile_is_tried(caplog):
 def test_a_card_and_the_host_are_two_memories():
     tile = TileOpt(100, 2, (720, 1280))
     network, around = bytes_of(GOPRO, tile, COST)
-    assert Room(network, around, shared=False).holds(network, around)
-    assert not Room(network, around / 2, shared=False).holds(network, around)
-    assert not Room(network, network, shared=True).holds(network, around)
+    assert MemoryBudget(network, around, shared=False).holds(network, around)
+    assert not MemoryBudget(network, around / 2, shared=False).holds(network, around)
+    assert not MemoryBudget(network, network, shared=True).holds(network, around)
 
 
 def test_super_resolution_holds_larger_frames():
-    load = Load(Counter({(100, (180, 320)): 1}), 3, 0, 4)
+    load = Workload(Counter({(100, (180, 320)): 1}), 3, 0, 4)
     assert bytes_of(load, TileOpt(), COST)[1] == 4 * 180 * 320 * (100 * 3 + 2 * 100 * 3 * 16)
 
 
 def test_frames_between_others_are_made_of_more():
-    load = Load(Counter({(39, (64, 64)): 1}), 3, 3)
+    load = Workload(Counter({(39, (64, 64)): 1}), 3, 3)
     assert work_of(load, TileOpt(6, 0)) == 7 * (6 + 3) * 64 * 64
     assert work_of(load, TileOpt(6, 0)) > work_of(load, TileOpt(24, 0))
 
@@ -81,7 +81,7 @@ def test_estimate_counts_calls_time_and_memory():
     assert "--tile auto" in estimate(GOPRO, TileOpt(), COST, [11], room(10), CPU)[2]
 
 
-@pytest.mark.skipif(not choose_tile.STATUS.exists(), reason="memory of a process is read from /proc")
+@pytest.mark.skipif(not machine.STATUS.exists(), reason="memory of a process is read from /proc")
 def test_memory_and_time_are_measured():
     held = []
 
@@ -90,7 +90,7 @@ def test_memory_and_time_are_measured():
         out = held.pop() if len(held) > 1 else held[0]
         return out[:1]
 
-    cost = choose_tile.measure(restore, (1, 2, 4, 64, 64), CPU)
+    cost = machine.measure(restore, (1, 2, 4, 64, 64), CPU)
     assert 0.8 * 256 * 2**20 < cost.bytes * 2 * 64 * 64 < 1.6 * 256 * 2**20
     assert cost.seconds > 0
 
@@ -103,7 +103,7 @@ def test_prepare_chooses_for_all_and_says_what_comes(caplog, monkeypatch):
         return x[:, :, :3]
 
     clips = [SimpleNamespace(name="a", frames=["0"] * 40, size=(180, 320))]
-    monkeypatch.setattr(choose_tile, "room_on", lambda device: Room(3e8, 3e8, shared=True))
+    monkeypatch.setattr(choose_tile, "memory_budget", lambda device: MemoryBudget(3e8, 3e8, shared=True))
     monkeypatch.setattr(
         choose_tile, "measure", lambda restore, shape, device: restore(torch.zeros(*shape)) is None or COST
     )
@@ -111,7 +111,7 @@ def test_prepare_chooses_for_all_and_says_what_comes(caplog, monkeypatch):
     with caplog.at_level("INFO", "spikevrt"):
         tile = choose_tile.prepare(job, DEBLUR, clips, ValOpt(), TileOpt(), auto=True)
     assert shapes == [(1, 6, 4, 96, 96)], "a small probe"
-    assert sum(bytes_of(Load(Counter({(40, (180, 320)): 1}), 4), tile, COST)) <= 3e8
+    assert sum(bytes_of(Workload(Counter({(40, (180, 320)): 1}), 4), tile, COST)) <= 3e8
     assert math.prod(tile.size) < 180 * 320
     assert f"tiles of {tile}" in caplog.text
     assert choose_tile.prepare(job, DEBLUR, clips, ValOpt(), TileOpt(6), auto=False) == TileOpt(6)
@@ -128,7 +128,7 @@ def test_a_probe_that_does_not_fit_a_card_is_a_smaller_one_and_never_an_error(mo
 
     monkeypatch.setattr(choose_tile, "measure", measure)
     card = torch.device("cuda")
-    for frames, expected in ((), COST), ((12,), COST), ((12, 6), Cost(0, 0)):
+    for frames, expected in ((), COST), ((12,), COST), ((12, 6), CostPerPixel(0, 0)):
         failing[:] = frames
         shapes.clear()
         assert choose_tile.probed(None, GOPRO, TileOpt(), card) == expected
@@ -139,16 +139,16 @@ def test_files_that_a_container_has_read_do_not_count_as_used(tmp_path, monkeypa
     (tmp_path / "memory.max").write_text(f"{8 * GIB}\n")
     (tmp_path / "memory.current").write_text(f"{7 * GIB}\n")
     (tmp_path / "memory.stat").write_text(f"anon {GIB}\nactive_file {2 * GIB}\ninactive_file {4 * GIB}\n")
-    monkeypatch.setattr(choose_tile, "GROUPS", [(tmp_path / "memory.max", tmp_path / "memory.current")])
-    monkeypatch.setattr(choose_tile, "MEMINFO", tmp_path / "none")
-    assert choose_tile.room_on(CPU).host == pytest.approx(choose_tile.CPU_SHARE * 7 * GIB)
+    monkeypatch.setattr(machine, "GROUPS", [(tmp_path / "memory.max", tmp_path / "memory.current")])
+    monkeypatch.setattr(machine, "MEMINFO", tmp_path / "none")
+    assert machine.memory_budget(CPU).host == pytest.approx(machine.CPU_SHARE * 7 * GIB)
 
 
 def test_a_system_that_tells_little_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "status").write_text("Name:\tpython\n")
-    monkeypatch.setattr(choose_tile, "STATUS", tmp_path / "status")
-    monkeypatch.setattr(choose_tile, "CLEAR_REFS", tmp_path / "none" / "clear_refs")
-    assert choose_tile.measure(lambda x: x, (1, 2, 4, 8, 8), CPU).bytes == 16, "at least the input"
+    monkeypatch.setattr(machine, "STATUS", tmp_path / "status")
+    monkeypatch.setattr(machine, "CLEAR_REFS", tmp_path / "none" / "clear_refs")
+    assert machine.measure(lambda x: x, (1, 2, 4, 8, 8), CPU).bytes == 16, "at least the input"
 
 
 @pytest.mark.gpu
@@ -163,7 +163,7 @@ def test_a_card_that_is_too_small_gets_smaller_tiles():
     net = VRT(in_chans=4, deformable_groups=2, **small)
     model = ModelVRT(net, TrainOpt(), Dist(device=torch.device("cuda")))
     clip = torch.rand(6, 4, 512, 512)
-    cost = choose_tile.measure(model.restore, (1, 6, 4, 128, 128), torch.device("cuda"))
+    cost = machine.measure(model.restore, (1, 6, 4, 128, 128), torch.device("cuda"))
     room = cost.bytes * 6 * 256 * 256
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
