@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.spike.light import to_gray
 from data.spike.manifest import GOPRO_RATE_AT_WHITE, gopro_timing
 from data.spike.representations import sdm, tfp
-from data.spike.simulator import to_gray
 from utils.spike_loader import read_spikes
 from utils.utils_image import read_rgb
 

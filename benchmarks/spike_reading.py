@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.augment import Box
+from data.geometry import Box
 from data.spike.manifest import gopro_timing
 from data.spike.representations import bins, isi, raw_window, repeat, sdm, tfi, tfp, upsample
 from utils.spike_loader import read_spikes, write_spikes

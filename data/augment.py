@@ -5,35 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    @property
-    def rows(self) -> slice:
-        """Rows as a slice."""
-        return slice(self.top, self.top + self.height)
-
-    @property
-    def cols(self) -> slice:
-        """Columns as a slice."""
-        return slice(self.left, self.left + self.width)
-
-    def scaled(self, factor: int) -> "Box":
-        """Return the same rectangle on a grid that is `factor` times finer."""
-        return Box(self.top * factor, self.left * factor, self.height * factor, self.width * factor)
-
-
-def whole_ratio(large: tuple[int, int], small: tuple[int, int]) -> int:
-    """Return how often `small` (H, W) fits into `large`: one whole number for both axes, 0 if there is none."""
-    ratio = large[0] // small[0]
-    return ratio if large == (small[0] * ratio, small[1] * ratio) else 0
+from data.geometry import Box
 
 
 def draw_box(rng: np.random.Generator, size: tuple[int, int], side: int, step: int) -> Box:

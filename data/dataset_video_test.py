@@ -5,9 +5,9 @@ from functools import partial
 import numpy as np
 import torch
 
-from data.augment import whole_ratio
 from data.clip_index import existing_folder, find_clips, raise_first, warn_of_gaps
 from data.frame_store import FrameStore, store_of
+from data.geometry import whole_ratio
 from data.recent import Recent
 from data.spike.source import SpikeSource
 from options.schema import DatasetOpt

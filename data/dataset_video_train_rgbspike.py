@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.augment import Box, draw_box, draw_flips, whole_ratio
+from data.augment import draw_box, draw_flips
 from data.clip_index import (
     Clips,
     count_windows,
@@ -17,6 +17,7 @@ from data.clip_index import (
     warn_of_gaps,
 )
 from data.frame_store import FrameStore, store_of
+from data.geometry import Box, whole_ratio
 from data.spike.source import SpikeSource
 from options.schema import DatasetOpt
 from utils.utils_error import UserError

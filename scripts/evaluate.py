@@ -25,10 +25,10 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.augment import whole_ratio
 from data.clip_index import existing_folder, holds_videos, scan_clips
 from data.frame_order import by_number, in_time
 from data.frame_store import FrameStore
+from data.geometry import whole_ratio
 from data.image_folders import ImageFolders
 from data.lmdb_store import is_lmdb
 from options.schema import ValOpt

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.augment import whole_ratio
+from data.geometry import whole_ratio
 from data.spike.planes import REPRESENTATIONS, Moment, Span, around, exposed
 from data.spike.source import Finish
 from data.spike.stream import Timeline, mirrored

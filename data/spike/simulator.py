@@ -1,4 +1,4 @@
-"""From intensities to spikes: the ideal integrate-and-fire sensor and the transfer curves in front of it."""
+"""From intensities to spikes: the ideal integrate-and-fire sensor."""
 
 import numpy as np
 
@@ -68,18 +68,3 @@ def _fire(light: np.ndarray, threshold: np.float32, charge: np.ndarray, spikes: 
         np.greater_equal(rest, 0, out=fired)
         np.minimum(charge_bits, rest_bits, out=charge_bits)
         np.minimum(charge, limit, out=charge)
-
-
-def to_gray(rgb: np.ndarray) -> np.ndarray:
-    """BT.601 luma of (..., 3) float RGB: (...), same dtype and range."""
-    return rgb @ np.array([0.299, 0.587, 0.114], rgb.dtype)
-
-
-def srgb_to_linear(srgb: np.ndarray) -> np.ndarray:
-    """sRGB-encoded values in [0, 1] to linear light in [0, 1] (IEC 61966-2-1)."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(srgb.dtype)
-
-
-def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Linear light in [0, 1] to sRGB-encoded values in [0, 1]; the inverse of `srgb_to_linear`."""
-    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055).astype(linear.dtype)

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from data.spike.light import to_gray
 from data.spike.manifest import gopro_timing
 from data.spike.representations import bins, isi, tfi, tfp
-from data.spike.simulator import to_gray
 from data.spike.texture import likelier_geometry
 from utils.spike_loader import num_steps, read_spikes, write_spikes
 from utils.utils_error import UserError

@@ -5,9 +5,9 @@ import pytest
 import torch
 from tiny_set import RATE, SHARP, SPIKE_SIZE, STEPS, make_set, options
 
-from data.augment import Box
 from data.dataset_video_test import VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
+from data.geometry import Box
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.planes import REPRESENTATIONS, middles
 from data.spike.representations import bins, isi, raw_window, sdm, tfi

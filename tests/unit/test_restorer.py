@@ -12,7 +12,7 @@ from tiny_set import FIRST, RATE, SHARP, SPIKE_SIZE, STEPS, WINDOW, make_set, op
 from torch import nn
 
 import main_test_vrt
-from data.augment import Box
+from data.geometry import Box
 from data.spike.arrays import Recording, planes_of
 from data.spike.manifest import ClipTiming
 from data.spike.source import SpikeSource

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from tiny_set import SHARP, SPIKE_SIZE, STEPS, WINDOW, make_set, options, rng
 
-from data.augment import Box, draw_box
+from data.augment import draw_box
 from data.dataset_video_test import VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
+from data.geometry import Box
 from data.select_dataset import define_Dataset
+from data.spike.light import linear_to_srgb
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.planes import Representation, around
-from data.spike.simulator import linear_to_srgb
 from utils.spike_loader import read_spikes, write_spikes
 from utils.utils_error import UserError
 from utils.utils_image import write_rgb

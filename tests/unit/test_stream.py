@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_set import FIRST, RATE, SHARP, SPIKE_SIZE, STEPS, make_set, options
 
-from data.augment import Box
 from data.dataset_video_test import VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
+from data.geometry import Box
 from data.spike.manifest import Manifest
 from data.spike.stream import Timeline, mirrored
 from utils.spike_loader import read_spikes

@@ -8,7 +8,7 @@ import numpy as np
 
 from data.image_folders import IMAGE_SUFFIXES
 from data.layout import SPIKES, SPLITS, gt_dir
-from data.spike.simulator import to_gray
+from data.spike.light import to_gray
 
 # A picture decides if one orientation correlates with it at least this much, and this much better than the others.
 ALIKE = 0.4
