@@ -150,21 +150,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.check import sound_dataset
+from data.check import open_dataset
 from data.spike.manifest import Manifest
 from data.task_clips import MiddleClip, middle_clips, noisy_clips
 from models.memory import choose_tile
 from models.select_model import define_Model
 from utils import utils_checkpoint, utils_dist, utils_eval, utils_metric
-from utils.checkpoint.option_changes import FREE_OF_NETWORK
+from utils.checkpoint.option_changes import NET_KEYS_THAT_KEEP_WEIGHTS
 from utils.evaluation.clip import Clip, Frame, TestSet
 from utils.processes import signals
 from utils.processes.signals import StoppedError
 from utils.report import comparison_video, metric_files, results_folder, test_page
 from utils.utils_dist import Dist
-from utils.utils_tile import Fitting
+from utils.utils_tile import ShrinkingTile
 
-logger = logging.getLogger("spikevrt")
+LOG = logging.getLogger("spikevrt")
 
 
 def main(job: Job) -> None:
@@ -179,7 +179,7 @@ def main(job: Job) -> None:
 
     # 2. Processes; the folder of the results is this test's alone until its end.
     dist = utils_dist.init()
-    logger.setLevel(logging.INFO if dist.is_main else logging.ERROR)
+    LOG.setLevel(logging.INFO if dist.is_main else logging.ERROR)
     with utils_dist.main_first(dist, lambda: results_folder.own(folder) if dist.is_main else nullcontext()):
         restore(job, test_set, dist, load)
     utils_dist.close()
@@ -193,18 +193,18 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
     if dist.device.type == "cpu":
         torch.set_num_threads(thread_count.choose(load, torch.get_num_threads()))
     report = utils_checkpoint.load_weights(model.netG, job.weights)
-    logger.info("weights: %s (%s): %s", job.weights, job.reason, report)
+    LOG.info("weights: %s (%s): %s", job.weights, job.reason, report)
 
     # 2. Tiles, what the work will take, and whether an interrupted call is gone on with.
     tile = recorded_tile(folder) if job.resume and opt.val.tile == "auto" else None
     auto = opt.val.tile == "auto" and tile is None
     tile = choose_tile.prepare(model, opt.netG, test_set, opt.val, tile or job.tile, auto=auto)
-    fitting = Fitting(tile)
-    opened = partial(open_results, job, tile, test_set, dist)
+    fitting = ShrinkingTile(tile)
+    opened = partial(start_or_resume_results, job, tile, test_set, dist)
     there = utils_dist.main_first(dist, opened)  # nobody writes before the folder is ready
 
     # 3. Restore and measure; each process takes its share.
-    began, resumed = time.monotonic(), results_folder.count_there(folder, test_set)[0] if job.resume else 0
+    began, resumed = time.monotonic(), results_folder.count_existing(folder, test_set)[0] if job.resume else 0
     pictures = test_page.ReportImages()
     with written_as_they_come(job, test_set, dist) as writers:
         with stoppable(job, test_set, dist) as stop:
@@ -229,7 +229,7 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
         results_folder.write_videos(folder, test_set, opt.val.output, dist)
     shown = pictures.gathered(dist)
     if dist.is_main:
-        with results_folder.explained(folder):
+        with results_folder.disk_errors_in_words(folder):
             write_pages(job, test_set, result, shown, {"tiles": str(fitting.tile), "time": took})
 
 
@@ -259,10 +259,10 @@ def stoppable(job: Job, test_set: TestSet, dist: Dist) -> Iterator[Callable[[], 
         except BaseException as error:
             by = f" by {request.name}" if request.name else ""
             if not job.save_frames:
-                logger.info("stopped%s; this call keeps no frames, --save_result does", by)
+                LOG.info("stopped%s; this call keeps no frames, --save_result does", by)
             elif dist.is_main:
-                there = results_folder.count_there(job.folder, test_set)
-                logger.info("stopped%s with %d of %d frames in %s; --resume goes on from there", by, *there, job.folder)
+                there = results_folder.count_existing(job.folder, test_set)
+                LOG.info("stopped%s with %d of %d frames in %s; --resume goes on from there", by, *there, job.folder)
             if not isinstance(error, StoppedError):
                 raise
             utils_dist.close()  # torchrun ends the others as soon as one has ended
@@ -276,21 +276,23 @@ def recorded_tile(folder: Path) -> TileOpt | None:
     return None if tile is None else TileOpt.from_json(tile)
 
 
-def open_results(job: Job, tile: TileOpt, test_set: TestSet, dist: Dist) -> Callable[[Clip, int], np.ndarray | None]:
+def start_or_resume_results(
+    job: Job, tile: TileOpt, test_set: TestSet, dist: Dist
+) -> Callable[[Clip, int], np.ndarray | None]:
     """Start the folder of the results anew or, to resume, look up the frames that are there."""
     opt, folder = job.opt, job.folder
     if dist.is_main:
-        record = record_of(job, tile, test_set)
+        record = restoration_key(job, tile, test_set)
         if job.resume and results_folder.check_same(folder, record):
             results_folder.sweep(folder, test_set)
-            logger.info("going on: %d of %d frames are there", *results_folder.count_there(folder, test_set))
+            LOG.info("going on: %d of %d frames are there", *results_folder.count_existing(folder, test_set))
         elif job.save_frames:
             if job.resume:
-                logger.info("%s holds no frames to go on from; starting anew", folder)
+                LOG.info("%s holds no frames to go on from; starting anew", folder)
             results_folder.begin(folder, record, test_set)
-        with results_folder.explained(folder):
+        with results_folder.disk_errors_in_words(folder):
             utils_option.save(opt, folder / "options.json")
-    return results_folder.frames_there(folder) if job.resume else lambda clip, index: None
+    return results_folder.existing_frames(folder) if job.resume else lambda clip, index: None
 
 
 def inputs_of(opt: Opt) -> dict[str, str | None]:
@@ -300,11 +302,13 @@ def inputs_of(opt: Opt) -> dict[str, str | None]:
     return {f"datasets.test.{key}": getattr(test, key) for key in keys}
 
 
-def record_of(job: Job, tile: TileOpt, test_set: TestSet) -> dict[str, Any]:
+def restoration_key(job: Job, tile: TileOpt, test_set: TestSet) -> dict[str, Any]:
     """All that a restored frame depends on, as JSON values."""
     opt, val, test = job.opt, job.opt.val, job.opt.datasets.test
     assert test is not None
-    net = {key: value for key, value in opt.netG.model_dump(mode="json").items() if key not in FREE_OF_NETWORK}
+    net = {
+        key: value for key, value in opt.netG.model_dump(mode="json").items() if key not in NET_KEYS_THAT_KEEP_WEIGHTS
+    }
     manifest = Manifest.load(test.dataroot_spike) if test.dataroot_spike is not None else None
     places = {key: path and str(Path(path).resolve()) for key, path in inputs_of(opt).items() if "gt" not in key}
     keys = ("spike_h", "spike_w", "filename_ext", "filename_tmpl", "meta_info_file")
@@ -324,7 +328,7 @@ def record_of(job: Job, tile: TileOpt, test_set: TestSet) -> dict[str, Any]:
 
 def write_numbers(job: Job, result: dict[str, Any]) -> None:
     """Write the metrics and print them."""
-    with results_folder.explained(job.folder):
+    with results_folder.disk_errors_in_words(job.folder):
         metric_files.write_metrics(result, job.folder)
     tables = [metric_files.table(result), metric_files.protocol_table(result)]
     sys.stdout.write("".join(f"\n{table}\n" for table in tables if table) + "\n")
@@ -360,9 +364,9 @@ def clips_to_restore(opt: Opt, sigma: float | None) -> TestSet:
     test = opt.datasets.test
     assert test is not None
     if opt.netG.pa_frames:
-        given = sound_dataset(test, opt.netG.upscale)
+        given = open_dataset(test, opt.netG.upscale)
         return noisy_clips(given, sigma) if sigma is not None and opt.netG.nonblind_denoising else given
-    return middle_clips(sound_dataset(test.model_copy(update={"dataroot_gt": None})), test, opt.netG.img_size[0])
+    return middle_clips(open_dataset(test.model_copy(update={"dataroot_gt": None})), test, opt.netG.img_size[0])
 
 
 def protocol_of(opt: Opt, sigma: float | None) -> str:

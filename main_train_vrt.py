@@ -64,7 +64,7 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from data.check import sound_dataset
+from data.check import open_dataset
 from data.loader import SampleSource, train_batches
 from models.lora import parameter_counts
 from models.memory import choose_tile
@@ -100,8 +100,8 @@ def main(opt: Opt) -> None:
     load = thread_count.Load()
     assert opt.datasets.train is not None
     train_opt = opt.datasets.train
-    train_set = sound_dataset(train_opt, opt.netG.upscale)
-    test_set = sound_dataset(opt.datasets.test, opt.netG.upscale) if opt.datasets.test else None
+    train_set = open_dataset(train_opt, opt.netG.upscale)
+    test_set = open_dataset(opt.datasets.test, opt.netG.upscale) if opt.datasets.test else None
     utils_metric.check_available(opt.val.metrics if test_set is not None else ())
 
     # 2. Processes; the run's folder is this training's alone until its end.
@@ -115,11 +115,11 @@ def main(opt: Opt) -> None:
         LOG.info(
             "%d samples; %d process(es) on %s, %d at once in each", len(train_set), dist.world_size, dist.device, share
         )
-        train_stage(Parts(opt, model, train_set, test_set, dist, run))
+        train_stage(Training(opt, model, train_set, test_set, dist, run))
     utils_dist.close()
 
 
-class Parts(NamedTuple):
+class Training(NamedTuple):
     """What a training is made of."""
 
     opt: Opt
@@ -130,9 +130,9 @@ class Parts(NamedTuple):
     run: Run
 
 
-def train_stage(parts: Parts) -> None:
+def train_stage(training: Training) -> None:
     """Weights, and the steps that are left."""
-    opt, model, _, _, dist, run = parts
+    opt, model, _, _, dist, run = training
     # 1. Weights: this run's newest checkpoint, else the pretrained ones, else random.
     resumed = run_checkpoints.resume(opt.run_dir, model, opt.model_dump(mode="json"))
     start = utils_dist.agreed(dist, resumed.step, "the step of the newest checkpoint")
@@ -147,7 +147,7 @@ def train_stage(parts: Parts) -> None:
 
     # 2. Train to the last step, or until a signal asks to stop. Either way everything is saved.
     with signals.stop_on_signals() as stop:
-        step, finished = train(parts, start, stop)
+        step, finished = train(training, start, stop)
     if finished and (step > start or run.has_test(step) != is_tested):
         summarize(opt, run, step, model.guard.total)
     if finished:
@@ -156,12 +156,12 @@ def train_stage(parts: Parts) -> None:
         LOG.info("stopped by %s at step %d; the same command goes on", stop.name or "another process", step)
 
 
-def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
+def train(training: Training, step: int, stop: StopRequest) -> tuple[int, bool]:
     """Train on from `step` finished optimizer steps; returns those finished now, and whether nothing is left to do.
 
     Batches are a function of (seed, step): a resumed run repeats nothing and skips nothing.
     """
-    opt, model, train_set, _, dist, run = parts
+    opt, model, train_set, _, dist, run = training
     train, batch_size = opt.train, train_samples(opt)
     batches = batches_from(step, train_set, opt, dist, stop)
     watch = utils_logger.Stopwatch(train.total_iter, batch_size)
@@ -169,8 +169,8 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
     profile, load = profiling.ProfileWindow(opt.run_dir, opt.logging, dist, step), thread_count.Load()
     saved, saved_at, stopped = step, time.monotonic(), False
     with logging_redirect_tqdm([LOG]), bar, profile:
-        if test_is_due(parts, step) and utils_dist.any_true(dist, [dist.is_main and not run.has_test(step)])[0]:
-            stopped = not validate(parts, step, stop)
+        if test_is_due(training, step) and utils_dist.any_true(dist, [dist.is_main and not run.has_test(step)])[0]:
+            stopped = not validate(training, step, stop)
         while step < train.total_iter and not stopped:
             asked_at = time.perf_counter()
             micro_batches = next_batches(batches, train.accumulate)
@@ -178,14 +178,14 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
             waited = dist.is_main and time.monotonic() - saved_at > 60 * (train.checkpoint_minutes or math.inf)
             stopped, is_time = utils_dist.any_true(dist, [not micro_batches or stop.name is not None, waited])
             if (stopped or is_time) and saved < step:
-                save(parts, step)
+                save(training, step)
                 saved, saved_at = step, time.monotonic()
             if stopped:
                 break
             utils_seed.seed_all(train.manual_seed, dist.rank, step)
             values = model.train_step(micro_batches, step)
             if model.guard.exhausted:
-                give_up(parts, step, micro_batches)
+                give_up(training, step, micro_batches)
             step += 1
             bar.update()
             profile.step(step)
@@ -197,12 +197,12 @@ def train(parts: Parts, step: int, stop: StopRequest) -> tuple[int, bool]:
                 run.log(step, "train", values)
                 if dist.device.type == "cpu":
                     torch.set_num_threads(thread_count.fewer(load, torch.get_num_threads()))
-            is_tested = test_is_due(parts, step)
+            is_tested = test_is_due(training, step)
             if step % train.checkpoint_save == 0 or last or is_tested:  # a test may take long, and nothing is lost
-                save(parts, step)
+                save(training, step)
                 saved, saved_at = step, time.monotonic()
             if is_tested:
-                stopped = not validate(parts, step, stop)
+                stopped = not validate(training, step, stop)
                 watch.restart()
     return step, step == train.total_iter and not stopped
 
@@ -254,27 +254,29 @@ def batches_from(
     )
 
 
-def save(parts: Parts, step: int) -> None:
+def save(training: Training, step: int) -> None:
     """Write the checkpoint of a step."""
-    opt = parts.opt
-    if parts.dist.is_main:
+    opt = training.opt
+    if training.dist.is_main:
         record = {"options": opt.model_dump(mode="json"), "best": run_checkpoints.best(opt.run_dir)}
-        run_checkpoints.save(opt.run_dir, step, parts.model, record, opt.train.keep_checkpoints)
+        run_checkpoints.save(opt.run_dir, step, training.model, record, opt.train.keep_checkpoints)
 
 
-def test_is_due(parts: Parts, step: int) -> bool:
+def test_is_due(training: Training, step: int) -> bool:
     """Whether the test clips are measured after this step."""
-    train = parts.opt.train
-    return parts.test_set is not None and step > 0 and (step % train.checkpoint_test == 0 or step == train.total_iter)
+    train = training.opt.train
+    return (
+        training.test_set is not None and step > 0 and (step % train.checkpoint_test == 0 or step == train.total_iter)
+    )
 
 
-def validate(parts: Parts, step: int, stop: StopRequest) -> bool:
+def validate(training: Training, step: int, stop: StopRequest) -> bool:
     """Restore and score the test clips; weights that restore better than all before become best_G.pth.
 
     Returns:
         False: a signal ended it early, and nothing was recorded.
     """
-    opt, model, _, test_set, dist, run = parts
+    opt, model, _, test_set, dist, run = training
     assert test_set is not None
     pictures = metric_files.BoardImages(test_set)
     watchers: list[Callable[[Frame], None]] = [pictures]
@@ -286,7 +288,7 @@ def validate(parts: Parts, step: int, stop: StopRequest) -> bool:
             test_set,
             opt.val,
             dist,
-            tile=tile_of_run(parts),
+            tile=tile_of_run(training),
             watchers=watchers,
             stop=lambda: utils_dist.any_asked(stop.name is not None),
         )
@@ -302,12 +304,12 @@ def validate(parts: Parts, step: int, stop: StopRequest) -> bool:
     return True
 
 
-def tile_of_run(parts: Parts) -> TileOpt:
+def tile_of_run(training: Training) -> TileOpt:
     """The tile of all validations of a run: the options', or for "auto" one that is chosen once and then kept.
 
     Scores of one run, by which its best weights are chosen, would otherwise depend on the memory of the moment.
     """
-    opt, model, _, test_set, dist, _ = parts
+    opt, model, _, test_set, dist, _ = training
     asked = tile_of(opt.val, opt.netG.window_size)
     if opt.val.tile != "auto" or test_set is None:
         return asked
@@ -322,10 +324,10 @@ def tile_of_run(parts: Parts) -> TileOpt:
     return tile
 
 
-def give_up(parts: Parts, step: int, batches: Sequence[Mapping[str, Any]]) -> NoReturn:
+def give_up(training: Training, step: int, batches: Sequence[Mapping[str, Any]]) -> NoReturn:
     """End a run that makes no step any more, and keep the batch for a closer look."""
-    opt, model, *_ = parts
-    replay = write_replay(opt.run_dir, step, parts.dist.rank, batches, model.netG)
+    opt, model, *_ = training
+    replay = write_replay(opt.run_dir, step, training.dist.rank, batches, model.netG)
     raise FloatingPointError(
         f"step {step}: no finite loss or gradient in {model.guard.in_row} steps in a row (train.nonfinite_limit); the "
         f"weights are as before them; {replay}; lower train.G_optimizer_lr, set G_optimizer_clipgrad, or turn amp off"

@@ -22,11 +22,11 @@ from data.spike.texture import bit_order, mean_plane
 from options.schema import DatasetOpt
 from utils.utils_error import ProblemsError, UserError
 
-logger = logging.getLogger("spikevrt")
+LOG = logging.getLogger("spikevrt")
 
 # Correlation of a blurred frame with the mean of its spikes: that of a true pair is above 0.9. A picture with less
 # contrast than this says nothing.
-STRANGERS = 0.2
+UNRELATED_BELOW = 0.2
 CONTRAST = 0.02
 LISTED = 20  # defects in the log at most
 FRAME_KEYS = ("dataroot_lq", "dataroot_gt")
@@ -79,7 +79,7 @@ def check_dataset(
     return list(dict.fromkeys(defects))
 
 
-def sound_dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
+def open_dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
     """Build a data set as `define_Dataset` does; where it cannot be built, the log lists all defects.
 
     Raises:
@@ -92,9 +92,9 @@ def sound_dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
         if len(defects) < 2:
             raise
     for defect in defects[:LISTED]:
-        logger.error(defect)
+        LOG.error(defect)
     if len(defects) > LISTED:
-        logger.error("... scripts/check_data.py --fast lists all %d", len(defects))
+        LOG.error("... scripts/check_data.py --fast lists all %d", len(defects))
     raise ProblemsError(defects)
 
 
@@ -178,7 +178,7 @@ def _pairing_defect(spikes: np.ndarray, blur: np.ndarray, reader: SpikeReader, c
             f"it lies {found.best.replace('_', ' ')} on the blurred frame: correlation {found.as_is:.2f} as read, "
             f"{max(found):.2f} so; correct flipud in the manifest"
         )
-    if found.as_is < STRANGERS:
+    if found.as_is < UNRELATED_BELOW:
         return (
             f"it does not show what the blurred frame shows (correlation {found.as_is:.2f}, expected near 1); is it "
             "another frame's, is the size right?"

@@ -15,7 +15,7 @@ from options.schema_data import DatasetsOpt
 from utils.utils_error import ProblemsError, UserError, say_once
 from utils.utils_file import own_name, own_path, printable, read_text, safe_name
 
-logger = logging.getLogger("spikevrt")
+LOG = logging.getLogger("spikevrt")
 T = TypeVar("T")
 
 LISTED = 20  # lines of one kind in the log at most
@@ -67,7 +67,7 @@ def check_folders(opt: DatasetsOpt) -> None:
                 except UserError as error:
                     problems.append(str(error))
     for problem in problems if len(problems) > 1 else ():
-        logger.error(problem)
+        LOG.error(problem)
     raise_first(problems)
 
 
@@ -262,9 +262,9 @@ def warn_of_gaps(clips: Clips, root: Path) -> None:
 def warn_each(lines: Sequence[str]) -> None:
     """Log warnings of one kind; of many the first few, and how many more there are."""
     for line in lines[:LISTED]:
-        logger.warning(line)
+        LOG.warning(line)
     if len(lines) > LISTED:
-        logger.warning("... and %d more clips of which the same is true", len(lines) - LISTED)
+        LOG.warning("... and %d more clips of which the same is true", len(lines) - LISTED)
 
 
 def count_windows(clip_length: int, num_frame: int, interval: int) -> int:

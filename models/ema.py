@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-OLD = 10**9  # updates, after which decay_at is any decay in use
+PAST_WARMUP = 10**9  # updates, after which decay_at is any decay in use
 
 
 class MovingAverage:
@@ -38,9 +38,9 @@ class MovingAverage:
         self.net.load_state_dict(net.state_dict())
         self.updates = 0
 
-    def mature(self) -> None:
+    def skip_warmup(self) -> None:
         """Count as old: the weights are an average from elsewhere, which the next updates shall not wipe out."""
-        self.updates = OLD
+        self.updates = PAST_WARMUP
 
 
 def decay_at(updates: int, decay: float) -> float:

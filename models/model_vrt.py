@@ -136,7 +136,7 @@ class ModelVRT:
         self.average.restart(self.netG)
         if netE is not None and netE != "auto":
             LOG.info("netE from %s: %s", netE, load_weights(self.average.net, netE, self.opt.E_param_strict))
-            self.average.mature()
+            self.average.skip_warmup()
 
     def state_dicts(self) -> dict[str, dict[str, Any]]:
         """All that the next step depends on, by the kind of file that holds it: G, E and state."""
@@ -162,7 +162,7 @@ class ModelVRT:
         if "guard" in states["state"]:
             self.guard.load_state_dict(states["state"]["guard"])
         if self.average is not None and "E" in states:
-            self.average.mature()
+            self.average.skip_warmup()
             self.average.updates = states["state"].get("average_updates", self.average.updates)
         scale = states["state"].get("scaler")  # empty or absent in a checkpoint of another precision
         if self.scaler.is_enabled() and scale:

@@ -123,8 +123,8 @@ def propose(opt: Opt, net: nn.Module, total: float) -> dict[str, Any]:
     training, dtype = input_shapes(opt, None)[0], amp_dtype(opt.train.amp)
     tile = tile_of(opt.val)
     overlap = tile.frame_overlap, max(tile.overlap)
-    tests = fit.fit_testing(net, training[2], total, overlap, dtype)
-    steps = fit.fit_training(net, training, total, opt.train.E_decay > 0, dtype)
+    tests = fit.propose_tile(net, training[2], total, overlap, dtype)
+    steps = fit.propose_training(net, training, total, opt.train.E_decay > 0, dtype)
     if tests is None or steps is None:
         raise UserError(f"--fit: {total / 1e9:g} GB hold neither crop nor tile of this network; use a smaller preset")
     crop = steps.crop * opt.netG.upscale

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
-from utils.utils_lora import suited
+from utils.utils_lora import adapted_to
 from utils.utils_run_folder import RELEASE
 
 CONTAINERS = ("params", "params_ema")
@@ -25,7 +25,7 @@ CONTAINERS = ("params", "params_ema")
 BUFFERS = ("relative_position_index", "position_bias", "attn_mask", "mean", "std", "n_averaged")
 FIRST, FUSE = "conv_first.weight", "linear_fuse.weight"
 RGB = 3
-DAMAGED = (  # what reading a file with wrong bytes may end in
+READ_ERRORS = (  # what reading a file with wrong bytes may end in
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -102,7 +102,7 @@ def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], stri
     name = "state_dict" if isinstance(source, Mapping) else str(source)
     given = source if isinstance(source, Mapping) else read_state_dict(Path(source))
     given, prefix = _without_prefix(given, net.state_dict())
-    state = suited(given, net.state_dict())
+    state = adapted_to(given, net.state_dict())
     own = dict(net.named_parameters())
     buffers = {key for key, _ in net.named_buffers()}
     report = LoadReport(prefix=prefix)
@@ -213,7 +213,7 @@ def read_file(path: Path, sha256: str | None = None) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} refused: it is damaged or needs code to be run on loading") from error
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise UserError(f"{path} cannot be read, it is damaged or no checkpoint ({_first_line(error)})") from error
 
 
@@ -230,7 +230,7 @@ def dump(content: Any, path: Path) -> Written:
         OSError: the file cannot be written, with the system's reason.
     """
     with path.open("wb") as file:
-        tally = _Tally(file)
+        tally = _HashingWriter(file)
         try:
             torch.save(content, cast(BinaryIO, tally))
         except RuntimeError:
@@ -240,7 +240,7 @@ def dump(content: Any, path: Path) -> Written:
     return {"bytes": tally.bytes, "sha256": tally.sha.hexdigest()}
 
 
-class _Tally:
+class _HashingWriter:
     """A file for torch.save that adds up what is written; of a failure it keeps the reason, which torch.save hides."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -299,7 +299,7 @@ def digest(path: Path) -> str:
 
 
 def _check(path: Path, sha256: str | None) -> None:
-    """Raise one of DAMAGED where bytes of a file have changed since it was written."""
+    """Raise one of READ_ERRORS where bytes of a file have changed since it was written."""
     if sha256 is not None:
         found = digest(path)
         if found != sha256:

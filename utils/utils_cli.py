@@ -15,7 +15,7 @@ from utils.utils_error import SaidError, UserError
 LOG = logging.getLogger("spikevrt")
 STDOUT = 1  # its file descriptor
 EXIT_USER, EXIT_FAILURE, EXIT_INTERRUPT = 2, 1, 130
-PATIENCE = 3.0  # seconds; torchrun ends all processes sooner than that after one of them has failed
+WAIT_FOR_OTHERS_S = 3.0  # seconds; torchrun ends all processes sooner than that after one of them has failed
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,7 +103,7 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
         rank = int(os.environ.get("RANK", "0"))
         first = isinstance(error, KeyboardInterrupt) or (rank == 0 and isinstance(error, UserError))
         if os.environ.get("WORLD_SIZE", "1") != "1" and not first:
-            time.sleep(PATIENCE)
+            time.sleep(WAIT_FOR_OTHERS_S)
         if self.debug:
             traceback.print_exception(kind, error, trace)
         message = " ".join(str(error).split())

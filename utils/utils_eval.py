@@ -14,12 +14,12 @@ from tqdm import tqdm
 from utils import utils_dist, utils_image, utils_metric, utils_tile
 from utils.evaluation import ensemble
 from utils.evaluation.clip import Clip, Frame, TestSet
-from utils.evaluation.work_split import Share, Work, share_out
+from utils.evaluation.work_split import Share, Work, split_work
 from utils.processes.signals import StoppedError
-from utils.utils_tile import Fitting, Read, Restore
+from utils.utils_tile import Read, Restore, ShrinkingTile
 from utils.utils_tile_opt import TileOpt, ValOptions, tile_of
 
-logger = logging.getLogger("spikevrt")
+LOG = logging.getLogger("spikevrt")
 
 
 def evaluate(
@@ -28,7 +28,7 @@ def evaluate(
     val: ValOptions,
     dist: utils_dist.Dist | None = None,
     *,
-    tile: TileOpt | Fitting | None = None,
+    tile: TileOpt | ShrinkingTile | None = None,
     watchers: Sequence[Callable[[Frame], None]] = (),
     stop: Callable[[], bool] = lambda: False,
     restored: Callable[[Clip, int], np.ndarray | None] = lambda clip, index: None,
@@ -42,7 +42,7 @@ def evaluate(
         test_set: clips, read lazily.
         val: tiles, metrics and sequence options.
         dist: the process group, None = a single process.
-        tile: instead of the tiles of `val`; a Fitting tells afterwards what it has come to.
+        tile: instead of the tiles of `val`; a ShrinkingTile tells afterwards what it has come to.
         watchers: each called for each frame in the process that restored it, in order.
         stop: asked before each tile and after each frame; once it said True in all processes, or they are done with
             their shares, the evaluation ends.
@@ -59,7 +59,7 @@ def evaluate(
         enlarged bilinearly to the size of the sharp frame where they are smaller. Frames without a sharp one have none;
         metrics of two frames stand with the second.
     """
-    fitting = tile if isinstance(tile, Fitting) else Fitting(tile or tile_of(val))
+    fitting = tile if isinstance(tile, ShrinkingTile) else ShrinkingTile(tile or tile_of(val))
     loop = _Loop(_unless(stop, restore), test_set, val, fitting, restored, watchers, stop)
     rank, world_size = (dist.rank, dist.world_size) if dist else (0, 1)
     mine = loop.run(shares(test_set, val, loop.fitting.tile, world_size)[rank], show=rank == 0)
@@ -76,7 +76,7 @@ def evaluate(
     if val.center_frame_only:
         result["protocol"] += "; only the centre frame of each clip"
     if rank == 0:
-        logger.info("Average over %d clips - %s", len(test_set), _line(result["mean"]))
+        LOG.info("Average over %d clips - %s", len(test_set), _line(result["mean"]))
     return result
 
 
@@ -97,7 +97,7 @@ def restored_frames(
     length: int,
     size: tuple[int, int],
     val: ValOptions,
-    tile: TileOpt | Fitting,
+    tile: TileOpt | ShrinkingTile,
     *,
     planes_in_time: slice = slice(0, 0),
     frames: tuple[int, int] | None = None,
@@ -125,7 +125,7 @@ def shares(test_set: TestSet, val: ValOptions, tile: TileOpt, world_size: int) -
         overlaps = len(time.starts) > 1 and time.starts[1] < time.side
         pixels = clip.size[0] * clip.size[1]
         works.append(Work([first, *inside, stop], time.side * pixels, int(overlaps)))
-    return share_out(works, world_size)
+    return split_work(works, world_size)
 
 
 def calls(test_set: TestSet, val: ValOptions, tile: TileOpt, world_size: int = 1) -> list[int]:
@@ -159,7 +159,7 @@ class _Loop:
     restore: Restore
     test_set: TestSet
     val: ValOptions
-    fitting: Fitting
+    fitting: ShrinkingTile
     restored: Callable[[Clip, int], np.ndarray | None]
     watchers: Sequence[Callable[[Frame], None]]
     stop: Callable[[], bool]
@@ -312,7 +312,7 @@ def _mean(rows: list[dict[str, Any]]) -> dict[str, float]:
 def log_clip(test_set: TestSet, index: int, rows: list[dict[str, Any]]) -> None:
     """KAIR's line for one clip."""
     name, means = test_set[index].name, _line(_mean(rows))
-    logger.info("Testing %s (%2d/%d) - %s", name, index + 1, len(test_set), means)
+    LOG.info("Testing %s (%2d/%d) - %s", name, index + 1, len(test_set), means)
 
 
 def _wanted(count: int, val: ValOptions) -> tuple[int, int]:

@@ -46,7 +46,7 @@ def merge(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return merged
 
 
-def suited(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def adapted_to(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a network takes of a state that may have low-rank changes where the network has none, or the reverse.
 
     Args:

@@ -30,7 +30,7 @@ SET = "--set"
 LIKELY = 0.6  # similarity from which a name counts as meant
 LONGEST_VALUE = 60  # characters of a wrong value that are shown
 
-logger = logging.getLogger("spikevrt")
+LOG = logging.getLogger("spikevrt")
 
 
 def load(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
@@ -63,9 +63,9 @@ def load(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
     except ValidationError as error:
         raise UserError(_one_line(error, schema, sources)) from None
     if ignored:
-        logger.info("%s: these keys of KAIR have no effect here: %s", path, ", ".join(ignored))
+        LOG.info("%s: these keys of KAIR have no effect here: %s", path, ", ".join(ignored))
     for note in getattr(opt, "notes", ()):
-        logger.info("%s: %s", path, note)
+        LOG.info("%s: %s", path, note)
     return opt
 
 

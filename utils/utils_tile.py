@@ -12,7 +12,7 @@ from torch import Tensor
 from utils.utils_error import UserError
 from utils.utils_tile_opt import Blend, TileOpt
 
-logger = logging.getLogger("spikevrt")
+LOG = logging.getLogger("spikevrt")
 
 Restore = Callable[[Tensor], Tensor]
 Read = Callable[[int, int], Tensor]
@@ -130,7 +130,7 @@ def mirror_index(start: int, stop: int, length: int) -> list[int]:
     return [min(index % period, period - index % period) if length > 1 else 0 for index in range(start, stop)]
 
 
-class Fitting:
+class ShrinkingTile:
     """The tile in use: the one asked for or, once memory has run out, a smaller one; then it stays smaller.
 
     Args:
@@ -167,7 +167,7 @@ class Fitting:
             )
         now = f"{self.frames} frames at once, " if self.frames else ""
         # An error's level, as processes other than the first show nothing below.
-        logger.error("out of memory with tiles of %s; going on with %s%s", tile, now, self.tile)
+        LOG.error("out of memory with tiles of %s; going on with %s%s", tile, now, self.tile)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -184,7 +184,7 @@ def restore_tiled(
     read: Read,
     length: int,
     size: tuple[int, int],
-    tile: TileOpt | Fitting,
+    tile: TileOpt | ShrinkingTile,
     frames: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Restore a clip piece by piece; holds one piece in time, and yields a frame as soon as it is final.
@@ -205,7 +205,7 @@ def restore_tiled(
     Raises:
         UserError: not even small tiles fit into memory.
     """
-    fitting = tile if isinstance(tile, Fitting) else Fitting(tile)
+    fitting = tile if isinstance(tile, ShrinkingTile) else ShrinkingTile(tile)
     first, last = frames or (0, length)
     time, weights = time_axis(length, fitting.tile), time_axis(length, fitting.tile).weights()
     if fitting.tile.blend == "kair":
@@ -231,7 +231,7 @@ def restore_padded(
     read: Read,
     length: int,
     size: tuple[int, int],
-    tile: TileOpt | Fitting,
+    tile: TileOpt | ShrinkingTile,
     frames: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """`restore_tiled` with mirrored frames before and after the clip, as neighbours of its end frames."""
@@ -280,7 +280,9 @@ def _rising(position: Tensor, width: int) -> Tensor:
     return (position / width).clamp(max=1) if width else torch.ones_like(position)
 
 
-def _restore_window(restore: Restore, window: Tensor, count: int, size: tuple[int, int], fitting: Fitting) -> Tensor:
+def _restore_window(
+    restore: Restore, window: Tensor, count: int, size: tuple[int, int], fitting: ShrinkingTile
+) -> Tensor:
     """(n, C, H, W) -> (count, 3, H * s, W * s), with smaller tiles where memory runs out."""
     while True:
         try:
@@ -294,7 +296,7 @@ def _restore_window(restore: Restore, window: Tensor, count: int, size: tuple[in
         fitting.shrink(len(window), size, splittable=len(window) == count)
 
 
-def _restore_in_time(restore: Restore, window: Tensor, size: tuple[int, int], fitting: Fitting) -> Tensor:
+def _restore_in_time(restore: Restore, window: Tensor, size: tuple[int, int], fitting: ShrinkingTile) -> Tensor:
     """A piece in the smaller pieces that memory has turned out to allow, usually in one."""
     if not 0 < fitting.frames < len(window):
         return _restore_in_space(restore, window, size, fitting.tile)

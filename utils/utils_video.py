@@ -18,9 +18,9 @@ from utils.utils_file import whole_file
 if TYPE_CHECKING:
     import av
 
-logger = logging.getLogger("spikevrt")
+LOG = logging.getLogger("spikevrt")
 
-PAPER = (24, 24, 27)  # around what does not fill a picture
+BACKGROUND = (24, 24, 27)  # around what does not fill a picture
 
 # Without the two flags a level is lost on average from 8 bits, two from 10, and colours stand in blocks of 2x2 pixels.
 _FLAGS = "flags=bilinear+accurate_rnd+full_chroma_int"
@@ -196,7 +196,7 @@ def _unit(times: Sequence[Fraction], step: Fraction) -> Fraction:
 def _warn_of_shape(path: Path, size: tuple[int, int], aspect: Fraction) -> None:
     """Say that PyAV does not write the shape of pixels into a Matroska file, if they are not square."""
     if aspect != 1:
-        logger.warning(
+        LOG.warning(
             "%s: its pixels are not square (pixel shape %s), which PyAV cannot write into Matroska; players show it "
             "right after mkvpropedit %s --edit track:v1 --set display-width=%d --set display-height=%d",
             *(path, ratio(aspect), path.name, round(size[1] * aspect), size[0]),
@@ -214,7 +214,7 @@ def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if scale < 1:
         shrunk = max(1, int(image.shape[1] * scale)), max(1, int(image.shape[0] * scale))
         image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
-    fitted = np.full((*size, 3), PAPER, dtype=np.uint8)
+    fitted = np.full((*size, 3), BACKGROUND, dtype=np.uint8)
     fitted[: image.shape[0], : image.shape[1]] = image
     return fitted
 
@@ -222,7 +222,7 @@ def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _of_one_size(path: Path, images: Iterable[np.ndarray], size: tuple[int, int], how: _Codec) -> Iterator[np.ndarray]:
     odd = (size[0] % 2, size[1] % 2) if how.even else (0, 0)
     if any(odd):
-        logger.info("%s: %dx%d has an odd side, its last row or column is repeated", path, *size)
+        LOG.info("%s: %dx%d has an odd side, its last row or column is repeated", path, *size)
     for image in images:
         if image.shape[:2] != size:
             if not how.even:

@@ -30,7 +30,7 @@ from utils.processes import folder_lock
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 
-logger = logging.getLogger("spikevrt")
+LOG = logging.getLogger("spikevrt")
 
 PARTIAL, OLD = ".partial", ".old"
 MB = 1e6
@@ -137,7 +137,7 @@ def is_current(source: Files, target: Path, force: bool, pool: ThreadPoolExecuto
         raise UserError(f"{target}: {difference}; {again}")
     keys = keys_of(source)
     level = store.entry(*keys[0]).compression
-    logger.info("%s: up to date, %d keys of level %d; %s", target, len(keys), level, again)
+    LOG.info("%s: up to date, %d keys of level %d; %s", target, len(keys), level, again)
     return True
 
 
@@ -163,7 +163,7 @@ def find_difference(source: Files, store: LmdbStore, pool: ThreadPoolExecutor) -
     changed = [key for key in keys_of(source) if known.get("/".join(key)) != now["/".join(key)]]
     if not changed:
         return None
-    logger.info("%s: comparing %d of %d files, which may have changed", store.root, len(changed), len(now))
+    LOG.info("%s: comparing %d of %d files, which may have changed", store.root, len(changed), len(now))
     with tqdm(total=len(changed), desc="comparing", unit="key") as bar:
         for problem in pool.map(difference, changed):
             if problem:
@@ -211,7 +211,7 @@ def check_disk(jobs: Sequence[Job]) -> None:
         folder = job.target.parent
         disk, free = folder.stat().st_dev, shutil.disk_usage(folder).free
         needed[disk] = needed.get(disk, 0) + job.capacity
-        logger.info("%s: %d keys, %.1f MB to write", job.target, len(keys_of(job.source)), job.capacity / MB)
+        LOG.info("%s: %d keys, %.1f MB to write", job.target, len(keys_of(job.source)), job.capacity / MB)
         if free < needed[disk]:
             raise UserError(
                 f"{job.target}: {free / MB:.1f} MB are free on its disk, {needed[disk] / MB:.1f} MB needed; "
@@ -250,7 +250,7 @@ def build(job: Job, pool: ThreadPoolExecutor, chunk: int) -> None:
         write_text(record_path(target), json.dumps({"data": stamp_of(target / DATA), "files": stamps}) + "\n")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    logger.info("%s: %d keys, %.1f MB", target, len(written), (target / DATA).stat().st_size / MB)
+    LOG.info("%s: %d keys, %.1f MB", target, len(written), (target / DATA).stat().st_size / MB)
 
 
 def write_values(job: Job, folder: Path, pool: ThreadPoolExecutor, chunk: int) -> list[tuple[str, Entry, int]]:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data.geometry import whole_ratio
-from data.spike.planes import REPRESENTATIONS, Moment, Span, around, exposed
-from data.spike.source import Finish
+from data.spike.planes import REPRESENTATIONS, Span, StepWindow, around, exposed
+from data.spike.source import PlaneMaker
 from data.spike.stream import Timeline, mirrored
 from options.schema import SpikeOpt
 from utils.utils_error import UserError
@@ -51,14 +51,14 @@ def planes_of(frames: np.ndarray, spikes: np.ndarray, opt: SpikeOpt, channels: i
     if not 0 < rate <= 1:
         raise UserError(f"rate_at_white: found {rate:g}, expected spikes per step of a white pixel, above 0 up to 1")
     represent = REPRESENTATIONS[opt.representation]
-    finish = Finish(represent, channels, rate, recording.is_linear)
+    finish = PlaneMaker(represent, channels, rate, recording.is_linear)
     reach = represent.reach(opt.window, center, exposure)
     steps: int = spikes.shape[1]
     names = [f"{index:06d}" for index in range(len(spikes))]
     timeline = Timeline(dict.fromkeys(names, steps), recording.continuous)
     planes = []
     for name, frame in zip(names, frames, strict=True):
-        moment = Moment(
+        moment = StepWindow(
             _steps(spikes, timeline, name, reach, opt),
             center - reach[0],
             (exposure[0] - reach[0], exposure[1] - reach[0]),

@@ -10,23 +10,23 @@ from data.spike.representations import bins, exposure_ratio, isi, raw_window, tf
 Span = tuple[int, int]  # steps [first, last)
 
 
-class Moment(NamedTuple):
+class StepWindow(NamedTuple):
     """The steps read for one frame, and where its target step and its exposure lie among them."""
 
     spikes: np.ndarray  # (T, h, w) uint8, 0 or 1
     center: int
     exposure: Span  # may reach beyond the steps read, where the representation does not look at it
 
-    def reversed(self) -> "Moment":
+    def reversed(self) -> "StepWindow":
         """Return the same moment played backwards; a spike still ends its interval, so intervals shift by one step."""
         steps = len(self.spikes)
         first, last = self.exposure
-        return Moment(self.spikes[::-1], steps - 1 - self.center, (steps - last, steps - first))
+        return StepWindow(self.spikes[::-1], steps - 1 - self.center, (steps - last, steps - first))
 
-    def part(self, first: int, last: int) -> "Moment":
+    def part(self, first: int, last: int) -> "StepWindow":
         """Return the steps [first, last) of those read."""
         exposure = self.exposure[0] - first, self.exposure[1] - first
-        return Moment(self.spikes[first:last], self.center - first, exposure)
+        return StepWindow(self.spikes[first:last], self.center - first, exposure)
 
     @property
     def exposed(self) -> np.ndarray:
@@ -43,7 +43,7 @@ class Representation(NamedTuple):
     """
 
     reach: Callable[[int, int, Span], Span]
-    make: Callable[[Moment, int, int], np.ndarray]
+    make: Callable[[StepWindow, int, int], np.ndarray]
     gives: Literal["rate", "bits", "ratio"] = "rate"
 
 
@@ -69,7 +69,7 @@ def middles(exposure: Span, count: int) -> list[int]:
     return [first + (k * length // count + (k + 1) * length // count - 1) // 2 for k in range(count)]
 
 
-def _ratio(moment: Moment, window: int, channels: int) -> np.ndarray:
+def _ratio(moment: StepWindow, window: int, channels: int) -> np.ndarray:
     return exposure_ratio(tfp(moment.spikes, moment.center, window), tfp_of(moment.exposed))[None]
 
 

@@ -11,17 +11,17 @@ from data.clip_index import Clips, raise_first
 from data.geometry import Box, whole_ratio
 from data.recent import Recent
 from data.spike.light import linear_to_srgb, srgb_to_linear, to_gray
-from data.spike.planes import REPRESENTATIONS, Moment, Representation, Span
+from data.spike.planes import REPRESENTATIONS, Representation, Span, StepWindow
 from data.spike.reader import SpikeReader
 from data.spike.representations import repeat, sharpened, upsample
 from options.schema import DatasetOpt
 from utils.spike_loader import Size
 from utils.utils_error import UserError
 
-logger = logging.getLogger("spikevrt")
+LOG = logging.getLogger("spikevrt")
 
 
-class Finish(NamedTuple):
+class PlaneMaker(NamedTuple):
     """How what a representation gives becomes planes on the RGB grid."""
 
     represent: Representation
@@ -121,13 +121,13 @@ class SpikeSource:
         self.represent = REPRESENTATIONS[opt.spike.representation]
         self.reader = SpikeReader(opt, clips, frame_size, keep_files=keep_files)
         self.sensor, self.timings = self.reader.sensor, self.reader.timings
-        self.finish = Finish(self.represent, self.channels, self.sensor.rate_at_white, self.reader.is_linear)
+        self.finish = PlaneMaker(self.represent, self.channels, self.sensor.rate_at_white, self.reader.is_linear)
         raise_first(self.reader.problems(clips))
         firsts = {self.reader.sensor_of(clip).size: (clip, frames[0]) for clip, frames in reversed(clips.items())}
         for clip, frame in firsts.values():  # the first clip of each size
             warning = self.reader.size_warning(clip, frame)
             if warning:
-                logger.warning(warning)
+                LOG.warning(warning)
 
     @property
     def in_time(self) -> bool:
@@ -223,12 +223,12 @@ class SpikeSource:
 
     def moment(
         self, clip: str, frame: str, reach: Span | None = None, *, rows: Span | None = None, cols: Span | None = None
-    ) -> Moment:
+    ) -> StepWindow:
         """Read the steps that the representation reaches (or those asked for) around one frame."""
         center, exposure = self.reader.target_step(clip), self.timings[clip].exposure
         first, last = reach or self.reader.reach(clip)
         spikes = self.reader.read(clip, frame, (first, last), rows=rows, cols=cols)
-        return Moment(spikes, center - first, (exposure[0] - first, exposure[1] - first))
+        return StepWindow(spikes, center - first, (exposure[0] - first, exposure[1] - first))
 
     def _look(self, clip: str, frame: str, estimate: bool) -> Seen:
         """Read once what the planes and, if the stream has it, the estimate need."""
@@ -246,7 +246,7 @@ class SpikeSource:
         reach = REPRESENTATIONS["sdm"].reach
         return reach(self._short_window(clip), self.reader.target_step(clip), self.timings[clip].exposure)
 
-    def _estimating(self, clip: str, moment: Moment) -> np.ndarray:
+    def _estimating(self, clip: str, moment: StepWindow) -> np.ndarray:
         """Return short over long mean rate, (h, w) float32."""
         return REPRESENTATIONS["sdm"].make(moment, self._short_window(clip), 1)[0]
 

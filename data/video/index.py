@@ -16,7 +16,7 @@ from data.video.doubts import Doubt, check_matrix, colour_doubts, interlaced
 from utils.utils_error import UserError
 from utils.utils_video import Playback
 
-logger = logging.getLogger("spikevrt")
+LOG = logging.getLogger("spikevrt")
 
 _TAG_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 _ONE_TO_ONE = ("h264", "hevc")  # a packet is a picture, whatever the file
@@ -283,7 +283,7 @@ def _warn_of_gaps(path: Path, times: array, unit: Fraction) -> None:
     usual, longest = sorted(steps)[len(steps) // 2], max(steps)
     if longest > _GAP * usual:
         at, seconds = steps.index(longest), float(longest * unit)
-        logger.warning(
+        LOG.warning(
             "%s: %.2f s lie between frames %06d and %06d, usual are %.2f s; are frames missing there?",
             *(path, seconds, at, at + 1, float(usual * unit)),
         )
@@ -306,7 +306,7 @@ def _first_picture(path: Path) -> tuple[tuple[int, int], int, tuple[Doubt, ...]]
             angle = getattr(stream, "side_data", {}).get("DISPLAYMATRIX", 0)
         turns, rest = divmod(round(angle), 90)
         if rest:
-            logger.info("%s is to be shown turned by %g degrees, which is not done: no multiple of 90", path, angle)
+            LOG.info("%s is to be shown turned by %g degrees, which is not done: no multiple of 90", path, angle)
             turns = 0
         context = stream.codec_context
         check_matrix(path, frame)

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.precision import autocast
 from models.vrt.blocks import TMSABlock
-from models.vrt.linear import usual_kernels
+from models.vrt.linear import without_onednn
 
 LOG = logging.getLogger("spikevrt")
 POLICIES = {
@@ -125,7 +125,7 @@ def memory_of(
     was_training = net.training
     net.train(training)
     whole = _Pass(net, dtype)
-    with nullcontext() if on_cpu else usual_kernels(), _quiet(), FakeTensorMode(), _watched(net, enter, leave):
+    with nullcontext() if on_cpu else without_onednn(), _quiet(), FakeTensorMode(), _watched(net, enter, leave):
         weights, x = _stand_ins(whole), torch.empty(*shape)
         with live, torch.set_grad_enabled(training):
             functional_call(whole, weights, (x,))
@@ -178,7 +178,7 @@ def has_checkpointing(net: nn.Module) -> bool:
     return any(block.args.checkpoint_attn or block.args.checkpoint_ffn for block in blocks)
 
 
-def fit_checkpointing(
+def choose_checkpointing(
     net: nn.Module, shape: Sequence[int], budget: float, dtype: torch.dtype | None = None, on_cpu: bool = False
 ) -> tuple[str, Memory]:
     """Give the network the quickest policy whose training step fits, the smallest one if none does.
@@ -223,7 +223,7 @@ def apply_policy(
         LOG.info("checkpointing: %s (train.memory)", policy)
     else:
         budget = free_bytes(net, device)
-        policy, memory = fit_checkpointing(net, shape, budget, dtype, device.type == "cpu")
+        policy, memory = choose_checkpointing(net, shape, budget, dtype, device.type == "cpu")
         LOG.info(
             "checkpointing: %s (train.memory auto): a step takes about %.1f GiB of %.1f GiB%s",
             policy,

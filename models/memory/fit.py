@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from models.memory.choose_tile import TILE_FRAMES, TILE_SIDES
-from models.memory.estimate import CUDA_SHARE, fit_checkpointing, memory_of, set_checkpointing, weight_bytes
+from models.memory.estimate import CUDA_SHARE, choose_checkpointing, memory_of, set_checkpointing, weight_bytes
 
 CONTEXT = 0.5e9  # bytes that a CUDA process takes for itself
 CROPS = (256, 224, 192, 160, 128, 96, 64)  # pixels of the input
@@ -54,7 +54,7 @@ def state_bytes(net: nn.Module, average: bool) -> int:
     return (1 + average) * weight_bytes(net) + 2 * weight_bytes(net, trained=True)
 
 
-def fit_training(
+def propose_training(
     net: nn.Module, shape: Sequence[int], total: float, average: bool, dtype: torch.dtype | None
 ) -> TrainingFit | None:
     """The quickest training that fits: the given crop or the next smaller one, then recomputation, then the batch.
@@ -77,13 +77,13 @@ def fit_training(
         set_checkpointing(net, "all")
         if memory_of(net, sample, training=True, dtype=dtype).peak > budget:
             continue
-        policy, memory = fit_checkpointing(net, sample, budget, dtype)
+        policy, memory = choose_checkpointing(net, sample, budget, dtype)
         batch = int(budget // memory.peak)
         return TrainingFit(policy, crop, batch, fixed + batch * memory.peak)
     return None
 
 
-def fit_testing(
+def propose_tile(
     net: nn.Module, channels: int, total: float, overlap: tuple[int, int], dtype: torch.dtype | None
 ) -> TestingFit | None:
     """The tile that repeats least among those that fit, memory taken to grow with the tile's pixels.

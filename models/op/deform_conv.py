@@ -13,7 +13,7 @@ from models.op import deform_cpu, deform_torchvision
 from models.op.operator import operator
 from utils.utils_error import UserError
 
-logger = logging.getLogger("spikevrt")
+LOG = logging.getLogger("spikevrt")
 
 OVERRIDE = "SPIKEVRT_DEFORM"  # environment variable: the name of a backend, instead of the device's own
 BACKENDS = ("chunks", "triton", "torchvision")
@@ -130,4 +130,4 @@ def _check_and_say(name: str, device: torch.device) -> None:
     if name == "triton" and reason:
         raise UserError(f"{OVERRIDE} is 'triton' for {device}, but {reason}; unset it or choose another backend")
     note = f" ({reason})" if device.type == "cuda" and name == "torchvision" and reason else ""
-    logger.info("deformable alignment: %s on %s%s", name, device, note)
+    LOG.info("deformable alignment: %s on %s%s", name, device, note)

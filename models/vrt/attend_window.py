@@ -31,7 +31,7 @@ DEFAULTS = {
     ("cuda", True): "chunked",
 }
 _override: str | None = None
-logger = logging.getLogger("spikevrt")
+LOG = logging.getLogger("spikevrt")
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[
 
 @functools.cache
 def _say(device: str, learns: bool, name: str) -> None:
-    logger.info("window attention on %s%s: %s", device, " with a bias that learns" if learns else "", name)
+    LOG.info("window attention on %s%s: %s", device, " with a bias that learns" if learns else "", name)
 
 
 def apart(labels: Tensor, dtype: torch.dtype) -> Tensor:

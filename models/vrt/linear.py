@@ -30,7 +30,7 @@ ONEDNN = _has_onednn()
 
 
 @contextmanager
-def usual_kernels() -> Iterator[None]:
+def without_onednn() -> Iterator[None]:
     """Compute as on other devices, to see what they would."""
     global ONEDNN
     before, ONEDNN = ONEDNN, False

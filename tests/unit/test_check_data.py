@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.check import check_dataset, sound_dataset
+from data.check import check_dataset, open_dataset
 from data.layout import DatasetWriter, Frame
 from data.spike.light import to_gray
 from data.spike.manifest import ClipTiming, Manifest
@@ -156,7 +156,7 @@ def test_training_lists_all_defects_and_ends_with_the_first(data, caplog, monkey
     for clip in CLIPS:
         (data / f"train_GT/{clip}/000001.png").unlink()
     with caplog.at_level("ERROR", "spikevrt"), pytest.raises(UserError, match="clip_a frame 000001.*and 1 more"):
-        sound_dataset(DatasetOpt.model_validate(tree(data)))
+        open_dataset(DatasetOpt.model_validate(tree(data)))
     assert [record.message[5:11] for record in caplog.records] == list(CLIPS)
 
 

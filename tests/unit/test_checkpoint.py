@@ -112,14 +112,14 @@ def test_a_checkpoint_that_needs_code_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("reason", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_write_that_fails_half_way_says_why(tmp_path, monkeypatch, reason):
-    write, room = utils_checkpoint._Tally.write, [2000]
+    write, room = utils_checkpoint._HashingWriter.write, [2000]
 
     def limited(tally, data):
         room[0] -= len(data)
         tally.file = tally.file if room[0] > 0 else Broken(reason)
         return write(tally, data)
 
-    monkeypatch.setattr(utils_checkpoint._Tally, "write", limited)
+    monkeypatch.setattr(utils_checkpoint._HashingWriter, "write", limited)
     with pytest.raises(type(reason)) as error:
         utils_checkpoint.write_file({"a": torch.ones(2000)}, tmp_path / "x.pth")
     assert error.value is reason

@@ -275,7 +275,7 @@ def test_frames_that_are_there_are_measured_and_not_restored_again(clips, tmp_pa
         clips,
         val,
         watchers=[write, lambda frame: new.append((frame.clip.name, frame.index)) if frame.is_new else None],
-        restored=results_folder.frames_there(tmp_path),
+        restored=results_folder.existing_frames(tmp_path),
     )
     assert resumed == fresh
     assert sorted(new) == sorted([*gone, ("bb", 1)])

@@ -11,7 +11,7 @@ from torch import nn
 
 from models.exported import export_network
 from models.network_vrt import VRT
-from models.vrt.linear import usual_kernels
+from models.vrt.linear import without_onednn
 from scripts import export_network as script
 from utils import utils_checkpoint
 from utils.utils_error import UserError
@@ -63,7 +63,7 @@ def torchvisions(monkeypatch):
 
 
 def output(net, x):
-    with torch.no_grad(), usual_kernels():  # oneDNN's sums round otherwise, by 2e-6
+    with torch.no_grad(), without_onednn():  # oneDNN's sums round otherwise, by 2e-6
         return net(x)
 
 

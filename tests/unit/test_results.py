@@ -53,7 +53,7 @@ def test_a_new_start_removes_what_an_earlier_one_left_and_nothing_else(tmp_path,
     results_folder.begin(tmp_path, RECORD, clips)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["a/mine.png", "notes.txt", "other/0000.png", "run.json"]
-    assert results_folder.count_there(tmp_path, clips) == (0, 6)
+    assert results_folder.count_existing(tmp_path, clips) == (0, 6)
 
 
 def test_going_on_needs_the_same_of_everything(tmp_path, clips):
@@ -73,7 +73,7 @@ def test_frames_of_which_nothing_is_known_are_neither_taken_nor_removed(tmp_path
         (tmp_path / "run.json").write_text(damage) if damage else (tmp_path / "run.json").unlink()
         with pytest.raises(UserError, match=r"holds frames, but no run.json that says how"):
             results_folder.check_same(tmp_path, RECORD)
-    assert results_folder.count_there(tmp_path, clips) == (6, 6)
+    assert results_folder.count_existing(tmp_path, clips) == (6, 6)
 
 
 def test_frames_of_other_weights_do_not_survive_a_start_on_part_of_the_clips(tmp_path, clips):
@@ -82,7 +82,7 @@ def test_frames_of_other_weights_do_not_survive_a_start_on_part_of_the_clips(tmp
     (tmp_path / "b.mp4").write_text("a video of them")
     part = {**RECORD, "weights": "xyz", "clips": {"a": NAMES["a"]}}
     results_folder.begin(tmp_path, part, clips[:1])
-    assert results_folder.count_there(tmp_path, clips) == (0, 6)
+    assert results_folder.count_existing(tmp_path, clips) == (0, 6)
     assert not (tmp_path / "b.mp4").exists()
     with pytest.raises(UserError, match="clips.b: null ->"):
         results_folder.check_same(tmp_path, {**part, "clips": NAMES})

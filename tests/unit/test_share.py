@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.evaluation.work_split import Share, Work, share_out
+from utils.evaluation.work_split import Share, Work, split_work
 
 
 @st.composite
@@ -19,7 +19,7 @@ def works(draw):
 @settings(deadline=None)
 @given(works(), st.integers(1, 9))
 def test_every_wanted_frame_is_in_one_share(made, processes):
-    shares = share_out(made, processes)
+    shares = split_work(made, processes)
     assert len(shares) == processes
     frames = [(part.clip, frame) for share in shares for part in share for frame in range(part.first, part.stop)]
     wanted = [(clip, frame) for clip, work in enumerate(made) for frame in range(work.cuts[0], work.cuts[-1])]
@@ -32,7 +32,7 @@ def test_every_wanted_frame_is_in_one_share(made, processes):
 def test_no_process_has_much_more_than_the_others(made, processes):
     line = sum((len(work.cuts) - 1) * work.cost for work in made)
     largest = max(work.cost for work in made)
-    for share in share_out(made, processes):
+    for share in split_work(made, processes):
         own = sum(
             sum(part.first <= cut < part.stop for cut in made[part.clip].cuts) * made[part.clip].cost for part in share
         )
@@ -40,13 +40,13 @@ def test_no_process_has_much_more_than_the_others(made, processes):
 
 
 def test_clips_of_one_piece_are_not_cut():
-    shares = share_out([Work([0, 7], 1.0, 0)] * 4, 3)
+    shares = split_work([Work([0, 7], 1.0, 0)] * 4, 3)
     assert sorted(part.clip for share in shares for part in share) == [0, 1, 2, 3]
     assert max(map(len, shares)) == 2
 
 
 def test_a_cut_that_costs_more_than_it_evens_out_is_not_made():
     two = [Work([0, 4, 8, 12], 1.0, 1)] * 2
-    assert share_out(two, 2) == [[Share(0, 0, 12)], [Share(1, 0, 12)]]
+    assert split_work(two, 2) == [[Share(0, 0, 12)], [Share(1, 0, 12)]]
     uneven = [Work([0, 4, 8], 1.0, 1), Work([0, 4, 8, 12, 16, 20, 24, 28, 32], 1.0, 1)]
-    assert share_out(uneven, 2) == [[Share(0, 0, 8), Share(1, 0, 12)], [Share(1, 12, 32)]]
+    assert split_work(uneven, 2) == [[Share(0, 0, 8), Share(1, 0, 12)], [Share(1, 12, 32)]]

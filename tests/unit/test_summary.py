@@ -14,7 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from models.memory import estimate, fit
-from models.memory.estimate import POLICIES, fit_checkpointing, flops_of, memory_of, set_checkpointing
+from models.memory.estimate import POLICIES, choose_checkpointing, flops_of, memory_of, set_checkpointing
 from models.model_vrt import ModelVRT
 from models.network_vrt import VRT
 from models.select_network import define_G
@@ -202,7 +202,7 @@ def test_the_quickest_policy_that_fits_is_taken(net):
         (4999, "all"),
         (1, "all"),
     ):
-        assert fit_checkpointing(net, (1, 1, 4, 1, 1), budget)[0] == expected
+        assert choose_checkpointing(net, (1, 1, 4, 1, 1), budget)[0] == expected
         assert checkpointing(net) == POLICIES[expected]
 
 
@@ -251,7 +251,7 @@ def test_a_larger_card_is_offered_less_recomputation_then_larger_batches(net):
     sample = 6 * 64 * 64 * 10000
     fixed = fit.state_bytes(net, True) + fit.CONTEXT
     cards = [(fixed + share * sample) / estimate.CUDA_SHARE for share in (3.01, 1.01, 0.99, 0.41)]
-    proposals = [fit.fit_training(net, (1, 6, 4, 64, 64), card, True, None) for card in cards]
+    proposals = [fit.propose_training(net, (1, 6, 4, 64, 64), card, True, None) for card in cards]
     assert [(one.crop, one.policy, one.batch) for one in proposals] == [
         (64, "none", 3),
         (64, "none", 1),
@@ -259,17 +259,17 @@ def test_a_larger_card_is_offered_less_recomputation_then_larger_batches(net):
         (64, "all", 1),
     ]
     assert all(one.bytes <= card for one, card in zip(proposals, cards, strict=True))
-    assert fit.fit_training(net, (1, 6, 4, 128, 128), cards[0], True, None).crop == 128
-    assert fit.fit_training(net, (1, 6, 4, 256, 256), cards[2], True, None).crop == 96
-    assert fit.fit_training(net, (1, 6, 4, 64, 64), fixed, True, None) is None
+    assert fit.propose_training(net, (1, 6, 4, 128, 128), cards[0], True, None).crop == 128
+    assert fit.propose_training(net, (1, 6, 4, 256, 256), cards[2], True, None).crop == 96
+    assert fit.propose_training(net, (1, 6, 4, 64, 64), fixed, True, None) is None
 
 
 @pytest.mark.usefixtures("by_pixels")
 def test_tiles_that_are_proposed_fit_and_repeat_less_on_a_larger_card(net):
-    small, large = (fit.fit_testing(net, 4, total, (2, 20), None) for total in (1e9, 4e9))
+    small, large = (fit.propose_tile(net, 4, total, (2, 20), None) for total in (1e9, 4e9))
     assert small.bytes <= 1e9 < large.bytes <= 4e9
     assert small.useful < large.useful < 1
-    assert fit.fit_testing(net, 4, 0.5e9, (2, 20), None) is None
+    assert fit.propose_tile(net, 4, 0.5e9, (2, 20), None) is None
 
 
 # The program

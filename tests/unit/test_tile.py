@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from utils.evaluation.ensemble import ENSEMBLES, WAYS, restore_both_ways
 from utils.utils_error import UserError
 from utils.utils_tile import (
-    Fitting,
+    ShrinkingTile,
     TileOpt,
     axis,
     calls_for,
@@ -333,7 +333,7 @@ class Small:
 def test_out_of_memory_goes_on_with_smaller_tiles(limit, caplog):
     clip = torch.rand(9, 3, 100, 150)
     net = Small(limit)
-    fitting = Fitting(TileOpt(6, 2, (0, 128), (20, 20), batch=4))
+    fitting = ShrinkingTile(TileOpt(6, 2, (0, 128), (20, 20), batch=4))
     out, _ = run(net, clip, fitting)
     torch.testing.assert_close(out, clip, atol=1e-6, rtol=0)
     assert net.failed

@@ -157,7 +157,7 @@ def test_a_card_that_is_too_small_gets_smaller_tiles():
     from models.model_vrt import ModelVRT
     from models.network_vrt import VRT
     from options.schema import TrainOpt
-    from utils.utils_tile import Fitting, restore_tiled
+    from utils.utils_tile import ShrinkingTile, restore_tiled
 
     small = {"depths": [1] * 8, "embed_dims": [16] * 8, "num_heads": [2] * 8, "indep_reconsts": []}
     net = VRT(in_chans=4, deformable_groups=2, **small)
@@ -169,7 +169,7 @@ def test_a_card_that_is_too_small_gets_smaller_tiles():
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(room / total, 1.0))
     try:
-        fitting = Fitting(TileOpt())
+        fitting = ShrinkingTile(TileOpt())
         frames = list(restore_tiled(model.restore, lambda a, b: clip[a:b], 6, (512, 512), fitting))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -64,7 +64,7 @@ def loop(tmp_path, monkeypatch):
 
         monkeypatch.setattr(main_train_vrt, "validate", validate)
         monkeypatch.setattr(main_train_vrt, "save", lambda parts, step: done.append(f"save {step}"))
-        parts = main_train_vrt.Parts(opt, model, source, object() if test else None, dist or Dist(), run)
+        parts = main_train_vrt.Training(opt, model, source, object() if test else None, dist or Dist(), run)
         return main_train_vrt.train(parts, start, stop), done
 
     return train
@@ -121,7 +121,7 @@ def parts_of(folder, dist=None, **val):
     opt = Opt.model_validate({"task": "t", "path": {"root": str(folder)}, "val": val})
     model = SimpleNamespace(state_dicts=lambda: {"G": {"weight": torch.zeros(1)}}, restore=None)
     run = SimpleNamespace(log_test=lambda step, result: None)
-    return main_train_vrt.Parts(opt, model, None, [], dist or Dist(), run)
+    return main_train_vrt.Training(opt, model, None, [], dist or Dist(), run)
 
 
 @pytest.fixture

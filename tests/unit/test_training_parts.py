@@ -288,7 +288,7 @@ def test_a_resumed_average_goes_on_exactly_and_a_new_one_starts_at_the_weights()
 def test_an_average_from_elsewhere_is_not_wiped_out():
     average, net = ema.MovingAverage(nn.Linear(2, 2), 0.999), nn.Linear(2, 2)
     expected = 0.999 * average.net.weight + 0.001 * net.weight.detach()
-    average.mature()
+    average.skip_warmup()
     average.update(net)
     assert torch.allclose(average.net.weight, expected)
 

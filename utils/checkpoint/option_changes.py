@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FREE_OF_NETWORK = (  # keys of netG that neither change the weights nor what they mean
+NET_KEYS_THAT_KEEP_WEIGHTS = (  # keys of netG that neither change the weights nor what they mean
     "use_checkpoint_attn",
     "use_checkpoint_ffn",
     "no_checkpoint_attn_blocks",
@@ -40,7 +40,7 @@ class Change:
     def is_refused(self) -> bool:
         """Whether the weights of a run do not go with the new value."""
         block, _, name = self.key.partition(".")
-        return self.known and block == "netG" and name not in FREE_OF_NETWORK
+        return self.known and block == "netG" and name not in NET_KEYS_THAT_KEEP_WEIGHTS
 
     def __str__(self) -> str:
         note = " (no effect: the weights are the checkpoint's)" if self.key in AT_START_ONLY else ""

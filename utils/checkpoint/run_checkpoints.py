@@ -80,7 +80,7 @@ def save(run_dir: Path, step: int, model: Resumable, record: Mapping[str, Any], 
     folder = run_dir / "models"
     states = model.state_dicts()
     plain: dict[str, Any] = json.loads(json.dumps(record))  # nothing that would need code on loading
-    with _explained(run_dir, f"the checkpoint of step {step}"):
+    with _disk_error_in_words(run_dir, f"the checkpoint of step {step}"):
         _sweep(folder)
         new = [kind for kind in KINDS if not set_file(folder, step, kind).exists()]
         try:
@@ -102,7 +102,7 @@ def save_best(run_dir: Path, model: Resumable, step: int, metric: str, score: fl
         SaveError: as `save`.
     """
     states = model.state_dicts()
-    with _explained(run_dir, f"the best weights, of step {step},"):
+    with _disk_error_in_words(run_dir, f"the best weights, of step {step},"):
         write_file(_on_cpu(states.get("E", states["G"])), run_dir / "models" / "best_G.pth")
         write_text(run_dir / "models" / "best.json", json.dumps({"step": step, metric: float(score)}) + "\n")
 
@@ -267,7 +267,7 @@ def _feed(sha: Any, value: Any) -> None:
 
 
 @contextmanager
-def _explained(run_dir: Path, what: str) -> Iterator[None]:
+def _disk_error_in_words(run_dir: Path, what: str) -> Iterator[None]:
     """Turn the system's refusal to write into one line that says what is lost and what is not."""
     try:
         yield

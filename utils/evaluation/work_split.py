@@ -28,7 +28,7 @@ class Work(NamedTuple):
     repeated: int
 
 
-def share_out(works: Sequence[Work], processes: int) -> list[list[Share]]:
+def split_work(works: Sequence[Work], processes: int) -> list[list[Share]]:
     """Give every process about the same work, as one stretch of the line on which all clips lie one after another.
 
     A clip is cut where that is worth the pieces that both sides of the cut have to compute.

@@ -14,7 +14,7 @@ import numpy as np
 from utils import utils_dist, utils_image
 from utils.evaluation.clip import Frame
 from utils.report.metric_files import FRAMES_PER_SECOND, panels, side_by_side
-from utils.report.results_folder import explained
+from utils.report.results_folder import disk_errors_in_words
 from utils.utils_dist import Dist
 from utils.utils_video import fit, write_video
 
@@ -62,7 +62,7 @@ def comparison(folder: Path, dist: Dist) -> Iterator[Callable[[Frame], None]]:
                 rows += [row] * (place in places)
         utils_dist.gather_objects(dist, None)  # until now what was laid aside is wanted
     if dist.is_main:
-        with explained(folder):
+        with disk_errors_in_words(folder):
             utils_image.write_rgb(folder / "comparison.png", _stack(rows))
 
 
@@ -80,7 +80,7 @@ def growing_video(path: Path) -> Iterator[Add]:
         def add(picture: np.ndarray | None) -> None:
             pictures.put(picture, unless=written.done)
             if picture is None or written.done():  # before its end only by an error
-                with explained(path):
+                with disk_errors_in_words(path):
                     written.result()
 
         try:
@@ -125,7 +125,10 @@ def _laid_aside(path: Path) -> Iterator[Add]:
     """Yield a function that adds a picture to a file, which is there as long as the block lasts."""
 
     def add(picture: np.ndarray) -> None:
-        with explained(path), path.open("ab") as file:  # closed each time, so that processes elsewhere see it
+        with (
+            disk_errors_in_words(path),
+            path.open("ab") as file,
+        ):  # closed each time, so that processes elsewhere see it
             np.save(file, cv2.imencode(".png", picture, QUICK)[1])
 
     try:
@@ -137,7 +140,7 @@ def _laid_aside(path: Path) -> Iterator[Add]:
 def _read_aside(path: Path, count: int) -> Iterator[np.ndarray]:
     """The pictures that were laid aside, (H, W, 3) uint8, one at a time."""
     if count:
-        with explained(path), path.open("rb") as file:
+        with disk_errors_in_words(path), path.open("rb") as file:
             for _ in range(count):
                 row: Any = cv2.imdecode(np.load(file), cv2.IMREAD_COLOR)
                 yield row

@@ -16,7 +16,7 @@ from utils.evaluation.clip import Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_file import printable, write_text
 from utils.utils_json import finite
-from utils.utils_video import PAPER
+from utils.utils_video import BACKGROUND
 
 PANEL_WIDTHS = 320, 480
 FRAMES_PER_SECOND = 12
@@ -115,7 +115,7 @@ def side_by_side(title: str, pictures: dict[str, np.ndarray]) -> np.ndarray:
     height, width = (max(picture.shape[axis] for picture in scaled) for axis in (0, 1))
     font = ImageFont.load_default(size=18)
     band = 30
-    canvas = Image.new("RGB", (len(scaled) * (width + GAP) + GAP, height + 2 * band + GAP), PAPER)
+    canvas = Image.new("RGB", (len(scaled) * (width + GAP) + GAP, height + 2 * band + GAP), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     draw.text((GAP + 2, band // 2), printable(title), INK, font, anchor="lm")
     for column, (label, picture) in enumerate(zip(pictures, scaled, strict=True)):

@@ -90,7 +90,7 @@ def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
         ResultsError: the folder cannot be written.
     """
     sweep(folder, test_set)
-    with explained(folder):
+    with disk_errors_in_words(folder):
         for name in OURS:
             (folder / name).unlink(missing_ok=True)
         frames = {clip.name: clip.frames for clip in (test_set[index] for index in range(len(test_set)))}
@@ -166,13 +166,13 @@ def frame_writer(folder: Path) -> Callable[[Frame], None]:
     def write(frame: Frame) -> None:
         if frame.is_new:
             path = frame_path(folder, frame.clip, frame.index)
-            with explained(path):
+            with disk_errors_in_words(path):
                 utils_image.write_rgb(path, frame.restored)
 
     return write
 
 
-def frames_there(folder: Path) -> Callable[[Clip, int], np.ndarray | None]:
+def existing_frames(folder: Path) -> Callable[[Clip, int], np.ndarray | None]:
     """For `evaluate`: the frames that `frame_writer` has written before; one that is damaged counts as absent."""
 
     def there(clip: Clip, index: int) -> np.ndarray | None:
@@ -202,7 +202,7 @@ def write_videos(folder: Path, test_set: TestSet, output: Sequence[str], dist: D
         shown = clip.playback.part(written)
         for kind in kinds:
             path = folder / f"{clip.name}{SUFFIXES[kind]}"
-            with explained(path):
+            with disk_errors_in_words(path):
                 frames = (utils_image.read_rgb(frame_path(folder, clip, index)) for index in written)
                 utils_video.write_video(
                     path, frames, shown.rate or USUAL_RATE, kind, times=shown.times, pixel_aspect=shown.pixel_aspect
@@ -237,11 +237,11 @@ def sweep(folder: Path, test_set: TestSet) -> None:
     """
     clips = (test_set[index].name for index in range(len(test_set)))
     for place in (folder, *(folder / clip for clip in clips)):
-        with explained(place):
+        with disk_errors_in_words(place):
             utils_file.sweep(place)
 
 
-def count_there(folder: Path, test_set: TestSet) -> tuple[int, int]:
+def count_existing(folder: Path, test_set: TestSet) -> tuple[int, int]:
     """How many frames of a test set are there, and how many it has."""
     clips = [test_set[index] for index in range(len(test_set))]
     there = sum(frame_path(folder, clip, index).is_file() for clip in clips for index in range(len(clip.frames)))
@@ -249,7 +249,7 @@ def count_there(folder: Path, test_set: TestSet) -> tuple[int, int]:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def disk_errors_in_words(path: Path) -> Iterator[None]:
     """Turn a disk that is full, read-only or gone into one line that says how to go on."""
     try:
         yield
