@@ -212,7 +212,7 @@ def test_frames_without_an_order_are_paired_by_name_but_not_measured_in_time(fol
 
 
 def test_a_metric_that_is_not_there_is_refused_before_anything_is_read(folders, run, monkeypatch):
-    monkeypatch.setattr(utils_metric.utils_lpips.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(utils_metric.lpips_metric.importlib.util, "find_spec", lambda name: None)
     code, _, err = run("--metrics", "lpips", restored="nowhere")
     assert code == 2
     assert "pip install lpips" in err

@@ -133,7 +133,7 @@ def measured(monkeypatch):
         chosen.append(replace(tile, size=(64 + 8 * len(chosen), 64), frames=6))
         return chosen[-1]
 
-    monkeypatch.setattr(main_train_vrt.tiling, "prepare", prepare)
+    monkeypatch.setattr(main_train_vrt.choose_tile, "prepare", prepare)
     return chosen
 
 
@@ -168,7 +168,7 @@ def test_all_processes_take_the_tile_that_the_first_one_has_kept(tmp_path, measu
 )
 def test_whatever_is_measured_chooses_the_best_weights(tmp_path, monkeypatch, metrics, scores, best):
     shown = SimpleNamespace(show=lambda *given: None)
-    monkeypatch.setattr(main_train_vrt.utils_report, "BoardImages", lambda test_set: shown)
+    monkeypatch.setattr(main_train_vrt.metric_files, "BoardImages", lambda test_set: shown)
     parts = parts_of(tmp_path, metrics=metrics)
     for step, mean in enumerate(scores, start=1):
         monkeypatch.setattr(main_train_vrt, "evaluate", lambda *given, mean=mean, **more: {"mean": mean})
