@@ -1,26 +1,14 @@
 """Number formats: autocast, the loss scale of fp16, and TF32."""
 
-from typing import Protocol
-
 import torch
+
+from options.schema_train import AmpOpt
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LOWEST_SCALE = 1.0  # gradients that overflow without any scaling are not the scale's fault
 
 
-class AmpOptions(Protocol):
-    """What is read of the `train.amp` block."""
-
-    @property
-    def enable(self) -> bool:
-        """Switch."""
-
-    @property
-    def dtype(self) -> str:
-        """Key of AMP_DTYPES."""
-
-
-def amp_dtype(amp: AmpOptions) -> torch.dtype | None:
+def amp_dtype(amp: AmpOpt) -> torch.dtype | None:
     """The number format that the options ask for, None for float32 throughout."""
     return AMP_DTYPES[amp.dtype] if amp.enable else None
 

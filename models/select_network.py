@@ -1,32 +1,16 @@
 """From the `netG` block of the options to a network."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from models.lora import add_lora
 from models.network_vrt import VRT
-from options.schema_lora import LoraOpt
+from options.schema_network import NetOpt
 
 
-class NetOptions(Protocol):
-    """What is read of the `netG` block."""
-
-    @property
-    def init_type(self) -> str:
-        """Name of the way weights start."""
-
-    @property
-    def lora(self) -> LoraOpt | None:
-        """Low-rank changes, and what else is trained; None: everything is."""
-
-    def network_kwargs(self) -> dict[str, Any]:
-        """Keyword arguments of VRT."""
-
-
-def define_G(opt: NetOptions, seed: int = 0) -> VRT:
+def define_G(opt: NetOpt, seed: int = 0) -> VRT:
     """Build VRT with weights drawn from `seed`, optical flow from its file where `spynet_path` names one.
 
     With `opt.lora`, all but the low-rank changes and what `lora.also` names is frozen.

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from options.schema_train import ValOpt
 from utils import utils_dist, utils_image, utils_metric, utils_tile
 from utils.evaluation import ensemble
 from utils.evaluation.clip import Clip, Frame, TestSet
 from utils.evaluation.work_split import Share, Work, split_work
 from utils.processes.signals import StoppedError
 from utils.utils_tile import Read, Restore, ShrinkingTile
-from utils.utils_tile_opt import TileOpt, ValOptions, tile_of
+from utils.utils_tile_opt import TileOpt, tile_of
 
 LOG = logging.getLogger("spikevrt")
 
@@ -25,7 +26,7 @@ LOG = logging.getLogger("spikevrt")
 def evaluate(
     restore: Restore,
     test_set: TestSet,
-    val: ValOptions,
+    val: ValOpt,
     dist: utils_dist.Dist | None = None,
     *,
     tile: TileOpt | ShrinkingTile | None = None,
@@ -96,7 +97,7 @@ def restored_frames(
     read: Read,
     length: int,
     size: tuple[int, int],
-    val: ValOptions,
+    val: ValOpt,
     tile: TileOpt | ShrinkingTile,
     *,
     planes_in_time: slice = slice(0, 0),
@@ -113,7 +114,7 @@ def restored_frames(
     return tiled(restore, read, length, size, tile, frames)
 
 
-def shares(test_set: TestSet, val: ValOptions, tile: TileOpt, world_size: int) -> list[list[Share]]:
+def shares(test_set: TestSet, val: ValOpt, tile: TileOpt, world_size: int) -> list[list[Share]]:
     """What each process restores; a clip may be cut where a piece in time begins, so that all have about the same."""
     works = []
     for clip in (test_set[index] for index in range(len(test_set))):
@@ -128,7 +129,7 @@ def shares(test_set: TestSet, val: ValOptions, tile: TileOpt, world_size: int) -
     return split_work(works, world_size)
 
 
-def calls(test_set: TestSet, val: ValOptions, tile: TileOpt, world_size: int = 1) -> list[int]:
+def calls(test_set: TestSet, val: ValOpt, tile: TileOpt, world_size: int = 1) -> list[int]:
     """How often each process calls the network to restore a test set."""
     ways = (1 + val.flip_seq) * ensemble.WAYS[val.self_ensemble]
     counts = []
@@ -158,7 +159,7 @@ class _Loop:
 
     restore: Restore
     test_set: TestSet
-    val: ValOptions
+    val: ValOpt
     fitting: ShrinkingTile
     restored: Callable[[Clip, int], np.ndarray | None]
     watchers: Sequence[Callable[[Frame], None]]
@@ -315,7 +316,7 @@ def log_clip(test_set: TestSet, index: int, rows: list[dict[str, Any]]) -> None:
     LOG.info("Testing %s (%2d/%d) - %s", name, index + 1, len(test_set), means)
 
 
-def _wanted(count: int, val: ValOptions) -> tuple[int, int]:
+def _wanted(count: int, val: ValOpt) -> tuple[int, int]:
     """The frames [first, stop) of a clip of `count` that are restored and measured."""
     return (count // 2, count // 2 + 1) if val.center_frame_only else (0, count)
 

@@ -18,10 +18,11 @@ import torch
 from numpy import ndarray
 from pydantic import BaseModel
 
+from options.schema_train import LoggingOpt
 from utils import utils_option
 from utils.processes import folder_lock
 from utils.processes.folder_lock import Lock
-from utils.records.boards import BoardOptions, Boards, open_boards
+from utils.records.boards import Boards, open_boards
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
@@ -82,7 +83,7 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, opt: BoardOptions, dist: Dist, config: Mapping[str, Any], lock: Lock | None = None
+        self, folder: Path, opt: LoggingOpt, dist: Dist, config: Mapping[str, Any], lock: Lock | None = None
     ) -> None:
         self.folder, self.is_main, self._lock = folder, dist.is_main, lock
         self._opt, self._config, self._boards = opt, config, Boards({})
@@ -243,7 +244,7 @@ def memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def start_run(folder: Path, opt: BoardOptions, dist: Dist, options: BaseModel) -> Run:
+def start_run(folder: Path, opt: LoggingOpt, dist: Dist, options: BaseModel) -> Run:
     """Make the run's folder, this run's alone until it is closed, and open its records.
 
     Raises:

@@ -2,39 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from options.schema_train import ValOpt
 from utils.utils_error import UserError
 
 Blend = Literal["smooth", "kair"]
 Sides = int | tuple[int, int]
-
-
-class ValOptions(Protocol):
-    """What the evaluation reads of the options' `val` block."""
-
-    @property
-    def num_frame_testing(self) -> int: ...
-    @property
-    def frames_shared(self) -> int: ...
-    @property
-    def size_patch_testing(self) -> Sides: ...
-    @property
-    def size_patch_overlapping(self) -> Sides: ...
-    @property
-    def blend(self) -> Blend: ...
-    @property
-    def tile_batch(self) -> int: ...
-    @property
-    def metrics(self) -> Sequence[str]: ...
-    @property
-    def pad_seq(self) -> bool: ...
-    @property
-    def flip_seq(self) -> bool: ...
-    @property
-    def self_ensemble(self) -> str: ...
-    @property
-    def center_frame_only(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +63,7 @@ class TileOpt:
         )
 
 
-def tile_of(val: ValOptions, window: Sequence[int] = (1, 1, 1), extra: int = 0) -> TileOpt:
+def tile_of(val: ValOpt, window: Sequence[int] = (1, 1, 1), extra: int = 0) -> TileOpt:
     """The tiles that the options ask for, in restored frames.
 
     Args:

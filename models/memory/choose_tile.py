@@ -6,17 +6,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from models.memory.machine import FLOAT, CostPerPixel, MemoryBudget, measure, memory_budget
+from models.model_vrt import ModelVRT
+from options.schema_network import NetOpt
+from options.schema_train import ValOpt
 from utils import utils_dist, utils_eval
 from utils.evaluation.clip import TestSet
-from utils.utils_dist import Dist
 from utils.utils_tile import Restore, calls_for, is_out_of_memory, mirrored_frames
-from utils.utils_tile_opt import TileOpt, ValOptions
+from utils.utils_tile_opt import TileOpt
 
 LOG = logging.getLogger("spikevrt")
 TILE_FRAMES = (6, 12, 18, 24, 32, 40)
@@ -42,29 +43,7 @@ class Workload(NamedTuple):
     upscale: int = 1
 
 
-class Network(Protocol):
-    """What is read of the options' `netG` block."""
-
-    @property
-    def in_chans(self) -> int: ...
-    @property
-    def nonblind_denoising(self) -> bool: ...
-    @property
-    def extra_frames(self) -> int: ...
-    @property
-    def upscale(self) -> int: ...
-
-
-class Job(Protocol):
-    """What is restored: a network on a device."""
-
-    dist: Dist
-
-    def restore(self, x: Tensor, /) -> Tensor:
-        """(B, n, C, h, w) -> (B, t, 3, h * s, w * s)."""
-
-
-def prepare(job: Job, net: Network, test_set: TestSet, val: ValOptions, tile: TileOpt, *, auto: bool) -> TileOpt:
+def prepare(job: ModelVRT, net: NetOpt, test_set: TestSet, val: ValOpt, tile: TileOpt, *, auto: bool) -> TileOpt:
     """Choose the tile where that is left to the memory at hand, and say what the work will take. For all processes.
 
     Args:

@@ -143,31 +143,6 @@ def attend_folded(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Se
     return padded_fused(q, k, v, bias, scale)
 
 
-def attend_flex(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
-    """FlexAttention, compiled on CUDA: labels and bias are read inside the kernel, the bias gets its gradient."""
-    dim = q.shape[-1]
-    width = max(16, 1 << (dim - 1).bit_length())
-    labels = None if all(run.labels is None for run in runs) else window_labels(runs, q.shape[1], q.device)
-
-    def score(value: Tensor, window: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        if bias is not None:
-            value = value + bias[head, i, j]
-        return value if labels is None else torch.where(labels[window, i] == labels[window, j], value, value + MASKED)
-
-    padded = (F.pad(t, (0, width - dim)).transpose(1, 2) for t in (q, k, v))
-    return _flex(q.device.type)(*padded, score_mod=score, scale=dim**-0.5)[..., :dim].transpose(1, 2)
-
-
-@functools.cache
-def _flex(device: str) -> Callable[..., Tensor]:
-    from torch.nn.attention.flex_attention import flex_attention  # slow to import, rarely needed
-
-    if device == "cpu":
-        return flex_attention
-    compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=False)
-    return compiled
-
-
 def window_labels(runs: Sequence[Run], tokens: int, device: torch.device) -> Tensor:
     """(windows, tokens) int64: the labels of every window, 0 where a run has none."""
     rows = [torch.zeros(tokens, dtype=torch.int64, device=device) if r.labels is None else r.labels for r in runs]
@@ -253,4 +228,4 @@ def _backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[T
 
 torch.library.register_autograd("spikevrt::window_attention", _backward, setup_context=_save)
 
-BACKENDS = {"runs": attend_runs, "chunked": attend_chunked, "folded": attend_folded, "flex": attend_flex}
+BACKENDS = {"runs": attend_runs, "chunked": attend_chunked, "folded": attend_folded}

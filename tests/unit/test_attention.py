@@ -47,23 +47,19 @@ def largest_allocation(call):
 
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_every_backend_equals_the_plain_formula(name, with_bias):
     q, k, v, bias, runs = arguments(dtype=torch.float32)
     bias = bias if with_bias else None
     inputs = [t for t in (q, k, v, bias) if t is not None]
-    if name == "flex":  # only its compiled kernel, on CUDA, has a backward for the bias
-        inputs = []
-    with use_backend(name), torch.set_grad_enabled(name != "flex"):
+    with use_backend(name):
         out = attend(q, k, v, bias, runs)
     want = plain(q, k, v, bias, runs)
     assert (out - want).abs().max() < 1e-5
-    if inputs:
-        weight = torch.randn_like(out)
-        for own, ref in zip(
-            torch.autograd.grad(out, inputs, weight), torch.autograd.grad(want, inputs, weight), strict=True
-        ):
-            assert (own - ref).abs().max() < 2e-5
+    weight = torch.randn_like(out)
+    for own, ref in zip(
+        torch.autograd.grad(out, inputs, weight), torch.autograd.grad(want, inputs, weight), strict=True
+    ):
+        assert (own - ref).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("chunk", [1, 1 << 13, 1 << 30])

@@ -14,29 +14,11 @@ from typing import Any, Protocol
 
 from numpy import ndarray
 
+from options.schema_train import LoggingOpt
 from utils.utils_file import printable, read_text, write_text
 
 LOG = logging.getLogger("spikevrt")
 KEY, KEY_OPTION = "WANDB_API_KEY", "wandb_api_key"
-
-
-class BoardOptions(Protocol):
-    """What is read of the `logging` block."""
-
-    @property
-    def use_tensorboard(self) -> bool: ...
-    @property
-    def use_wandb(self) -> bool: ...
-    @property
-    def wandb_project(self) -> str | None: ...
-    @property
-    def wandb_entity(self) -> str | None: ...
-    @property
-    def wandb_name(self) -> str | None: ...
-    @property
-    def wandb_mode(self) -> Any: ...
-    @property
-    def wandb_api_key(self) -> Any: ...
 
 
 class Board(Protocol):
@@ -149,7 +131,7 @@ class WandB:
         reached: last step that earlier starts recorded, -1: none.
     """
 
-    def __init__(self, folder: Path, opt: BoardOptions, config: Mapping[str, Any], reached: int) -> None:
+    def __init__(self, folder: Path, opt: LoggingOpt, config: Mapping[str, Any], reached: int) -> None:
         record = _run_record(folder / "wandb_run.json", reached)
         _hide_key(opt.wandb_api_key.get_secret_value() if opt.wandb_api_key else "")
         if opt.wandb_mode == "offline":
@@ -192,7 +174,7 @@ class WandB:
             self._run.log(values, step=step)
 
 
-def open_boards(folder: Path, opt: BoardOptions, config: Mapping[str, Any], step: int, reached: int) -> Boards:
+def open_boards(folder: Path, opt: LoggingOpt, config: Mapping[str, Any], step: int, reached: int) -> Boards:
     """The boards that the options ask for; arguments as those of TensorBoard and WandB."""
     makers: dict[str, Callable[[], Board]] = {}
     if opt.use_tensorboard:

@@ -3,24 +3,15 @@
 import logging
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 from torch.profiler import ProfilerAction, profile
 
+from options.schema_train import LoggingOpt
 from utils.utils_dist import Dist
 from utils.utils_file import write_text
 
 LOG = logging.getLogger("spikevrt")
 ROWS = 40
-
-
-class ProfileOptions(Protocol):
-    """What is read of the `logging` block."""
-
-    @property
-    def profile_start(self) -> int | None: ...
-    @property
-    def profile_steps(self) -> int: ...
 
 
 class ProfileWindow:
@@ -37,7 +28,7 @@ class ProfileWindow:
         done: finished steps.
     """
 
-    def __init__(self, folder: Path, opt: ProfileOptions, dist: Dist, done: int) -> None:
+    def __init__(self, folder: Path, opt: LoggingOpt, dist: Dist, done: int) -> None:
         self._folder, self._device, self._done = folder / "profile", dist.device, done
         self._first = opt.profile_start if dist.is_main else None
         self._last = (self._first or 0) + opt.profile_steps - 1
