@@ -56,8 +56,8 @@ class Restorer:
         PyTorch's random state is not changed; `train.tf32` applies to the whole process from here on.
 
         Args:
-            path: a run's folder, experiments/<task>, whose best or else last weights are loaded; or a weights file, .pth
-                or .safetensors.
+            path: a run's folder, experiments/<task>, whose best or else last weights are loaded; or weights, a .pth
+                or .safetensors file.
             options: the network's options, or their file. None: the run's options.json, else those of the official task
                 that the file is named after.
             device: where to compute; None: a GPU if there is one.
