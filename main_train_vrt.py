@@ -176,14 +176,15 @@ def train(training: Training, step: int, stop: StopRequest) -> tuple[int, bool]:
     profile, load = profiling.ProfileWindow(opt.run_dir, opt.logging, dist, step), thread_count.Load()
     saver, stopped = Saver(training, step), False
     with logging_redirect_tqdm([LOG]), bar, profile:
+        # A resumed run first makes up for a due test that is missing.
         if test_is_due(training, step) and utils_dist.any_true(dist, [dist.is_main and not run.has_test(step)])[0]:
             stopped = not validate(training, step, stop)
         while step < train.total_iter and not stopped:
             asked_at = time.perf_counter()
             micro_batches = next_batches(batches, train.accumulate)
             watch.data_ready(asked_at)
-            flags = [not micro_batches or stop.name is not None, saver.is_overdue()]
-            stopped, is_overdue = utils_dist.any_true(dist, flags)
+            is_asked = not micro_batches or stop.name is not None
+            stopped, is_overdue = utils_dist.any_true(dist, [is_asked, saver.is_overdue()])
             if stopped or is_overdue:
                 saver.save(step)
             if stopped:
@@ -207,7 +208,7 @@ def train(training: Training, step: int, stop: StopRequest) -> tuple[int, bool]:
 
 
 def is_due(step: int, every: int, last: int) -> bool:
-    """Whether to do after this step what is done every `every` steps and after the last one."""
+    """Whether this step is the last one or a multiple of `every`."""
     return step % every == 0 or step == last
 
 

@@ -100,7 +100,7 @@ def plot(result: dict[str, list[float] | float], path: Path) -> None:
         axes.text(step + 0.12, high + 0.18, note.format(step), color="0.25", fontsize=9)
     axes.set(xlabel="spike step at the centre of the window (21 steps)", ylabel="PSNR in dB against the sharp frame")
     axes.set_xticks(list(STEPS))
-    axes.set_title("The sharp frame stands at step 4(N-1), not in the middle of the file", fontsize=10.5)
+    axes.set_title("The sharp frame is at step 4(N-1), not in the middle of the file", fontsize=10.5)
     axes.grid(axis="y", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower left")

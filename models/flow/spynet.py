@@ -46,7 +46,7 @@ class SpyNet(nn.Module):
             supp: the neighbour, the same shape.
 
         Returns:
-            Four flows in pixels of their own scale, (N, 2, H // s, W // s) for s = 1, 2, 4, 8; channel 0 is x.
+            Four flows in pixels of their scale, (N, 2, H // s, W // s) for s = 1, 2, 4, 8; channel 0 is x.
         """
         height, width = ref.shape[-2:]
         padded = (-(-height // 32) * 32, -(-width // 32) * 32)
