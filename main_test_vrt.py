@@ -7,9 +7,9 @@ python main_test_vrt.py --task 001_VRT_videosr_bi_REDS_6frames --folder_lq SMALL
 python main_test_vrt.py --task 008_VRT_videodenoising_DAVIS --folder_gt CLEAN --sigma 20
 python main_test_vrt.py --task 009_VRT_videofi_Vimeo_4frames --folder_lq EVERY_SECOND_FRAME --folder_gt ALL_FRAMES
 
-Denoising adds noise to the clean frames of --folder_lq (or --folder_gt, one is enough) and measures against --folder_gt
-(or --folder_lq). Interpolation makes the frame in the middle of each four consecutive ones and measures those that
---folder_gt has; lq_ metrics are those of the average of the two frames around it.
+Denoising adds noise to the clean frames of --folder_lq and measures against --folder_gt; one of the two is enough.
+Interpolation makes the middle frame of every four consecutive ones and measures those that --folder_gt contains; its
+lq_ metrics measure the average of the two frames around it.
 """
 
 import argparse
@@ -31,13 +31,13 @@ from utils.utils_error import UserError
 from utils.utils_run_folder import RELEASE, RESULTS, find_weights
 from utils.utils_tile_opt import TileOpt, tile_of
 
-# The tested file holds all weights, once; nothing is dropped in testing.
+# The weights file holds all weights: load no flow file, keep no average, drop nothing.
 FROM_WEIGHTS = ["netG.spynet_path=null", "netG.drop_path_rate=0", "train.E_decay=0"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one call asks for."""
+    """One call of this program."""
 
     opt: Opt
     weights: Path
@@ -49,64 +49,64 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where its results go."""
+        """Folder of the results."""
         return RESULTS / (self.opt.val.task_name or self.opt.task)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line: the --opt form or the older --task form, not both."""
+    """Read the command line: the --opt form or the older --task form."""
     parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument("--opt", type=Path, metavar="CONFIG", help="option file; its run's weights are tested")
     form.add_argument("--task", help=f"one of {', '.join(utils_option.task_files())}")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. val.metrics")
-    parser.add_argument("--resume", action="store_true", help="go on with the frames of an interrupted call")
-    parser.add_argument("--sigma", type=float, help="noise level for denoising, on the scale where white is 255")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted call; keeps its frames")
+    parser.add_argument("--sigma", type=float, help="noise level for denoising; white is 255")
     older = parser.add_argument_group("with --task")
     older.add_argument(
-        "--folder_lq", help="clips: a folder of clip folders or of videos, one folder of frames, one video"
+        "--folder_lq", help="clips: a folder of clip folders or videos, one folder of frames, or one video"
     )
-    older.add_argument("--folder_gt", help="sharp clips, as --folder_lq; without them nothing is measured")
+    older.add_argument("--folder_gt", help="sharp clips, as --folder_lq; without it nothing is measured")
     older.add_argument("--folder_spike", help="spike files of the clips")
     older.add_argument(
-        "--tile", nargs="+", metavar="T H W", help="0 0 0: none; auto: as memory allows; default 40 128 128"
+        "--tile", nargs="+", metavar="T H W", help="0 0 0: no tiles; auto: by free memory; default 40 128 128"
     )
     older.add_argument("--tile_overlap", type=int, nargs=3, metavar=("T", "H", "W"), help="default 2 20 20")
-    older.add_argument("--num_workers", type=int, help="accepted; frames are read as they are needed")
+    older.add_argument("--num_workers", type=int, help="accepted and ignored; frames are read on demand")
     older.add_argument(
-        "--save_result", action="store_true", help="write frames and comparison; without --folder_gt always"
+        "--save_result", action="store_true", help="write frames and comparison; always on without --folder_gt"
     )
     older.add_argument("--weights", type=Path, help="default model_zoo/vrt/<task>.pth")
     args = parser.parse_args(argv)
     given = [action.dest for action in older._group_actions if getattr(args, action.dest) not in (None, False)]
     if args.opt and given:
-        parser.error(f"--{given[0]} belongs to --task; with --opt say it by --set KEY=VALUE")
+        parser.error(f"--{given[0]} belongs to --task; with --opt use --set KEY=VALUE instead")
     if args.tile not in (None, ["auto"]):
         if len(args.tile) != 3 or not all(length.isdecimal() for length in args.tile):
-            parser.error(f"--tile {' '.join(args.tile)}: expected auto, or three numbers T H W such as 12 256 256")
+            parser.error(f"--tile {' '.join(args.tile)}: expected auto or three numbers T H W, such as 12 256 256")
         args.tile = [int(length) for length in args.tile]
     return args
 
 
 def read_job(args: argparse.Namespace) -> Job:
-    """What the call asks for, once nothing is wrong with it and its options."""
+    """The job of a call, after checking it and its options."""
     job = job_of_options(args) if args.opt else job_of_task(args)
     if not job.weights.is_file():
         raise UserError(
-            f"{job.weights} ({job.reason}) not found and nothing is downloaded: use weights of your own training, "
-            f"or, of an official task, {job.weights.name} of {RELEASE}"
+            f"{job.weights} ({job.reason}): not found, and nothing is downloaded; train first, or get an official "
+            f"task's {job.weights.name} from {RELEASE}"
         )
     if job.resume and not job.save_frames:
-        raise UserError("--resume goes on from saved frames, which this call does not write; add --save_result")
+        raise UserError("--resume continues from saved frames, which this call does not write; add --save_result")
     if job.opt.datasets.test is None:
-        raise UserError("datasets.test is null, expected a test set: there is nothing to restore")
+        raise UserError("datasets.test is null, expected a test set; there is nothing to restore")
     check_folders(job.opt.datasets.model_copy(update={"train": None}))
     return job
 
 
 def job_of_options(args: argparse.Namespace) -> Job:
-    """The job of an option file: its test set, with the weights it names or its run's own."""
+    """The job of an option file: its test set, and the weights that it names or those of its run."""
     opt = utils_option.load(args.opt, Opt, overrides=[*args.set, *FROM_WEIGHTS])
     sigma = noise_level(opt, args.sigma)
     weights, reason = find_weights(opt.run_dir, opt.path.pretrained_netE, opt.path.pretrained_netG)
@@ -115,7 +115,7 @@ def job_of_options(args: argparse.Namespace) -> Job:
 
 
 def job_of_task(args: argparse.Namespace) -> Job:
-    """The job of the older flags: the task's own option file, changed by the flags."""
+    """The job of the older flags: the task's option file, changed by the flags."""
     path = task_file(args.task)
     changes = changes_of(args)
     sets = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
@@ -123,14 +123,14 @@ def job_of_task(args: argparse.Namespace) -> Job:
     sigma = noise_level(opt, args.sigma)
     tile = tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
     weights = args.weights or Path("model_zoo") / "vrt" / f"{args.task}.pth"
-    reason = "given by --weights" if args.weights else "the task's own"
+    reason = "given by --weights" if args.weights else "default of --task"
     measured = changes["datasets.test.dataroot_gt"] is not None
     save_frames = args.save_result or not measured or opt.val.output != ("png",)
     return Job(opt, weights, reason, tile, save_frames, sigma, args.resume)
 
 
 if __name__ == "__main__":
-    # Mistakes in the call or the options are answered here: the imports below take seconds.
+    # Report mistakes in the call or the options before the imports below, which take seconds.
     arguments = parse_args()
     with utils_cli.program(arguments.debug):
         job_of_call = read_job(arguments)
@@ -168,8 +168,8 @@ LOG = logging.getLogger("spikevrt")
 
 
 def main(job: Job) -> None:
-    """Data, model, evaluation, report."""
-    # 1. Everything that can be wrong is found out before the model is built.
+    """Run one test."""
+    # 1. Checks: report problems before building the model.
     load = thread_count.Load()
     opt, folder = job.opt, job.folder
     test_set = clips_to_restore(opt, job.sigma)
@@ -177,7 +177,7 @@ def main(job: Job) -> None:
     results_folder.check_writable(folder)
     results_folder.check_apart(folder, inputs_of(opt) if job.save_frames else {})
 
-    # 2. Processes; the folder of the results is this test's alone until its end.
+    # 2. Processes, exclusive use of the results folder, restoration.
     dist = utils_dist.init()
     LOG.setLevel(logging.INFO if dist.is_main else logging.ERROR)
     with utils_dist.main_first(dist, lambda: results_folder.own(folder) if dist.is_main else nullcontext()):
@@ -186,7 +186,7 @@ def main(job: Job) -> None:
 
 
 def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) -> None:
-    """Model, restoration, report."""
+    """Build the model, restore and measure the clips, write the report."""
     opt, folder = job.opt, job.folder
     # 1. Model and weights.
     model = define_Model(opt, dist)
@@ -195,18 +195,18 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
     report = utils_checkpoint.load_weights(model.netG, job.weights)
     LOG.info("weights: %s (%s): %s", job.weights, job.reason, report)
 
-    # 2. Tiles, what the work will take, and whether an interrupted call is gone on with.
+    # 2. Choose the tiles, estimate the work, decide whether to resume.
     tile = recorded_tile(folder) if job.resume and opt.val.tile == "auto" else None
     auto = opt.val.tile == "auto" and tile is None
     tile = choose_tile.prepare(model, opt.netG, test_set, opt.val, tile or job.tile, auto=auto)
     fitting = ShrinkingTile(tile)
     opened = partial(start_or_resume_results, job, tile, test_set, dist)
-    there = utils_dist.main_first(dist, opened)  # nobody writes before the folder is ready
+    existing = utils_dist.main_first(dist, opened)  # no process writes before the folder is ready
 
     # 3. Restore and measure; each process takes its share.
     began, resumed = time.monotonic(), results_folder.count_existing(folder, test_set)[0] if job.resume else 0
     pictures = test_page.ReportImages()
-    with written_as_they_come(job, test_set, dist) as writers:
+    with frame_writers(job, test_set, dist) as writers:
         with stoppable(job, test_set, dist) as stop:
             result = utils_eval.evaluate(
                 model.restore,
@@ -216,15 +216,15 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
                 tile=fitting,
                 watchers=[pictures, *writers],
                 stop=stop,
-                restored=there,
+                restored=existing,
             )
         result["protocol"] += protocol_of(opt, job.sigma)
         seconds, frames = time.monotonic() - began, len(result["frames"])
-        took = f"{seconds:.0f} s for {max(frames - resumed, 0)} frames" + f" after {resumed} before" * bool(resumed)
+        took = f"{seconds:.0f} s for {max(frames - resumed, 0)} frames" + f", {resumed} kept" * bool(resumed)
         if dist.is_main:
             write_numbers(job, result)
 
-    # 4. What a person looks at.
+    # 4. Videos and report.
     if job.save_frames:
         results_folder.write_videos(folder, test_set, opt.val.output, dist)
     shown = pictures.gathered(dist)
@@ -234,8 +234,8 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
 
 
 @contextmanager
-def written_as_they_come(job: Job, test_set: TestSet, dist: Dist) -> Iterator[list[Callable[[Frame], None]]]:
-    """Yield the watchers that write the frames and the comparison, if these are wanted. For all processes."""
+def frame_writers(job: Job, test_set: TestSet, dist: Dist) -> Iterator[list[Callable[[Frame], None]]]:
+    """Yield the watchers that write frames and comparison, if requested. All processes must call this."""
     with ExitStack() as stack:
         writers = []
         if job.save_frames:
@@ -247,11 +247,11 @@ def written_as_they_come(job: Job, test_set: TestSet, dist: Dist) -> Iterator[li
 
 @contextmanager
 def stoppable(job: Job, test_set: TestSet, dist: Dist) -> Iterator[Callable[[], bool]]:
-    """Yield `stop` for `evaluate`: a signal to one process ends all between tiles. Say that nothing is lost.
+    """Yield `stop` for `evaluate`: a signal to one process ends all of them between tiles. Log how to resume.
 
     Raises:
         KeyboardInterrupt: Ctrl-C asked to stop.
-        SystemExit: another signal did, or another process was asked: 128 + the signal's number.
+        SystemExit: another signal or process asked to stop; the code is 128 + the signal's number.
     """
     with signals.stop_on_signals() as request:
         try:
@@ -259,19 +259,19 @@ def stoppable(job: Job, test_set: TestSet, dist: Dist) -> Iterator[Callable[[], 
         except BaseException as error:
             by = f" by {request.name}" if request.name else ""
             if not job.save_frames:
-                LOG.info("stopped%s; this call keeps no frames, --save_result does", by)
+                LOG.info("stopped%s; no frames were saved, so it cannot resume; --save_result saves them", by)
             elif dist.is_main:
-                there = results_folder.count_existing(job.folder, test_set)
-                LOG.info("stopped%s with %d of %d frames in %s; --resume goes on from there", by, *there, job.folder)
+                counts = results_folder.count_existing(job.folder, test_set)
+                LOG.info("stopped%s with %d of %d frames in %s; continue with --resume", by, *counts, job.folder)
             if not isinstance(error, StoppedError):
                 raise
-            utils_dist.close()  # torchrun ends the others as soon as one has ended
+            utils_dist.close()  # torchrun ends the other processes once one has ended
             code = 128 + signal.Signals[request.name or "SIGTERM"]
             raise (KeyboardInterrupt if request.name == "SIGINT" else SystemExit(code)) from None
 
 
 def recorded_tile(folder: Path) -> TileOpt | None:
-    """The tile that an interrupted call had chosen, which one that goes on with it must keep."""
+    """The tile of an interrupted call, which a resumed one must keep."""
     tile = results_folder.read_record(folder).get("tile")
     return None if tile is None else TileOpt.from_json(tile)
 
@@ -279,16 +279,16 @@ def recorded_tile(folder: Path) -> TileOpt | None:
 def start_or_resume_results(
     job: Job, tile: TileOpt, test_set: TestSet, dist: Dist
 ) -> Callable[[Clip, int], np.ndarray | None]:
-    """Start the folder of the results anew or, to resume, look up the frames that are there."""
+    """Start a new results folder, or resume one; returns a function that reads existing frames."""
     opt, folder = job.opt, job.folder
     if dist.is_main:
         record = restoration_key(job, tile, test_set)
         if job.resume and results_folder.check_same(folder, record):
             results_folder.sweep(folder, test_set)
-            LOG.info("going on: %d of %d frames are there", *results_folder.count_existing(folder, test_set))
+            LOG.info("resuming: %d of %d frames exist", *results_folder.count_existing(folder, test_set))
         elif job.save_frames:
             if job.resume:
-                LOG.info("%s holds no frames to go on from; starting anew", folder)
+                LOG.info("%s has no frames to resume from; starting from the beginning", folder)
             results_folder.begin(folder, record, test_set)
         with results_folder.disk_errors_in_words(folder):
             utils_option.save(opt, folder / "options.json")
@@ -296,14 +296,14 @@ def start_or_resume_results(
 
 
 def inputs_of(opt: Opt) -> dict[str, str | None]:
-    """The places that the test set is read from, by option."""
+    """The folders that the test set is read from, by option."""
     test = opt.datasets.test
     keys = ("dataroot_lq", "dataroot_gt", "dataroot_spike")
     return {f"datasets.test.{key}": getattr(test, key) for key in keys}
 
 
 def restoration_key(job: Job, tile: TileOpt, test_set: TestSet) -> dict[str, Any]:
-    """All that a restored frame depends on, as JSON values."""
+    """Everything that a restored frame depends on, as JSON values."""
     opt, val, test = job.opt, job.opt.val, job.opt.datasets.test
     assert test is not None
     net = {
@@ -341,7 +341,7 @@ def write_pages(
     pictures: Mapping[str, Sequence[test_page.Picture]],
     facts: dict[str, str],
 ) -> None:
-    """Write the page; frames go where videos alone are wanted."""
+    """Write the report page; delete the frames if only videos are requested."""
     opt, folder = job.opt, job.folder
     weights = f"{job.weights} ({job.reason}), SHA-256 {utils_checkpoint.digest(job.weights)}"
     about = {
@@ -356,10 +356,10 @@ def write_pages(
 
 
 def clips_to_restore(opt: Opt, sigma: float | None) -> TestSet:
-    """The test set as the task has it: as it is, with noise, or its frames in between.
+    """The test set of the task: unchanged, with noise, or the frames to interpolate.
 
     Raises:
-        UserError: it has defects, or options do not suit the task.
+        UserError: it has defects, or the options do not suit the task.
     """
     test = opt.datasets.test
     assert test is not None
@@ -370,7 +370,7 @@ def clips_to_restore(opt: Opt, sigma: float | None) -> TestSet:
 
 
 def protocol_of(opt: Opt, sigma: float | None) -> str:
-    """What the report adds to the metrics' definition for the task."""
+    """The task's addition to the definition of the metrics."""
     if opt.netG.nonblind_denoising:
         return f"; input: clean frames with Gaussian noise, sigma {sigma:g} of 255, not clipped"
     if not opt.netG.pa_frames:
@@ -379,7 +379,7 @@ def protocol_of(opt: Opt, sigma: float | None) -> str:
 
 
 def measured_alike(test_set: TestSet) -> bool:
-    """Whether each clip has sharp frames for all or for none of its frames, so that they can be shown side by side."""
+    """Whether each clip has sharp frames for all or none of its frames, as the comparison video needs."""
     clips = [test_set[index] for index in range(len(test_set))]
     return all(len(clip.measured) in (0, len(clip.frames)) for clip in clips if isinstance(clip, MiddleClip))
 

@@ -1,4 +1,4 @@
-"""Restore clips that are in memory, from notebooks and other programs; docs/python.md shows how."""
+"""Restore clips in memory, from notebooks and other programs; see docs/python.md."""
 
 import difflib
 import logging
@@ -32,9 +32,9 @@ class Restorer:
     """A trained network that restores arrays; `from_checkpoint` makes one.
 
     Args:
-        model: with its weights loaded.
+        model: the model, with its weights loaded.
         opt: its options.
-        tile: what is restored at once, in restored frames.
+        tile: size of a tile, in restored frames.
     """
 
     def __init__(self, model: ModelVRT, opt: Opt, tile: TileOpt) -> None:
@@ -53,15 +53,15 @@ class Restorer:
     ) -> "Restorer":
         """Build a network and load its weights.
 
-        PyTorch's random state stays as it is; `train.tf32` of the options holds for the whole process from here on.
+        PyTorch's random state is not changed; `train.tf32` applies to the whole process from here on.
 
         Args:
-            path: a run's folder, experiments/<task>, whose best weights are taken, else its last; or a file of weights,
-                .pth or .safetensors.
-            options: the network's options, or their file. None: the run's own options.json, else those of the official
-                task that the file is named after.
+            path: a run's folder, experiments/<task>, whose best or else last weights are loaded; or weights, a .pth
+                or .safetensors file.
+            options: the network's options, or their file. None: the run's options.json, else those of the official task
+                that the file is named after.
             device: where to compute; None: a GPU if there is one.
-            tile: what is restored at once, in restored frames; None: the lengths in the `val` block of the options.
+            tile: size of a tile, in restored frames; None: as in the `val` block of the options.
 
         Raises:
             UserError: there are no weights or options, or they do not fit together.
@@ -69,7 +69,7 @@ class Restorer:
         path = Path(path).expanduser()
         weights, reason = _weights(path)
         opt = options if isinstance(options, Opt) else utils_option.load(_options_file(path, options), Opt)
-        # The file holds all weights, once, and nothing is dropped in testing.
+        # The weights file holds all weights: load no flow file, keep no average, drop nothing.
         net = opt.netG.model_copy(update={"spynet_path": None, "drop_path_rate": 0.0})
         train = opt.train.model_copy(update={"E_decay": 0.0})
         opt = opt.model_copy(update={"netG": net, "train": train})
@@ -79,7 +79,7 @@ class Restorer:
         LOG.info("weights: %s (%s): %s", weights, reason, report)
         return cls(model, opt, tile or tile_of(opt.val, net.window_size, net.extra_frames))
 
-    def restore(  # noqa: PLR0913 - one call for all kinds of networks, each takes a few of these
+    def restore(  # noqa: PLR0913 - one call for all kinds of networks, each of which takes a few of these
         self,
         frames: np.ndarray,
         spikes: np.ndarray | None = None,
@@ -92,27 +92,27 @@ class Restorer:
         transfer: Literal["srgb", "linear"] = "srgb",
         continuous: bool = False,
     ) -> np.ndarray:
-        """Restore a clip as main_test_vrt.py does.
+        """Restore a clip like main_test_vrt.py.
 
         Args:
-            frames: (T, H, W, 3) RGB, uint8 or float in [0, 1]; with noise (`sigma`) floats may lie outside.
-            spikes: (T, steps, h, w) bool or uint8, 0 or 1, row 0 at the top: those of each frame; H / h = W / w is
-                whole. They become planes as `datasets.test.spike` of the options says.
-            planes: (T, S, H, W) float, finished planes instead of spikes.
-            sigma: standard deviation of the noise in the frames, white is 255; for denoising alone.
+            frames: (T, H, W, 3) RGB, uint8 or float in [0, 1]; noisy floats (`sigma`) may exceed that range.
+            spikes: (T, steps, h, w) bool or uint8, 0 or 1, row 0 at the top: the spikes of each frame; H / h = W / w is
+                an integer. `datasets.test.spike` of the options defines how they become planes.
+            planes: (T, S, H, W) float, planes instead of spikes.
+            sigma: standard deviation of the noise in the frames, white is 255; only for denoising.
             rate_at_white: spikes per step of a white pixel; None: `spike.rate_at_white` of the options.
-            sharp_step: the step of a frame's spikes that its restored picture is to show; None: `spike.center`.
-            exposure: [first, last), the steps that a blurred frame integrates; needed by all representations but tfp
-                and raw_window.
-            transfer: the light that the spike sensor integrates: "srgb", as of GoPro+Spike, or "linear".
-            continuous: the steps of consecutive frames are one stream: a window may reach into the next frame's.
+            sharp_step: the step of a frame's spikes that the restored frame shows; None: `spike.center`.
+            exposure: [first, last), the steps that a blurred frame integrates; required by all representations except
+                tfp and raw_window.
+            transfer: the light that the spike sensor integrates: "srgb", as in GoPro+Spike, or "linear".
+            continuous: the steps of consecutive frames form one stream: a window may reach into the next frame's.
 
         Returns:
-            (T, H * s, W * s, 3) in [0, 1], uint8 of uint8, else float32; s is `netG.upscale`. With `netG.pa_frames` 0
-            the frames between: one in the middle of every n = `netG.img_size[0]`, T - n + 1 in all.
+            (T, H * s, W * s, 3) in [0, 1], s = `netG.upscale`; uint8 if `frames` is, else float32. With
+            `netG.pa_frames` 0: the middle frame of every n = `netG.img_size[0]` consecutive ones, T - n + 1 frames.
 
         Raises:
-            UserError: an argument does not fit the network, the others or its own range; names it.
+            UserError: an argument does not fit the network, another argument or its range; names it.
         """
         frames, spikes, planes = _array("frames", frames), _array("spikes", spikes), _array("planes", planes)
         _check_frames(frames, clean=sigma is None)
@@ -132,7 +132,7 @@ class Restorer:
         return np.stack([frame.clamp(0, 1).movedim(0, -1).numpy() for frame in restored])
 
     def _tiled(self, x: Tensor) -> Iterator[Tensor]:
-        """Restored frames (3, H * s, W * s) of (T, C, H, W), in order."""
+        """Yield restored frames, (3, H * s, W * s), of (T, C, H, W) in order."""
         extra = self.opt.netG.extra_frames
         restored = utils_eval.restored_frames(
             self.model.restore,
@@ -158,7 +158,7 @@ class Restorer:
     def _check_kind(
         self, frames: np.ndarray, spikes: np.ndarray | None, planes: np.ndarray | None, sigma: float | None
     ) -> None:
-        """Refuse arguments that the network has no use for, and the lack of those that it needs."""
+        """Refuse arguments that the network does not use, and missing ones that it needs."""
         net = self.opt.netG
         channels = net.in_chans - RGB
         given = [name for name, value in (("spikes", spikes), ("planes", planes)) if value is not None]
@@ -166,35 +166,35 @@ class Restorer:
             why = "one of them is enough" if len(given) > 1 else f"the network takes none (netG.in_chans is {RGB})"
             raise UserError(f"{' and '.join(given)}: found, but {why}; leave {given[0]} out")
         if channels and not given:
-            raise UserError(f"spikes: not given, expected them or planes, {channels} a frame")
+            raise UserError(f"spikes: not given, expected spikes or planes, {channels} per frame")
         if net.nonblind_denoising and (sigma is None or not 0 <= sigma < float("inf")):
-            raise UserError(f"sigma: found {sigma}, expected the level of the frames' noise, 0 or more, white is 255")
+            raise UserError(f"sigma: found {sigma}, expected the noise level of the frames, 0 or more; white is 255")
         if sigma is not None and not net.nonblind_denoising:
             raise UserError(f"sigma: found {sigma:g}, but the network takes no noise level; leave it out")
         if len(frames) <= net.extra_frames:
-            raise UserError(f"frames: found {len(frames)}, expected {net.img_size[0]} or more to make one between them")
+            raise UserError(f"frames: found {len(frames)}, expected {net.img_size[0]} or more to interpolate")
 
     def _planes(self, frames: np.ndarray, spikes: np.ndarray, recording: Recording) -> np.ndarray:
         dataset = self._dataset
         if dataset is None:
             raise UserError(
-                "spikes: the options have no data set that says how they become planes; give datasets.test with "
-                "dataset_type VideoRecurrentTestDatasetRGBSpike, or finished planes by planes="
+                "spikes: the options have no data set that defines how they become planes; add datasets.test with "
+                "dataset_type VideoRecurrentTestDatasetRGBSpike, or pass planes="
             )
         return planes_of(frames, _checked_spikes(spikes, len(frames)), dataset.spike, dataset.spike_channels, recording)
 
 
 def _weights(path: Path) -> tuple[Path, str]:
-    """The file to load, and why."""
+    """The file to load, and why it was chosen."""
     if path.is_dir():
         return utils_run_folder.find_weights(path, None, None)
     if not path.is_file():
-        raise UserError(f"{path}: not found, expected a run's folder, such as experiments/<task>, or a file of weights")
+        raise UserError(f"{path}: not found, expected a run's folder, such as experiments/<task>, or a weights file")
     return path, "given"
 
 
 def _options_file(path: Path, options: str | Path | None) -> Path:
-    """The option file that belongs to weights: the given one, that of their run, that of an official task."""
+    """The option file of the weights: the given one, else that of their run, else that of an official task."""
     if options is not None:
         return Path(options)
     folder = path if path.is_dir() else path.parent.parent if path.parent.name == "models" else None
@@ -206,20 +206,20 @@ def _options_file(path: Path, options: str | Path | None) -> Path:
     known = utils_option.task_files()
     near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0)[0]
     raise UserError(
-        f"{path}: no options found for it: neither a run's {OPTIONS}, beside its models/, nor an official task of that "
-        f"name (the nearest is {near}); give options=, the option file that it was trained with"
+        f"{path}: no options found: neither a run's {OPTIONS} next to its models/ folder, nor an official task of that "
+        f"name (nearest: {near}); pass options=, the option file of its training"
     )
 
 
 def _device(device: str | torch.device | None) -> torch.device:
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device: found {chosen}, but no GPU can be used here; give device='cpu' or leave it out")
+        raise UserError(f"device: found {chosen}, but no GPU is usable here; pass device='cpu' or leave it out")
     return chosen
 
 
 def _array(name: str, value: T) -> T:
-    """The same array, without negative strides, which PyTorch does not take; None stays None."""
+    """The array without negative strides, which PyTorch does not support; None stays None."""
     if value is None:
         return value
     if not isinstance(value, np.ndarray):
@@ -229,11 +229,11 @@ def _array(name: str, value: T) -> T:
 
 def _check_frames(frames: np.ndarray, *, clean: bool) -> None:
     if frames.ndim != 4 or frames.shape[3] != RGB or not all(frames.shape):
-        raise UserError(f"frames: found an array of {frames.shape}, expected (T, H, W, 3), RGB, none of them 0")
+        raise UserError(f"frames: found an array of {frames.shape}, expected (T, H, W, 3) RGB, not empty")
     if frames.dtype == np.uint8:
         return
     if not np.issubdtype(frames.dtype, np.floating):
-        raise UserError(f"frames: found {frames.dtype}, expected uint8, or floats in [0, 1]; convert them")
+        raise UserError(f"frames: found {frames.dtype}, expected uint8 or floats in [0, 1]; convert them")
     low, high = float(frames.min()), float(frames.max())
     if not np.isfinite([low, high]).all() or (clean and (low < 0 or high > 1)):
         raise UserError(f"frames: found values from {low:g} to {high:g}, expected [0, 1]; scale or clip them")
@@ -267,5 +267,5 @@ def _checked_planes(planes: np.ndarray, frames: np.ndarray, channels: int) -> Te
     if planes.shape != wanted or not np.issubdtype(planes.dtype, np.floating):
         raise UserError(f"planes: found {planes.dtype} of {planes.shape}, expected floats of {wanted}, white is 1")
     if not np.isfinite(planes).all():
-        raise UserError("planes: found values that are not finite, expected numbers, white is 1")
+        raise UserError("planes: found NaN or infinite values, expected finite ones, white is 1")
     return torch.from_numpy(planes.astype(np.float32))

@@ -1,13 +1,13 @@
-"""The demo's training step beside other busy processes, by the number of its threads.
+"""The demo's training step on a busy machine, by number of threads.
 
 python benchmarks/busy_machine.py [--steps 6] [--rounds 3] [--busy 0 1 2] [--operators 12]
 
-Every measurement is a process of its own: the network of options/vrt/demo.json, one random sample, a step is forward,
-backward and the optimizer. Rows: one thread, two threads with PyTorch's own waiting (a thread spins at an operator's
-end), two threads that sleep soon (`GOMP_SPINCOUNT`, as the programs set it), and what the programs choose by the load
-at their start. Columns: seconds a step, medians over all rounds, alone and beside one and two processes that compute
-without pause. `--operators` then lists what two threads spend more beside one busy process than alone: seconds a step
-by operator (PyTorch's profiler), and its calls; the surplus is waiting, since the work is the same.
+Each measurement runs in its own process: the network of options/vrt/demo.json, one random sample, forward and backward
+pass and optimizer. Rows: one thread; two threads that spin at the end of an operator (PyTorch's default); two threads
+that soon sleep instead (`GOMP_SPINCOUNT`, as the programs set it); and the number that the programs choose by the load
+at their start. Columns: seconds per step, medians over all rounds, alone and next to one and two busy processes.
+`--operators` lists by operator (PyTorch's profiler) how much longer two threads take next to one busy process than
+alone, in seconds per step, and the number of calls. The work is the same, so the difference is waiting.
 """
 
 import argparse
@@ -27,18 +27,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils import utils_option
 from utils.processes import thread_count
 
-# environment of a row; "" leaves a variable out
+# environment of a row; "": the variable is unset
 ROWS: dict[str, dict[str, str]] = {
     "1 thread": {"OMP_NUM_THREADS": "1"},
     "2 threads, spinning": {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": ""},
-    "2 threads, sleeping soon": {"OMP_NUM_THREADS": "2"},
+    "2 threads, short spin": {"OMP_NUM_THREADS": "2"},
     "chosen at the start": {},
 }
 SPIN = "while True: pass"
 
 
 def train_steps(count: int, profiled: bool, load: thread_count.Load) -> dict[str, Any]:
-    """Time steps of the demo's training in this process; with `profiled` by operator."""
+    """Time steps of the demo's training in this process; if `profiled`, by operator."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -72,7 +72,7 @@ def train_steps(count: int, profiled: bool, load: thread_count.Load) -> dict[str
 
 
 def measure(row: str, steps: int, profiled: bool = False) -> dict[str, Any]:
-    """`train_steps` in a process of its own."""
+    """Run `train_steps` in a separate process."""
     env = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")}
     env |= {key: value for key, value in ({"GOMP_SPINCOUNT": "5000"} | ROWS[row]).items() if value}
     command = [sys.executable, __file__, "--child", "--steps", str(steps)] + ["--profiled"] * profiled
@@ -82,7 +82,7 @@ def measure(row: str, steps: int, profiled: bool = False) -> dict[str, Any]:
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """Other processes that compute without pause."""
+    """Keep `count` other processes busy."""
     others = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(count)]
     try:
         yield
@@ -93,7 +93,7 @@ def busy(count: int) -> Iterator[None]:
 
 
 def step_table(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Measure and print seconds a step of every row and load, all in turn."""
+    """Measure and print seconds per step for every row and load, alternating."""
     times: dict[tuple[str, int], list[float]] = {(row, count): [] for row in ROWS for count in args.busy}
     threads: dict[int, int] = {}
     for _ in range(args.rounds):
@@ -104,7 +104,7 @@ def step_table(args: argparse.Namespace) -> dict[str, dict[str, float]]:
             if not ROWS[row]:
                 threads[count] = found["threads"]
     medians = {row: {str(count): round(statistics.median(times[row, count]), 3) for count in args.busy} for row in ROWS}
-    print("| s a step | " + " | ".join(f"beside {count} busy" if count else "alone" for count in args.busy) + " |")
+    print("| s per step | " + " | ".join(f"{count} busy" if count else "alone" for count in args.busy) + " |")
     print("|---" * (len(args.busy) + 1) + "|")
     for row, seconds in medians.items():
         chosen = {str(count): f" ({number})" for count, number in threads.items()} if not ROWS[row] else {}
@@ -114,14 +114,14 @@ def step_table(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def operator_table(steps: int, most: int) -> None:
-    """Print which operators take longer with two threads beside one busy process than alone."""
-    row = "2 threads, sleeping soon"
+    """Print the operators that two threads run more slowly next to one busy process than alone."""
+    row = "2 threads, short spin"
     alone = measure(row, steps, profiled=True)["operators"]
     with busy(1):
         beside = measure(row, steps, profiled=True)["operators"]
     surplus = sorted(alone.keys() & beside.keys(), key=lambda key: alone[key][0] - beside[key][0])
     whole = sum(beside[key][0] - alone[key][0] for key in surplus)
-    print(f"\n| operator, 2 threads | calls a step | alone, s | beside 1 busy, s | of the surplus of {whole:.2f} s |")
+    print(f"\n| operator, 2 threads | calls per step | alone, s | 1 busy, s | share of the extra {whole:.2f} s |")
     print("|---|---|---|---|---|")
     for key in surplus[:most]:
         (before, calls), (after, _) = alone[key], beside[key]
@@ -131,10 +131,10 @@ def operator_table(steps: int, most: int) -> None:
 def main() -> None:
     """Measure, print the tables and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=6, help="timed in one process")
+    parser.add_argument("--steps", type=int, default=6, help="steps timed per process")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="numbers of other processes")
-    parser.add_argument("--operators", type=int, default=0, metavar="N", help="list the N that wait longest")
+    parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="numbers of busy processes")
+    parser.add_argument("--operators", type=int, default=0, metavar="N", help="list the N operators that wait longest")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--profiled", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

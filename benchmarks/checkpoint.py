@@ -1,10 +1,10 @@
-"""How long training stands still for a checkpoint of the official GoPro network, and what it takes on the disk.
+"""Time that a checkpoint of the official GoPro network stops the training for, and its size on disk.
 
 python benchmarks/checkpoint.py [--repeats 5] [--folder DIR] [--quick]
 
-Weights, their moving average and Adam's moments, 18 million parameters, in float32. Rows: the set as it is written in
-a run (hashed, on disk before it gets its names), the same files by torch.save alone, and finding and loading the set.
-Times are medians; the folder decides, /dev/shm shows what is not the disk's.
+Weights, their moving average and Adam's moments, 18 million parameters, in float32. Rows: a set written as in a run
+(hashed, and on disk before it is renamed), the same files by torch.save alone, and finding and loading the set. Times
+are medians and depend on the folder; /dev/shm shows the part not due to the disk.
 """
 
 import argparse
@@ -40,13 +40,13 @@ def trained(quick: bool) -> ModelVRT:
 
 
 def plainly(folder: Path, model: ModelVRT) -> None:
-    """torch.save of the three files to their names, and no more."""
+    """Only torch.save the three files."""
     for kind, content in model.state_dicts().items():
         torch.save(content, folder / f"plain_{kind}.pth")
 
 
 def measured(action: Callable[[int], object], repeats: int) -> list[float]:
-    """Seconds of each of several calls, after one that is not counted."""
+    """Seconds of each of several calls, after a warm-up call."""
     seconds = []
     for i in range(repeats + 1):
         if torch.cuda.is_available():
@@ -61,7 +61,7 @@ def main() -> None:
     """Measure and print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where to write; default: the system's temporary folder")
+    parser.add_argument("--folder", type=Path, help="folder to write to; default: the system's temporary folder")
     parser.add_argument("--quick", action="store_true", help="a small network")
     args = parser.parse_args()
     model = trained(args.quick)

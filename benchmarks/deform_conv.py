@@ -1,11 +1,11 @@
-"""Deformable convolution on this machine: time and peak memory of each backend beside torchvision's.
+"""Deformable convolution: time and peak memory of each backend compared with torchvision's.
 
 python benchmarks/deform_conv.py [--quick] [--repeats 5] [--tiles]
 
-On a CPU the backend stands beside torchvision's and beside one `grid_sample` and one matrix product of the whole
-batch. On CUDA the Triton kernels stand beside torchvision's, in float32 and bfloat16, at the stage sizes of a 6x192x192
-sample; `--tiles` times other tile sizes of each kernel. Medians of runs in turn. Memory is what a call adds at its
-peak: to the process's resident set on a CPU (/proc, Linux only), to the allocator's count on CUDA.
+On a CPU the backend is compared with torchvision's, and with one `grid_sample` and one matrix product for the whole
+batch. On CUDA the Triton kernels are compared with torchvision's, in float32 and bfloat16, at the stage sizes of a
+6x192x192 sample; `--tiles` times other tile sizes of each kernel. Times are medians of alternating runs. Memory is the
+peak that a call adds: to the resident set on a CPU (/proc, Linux only), to the allocator's count on CUDA.
 """
 
 import argparse
@@ -36,14 +36,14 @@ DTYPES = {"cpu": [torch.float32], "cuda": [torch.float32, torch.bfloat16]}
 
 
 class Cost(NamedTuple):
-    """Of one call."""
+    """Cost of one call."""
 
     seconds: float
     megabytes: float
 
 
 def one_shot(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """One `grid_sample` over the whole batch, then one matrix product; autograd keeps the columns."""
+    """One `grid_sample` for the whole batch, then one matrix product; autograd keeps the columns."""
     n, channels, height, width = x.shape
     groups = mask.shape[1] // 9
     offset = offset.view(n * groups, 9, 2, height, width)
@@ -60,7 +60,7 @@ def one_shot(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tens
 
 
 def with_backend(name: str, *args: Tensor) -> Tensor:
-    """The public function on a backend by name."""
+    """Call the public function with the named backend."""
     os.environ[OVERRIDE] = name
     return deform_conv2d(*args)
 
@@ -88,7 +88,7 @@ def arguments(shape: tuple[int, ...], device: str, dtype: torch.dtype) -> list[T
 
 
 def forward(form: Callable[..., Tensor], args: list[Tensor]) -> None:
-    """Forward pass alone."""
+    """Forward pass only."""
     with torch.no_grad():
         form(*args)
 
@@ -108,7 +108,7 @@ def resident(key: str) -> int:
 
 
 def peak_bytes(call: Callable[[], object], device: str) -> int:
-    """What a call adds to the memory in use, at its peak."""
+    """Peak memory that a call adds."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -135,7 +135,7 @@ def seconds(call: Callable[[], object], device: str) -> float:
 
 
 def measure(kind: str, args: list[Tensor], repeats: int) -> dict[str, Cost]:
-    """Each form's median time, the forms run in turn, and its peak memory."""
+    """Each form's median time, from alternating runs, and its peak memory."""
     device = args[0].device.type
     calls = {name: partial(PASSES[kind], form, args) for name, form in FORMS[device].items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -148,7 +148,7 @@ def measure(kind: str, args: list[Tensor], repeats: int) -> dict[str, Cost]:
 
 
 def compare(shapes: Sequence[tuple[int, ...]], repeats: int, device: str) -> list[dict[str, object]]:
-    """Print a row for each shape, dtype and pass; the rows as numbers."""
+    """Print a row per shape, dtype and pass; returns the rows."""
     names = list(FORMS[device])
     heads = "".join(f"{name:>14}{'':>12}" for name in names)
     print(f"{'N, C, groups, H, W':<22}{'x':<10}{'pass':<9}{heads}{'faster':>8}{'memory':>8}")
@@ -167,7 +167,7 @@ def compare(shapes: Sequence[tuple[int, ...]], repeats: int, device: str) -> lis
 
 
 def compare_tiles(shape: tuple[int, ...], repeats: int) -> None:
-    """Print the time of a call with each tiling of each Triton kernel, the others as they are."""
+    """Print the time of a call for each tiling of each Triton kernel, with default tilings of the others."""
     from triton.runtime.errors import OutOfResources
 
     from models.op import deform_triton
@@ -191,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one small shape, once")
-    parser.add_argument("--tiles", action="store_true", help="on CUDA: time other tile sizes as well")
+    parser.add_argument("--tiles", action="store_true", help="on CUDA: also time other tile sizes")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shapes = CUDA_SHAPES if device == "cuda" else CPU_SHAPES

@@ -1,11 +1,11 @@
-"""What the records of a run cost: time of a training step with all of them at every step beside none.
+"""Cost of a run's records: time of a training step with all records compared with none.
 
 python benchmarks/logging_overhead.py [--steps 20] [--rounds 5] [--threads 1]
 
-A small VRT trains on the CPU on random frames, in one process. Blocks of steps with and without records take turns; the
-first block of each is not counted. With records, every step writes a line to train.log and to metrics.jsonl, and its
-scalars to TensorBoard and to W&B (offline). A training run does so every train.checkpoint_print steps only.
-Reported: medians over all steps, the difference, and time inside the calls alone, which a busy machine disturbs less.
+A small VRT trains on the CPU on random frames, in one process. Blocks of steps with and without records alternate; the
+first block of each is not counted. With records, every step writes a line to train.log and metrics.jsonl, and scalars
+to TensorBoard and W&B (offline). A real training does so only every train.checkpoint_print steps. Output: medians over
+all steps, their difference, and the time inside the calls, which a busy machine disturbs less.
 """
 
 import argparse
@@ -41,7 +41,7 @@ NETWORK = {
 
 
 class Loop:
-    """A training loop on random frames, whose steps may be recorded."""
+    """A training loop on random frames, with optional records."""
 
     def __init__(self, run: Run) -> None:
         torch.manual_seed(0)
@@ -51,7 +51,7 @@ class Loop:
         self.lq, self.gt = torch.rand(1, 2, 4, 32, 32), torch.rand(1, 2, 3, 32, 32)
 
     def one(self, recorded: bool) -> tuple[float, float]:
-        """Train one step; seconds of all, and of them those spent on records."""
+        """Train one step; returns its seconds, and those spent on records."""
         start = time.perf_counter()
         self.watch.data_ready(start)
         self.optimizer.zero_grad(set_to_none=True)
@@ -96,7 +96,7 @@ def measure(folder: Path, steps: int, rounds: int) -> dict[str, float]:
 def main() -> None:
     """Measure, print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20, help="of a block")
+    parser.add_argument("--steps", type=int, default=20, help="steps per block")
     parser.add_argument("--rounds", type=int, default=5, help="blocks of each kind")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -105,7 +105,7 @@ def main() -> None:
     LOG.propagate = False
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), args.steps, args.rounds)
-    print("| without records | with all, every step | difference | inside the calls |")
+    print("| without records | with all records | difference | inside the calls |")
     print("|---|---|---|---|")
     print(
         f"| {found['step_ms']:.2f} ms | {found['step_with_records_ms']:.2f} ms | {found['difference_percent']:+.2f} % "

@@ -1,6 +1,6 @@
-"""The time that measuring takes, per frame: each metric alone, one after the other, and together.
+"""Time of the metrics per frame: each metric alone, one after the other, and together.
 
-Together is how an evaluation measures: what metrics and images share is computed once.
+An evaluation measures them together, computing what metrics and images share only once.
 
 python benchmarks/metrics.py [--repeats 5] [--size 720 1280] [--metrics psnr ssim ...]
 """
@@ -34,7 +34,7 @@ def frames(height: int, width: int) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def seconds(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each call, the calls taken in turn; the first turn is not counted."""
+    """Median seconds of each call; calls alternate, and the first round is not counted."""
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
         for name, call in calls.items():

@@ -1,15 +1,15 @@
-"""The official GoPro network beside its plain form (tests/reference): time, peak memory, and where the time goes.
+"""The official GoPro network compared with its plain form (tests/reference): time, by part, and peak memory.
 
 python benchmarks/network.py [--repeats 3] [--quick] [--only forward|step] [--form own|plain] [--policies]
 
 Rows: a forward pass without gradients (1x6x3x128x128; on CUDA also 256x256), and a training step with checkpointing
-(forward and backward, `train.memory: "most"`, with --policies every other one too; 1x6x3x64x64; on CUDA 192x192), on
-CUDA in float32, TF32, bfloat16 and compiled bfloat16. Every measurement is a process of its own, the forms in turn;
-times are medians (CPU s: of the process, all threads, which a busy machine disturbs less). Memory on a CPU is the
-process's highest resident size (ru_maxrss) less its resident size once the network is built; on CUDA the highest
-allocated size less that of the built network. A process first runs one small forward pass, for a step or a compiled
-network the measured pass itself. TFLOP/s counts the plain form's forward (`torch.utils.flop_counter`, without the
-deformable convolution), three times for a step.
+(forward and backward, 1x6x3x64x64; on CUDA also 192x192; `train.memory: "most"`, with --policies also all others). On
+CUDA in float32, TF32, bfloat16 and compiled bfloat16. Each measurement runs in its own process, and the forms
+alternate. Times are medians (CPU s: all threads of the process, which a busy machine disturbs less). Memory on a CPU is
+the process's peak resident size (ru_maxrss) minus its resident size with the built network; on CUDA the peak allocated
+size minus that of the built network. The warm-up is one small forward pass, or for a step or a compiled network the
+measured pass itself. TFLOP/s uses the FLOPs of the plain form's forward pass (`torch.utils.flop_counter`, without the
+deformable convolution), three times as many for a step.
 """
 
 import argparse
@@ -58,7 +58,7 @@ CUDA_PRECISIONS = ("fp32", "tf32", "bf16", "bf16+compile")
 
 
 def build(form: str, quick: bool, step: bool, memory: str = "most") -> nn.Module:
-    """The network under seeded weights; for a step with the checkpointing of `train.memory`."""
+    """The network with seeded weights; for a step, with the checkpointing of `train.memory`."""
     torch.manual_seed(0)
     geometry = QUICK if quick else GOPRO
     if form == "plain":
@@ -85,12 +85,12 @@ def settle(device: str) -> float:
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Resident bytes of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def watch_parts(net: nn.Module, device: str) -> dict[str, float]:
-    """Add up seconds of the forward pass by part; parts do not contain each other."""
+    """Measure the forward pass by part, in seconds; parts do not overlap."""
     seconds: dict[str, float] = defaultdict(float)
     started: dict[str, float] = {}
 
@@ -140,7 +140,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """`work` in a process of its own; empty where it ran out of memory or failed."""
+    """Run `work` in a separate process; returns an empty dict if it failed or ran out of memory."""
     command = [sys.executable, __file__, "--job", json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -150,7 +150,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(args: argparse.Namespace, device: str) -> list[dict[str, Any]]:
-    """Jobs of all rows: every row is one size, pass and precision; the plain form is measured in the first ones."""
+    """The jobs: sizes, passes, precisions and forms; the plain form only in float32 and bfloat16."""
     cases = [(False, 64 if args.quick else 128), (True, 64)]
     if device == "cuda" and not args.quick:
         cases = [(False, 128), (False, 256), (True, 64), (True, 192)]
@@ -168,7 +168,7 @@ def table(args: argparse.Namespace, device: str) -> list[dict[str, Any]]:
 
 
 def report(jobs: list[dict[str, Any]], repeats: int) -> list[dict[str, Any]]:
-    """Measure all jobs in turn and print them."""
+    """Measure all jobs, alternating, and print them."""
     found: list[list[dict[str, Any]]] = [[] for _ in jobs]
     for _ in range(repeats):
         for job, results in zip(jobs, found, strict=True):
@@ -197,7 +197,7 @@ def report(jobs: list[dict[str, Any]], repeats: int) -> list[dict[str, Any]]:
 
 
 def profile(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Seconds by part of the forward passes, measured once more with a clock around each part."""
+    """Seconds by part of the forward passes, from separate runs with a timer around each part."""
     out = []
     for job in jobs:
         if job["step"] or job["precision"].endswith("compile"):

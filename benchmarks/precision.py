@@ -1,10 +1,10 @@
-"""How far bf16, fp16 and TF32 take the network from float32, stage by stage, on photographs that move.
+"""Errors of bf16, fp16 and TF32 against float32 after each stage, on moving photographs.
 
 python benchmarks/precision.py [--quick] [--weights F.pth | --opt CONFIG.json]
 
-Weights: a file for the official geometry, or random ones under which every part works: flows of several pixels,
-offsets, attention, and a residual as large as that of blurred frames. --quick takes a small geometry. --opt takes the
-network of a run of one's own, its best weights, and the first frames of its first test clip.
+Weights: a file for the official geometry, or random ones that exercise every part: flows of several pixels, offsets,
+attention, and a residual as large as for blurred frames. --quick uses a small geometry. --opt uses a run's network and
+best weights, and the first frames of its first test clip.
 """
 
 import argparse
@@ -39,11 +39,11 @@ SMALL = {
     "num_heads": [3] * 7 + [4] * 4,
     "deformable_groups": 4,
 }
-FRAMES, SPEED = 6, 3  # frames, pixels a frame
+FRAMES, SPEED = 6, 3  # frames, pixels per frame
 
 
 def moving_photograph(size: int) -> Tensor:
-    """(1, FRAMES, 3, size, size): a window that travels over a photograph."""
+    """(1, FRAMES, 3, size, size): a window that moves across a photograph."""
     image = np.float32(photographs.astronaut()) / 255
     frames = [image[40 + 2 * t : 40 + 2 * t + size, 120 + SPEED * t : 120 + SPEED * t + size] for t in range(FRAMES)]
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None].contiguous()
@@ -51,7 +51,7 @@ def moving_photograph(size: int) -> Tensor:
 
 @torch.no_grad()
 def outputs(net: VRT, x: Tensor, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """What each stage returns, and the restored frames."""
+    """The outputs of all stages, and the restored frames."""
     found: dict[str, Tensor] = {}
     parts = {name: net.get_submodule(name) for name in ["conv_first", *(f"stage{i}" for i in range(1, 8))]}
     parts |= {f"stage8.{i}": group for i, group in enumerate(net.stage8)} | {"conv_last": net.conv_last}
@@ -67,7 +67,7 @@ def outputs(net: VRT, x: Tensor, dtype: torch.dtype | None) -> dict[str, Tensor]
 
 
 def compare(net: VRT, x: Tensor) -> dict[str, dict[str, float]]:
-    """Relative error of each stage by format, root mean square over root mean square, and the output's PSNR."""
+    """By format: the relative RMS error of each stage, and the PSNR of the output."""
     set_tf32(False)
     exact = outputs(net, x, None)
     formats: dict[str, Any] = dict(AMP_DTYPES)
@@ -85,7 +85,7 @@ def compare(net: VRT, x: Tensor) -> dict[str, dict[str, float]]:
 
 
 def trained(config: Path, device: torch.device) -> tuple[VRT, Tensor]:
-    """The network of a finished run, and (1, FRAMES, C, H, W) of its test clip."""
+    """The network of a finished run, and (1, FRAMES, C, H, W) of its first test clip."""
     opt = utils_option.load(config, Opt)
     if opt.datasets.test is None:
         raise UserError(f"{config} has no datasets.test")

@@ -1,10 +1,10 @@
-"""Peak memory of a whole test run over clips of different lengths: read, restored, written, measured, reported.
+"""Peak memory of a whole test, from reading to the report, by length of the clip.
 
 python benchmarks/restore_memory.py [--lengths 20 200 2000] [--size 180 320] [--opt options/vrt/demo.json] [--root DIR]
                                     [--set KEY=VALUE ...]
 
-Every clip consists of the same 20 frames and spike files again and again (hard links), so that length alone differs.
-Each length is one process of main_test_vrt.py; the kernel says how much memory it has had at most.
+All clips repeat the same 20 frames and spike files (hard links), so that only their lengths differ. Each length is one
+process of main_test_vrt.py, whose peak memory the kernel reports.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from utils.utils_checkpoint import write_file
 ROOT = Path(__file__).resolve().parents[1]
 DISTINCT, STEPS, RATE = 20, 24, 0.5
 CLIP = "clip"
-SMALLER = (  # the network is not what is measured
+SMALLER = (  # a tiny network: its memory is not what is measured
     "netG.depths=[1,1,1,1,1,1,1,1]",
     "netG.embed_dims=[8,8,8,8,8,8,8,8]",
     "netG.deformable_groups=1",
@@ -40,7 +40,7 @@ SMALLER = (  # the network is not what is measured
 
 
 def write_set(root: Path, length: int, size: tuple[int, int]) -> None:
-    """A data set with one clip of `length` frames of H, W, spikes at half the size."""
+    """A data set with one clip of `length` frames of H, W, and spikes at half the size."""
     height, width = size
     rng = np.random.default_rng(0)
     photo = cv2.resize(photographs.astronaut(), (width + DISTINCT, height + DISTINCT), interpolation=cv2.INTER_AREA)
@@ -74,10 +74,10 @@ def write_set(root: Path, length: int, size: tuple[int, int]) -> None:
 
 
 def peak_of(command: list[str], folder: Path) -> tuple[float, float]:
-    """Peak resident memory in MiB of a process, and its seconds.
+    """Peak resident memory of a process in MiB, and its seconds.
 
     Raises:
-        RuntimeError: it failed; with the end of what it printed.
+        RuntimeError: it failed; the message is the end of its output.
     """
     began = time.perf_counter()
     with (folder / "log").open("w+") as log:
@@ -95,14 +95,14 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[20, 200, 2000])
     parser.add_argument("--size", type=int, nargs=2, default=(180, 320), metavar=("H", "W"))
     parser.add_argument(
-        "--opt", type=Path, default=ROOT / "options/vrt/demo.json", help="its network and tiles are used"
+        "--opt", type=Path, default=ROOT / "options/vrt/demo.json", help="option file with the network and tiles"
     )
     parser.add_argument("--root", type=Path, help="an existing folder for the clips; default: a temporary one")
     parser.add_argument("--set", nargs="+", default=list(SMALLER), metavar="KEY=VALUE", help="default: a tiny network")
     args = parser.parse_args()
     with utils_cli.program(True), tempfile.TemporaryDirectory(dir=args.root) as name:
         rows = [measured(Path(name), length, tuple(args.size), args.opt.resolve(), args.set) for length in args.lengths]
-        print(f"{'frames':>8}{'peak MiB':>12}{'beside the first':>20}{'s a frame':>12}")
+        print(f"{'frames':>8}{'peak MiB':>12}{'over the first':>20}{'s per frame':>12}")
         for row in rows:
             share = row["peak_mib"] / rows[0]["peak_mib"]
             print(f"{row['frames']:>8}{row['peak_mib']:>12.0f}{share:>20.3f}{row['seconds'] / row['frames']:>12.3f}")
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def measured(root: Path, length: int, size: tuple[int, int], opt: Path, changes: list[str]) -> dict[str, Any]:
-    """Restore one clip in a process of its own."""
+    """Restore one clip in a separate process."""
     place = root / str(length)
     write_set(place / "set", length, size)
     config = utils_option.load(opt, Opt, ["netG.spynet_path=null", *changes])

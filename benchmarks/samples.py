@@ -1,12 +1,12 @@
-"""Training samples a second: from PNG files and from LMDB, without and with spikes, by 1 and 2 reading processes.
+"""Training samples per second: from PNG files and LMDB, without and with spikes, by 1 and 2 data workers.
 
 python benchmarks/samples.py [--quick]
 
-A sample is six frames, cut to 192x192 of 1280x720, blurred and sharp, with or without spikes (tfp, 360x640, 56 steps).
-The set is made for it in a temporary folder, of photographs that scikit-image ships, saved with adaptive filters as
-GoPro's frames are; it stays in the page cache. `ms a sample` is one process on one thread, without a loader; `spikes
-add` compares it with and without spikes, on the same samples. Every figure is the median of runs in turn, the parts
-of a sample are means.
+A sample is six blurred and sharp frames of 1280x720, cropped to 192x192, with or without spikes (tfp, 360x640, 56
+steps). The data set is made in a temporary folder from scikit-image's photographs, saved with adaptive PNG filters like
+GoPro's frames; it stays in the page cache. `ms/sample` is one process on one thread, without a loader. `spikes add`
+compares it with and without spikes, on the same samples. All figures are medians of alternating runs, except the parts
+of a sample, which are means.
 """
 
 import argparse
@@ -44,13 +44,13 @@ HEIGHT, WIDTH, RATIO, RATE = 720, 1280, 2, 0.5
 TIMING = ClipTiming(steps=56, exposure=(0, 49), sharp_step=24)
 PHOTOGRAPHS = {"clip_a": skimage.data.coffee, "clip_b": skimage.data.astronaut}
 SOURCES, INPUTS, WORKERS = ("png", "lmdb"), ("rgb", "rgb+spike"), (1, 2)
-WANTED = 4  # samples a second
+WANTED = 4  # samples per second
 
 Variant = tuple[str, str]
 
 
 def frames_of(photograph: np.ndarray, count: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield sharp and blurred frames (720, 1280, 3) uint8 of a camera that pans over a photograph."""
+    """Yield sharp and blurred frames (720, 1280, 3) uint8 of a camera that pans across a photograph."""
     scale = max((HEIGHT + 8) / photograph.shape[0], (WIDTH + 8 * count) / photograph.shape[1])
     large = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     for index in range(count):
@@ -86,7 +86,7 @@ def make_set(root: Path, frames: int) -> float:
 
 
 def open_set(root: Path, variant: Variant) -> VideoTrainDatasetRGBSpike:
-    """Open the set as one of the variants."""
+    """Open the data set as one of the variants."""
     source, kind = variant
     roots = {
         "dataroot_gt": gt_dir(root, "train"),
@@ -102,15 +102,15 @@ def open_set(root: Path, variant: Variant) -> VideoTrainDatasetRGBSpike:
 
 
 def milliseconds(dataset: VideoTrainDatasetRGBSpike, number: int) -> float:
-    """Time of one sample in this process; of every data set it is the same one."""
+    """Time to read one sample in this process; the same one for every variant."""
     start = time.perf_counter()
     dataset.sample(number % len(dataset), np.random.default_rng(number))
     return (time.perf_counter() - start) * 1e3
 
 
 def rate(dataset: VideoTrainDatasetRGBSpike, samples: int, workers: int) -> float:
-    """Samples a second from the training loader, in its stride."""
-    ahead = 4 * workers  # what lies ready when the clock starts lies ready when it stops
+    """Samples per second from the training loader in steady state."""
+    ahead = 4 * workers  # as many samples are prefetched when the clock starts as when it stops
     batches = train_batches(
         dataset, seed=0, start_step=0, total_steps=2 * ahead + samples, batch_size=1, num_workers=workers,
         prefetch_factor=2,
@@ -127,7 +127,7 @@ def rate(dataset: VideoTrainDatasetRGBSpike, samples: int, workers: int) -> floa
 
 
 def profile(dataset: VideoTrainDatasetRGBSpike, samples: int) -> dict[str, float]:
-    """Milliseconds of each part of a sample: decoding (with reading), cutting, spikes, and tensors with flips."""
+    """Milliseconds of each part of a sample: reading and decoding, cropping, spikes, tensors with flips."""
     seconds: dict[str, float] = defaultdict(float)
 
     def watch(owner: object, method: str, part: str) -> None:
@@ -160,7 +160,7 @@ def profile(dataset: VideoTrainDatasetRGBSpike, samples: int) -> dict[str, float
 
 
 def measure(root: Path, samples: int, repeats: int) -> list[dict[str, Any]]:
-    """Return the figures of every variant: medians of single samples, and of `repeats` runs of the loader, in turn."""
+    """Measure all variants, alternating: medians of single samples, and of `repeats` runs of the loader."""
     sets = {variant: open_set(root, variant) for variant in itertools.product(SOURCES, INPUTS)}
     alone: dict[Variant, list[float]] = {variant: [] for variant in sets}
     for number in range(samples * 2):
@@ -190,32 +190,30 @@ def measure(root: Path, samples: int, repeats: int) -> list[dict[str, Any]]:
 
 def report(rows: list[dict[str, Any]], png_mb: float) -> None:
     """Print tables and the JSON line."""
-    print(f"frames {WIDTH}x{HEIGHT}, PNG files of {png_mb:.2f} MB; 6 frames a sample, cut to 192x192\n")
+    print(f"frames {WIDTH}x{HEIGHT}, PNG files of {png_mb:.2f} MB; 6 frames per sample, cropped to 192x192\n")
     need = f"workers for {WANTED}/s"
-    print(f"{'source':<8}{'input':<12}{'ms a sample':>12}{'spikes add':>12}{'1 worker':>12}{'2 workers':>12}{need:>18}")
+    print(f"{'source':<8}{'input':<12}{'ms/sample':>12}{'spikes add':>12}{'1 worker':>12}{'2 workers':>12}{need:>18}")
     for row in rows:
         added = f"{row['spikes_add']:.1%}" if row["input"] != "rgb" else "-"
         rates = "".join(f"{row[f'per_s_{count}']:>10.2f}/s" for count in WORKERS)
         figures = f"{row['ms']:>12.1f}{added:>12}{rates}{row['workers_needed']:>18}"
         print(f"{row['source']:<8}{row['input']:<12}{figures}")
-    print(f"\n{'ms of a sample':<20}" + "".join(f"{part:>12}" for part in rows[0]["parts_ms"]))
+    print(f"\n{'ms per sample':<20}" + "".join(f"{part:>12}" for part in rows[0]["parts_ms"]))
     for row in rows:
         name = f"{row['source']} {row['input']}"
         print(f"{name:<20}" + "".join(f"{value:>12.1f}" for value in row["parts_ms"].values()))
     print(
-        f"\n{WANTED} samples a second feed a training step of 2 s with 8 samples. Workers (dataloader_num_workers)\n"
-        "are reading processes on cores of their own, those of all training processes together."
+        f"\n{WANTED} samples per second feed a training step of 2 s with 8 samples. Workers (dataloader_num_workers)\n"
+        "are data processes, each with its own core, counted over all training processes."
     )
     versions = {"opencv": cv2.__version__, "torch": torch.__version__}
     print(json.dumps({"machine": f"{platform.machine()} CPU", **versions, "png_mb": png_mb, "rows": rows}))
 
 
 def main() -> None:
-    """Make the set, measure and report."""
+    """Make the data set, measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="few samples once: shows that it works, no figures to keep"
-    )
+    parser.add_argument("--quick", action="store_true", help="a few samples, once; a check, not a measurement")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

@@ -1,7 +1,7 @@
-"""The spike simulator on this machine, in pixel-steps a second: the ideal sensor, the noisy one, a per-pixel loop.
+"""The spike simulator in pixel-steps per second: the ideal sensor, the noisy one, a per-pixel loop.
 
-A pixel-step is one step of one pixel. The loop is plain Python, one pixel after the other; on a small cut of the same
-light its spikes are checked to be those of the ideal sensor.
+A pixel-step is one step of one pixel. The loop is plain Python and runs on a small crop of the same light, where its
+spikes are checked against those of the ideal sensor.
 
 python benchmarks/simulator.py [--repeats 5] [--steps 56] [--size 360 640]
 """
@@ -24,17 +24,17 @@ from data.spike.sensor_noise import SensorNoise
 from data.spike.simulator import integrate_and_fire
 
 THETA = 2.0
-LOOP_ROWS, LOOP_COLUMNS = 16, 64  # what the loop gets of the picture
+LOOP_ROWS, LOOP_COLUMNS = 16, 64  # crop that the loop simulates
 
 
 def per_pixel_loop(light: Sequence[Any], theta: Any, limit: Any, charge: Sequence[Any]) -> np.ndarray:
-    """Integrate and fire, pixel by pixel, in whatever numbers the arguments hold.
+    """Integrate and fire, pixel by pixel, in the number type of the arguments.
 
     Args:
         light: [t][y][x], the charge of each step.
         theta: firing threshold.
-        limit: the largest number below theta: what may be left after a spike.
-        charge: [y][x] at the start.
+        limit: the largest number below theta, the most that may remain after a spike.
+        charge: [y][x], the initial charge.
 
     Returns:
         (T, H, W) uint8, 0 or 1.
@@ -52,7 +52,7 @@ def per_pixel_loop(light: Sequence[Any], theta: Any, limit: Any, charge: Sequenc
 
 
 def speeds(calls: dict[str, tuple[Callable[[], object], int]], repeats: int) -> dict[str, float]:
-    """Median pixel-steps a second of each call, the calls taken in turn; the first turn is not counted."""
+    """Median pixel-steps per second of each call; calls alternate, and the first round is not counted."""
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
         for name, (call, count) in calls.items():
@@ -71,7 +71,9 @@ def main() -> None:
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     shape = args.steps, *args.size
-    light = (rng.integers(0, 257, shape) / 256).astype(np.float32)  # sums are exact, in float32 as in Python's floats
+    light = (rng.integers(0, 257, shape) / 256).astype(
+        np.float32
+    )  # sums are exact both in float32 and in Python's floats
     charge = (rng.integers(0, 512, shape[1:]) / 256).astype(np.float32)
     camera = SensorNoise().camera(shape[1:], THETA, seed=0)
     cut = light[:, :LOOP_ROWS, :LOOP_COLUMNS]
@@ -89,7 +91,7 @@ def main() -> None:
         args.repeats,
     )
     names = {"none": "ideal sensor", "sensor": "sensor noise", "loop": "ideal, per-pixel loop"}
-    print(f"{'light ' + 'x'.join(map(str, shape)):<24}{'pixel-steps/s':>16}{'times the loop':>16}")
+    print(f"{'light ' + 'x'.join(map(str, shape)):<24}{'pixel-steps/s':>16}{'vs. the loop':>16}")
     for name, speed in found.items():
         print(f"{names[name]:<24}{speed / 1e6:>14.1f} M{speed / found['loop']:>16.1f}")
     machine = {"machine": f"{platform.machine()} CPU", "cores": os.cpu_count(), "numpy": np.__version__}

@@ -1,12 +1,12 @@
-"""Where in a GoPro+Spike file the sharp frame stands, and what the middle of the file costs instead.
+"""Finds the step of the sharp frame in a GoPro+Spike file, and the cost of using the middle of the file instead.
 
 python benchmarks/spike_center.py [--data ../shared/data] [--plot docs/spike_center.png]
 
-PSNR against the sharp frame at each step: TFP against its gray at spike size, and SDM against its RGB.
-SDM needs a blurred RGB frame, which the sample does not come with. It is simulated: dense optical flow between
-smoothed TFP pictures at steps 4, 12, .., 76 moves the sharp frame to each of those steps, and the mean of the ten
-is the blurred frame. So it carries the motion that the spikes show, but none of their noise. It has to assume at
-which step the sharp frame stands; SDM is therefore shown for both assumptions, and the TFP column assumes nothing.
+PSNR against the sharp frame at each step: TFP against its gray version at spike size, and SDM against its RGB. SDM
+needs a blurred RGB frame, which the sample lacks, so it is simulated: dense optical flow between smoothed TFP pictures
+at steps 4, 12, .., 76 warps the sharp frame to each of those steps, and the mean of the ten is the blurred frame. It
+has the motion seen by the spikes, but none of their noise. It must assume the step of the sharp frame; SDM is therefore
+shown for both assumptions. TFP needs no assumption.
 """
 
 import argparse
@@ -44,12 +44,12 @@ def picture(spikes: np.ndarray, step: int, window: int) -> np.ndarray:
 
 
 def flow_picture(spikes: np.ndarray, step: int) -> np.ndarray:
-    """Smoothed short TFP for optical flow: (h, w) uint8."""
+    """Smoothed TFP with a short window, for optical flow: (h, w) uint8."""
     return np.rint(cv2.GaussianBlur(picture(spikes, step, FLOW_WINDOW), (0, 0), 1.5) * 255).astype(np.uint8)
 
 
 def simulated_blur(sharp: np.ndarray, spikes: np.ndarray, sharp_step: int) -> np.ndarray:
-    """Mean of the sharp frame moved to each of FLOW_STEPS, taken to stand at `sharp_step`: (H, W, 3) float32."""
+    """Mean of the sharp frame, assumed at `sharp_step`, warped to each of FLOW_STEPS: (H, W, 3) float32."""
     height, width = sharp.shape[:2]
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     target = flow_picture(spikes, sharp_step)
@@ -63,7 +63,7 @@ def simulated_blur(sharp: np.ndarray, spikes: np.ndarray, sharp_step: int) -> np
 
 
 def measure(folder: Path) -> dict[str, list[float] | float]:
-    """PSNR at each of STEPS, and how well the simulated blur agrees with what the spikes saw."""
+    """PSNR at each of STEPS, and the agreement of the simulated blur with the spikes."""
     spikes = read_spikes(folder / "spkgopro_000226.dat", *SIZE)
     sharp = read_rgb(folder / "spkgopro_000226_sharp.png").astype(np.float32) / 255
     gray = cv2.resize(to_gray(sharp), SIZE[::-1], interpolation=cv2.INTER_AREA)
@@ -80,7 +80,7 @@ def measure(folder: Path) -> dict[str, list[float] | float]:
 
 
 def plot(result: dict[str, list[float] | float], path: Path) -> None:
-    """Both PSNR curves over the steps, with the sharp step and the middle of the file marked."""
+    """Plot both PSNR curves over the steps, and mark the sharp step and the middle of the file."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -100,7 +100,7 @@ def plot(result: dict[str, list[float] | float], path: Path) -> None:
         axes.text(step + 0.12, high + 0.18, note.format(step), color="0.25", fontsize=9)
     axes.set(xlabel="spike step at the centre of the window (21 steps)", ylabel="PSNR in dB against the sharp frame")
     axes.set_xticks(list(STEPS))
-    axes.set_title("The sharp frame stands at step 4(N-1), not in the middle of the file", fontsize=10.5)
+    axes.set_title("The sharp frame is at step 4(N-1), not in the middle of the file", fontsize=10.5)
     axes.grid(axis="y", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower left")
@@ -123,7 +123,7 @@ def main() -> None:
         parser.error(f"{args.data}: no spkgopro_000226.dat here; give the folder of the sample with --data")
     result = measure(args.data)
     curves = {key: values for key, values in result.items() if isinstance(values, list)}
-    print("PSNR in dB; sdm_N: the simulated blurred frame takes the sharp frame to stand at step N")
+    print("PSNR in dB; sdm_N: the simulated blur assumes the sharp frame at step N")
     print(f"{'step':<6}" + "".join(f"{key:>9}" for key in curves))
     for k, step in enumerate(STEPS):
         print(f"{step:<6}" + "".join(f"{values[k]:>9.2f}" for values in curves.values()))
@@ -133,7 +133,7 @@ def main() -> None:
     print(f"{'cost':<6}" + "".join(f"{value:>9.2f}" for value in cost.values()) + f"   best minus step {MIDDLE}")
     for step in (TIMING.sharp_step, MIDDLE):
         seen, blurred = result[f"blur_{step}_vs_exposure"], result[f"blur_{step}"]
-        print(f"blurred frame for {step}: {seen:.2f} dB against what the spikes saw, {blurred:.2f} dB against sharp")
+        print(f"blurred frame for {step}: {seen:.2f} dB against the spikes, {blurred:.2f} dB against sharp")
     if args.plot:
         plot(result, args.plot)
     print(json.dumps({"window": WINDOW, "steps": list(STEPS), "best": best, "cost_db": cost, **result}))

@@ -1,15 +1,15 @@
-"""Time and memory of reading spikes and of making planes of them, each beside the plain way.
+"""Time and memory of reading spikes and making planes, compared with a plain implementation.
 
 python benchmarks/spike_reading.py [--quick] [--data ../shared/data]
 
-The plain way: int64 tables of the byte and the bit position of every pixel of the file, the whole file decoded
-through them, planes made of the whole frames, and the crop cut out last. Ours reads the steps, rows and columns
-that the crop needs. Both give equal results, which is checked before anything is timed.
+The plain implementation decodes the whole file through int64 tables of byte and bit positions, makes planes of whole
+frames, and crops them last. Ours reads only the steps, rows and columns that the crop needs. The results are checked to
+be equal before timing.
 
-A sample is six frames, cut to 192x192 RGB pixels over spikes of half the size, with the timing of a GoPro clip of
-N = 11: 88 steps a file, exposure [0, 81), sharp step 40. Planes are enlarged to RGB size. The six frames are the
-one file of the sample data, or of random spikes, in the page cache. Memory is the peak of what Python and NumPy
-allocate during one call (tracemalloc), without the page cache and memory maps.
+A sample is six frames, cropped to 192x192 RGB pixels, with spikes of half the size and the timing of a GoPro clip with
+N = 11: 88 steps per file, exposure [0, 81), sharp step 40. Planes are enlarged to RGB size. All six frames use the one
+file of the sample data, or of random spikes, in the page cache. Memory is the peak that Python and NumPy allocate
+during one call (tracemalloc), without page cache and memory maps.
 """
 
 import argparse
@@ -39,7 +39,7 @@ STEPS, EXPOSURE, CENTER, WINDOW = TIMING.steps, slice(*TIMING.exposure), TIMING.
 AROUND = slice(CENTER - WINDOW // 2, CENTER + WINDOW // 2 + 1)
 PARTS = 5
 ISI_STEPS = range(8, 81, 16)  # the middles of five equal parts of the exposure
-CROP = Box(101, 203, 96, 96)  # of the spikes; starts inside a byte
+CROP = Box(101, 203, 96, 96)  # in spike pixels; starts inside a byte
 LARGE = CROP.scaled(RATIO)
 BLUR = np.random.default_rng(0).random((HEIGHT * RATIO, WIDTH * RATIO, 3), np.float32)
 
@@ -47,7 +47,7 @@ Make = Callable[[Path], np.ndarray]
 
 
 def plain_decode(path: Path) -> np.ndarray:
-    """Every bit through int64 tables of its byte and its place in it: (T, H, W) uint8."""
+    """Decode through int64 tables of byte and bit positions: (T, H, W) uint8."""
     packed = np.fromfile(path, np.uint8)
     position = np.arange(STEPS * HEIGHT * WIDTH)
     byte, bit = position // 8, position % 8
@@ -56,7 +56,7 @@ def plain_decode(path: Path) -> np.ndarray:
 
 
 def plain_interval(spikes: np.ndarray, bound: int) -> np.ndarray:
-    """1 over the interval around step `bound`, one step of the stream after the other; mean rate if undefined."""
+    """1 over the interval around step `bound`, step by step; the mean rate if undefined."""
     before = np.full(spikes.shape[1:], -1)
     for step in range(bound):
         before[spikes[step] == 1] = step
@@ -68,14 +68,14 @@ def plain_interval(spikes: np.ndarray, bound: int) -> np.ndarray:
 
 
 def plain_sdm(spikes: np.ndarray) -> np.ndarray:
-    """Blurred frame times ratio of rates: (H, W, 3)."""
+    """The blurred frame times the ratio of rates: (H, W, 3)."""
     short, exposure = spikes[AROUND].mean(axis=0), spikes[EXPOSURE].mean(axis=0)
     ratio = np.where(exposure > 0, short / np.where(exposure > 0, exposure, 1), 0)
     return np.clip(BLUR * enlarge_whole(ratio[None])[0][..., None], 0, 1)
 
 
 def enlarge_whole(planes: np.ndarray) -> np.ndarray:
-    """Bilinear, whole frames: (S, H, W) to (S, RATIO*H, RATIO*W) float32."""
+    """Enlarge whole frames bilinearly: (S, H, W) to (S, RATIO*H, RATIO*W) float32."""
     return np.stack([cv2.resize(plane.astype(np.float32), None, fx=RATIO, fy=RATIO) for plane in planes])
 
 
@@ -97,20 +97,20 @@ PLAIN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def read(path: Path, steps: slice | None = None, margin: int = 0) -> np.ndarray:
-    """Steps of the crop and `margin` pixels around it."""
+    """Read the crop with `margin` pixels around it."""
     rows = (CROP.top - margin, CROP.top + CROP.height + margin)
     cols = (CROP.left - margin, CROP.left + CROP.width + margin)
     return read_spikes(path, HEIGHT, WIDTH, steps=steps and (steps.start, steps.stop), rows=rows, cols=cols)
 
 
 def enlarge(planes: np.ndarray) -> np.ndarray:
-    """Bilinear planes of the crop, made with a margin of one pixel that is cut off again."""
+    """Bilinear planes of the crop, made with a margin of one pixel that is then cut off."""
     size = (LARGE.height + 2 * RATIO, LARGE.width + 2 * RATIO)
     return np.stack([upsample(plane, size)[RATIO:-RATIO, RATIO:-RATIO] for plane in planes])
 
 
 def our_sdm(path: Path) -> np.ndarray:
-    """SDM of the crop; the blurred frame is cut with its margin, as a reader of frames would do."""
+    """SDM of the crop; the blurred frame is cropped with its margin, as in a data set."""
     spikes = read(path, EXPOSURE, 1)
     wide = Box(LARGE.top - RATIO, LARGE.left - RATIO, LARGE.height + 2 * RATIO, LARGE.width + 2 * RATIO)
     sharp = sdm(BLUR[wide.rows, wide.cols], tfp(spikes, CENTER, WINDOW), tfp(spikes, len(spikes) // 2, len(spikes)))
@@ -128,7 +128,7 @@ OURS: dict[str, Make] = {
 
 
 def decode_whole(path: Path) -> np.ndarray:
-    """Decode all."""
+    """Decode the whole file."""
     return read_spikes(path, HEIGHT, WIDTH)
 
 
@@ -139,7 +139,7 @@ def small_window(path: Path) -> np.ndarray:
 
 
 def plain_window(path: Path) -> np.ndarray:
-    """Decode all, then slice."""
+    """Decode the whole file, then slice."""
     return plain_decode(path)[AROUND, CROP.top : CROP.top + 128, CROP.left : CROP.left + 128]
 
 
@@ -149,7 +149,7 @@ def sample_of(make: Make) -> Make:
 
 
 def plain_sample(name: str) -> Make:
-    """Make them the plain way."""
+    """Make them with the plain implementation."""
     return sample_of(lambda path: PLAIN[name](plain_decode(path)))
 
 
@@ -161,7 +161,7 @@ def seconds(make: Make, path: Path) -> float:
 
 
 def peak_mib(make: Make, path: Path) -> float:
-    """Peak of what one call allocates."""
+    """Peak allocation of one call."""
     tracemalloc.start()
     make(path)
     peak = tracemalloc.get_traced_memory()[1]
@@ -170,7 +170,7 @@ def peak_mib(make: Make, path: Path) -> float:
 
 
 def measure(name: str, ours: Make, plain: Make, path: Path, rounds: int) -> dict[str, str | float]:
-    """Check that both agree, then time them in turn: medians of `rounds` plain and 20 * rounds own calls."""
+    """Check that both agree, then time them alternately: medians of `rounds` plain and 20 * rounds own calls."""
     np.testing.assert_allclose(ours(path), plain(path), atol=1e-5, err_msg=name)
     our_times: list[float] = []
     plain_times: list[float] = []

@@ -1,15 +1,15 @@
-"""Tiles beside no tiles, on real frames: seams, distance, network evaluations and time, by KAIR's rule and by ours.
+"""Tiled compared with untiled restoration of real frames: seams, PSNR, network evaluations, time; KAIR's rule and ours.
 
 python benchmarks/tiles.py --opt options/vrt/demo.json --video v.mp4 [--weights F] [--frames 100] [--size 192 336]
-                           [--tile 18 96 96] [--overlap 2 20 20] [--untiled] [--json]
+                           [--tile 18 96 96] [--overlap 2 20 20] [--untiled]
 
-The frames of the video are brought to --size. The network's input is the average of five neighbours, with a noisy gray
-plane of the sharp frame as spikes. With --untiled the clip is restored in one piece, too (about 2.5 kB a pixel of each
-frame for the demo's network), and every other result is compared with that.
+The video's frames are resized to --size. The network's input is the average of five neighbouring frames, with a noisy
+gray plane of the sharp frame as spikes. With --untiled the clip is also restored in one piece (about 2.5 kB per pixel
+of each frame for the demo's network), and all other results are compared with it.
 
-Seam: the energy of the differences across tile borders over that of the differences next to them, divided by the same
-ratio without tiles: 1 is invisible. It needs the untiled result: the ratio depends on what is there, and sharp frames
-in its place give anything from 0.5 to 1.3.
+Seam: the energy of differences across tile borders, relative to that of differences next to them, divided by the same
+ratio without tiles; 1 is invisible. It needs the untiled result, because the ratio depends on the content: with sharp
+frames instead, it varies from 0.5 to 1.3.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from utils import utils_cli, utils_dist, utils_image, utils_metric, utils_option
 from utils.utils_checkpoint import load_weights
 from utils.utils_tile import Axis, TileOpt
 
-BLURRED = 5  # frames whose average is the input
+BLURRED = 5  # frames averaged to make an input frame
 
 
 class Scene(NamedTuple):
@@ -61,7 +61,7 @@ class Scene(NamedTuple):
 
 
 def load_scene(video: Path, frames: int, size: tuple[int, int]) -> Scene:
-    """The first frames of a video, brought to H, W."""
+    """The first frames of a video, resized to H, W."""
     store, clip = FrameStore(video, "png"), video.stem
     read = (store.read(clip, f"{index:06d}") for index in range(frames))
     sharp = np.stack([cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA) for frame in read])
@@ -70,7 +70,7 @@ def load_scene(video: Path, frames: int, size: tuple[int, int]) -> Scene:
 
 
 def restored(restore: utils_tile.Restore, scene: Scene, tile: TileOpt, name: str) -> tuple[np.ndarray, int, float]:
-    """All frames (T, H, W, 3) uint8, the number of network evaluations and the seconds they took."""
+    """All frames (T, H, W, 3) uint8, the number of network evaluations, and seconds."""
     calls = 0
 
     def counted(x: torch.Tensor) -> torch.Tensor:
@@ -89,7 +89,7 @@ def restored(restore: utils_tile.Restore, scene: Scene, tile: TileOpt, name: str
 
 
 def borders(axis: Axis) -> list[int]:
-    """Points whose difference from the point before crosses a tile's edge."""
+    """Points whose difference from the previous point crosses a tile's edge."""
     inner = axis.starts[1:]
     if axis.blend == "kair":
         edges = [start + axis.cut for start in inner] + [start + axis.side - axis.cut for start in axis.starts[:-1]]
@@ -99,7 +99,7 @@ def borders(axis: Axis) -> list[int]:
 
 
 def seam(frames: np.ndarray, plain: np.ndarray, axes: tuple[Axis, Axis]) -> float:
-    """Energy of differences across borders beside those four points away, over the same of `plain`."""
+    """Energy of differences across borders, relative to those four points away, over the same ratio of `plain`."""
 
     def ratio(clip: np.ndarray) -> float:
         across = beside = 0.0
@@ -115,7 +115,7 @@ def seam(frames: np.ndarray, plain: np.ndarray, axes: tuple[Axis, Axis]) -> floa
 
 
 def variants(args: argparse.Namespace) -> Iterator[tuple[str, TileOpt]]:
-    """What is compared, by name."""
+    """The tiles to compare, by name."""
     frames, *size = args.tile
     shared, *overlap = args.overlap
     sides, overlaps = (size[0], size[1]), (overlap[0], overlap[1])
@@ -128,7 +128,7 @@ def variants(args: argparse.Namespace) -> Iterator[tuple[str, TileOpt]]:
 
 
 def make_restore(args: argparse.Namespace) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The network of an option file with its run's, or the given, weights."""
+    """The network of an option file, with the given weights or those of its run."""
     opt = utils_option.load(args.opt, Opt, ["netG.spynet_path=null", "train.E_decay=0"])
     model = define_Model(opt, utils_dist.init())
     load_weights(model.netG, args.weights or utils_run_folder.find_weights(opt.run_dir, None, None)[0])
@@ -178,12 +178,12 @@ def main() -> None:
 
 
 def mean_psnr(frames: np.ndarray, others: np.ndarray) -> float:
-    """Mean over frames."""
+    """Mean PSNR over frames."""
     return utils_metric.mean_of(utils_metric.psnr(a, b) for a, b in zip(frames, others, strict=True))
 
 
 def print_table(rows: list[dict[str, float | str]]) -> None:
-    """The rows for people."""
+    """Print the rows as a table."""
     columns = ["tiles", "evaluations", "seconds", "psnr", "psnr_to_untiled", "seam"]
     print("".join(f"{column:>18}" for column in columns))
     for row in rows:

@@ -1,1 +1,1 @@
-"""The network, its parts, and the training step."""
+"""The network and its parts, the training step, and memory estimates."""

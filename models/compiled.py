@@ -1,4 +1,4 @@
-"""torch.compile with a way back."""
+"""torch.compile, with a fallback to the plain network."""
 
 import logging
 import time
@@ -13,10 +13,10 @@ LONGEST_REASON = 300  # characters
 
 
 class Compiled(nn.Module):
-    """A network run through torch.compile, and as it is once that has failed.
+    """A network run through torch.compile, or as it is after compiling has failed.
 
-    Shapes are static: every new size of a tile or crop is compiled for itself, once, and the time it took is logged.
-    The network keeps its own parameter names.
+    Shapes are static: each new tile or crop size is compiled once, and the time is logged. Parameter names stay those
+    of the network.
 
     Args:
         net: (B, D, C, H, W) -> (B, D, 3, H, W).
@@ -34,13 +34,13 @@ class Compiled(nn.Module):
             _give_up(error)
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the network."""
+        """Same as the network."""
         if self._fast is None:
             return self.net(x)
         start = time.perf_counter()
         try:
             out = self._fast(x)
-        except torch._dynamo.exc.TorchDynamoException as error:  # torch.compile has imported it; it takes a second
+        except torch._dynamo.exc.TorchDynamoException as error:  # torch.compile imported it
             self._fast = None
             _give_up(error)
             return self.net(x)
@@ -55,5 +55,5 @@ def _give_up(error: Exception) -> None:
     cause = getattr(error, "inner_exception", error)
     reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
     LOG.warning(
-        "train.compile: compiling failed, going on without it: %s: %s", type(cause).__name__, reason[:LONGEST_REASON]
+        "train.compile: compiling failed, continuing without it: %s: %s", type(cause).__name__, reason[:LONGEST_REASON]
     )

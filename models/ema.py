@@ -5,22 +5,21 @@ import copy
 import torch
 from torch import nn
 
-PAST_WARMUP = 10**9  # updates, after which decay_at is any decay in use
+PAST_WARMUP = 10**9  # updates after which decay_at returns any usual decay unchanged
 
 
 class MovingAverage:
-    """A network whose weights follow those of another one, an average over about 1 / (1 - decay) updates.
+    """A network whose weights average those of another network over about 1 / (1 - decay) updates.
 
-    A young average forgets faster, see `decay_at`: else a short run would end near the weights that it began with.
+    A young average forgets faster, see `decay_at`; otherwise a short run would end near its initial weights.
 
     Args:
         net: the network to follow; the average starts from its weights.
-        decay: what is kept of the average in an update, once it is old enough.
+        decay: share of the average that an update keeps after the warm-up.
 
     Attributes:
         net: the averaged network, in evaluation mode and without gradients.
-        updates: how often it has been updated; belongs to a checkpoint, the weights alone do not make a resumed
-            average exact.
+        updates: number of updates so far; checkpoints store it, so that a resumed average is exact.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
@@ -29,24 +28,24 @@ class MovingAverage:
         self.updates = 0
 
     def update(self, net: nn.Module) -> None:
-        """Take in the weights of `net` after a training step."""
+        """Add the weights of `net` after a training step."""
         update(self.net, net, decay_at(self.updates, self.decay))
         self.updates += 1
 
     def restart(self, net: nn.Module) -> None:
-        """Begin anew from the weights of `net`."""
+        """Start again from the weights of `net`."""
         self.net.load_state_dict(net.state_dict())
         self.updates = 0
 
     def skip_warmup(self) -> None:
-        """Count as old: the weights are an average from elsewhere, which the next updates shall not wipe out."""
+        """Skip the warm-up: the loaded weights are already an average."""
         self.updates = PAST_WARMUP
 
 
 def decay_at(updates: int, decay: float) -> float:
-    """Decay of the update that follows `updates` others: (1 + n) / (10 + n), never above `decay`.
+    """Decay of the update after n = `updates` others: min(decay, (1 + n) / (10 + n)).
 
-    The start of TensorFlow's tf.train.ExponentialMovingAverage with `num_updates`.
+    The warm-up of TensorFlow's tf.train.ExponentialMovingAverage with `num_updates`.
     """
     return min(decay, (1 + updates) / (10 + updates))
 

@@ -1,4 +1,4 @@
-"""The network as one graph of PyTorch's own operators, for programs without this project."""
+"""Exports the network as one graph of PyTorch operators, for programs without this project."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -17,24 +17,23 @@ AXES = 5  # B, D, C, H, W
 
 
 def export_network(net: nn.Module, shape: Sequence[int], *, portable: bool = True) -> ExportedProgram:
-    """Trace the network for restoring, in float32, on the device that it lies on.
+    """Trace the network for inference in float32, on its own device.
 
-    What depends on sizes and device is decided here: windows, mirrored borders, the kernel of the attention. The
-    weights are copied, the network stays as it is.
+    Everything that depends on sizes and device is fixed here: windows, mirrored borders, the attention kernel. The
+    weights are copied; the network is not changed.
 
     Args:
-        net: as `VRT`.
-        shape: (B, D, C, H, W) of its input; the program takes no other.
-        portable: align by torchvision's operator, so that torch and torchvision suffice to load and run the program.
-            Else it holds this project's operator, whose backend is chosen when it runs, and what loads it needs
-            `import models.op`.
+        net: a `VRT`.
+        shape: (B, D, C, H, W), the only input shape the program accepts.
+        portable: align with torchvision's operator, so that the program needs only torch and torchvision. Otherwise it
+            contains this project's operator, which chooses its backend at run time and needs `import models.op`.
 
     Returns:
-        A program of what `net.forward` takes and returns; its parameters need no gradients. With the same kernels its
-        output is that of the network, bit for bit; another backend of the alignment rounds otherwise.
+        A program with the input and output of `net.forward`; its parameters need no gradients. With the same kernels
+        its output equals the network's bit for bit; another alignment backend rounds differently.
 
     Raises:
-        UserError: this is no shape, or it has another number of channels than the network's input.
+        UserError: the shape is invalid, or its channels are not those of the network's input.
     """
     if len(shape) != AXES or min(shape) < 1:
         raise UserError(f"shape of the exported network: found {tuple(shape)}, expected B, D, C, H, W, each 1 or more")
@@ -42,12 +41,12 @@ def export_network(net: nn.Module, shape: Sequence[int], *, portable: bool = Tru
     example = torch.zeros(*shape, device=next(net.parameters()).device)
     with torchvisions_alignment() if portable else nullcontext():
         traced = torch.export.export(net, (example,), strict=False)
-    return _without_origin(traced)
+    return _anonymous(traced)
 
 
 @contextmanager
 def torchvisions_alignment() -> Iterator[None]:
-    """Align by torchvision's operator itself, not by the project's around it, in all networks."""
+    """Use torchvision's operator directly for the alignment, in all networks."""
     own, alignment.deform_conv2d = alignment.deform_conv2d, deform_torchvision.forward
     try:
         yield
@@ -55,8 +54,8 @@ def torchvisions_alignment() -> Iterator[None]:
         alignment.deform_conv2d = own
 
 
-def _without_origin(traced: ExportedProgram) -> ExportedProgram:
-    """Drop what a file would keep of this machine: source lines with their paths, and the example."""
+def _anonymous(traced: ExportedProgram) -> ExportedProgram:
+    """Drop what the file would reveal about this machine: source lines with their paths, and the example."""
     for graph in traced.graph_module.modules():
         for node in graph.graph.nodes if isinstance(graph, GraphModule) else ():
             node.meta.pop("stack_trace", None)

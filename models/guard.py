@@ -1,4 +1,4 @@
-"""Which training steps are left out: those whose loss or gradient would harm the weights."""
+"""Skips the training steps whose loss or gradient would harm the weights."""
 
 import logging
 import math
@@ -6,31 +6,29 @@ from typing import Any
 
 LOG = logging.getLogger("spikevrt")
 DECAY = 0.99  # of the running mean of the loss: about 100 steps
-WARM_UP = 20  # steps that must have been taken before a loss can be called too high
-TOO_HIGH = "loss jumps"  # how such a reason begins
+WARM_UP = 20  # steps taken before a loss can count as too high
 
 
 class StepGuard:
-    """Judges each step before it reaches the weights, and keeps count.
+    """Decides for each step whether it may change the weights, and counts the skipped ones.
 
-    A step is left out if its loss or its gradient's norm is not finite, or if its loss is more than `spike` times the
-    running mean of the losses of the steps taken. Two different things happen after `limit` of them in a row:
+    A step is skipped if its loss or gradient norm is not finite, or if its loss exceeds `spike` times the running mean
+    of the losses of the steps taken. After `limit` skipped steps in a row:
 
-    - not finite: the guard is `exhausted`; the run can only stop, as nothing that it could do next differs.
-    - too high: the next finite loss is taken whatever it is, and the running mean begins anew from it. A level that
-      stays is no accident (another part of the data, parts of the network that begin to learn), and without a step the
-      weights would never leave it. Between two new levels lie at least WARM_UP steps taken.
+    - not finite: the guard is `exhausted` and the run must stop, because every further step would fail the same way.
+    - too high: the next finite loss is accepted as the new level, and the running mean restarts from it. A lasting rise
+      is no accident (new data, or frozen parameters that start to learn), and the weights cannot recover without a
+      step. At least WARM_UP steps are taken between two new levels.
 
-    The answers depend on nothing but the numbers given. Several processes must give the same ones, the means over all
-    of them, and then agree without a further exchange: one loss that is not finite makes the mean so.
+    Decisions depend only on the numbers given. Processes that pass the same means over all processes therefore agree
+    without further communication; one non-finite loss makes the mean non-finite.
 
     Args:
-        limit: steps in a row.
+        limit: skipped steps in a row.
         spike: factor above 1; None: no loss is too high.
 
     Attributes:
-        in_row: steps left out since the last one taken.
-        total: steps left out in the whole run.
+        total: steps skipped in the whole run.
     """
 
     def __init__(self, limit: int, spike: float | None) -> None:
@@ -41,7 +39,7 @@ class StepGuard:
 
     @property
     def in_row(self) -> int:
-        """Steps left out since the last one taken."""
+        """Steps skipped since the last one taken."""
         return self._not_finite + self._too_high
 
     @property
@@ -51,31 +49,31 @@ class StepGuard:
 
     @property
     def mean(self) -> float | None:
-        """Running mean of the losses taken; None where there is none yet."""
+        """Running mean of the losses of the steps taken; None before the first."""
         return self._sum / (1 - DECAY**self._taken) if self._taken else None
 
-    def verdict(self, loss: float, norm: float) -> str | None:
-        """Why this step should be left out; None: it should be taken."""
+    def reason_to_skip(self, loss: float, norm: float) -> str | None:
+        """Why to skip this step; None: take it."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return f"loss {loss:g}, gradient norm {norm:g}"
         if self._judges_height() and self._is_high(loss):
-            return f"{TOO_HIGH} to {loss:g}, more than {self.spike:g} times the running mean {self.mean:g}"
+            return f"loss jumps to {loss:g}, more than {self.spike:g} times the running mean {self.mean:g}"
         return None
 
-    def skipped(self, reason: str) -> None:
-        """Count a step that was left out, `reason` as `verdict` gave it."""
+    def count_skipped(self, loss: float, norm: float) -> None:
+        """Count a skipped step."""
         self.total += 1
-        if reason.startswith(TOO_HIGH):
+        if math.isfinite(loss) and math.isfinite(norm):
             self._too_high += 1
         else:
             self._not_finite += 1
 
-    def taken(self, loss: float, norm: float) -> None:
-        """Count a step that was taken; ends a row of others."""
+    def count_taken(self, loss: float, norm: float) -> None:
+        """Count a step that was taken; ends a row of skipped ones."""
         if self._too_high >= self.limit and self._is_high(loss):
             LOG.warning(
-                "the loss stayed high for %d steps in a row (train.nonfinite_limit): %g is the new level, gradient "
-                "norm %g, running mean so far %g",
+                "the loss stayed high for %d steps in a row (train.nonfinite_limit): %g is the new level; "
+                "gradient norm %g, running mean so far %g",
                 self._too_high,
                 loss,
                 norm,
@@ -87,7 +85,7 @@ class StepGuard:
         self._not_finite = self._too_high = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """All that later answers depend on, besides the options."""
+        """All that later decisions depend on, besides the options."""
         return {
             "total": self.total,
             "not_finite": self._not_finite,

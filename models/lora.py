@@ -13,12 +13,12 @@ from utils.utils_lora import changed
 
 
 class LoraLinear(Linear):
-    """A linear layer whose weight counts as W + scale * B A; W keeps its name and starts as it was.
+    """A linear layer with the weight W + scale * B A; W keeps its name and value.
 
     Args:
-        base: the layer, whose parameters become this one's.
+        base: the layer whose parameters this one takes over.
         rank: columns of B and rows of A.
-        scale: what the product counts.
+        scale: factor of the product.
     """
 
     lora_scale: Tensor
@@ -29,26 +29,26 @@ class LoraLinear(Linear):
         like = base.weight.detach()
         self.lora_A = nn.Parameter(nn.init.normal_(like.new_empty(rank, self.in_features), std=self.in_features**-0.5))
         self.lora_B = nn.Parameter(like.new_zeros(self.out_features, rank))  # zero: the layer starts unchanged
-        self.register_buffer("lora_scale", like.new_tensor(scale))  # in every file, so that it can be merged anywhere
+        self.register_buffer("lora_scale", like.new_tensor(scale))  # stored in files, so that any program can merge
 
     def effective_weight(self) -> Tensor:
-        """(C_out, C_in), always in the precision of the parameters: 16 bits would round the change away."""
+        """(C_out, C_in) in the precision of the parameters: 16 bits would round the change away."""
         with torch.autocast(self.weight.device.type, enabled=False):
             return changed(self.weight, self.lora_A, self.lora_B, self.lora_scale)
 
 
 def add_lora(net: nn.Module, rank: int, alpha: float | None, targets: Sequence[str], also: Sequence[str] = ()) -> None:
-    """Turn layers of a network into `LoraLinear` and freeze all else; what the network computes stays the same.
+    """Turn layers into `LoraLinear` and freeze everything else; the network's output stays the same.
 
     Args:
         net: the network, changed in place.
-        rank: of the products, at least 1.
-        alpha: a product counts alpha / rank; None: 1.
-        targets: linear layers, by the ends of their names: whole parts, * for any text.
-        also: layers or parameters, named the same way, that are trained in full.
+        rank: rank of the changes, at least 1.
+        alpha: the changes are scaled by alpha / rank; None: by 1.
+        targets: linear layers, by the last parts of their names; * matches any text.
+        also: layers or parameters to train in full, named the same way.
 
     Raises:
-        UserError: a name fits nothing, or the rank no layer.
+        UserError: a name matches nothing, or the rank is too large for a layer.
     """
     layers = {name: layer for name, layer in net.named_modules() if isinstance(layer, Linear)}
     chosen = _chosen(layers, targets, "targets")
@@ -68,13 +68,13 @@ def add_lora(net: nn.Module, rank: int, alpha: float | None, targets: Sequence[s
 
 
 def parameter_counts(net: nn.Module) -> tuple[int, int]:
-    """Number of parameters that are trained, and of all."""
+    """Number of trained parameters, and of all parameters."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in net.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 
 def _chosen(names: Collection[str], patterns: Sequence[str], key: str) -> set[str]:
-    """Those names that a pattern fits, whole or from a dot on."""
+    """Names that a pattern matches, in full or from a dot on."""
     chosen = set()
     for pattern in patterns:
         fitting = {name for name in names if fnmatchcase(f".{name}", f"*.{pattern}")}
@@ -82,6 +82,6 @@ def _chosen(names: Collection[str], patterns: Sequence[str], key: str) -> set[st
             kinds = {name.rpartition(".")[2] for name in names}
             near = difflib.get_close_matches(pattern, sorted(kinds), n=4, cutoff=0.0)
             kind = "linear layer" if key == "targets" else "layer or parameter"
-            raise UserError(f"netG.lora.{key} has {pattern!r}, which no {kind} is called; near: {', '.join(near)}")
+            raise UserError(f"netG.lora.{key} has {pattern!r}, which matches no {kind}; near: {', '.join(near)}")
         chosen |= fitting
     return chosen

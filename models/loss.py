@@ -1,6 +1,6 @@
-"""The training loss: a pixel term, named by `train.G_lossfn_type`, and two optional terms for motion blur.
+"""The training loss: a pixel term, `train.G_lossfn_type`, and two optional terms for motion blur.
 
-All of it is computed in float32, whatever the precision of the tensors is.
+Everything is computed in float32, whatever the precision of the tensors.
 """
 
 from collections.abc import Callable
@@ -37,8 +37,8 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 def frequency(out: Tensor, gt: Tensor) -> Tensor:
     """L1 distance in the frequency domain, after MIMO-UNet's (Cho et al., arXiv:2108.05054), at full size only.
 
-    The mean, over real and imaginary parts, of the absolute differences between the orthonormal 2-D spectra of the
-    frames; of the half of each spectrum that determines the other one. Zero where the frames are equal, only there.
+    Mean absolute difference of the real and imaginary parts of the frames' orthonormal 2-D spectra, over the
+    non-redundant half of each spectrum. Zero only if the frames are equal.
 
     Args:
         out: (..., H, W).
@@ -51,12 +51,12 @@ def frequency(out: Tensor, gt: Tensor) -> Tensor:
 def edge(out: Tensor, gt: Tensor, eps: float) -> Tensor:
     """Charbonnier distance of the frames' Laplacians, after MPRNet's edge loss (Zamir et al., arXiv:2102.02808).
 
-    The Laplacian is that of the four neighbours, a pixel outside the frame being like its neighbour inside.
+    The Laplacian uses the four neighbours; border pixels are replicated outwards.
 
     Args:
         out: (B, T, C, H, W).
         gt: the same shape.
-        eps: under the root, not squared; sqrt(eps) is the least value.
+        eps: added under the root, not squared; sqrt(eps) is the smallest value.
     """
     d = F.pad((out.float() - gt.float()).flatten(0, 1), (1, 1, 1, 1), mode="replicate")
     across = d[..., 1:-1, :-2] + d[..., 1:-1, 2:]
@@ -65,16 +65,16 @@ def edge(out: Tensor, gt: Tensor, eps: float) -> Tensor:
 
 
 def total_loss(out: Tensor, gt: Tensor, opt: TrainOpt) -> tuple[Tensor, dict[str, Tensor]]:
-    """What a training step makes small.
+    """What a training step minimises.
 
     Args:
         out: (B, T, 3, H, W) restored frames.
         gt: (B, T, 3, H, W) sharp frames.
-        opt: which terms with which weights; one with weight 0 is not computed.
+        opt: the terms and their weights; a term with weight 0 is not computed.
 
     Returns:
-        The sum of the weighted terms, and these terms by name, without gradient: G_pixel and, where they have a weight,
-        G_fft and G_edge.
+        The sum of the weighted terms, and the terms by name, without gradient: G_pixel and, if weighted, G_fft and
+        G_edge.
     """
     eps = opt.G_charbonnier_eps
     terms = {"G_pixel": opt.G_lossfn_weight * LOSSES[opt.G_lossfn_type](out, gt, eps)}

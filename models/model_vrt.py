@@ -1,4 +1,4 @@
-"""ModelVRT: one training step, and restoration. Composes network, loss, optimizer and average; holds no batch."""
+"""ModelVRT: the training step and restoration. Combines network, loss, optimizer and average; keeps no batch."""
 
 import logging
 import math
@@ -26,7 +26,7 @@ LOG = logging.getLogger("spikevrt")
 
 
 class ModelVRT:
-    """A network with all that its training needs.
+    """A network and everything its training needs.
 
     Args:
         net: the network to train, (B, D, C, H, W) -> (B, D, 3, H, W).
@@ -53,15 +53,15 @@ class ModelVRT:
         self._restorer: nn.Module | None = None  # netE or netG, wrapped for restoring
 
     def train_step(self, batches: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
-        """One optimizer step; one that `models.guard` judges harmful changes nothing, in any process.
+        """One optimizer step. A step that `models.guard` rejects changes no weights, in any process.
 
         Args:
             batches: one batch per accumulation: `lq` (B, T, 3, h, w), `gt` the same, `spike` (B, T, S, h, w) or absent.
-            step: finished optimizer steps before this one.
+            step: optimizer steps finished before this one.
 
         Returns:
-            The same in every process: the mean G_loss, its terms where there are several (G_pixel, G_fft, G_edge),
-            skipped (steps left out in the whole run), grad_norm (before clipping) and lr.
+            The same in every process: the mean G_loss, its terms if there are several (G_pixel, G_fft, G_edge), skipped
+            (steps skipped in the whole run), grad_norm (before clipping) and lr.
         """
         lr = optim.learning_rate(step + 1, self.opt)
         optim.set_lr(self.optimizer, lr)
@@ -74,23 +74,24 @@ class ModelVRT:
         norm = nn.utils.clip_grad_norm_(self.netG.parameters(), limit).item()
         values = utils_dist.mean(self.dist, own)
         loss = values["G_loss"]
-        reason = self.guard.verdict(loss, norm)
+        reason = self.guard.reason_to_skip(loss, norm)
         if reason is None:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             if self.average is not None:
                 self.average.update(self.netG)
-            self.guard.taken(loss, norm)
+            self.guard.count_taken(loss, norm)
         elif not math.isfinite(loss + norm) and precision.lower_scale(self.scaler):
-            LOG.info("step %d left out: gradients overflow; loss scale now %g", step, self.scaler.get_scale())
+            LOG.info("step %d skipped: gradients overflow; loss scale now %g", step, self.scaler.get_scale())
         else:
             if math.isfinite(loss + norm):
                 self.scaler.update()
-            self._leave_out(step, reason, batches, own["G_loss"])
+            self.guard.count_skipped(loss, norm)
+            self._log_skipped(step, reason, batches, own["G_loss"])
         return {**values, "skipped": self.guard.total, "grad_norm": norm, "lr": lr}
 
     def _backward(self, net: nn.Module, batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Sum up the gradients of all batches; this process's mean loss and, where there are several, its terms."""
+        """Accumulate the gradients of all batches; returns this process's mean loss and, if several, its terms."""
         sums: Counter[str] = Counter()
         for i, batch in enumerate(batches):
             with self._gradient_sync(net, last=i == len(batches) - 1):
@@ -102,18 +103,17 @@ class ModelVRT:
             sums.update({name: value.item() for name, value in named.items()})
         return {name: value / len(batches) for name, value in sums.items()}
 
-    def _leave_out(self, step: int, reason: str, batches: Sequence[Mapping[str, Any]], loss: float) -> None:
-        """Count a step that is not taken, and name clips and frames of the processes whose own loss is at fault."""
-        self.guard.skipped(reason)
+    def _log_skipped(self, step: int, reason: str, batches: Sequence[Mapping[str, Any]], loss: float) -> None:
+        """Log a skipped step with the clips and frames of the processes whose own loss is at fault."""
         keys = [key for batch in batches for key in batch.get("key", ())]
         everybody = utils_dist.gather_objects(self.dist, (math.isfinite(loss), keys))
         at_fault = [part for finite, part in everybody if not finite] or [part for _, part in everybody]
         samples = ", ".join(key for part in at_fault for key in part) or "the batch"
-        LOG.warning("step %d left out: %s; %d in a row, %s", step, reason, self.guard.in_row, samples)
+        LOG.warning("step %d skipped: %s; %d in a row, %s", step, reason, self.guard.in_row, samples)
 
     @torch.no_grad()
     def restore(self, x: Tensor) -> Tensor:
-        """Restore frames with the averaged weights where there are some, in the precision of training.
+        """Restore frames with the averaged weights if there are any, in the precision of training.
 
         Args:
             x: (1, T, C, h, w), RGB and spike planes.
@@ -128,7 +128,7 @@ class ModelVRT:
             return net(x.to(self.dist.device)).float().cpu()
 
     def load_pretrained(self, netG: str | None, netE: str | None) -> None:
-        """Start from files of weights, each optional ("auto" is none); without its own file netE follows netG."""
+        """Load weights from files, each optional ("auto": no file); without its own file netE starts from netG."""
         if netG is not None and netG != "auto":
             LOG.info("netG from %s: %s", netG, load_weights(self.netG, netG, self.opt.G_param_strict))
         if self.average is None:
@@ -139,7 +139,7 @@ class ModelVRT:
             self.average.skip_warmup()
 
     def state_dicts(self) -> dict[str, dict[str, Any]]:
-        """All that the next step depends on, by the kind of file that holds it: G, E and state."""
+        """All that the next step depends on, by kind of file: G, E and state."""
         states: dict[str, dict[str, Any]] = {
             "G": self.netG.state_dict(),
             "state": {
@@ -154,7 +154,7 @@ class ModelVRT:
         return states
 
     def load_state_dicts(self, states: Mapping[str, Any]) -> None:
-        """Exact inverse of `state_dicts`; a moving average that is new to this run starts at netG."""
+        """Exact inverse of `state_dicts`; a moving average new to this run starts from netG."""
         load_weights(self.netG, states["G"])
         if self.netE is not None:
             load_weights(self.netE, states.get("E", states["G"]))
@@ -169,13 +169,13 @@ class ModelVRT:
             self.scaler.load_state_dict(scale)
 
     def _trainable(self, step: int, batch: Mapping[str, Tensor]) -> nn.Module:
-        """netG with the parts that `fix_keys` names frozen before `fix_iter`, wrapped anew when that changes."""
+        """netG, its `fix_keys` parameters frozen before `fix_iter`; wrapped again when that changes."""
         if self._parallel is None:
             shape = network_input(batch).shape
             apply_policy(self.netG, self.opt.memory, shape, self.dist.device, self.amp_dtype)
         frozen = step + 1 < self.opt.fix_iter
         if self._parallel is None or self._parallel[0] != frozen:
-            optim.hold(self.optimizer, frozen)
+            optim.freeze_fix_keys(self.optimizer, frozen)
             self._parallel = (frozen, utils_dist.wrap(self.dist, self._runnable(self.netG)))
         return self._parallel[1]
 
@@ -184,10 +184,10 @@ class ModelVRT:
 
     @staticmethod
     def _gradient_sync(net: nn.Module, last: bool) -> AbstractContextManager:
-        """Processes exchange gradients in the last of several accumulated backward passes only."""
+        """Exchange gradients between processes only in the last of several accumulated backward passes."""
         return net.no_sync() if isinstance(net, DistributedDataParallel) and not last else ExitStack()
 
 
 def network_input(batch: Mapping[str, Tensor]) -> Tensor:
-    """RGB and, where the batch has them, spike planes behind it: (B, T, 3 + S, h, w)."""
+    """RGB, then spike planes if the batch has them: (B, T, 3 + S, h, w)."""
     return torch.cat((batch["lq"], batch["spike"]), dim=2) if "spike" in batch else batch["lq"]

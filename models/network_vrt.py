@@ -35,39 +35,39 @@ RGB = 3
 class VRT(nn.Module):
     """Restores D frames at once: flow, fusion, seven stages of attention and alignment, reconstruction, residual.
 
-    With `pa_frames` 0 it interpolates instead: no flow, no alignment, one frame out of several.
+    With `pa_frames` 0 it interpolates instead: one frame from several, without flow and alignment.
 
     Args:
         upscale: output size over input size, 3 or a power of 2.
         in_chans: 3 RGB channels plus the spike channels; a noise map is not counted.
         out_chans: 3.
-        img_size: (D, H, W) the network is trained on. With `pa_frames` 0, D is the number of frames, even, that make
-            one; else it is kept for option files only. Any size may be restored.
+        img_size: (D, H, W) of training. With `pa_frames` 0, D is the (even) number of frames that one frame is made
+            from; otherwise it only serves option files. Any size can be restored.
         window_size: (Wd, Wh, Ww) of the attention windows.
-        depths: blocks of the seven stages, then of each group of the reconstruction.
-        indep_reconsts: indices into depths of groups that see one frame at a time.
-        embed_dims: channels, one per entry of depths; one value for the first seven, one for the others.
+        depths: blocks per stage of the seven, then per group of the reconstruction.
+        indep_reconsts: indices into depths of groups that attend within single frames.
+        embed_dims: channels, one per entry of depths; the first seven are equal, and so are the others.
         num_heads: attention heads, one per entry of depths.
         mul_attn_ratio: share of a stage's blocks that use mutual attention.
-        mlp_ratio: hidden width of the feed-forward parts over their channels.
+        mlp_ratio: hidden width of the feed-forward parts, relative to their channels.
         qkv_bias: bias of the q, k, v projections.
-        drop_path_rate: stochastic depth of the last block; earlier blocks have less, in proportion.
-        spynet_path: file of pretrained SpyNet weights, or None for random ones.
-        pa_frames: 2, 4 or 6, frames used by the alignment, half of them from each side; or 0.
-        deformable_groups: offset groups of the alignment, of the neighbours of one side together.
-        nonblind_denoising: the input carries a noise map, sigma / 255, as its last channel.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0 at the first.
+        spynet_path: file of pretrained SpyNet weights; None: random weights.
+        pa_frames: frames used by the alignment, half from each side: 2, 4 or 6; 0: no alignment.
+        deformable_groups: offset groups of the alignment, shared by the neighbours of one side.
+        nonblind_denoising: the last input channel is a noise map, sigma / 255.
         use_checkpoint_attn: recompute attention in the backward pass to save memory.
         use_checkpoint_ffn: the same for the feed-forward parts.
-        no_checkpoint_attn_blocks: indices into depths that are kept in memory all the same.
-        no_checkpoint_ffn_blocks: likewise for the feed-forward parts.
+        no_checkpoint_attn_blocks: indices into depths that do not recompute.
+        no_checkpoint_ffn_blocks: the same for the feed-forward parts.
         optical_flow: name of the flow operator, see models/flow.
         fusion: name of the fusion operator, see models/fusion.
 
     Raises:
-        UserError: an argument is not supported, with its name and value.
+        UserError: an argument is not supported; names it and its value.
     """
 
-    def __init__(  # noqa: PLR0913 - the published signature, which option files and users know
+    def __init__(  # noqa: PLR0913 - the published signature, used by option files
         self,
         upscale: int = 1,
         in_chans: int = 3,
@@ -104,7 +104,7 @@ class VRT(nn.Module):
             spynet_path=spynet_path,
         )
         if in_chans < RGB or out_chans != RGB:
-            problems.append(f"in_chans is {in_chans} and out_chans {out_chans}, must be 3 or more, for RGB, and 3")
+            problems.append(f"in_chans is {in_chans} and out_chans {out_chans}, must be 3 (RGB) or more, and 3")
         if problems:
             raise UserError("; ".join(f"netG.{problem}" for problem in problems))
         self.upscale, self.in_chans, self.reach = upscale, in_chans, pa_frames // 2
@@ -127,7 +127,7 @@ class VRT(nn.Module):
         if self.reach:
             self.spynet = FLOWS[optical_flow]()
         self.fusion = FUSIONS[fusion](in_chans - RGB)
-        # Every channel enters with the four nearest pixels of both warped neighbours: 1 + 2 * 4 planes each.
+        # Per channel: its own plane and four nearest pixels from each of the two warped neighbours, 1 + 2 * 4 planes.
         planes = 9 * self.fusion.out_chans + self.noise_chans if self.reach else self.fusion.out_chans
         self.conv_first = FrameConv(planes, dim)
         for i, (kind, level) in enumerate(zip(KINDS, LEVELS, strict=True)):
@@ -146,7 +146,7 @@ class VRT(nn.Module):
             load_weights(self.spynet, spynet_path)
 
     def _add_output(self, dim: int, out_chans: int) -> None:
-        """The layers behind the body, for interpolation, super-resolution or restoration."""
+        """The layers after the body, for interpolation, super-resolution or restoration."""
         if not self.reach:
             self.linear_fuse = nn.Conv2d(dim * self.frames, FUSED, 1)
             self.conv_last: nn.Module = nn.Conv2d(FUSED, out_chans, 7)
@@ -155,29 +155,29 @@ class VRT(nn.Module):
             self.conv_before_upsample = before_upsample(dim)
             self.upsample = Upsample(self.upscale, FUSED)
         last = FrameConv(FUSED if self.upscale > 1 else dim, out_chans)
-        # Training starts at the input itself and can only gain; loaded weights override this.
+        # Training starts from the identity; loaded weights override this.
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.conv_last = last
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restore frames, or make those between them.
+        """Restore frames, or interpolate between them.
 
         Args:
-            x: (B, D, in_chans, H, W): RGB in [0, 1], then spike planes in units of intensity; with
-                `nonblind_denoising` one channel more, the noise map. Any D, H, W >= 1.
+            x: (B, D, in_chans, H, W), any D, H, W >= 1: RGB in [0, 1], then spike planes in units of intensity; with
+                `nonblind_denoising` followed by the noise map.
 
         Returns:
-            (B, D, 3, H * upscale, W * upscale), not clamped. With `pa_frames` 0 and T = img_size[0] the frames in the
-            middle of each T consecutive ones, (B, max(D - T, 0) + 1, 3, H, W).
+            (B, D, 3, H * upscale, W * upscale), not clamped. With `pa_frames` 0 and T = img_size[0]: the middle frame
+            of every T consecutive ones, (B, max(D - T, 0) + 1, 3, H, W).
 
         Raises:
-            UserError: x has another number of channels.
+            UserError: x has the wrong number of channels.
         """
         _, frames, channels, height, width = x.shape
         if channels != self.in_chans + self.noise_chans:
-            noise = " and a noise map" * self.noise_chans
-            raise UserError(f"the network's input has {channels} channels, netG.in_chans is {self.in_chans}{noise}")
+            noise = " plus a noise map" * self.noise_chans
+            raise UserError(f"the network's input has {channels} channels, but netG.in_chans is {self.in_chans}{noise}")
         x = self._extend(x)
         rgb, spike, noise_map = x.split((RGB, self.in_chans - RGB, self.noise_chans), dim=2)
         if not self.reach:
@@ -190,7 +190,7 @@ class VRT(nn.Module):
         return out[:, :frames, :, : height * self.upscale, : width * self.upscale]
 
     def flows(self, rgb: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Flows between neighbouring frames at four scales, both directions in one batch.
+        """Flows between neighbouring frames at four scales; both directions run in one batch.
 
         Args:
             rgb: (B, D, 3, H, W), D >= 2.
@@ -207,7 +207,7 @@ class VRT(nn.Module):
         return [level[0] for level in levels], [level[1] for level in levels]
 
     def features(self, x: Tensor, flows: Sequence[Flows] | None) -> Tensor:
-        """The seven stages as a U, then the reconstruction: (B, D, H, W, dim) -> (B, D, H, W, dim_last)."""
+        """Seven stages in a U shape, then the reconstruction: (B, D, H, W, dim) -> (B, D, H, W, dim_last)."""
 
         def stage(number: int, x: Tensor) -> Tensor:
             return self.get_submodule(f"stage{number}")(x, None if flows is None else flows[LEVELS[number - 1]])
@@ -229,7 +229,7 @@ class VRT(nn.Module):
         return (f0 + self.conv_after_body(self.features(f0, flows))).permute(0, 1, 4, 2, 3)
 
     def _far(self, backward: list[Tensor], forward: list[Tensor]) -> list[Flows]:
-        """At each scale the flows to all frames that are aligned, see `far_flows`; backward, then forward."""
+        """Per scale, the backward and forward flows to all aligned frames, see `far_flows`."""
         return [
             (far_flows(one, self.reach), far_flows(other.flip(1), self.reach).flip(1) if self.reach > 1 else other)
             for one, other in zip(backward, forward, strict=True)
@@ -242,7 +242,7 @@ class VRT(nn.Module):
         return self.conv_last(f)
 
     def _between(self, rgb: Tensor, fused: Tensor) -> Tensor:
-        """The frame in the middle of each window of frames, one window after the other: memory is that of one."""
+        """The middle frame of each window of frames; one window at a time, to save memory."""
         out = []
         for frames, planes in zip(windows_of(rgb, self.frames), windows_of(fused, self.frames), strict=True):
             f = self._body(planes - mean_of(planes), None)
@@ -250,7 +250,7 @@ class VRT(nn.Module):
         return torch.cat(out, dim=1)
 
     def _extend(self, x: Tensor) -> Tensor:
-        """Mirror (B, D, C, H, W) at its ends to sizes that the stages can halve three times and still hold a window."""
+        """Mirror-pad (B, D, C, H, W) at its ends until H and W halve three times and still hold a window."""
         _, d, _, h, w = x.shape
         height, width = (max(-(-n // 8) * 8, 8 * k) for n, k in zip((h, w), self.window[1:], strict=True))
         least = 2 if self.reach else self.frames

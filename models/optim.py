@@ -1,4 +1,4 @@
-"""Which parameters learn, in which groups, and the learning rate as a function of the step."""
+"""Which parameters are trained, in which groups, and the learning rate as a function of the step."""
 
 import difflib
 import inspect
@@ -17,14 +17,14 @@ from options.schema import TrainOpt
 from utils.utils_error import UserError
 
 LOG = logging.getLogger("spikevrt")
-NEAR = 3  # names that are shown for one that fits nothing
+NEAR = 3  # suggestions for a name that matches nothing
 
 
 def never_compiled(kind: type[Adam]) -> type[Adam]:
-    """A kind of optimizer without the wrappers by which PyTorch keeps its compiler out of these methods.
+    """The optimizer class without the wrappers that keep PyTorch's compiler out of its methods.
 
-    They import the compiler, two seconds that a start without train.compile need not take. Only networks are compiled
-    here, so the methods alone do the same.
+    The wrappers import the compiler, which takes two seconds even without train.compile. Only networks are compiled
+    here, so the bare methods behave the same.
     """
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in WRAPPED}
     methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
@@ -36,7 +36,7 @@ OPTIMIZERS: dict[str, type[Adam]] = {"adam": never_compiled(Adam), "adamw": neve
 
 
 def freeze(net: nn.Module, patterns: Sequence[str]) -> None:
-    """Never train the parameters whose whole names match a pattern such as "spynet.*".
+    """Exclude from training the parameters whose full names match a pattern such as "spynet.*".
 
     Raises:
         UserError: a pattern matches no parameter, or nothing is left to train.
@@ -47,7 +47,7 @@ def freeze(net: nn.Module, patterns: Sequence[str]) -> None:
         if not matching:
             raise UserError(
                 f"train.freeze: {pattern!r} matches no parameter of the network, near: {_near(pattern, parameters)}; "
-                'give patterns of whole names, such as "spynet.*"'
+                'give patterns of full names, such as "spynet.*"'
             )
         for parameter in matching:
             parameter.requires_grad_(False)
@@ -56,14 +56,14 @@ def freeze(net: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def make_optimizer(net: nn.Module, opt: TrainOpt) -> Optimizer:
-    """The optimizer of all parameters that require a gradient, in the groups that the options ask for.
+    """The optimizer of all parameters that require a gradient, in the groups given by the options.
 
-    Without G_param_groups there are two groups, either of which may be empty and then is left out: the parameters that
-    `fix_keys` does not name and those that it does. Two more follow for each entry of G_param_groups. Each group has
-    "lr_mul", its factor of the learning rate, and "fixed", whether `fix_keys` names its parameters.
+    There are two groups, the parameters that `fix_keys` does not match and those that it does, and two more for each
+    entry of G_param_groups; empty groups are dropped. Each group has "lr_mul", its learning rate factor, and "fixed",
+    whether `fix_keys` matches its parameters.
 
     Raises:
-        UserError: a key of G_param_groups is in no parameter's name.
+        UserError: a key of G_param_groups occurs in no parameter's name.
     """
     parameters = dict(net.named_parameters())
     _check_keys(parameters, opt)
@@ -88,21 +88,21 @@ def make_optimizer(net: nn.Module, opt: TrainOpt) -> Optimizer:
     return optimizer
 
 
-def hold(optimizer: Optimizer, held: bool) -> None:
-    """Keep the parameters of `fix_keys` as they are, or let them learn; all others stay as they are."""
+def freeze_fix_keys(optimizer: Optimizer, frozen: bool) -> None:
+    """Freeze the parameters that `fix_keys` matches, or train them; the others are not touched."""
     for group in optimizer.param_groups:
         if group["fixed"]:
             for parameter in group["params"]:
-                parameter.requires_grad_(not held)
+                parameter.requires_grad_(not frozen)
 
 
 def is_fixed_key(name: str, fix_keys: Sequence[str]) -> bool:
-    """Whether a parameter belongs to the part that `fix_keys` names by fragments of its name."""
+    """Whether one of `fix_keys` occurs in the parameter's name."""
     return any(key in name for key in fix_keys)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Set the base learning rate; each group keeps its own multiple of it."""
+    """Set the base learning rate; each group gets its own multiple of it."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_mul"]
 
@@ -151,7 +151,7 @@ def cosine_lr(update: int, lr: float, eta_min: float, periods: Sequence[int], re
 
 
 def multistep_lr(update: int, lr: float, milestones: Iterable[int], gamma: float) -> float:
-    """lr times gamma for every milestone that has been reached."""
+    """lr, multiplied by gamma for every milestone reached."""
     return lr * gamma ** bisect_right(sorted(milestones), update)
 
 
@@ -170,7 +170,7 @@ def _check_keys(names: Iterable[str], opt: TrainOpt) -> None:
 
 
 def _near(wanted: str, names: Iterable[str]) -> str:
-    """The parts of parameters' names that come nearest to a wrong one; parts with as many dots."""
+    """The parts of parameter names that are closest to a wrong one and have as many dots."""
     wanted = wanted.strip("*?.")
     length = wanted.count(".") + 1
     split = [name.split(".") for name in names]

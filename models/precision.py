@@ -5,29 +5,30 @@ import torch
 from options.schema_train import AmpOpt
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-LOWEST_SCALE = 1.0  # gradients that overflow without any scaling are not the scale's fault
+LOWEST_SCALE = 1.0  # a lower scale cannot help gradients that overflow without scaling
 
 
 def amp_dtype(amp: AmpOpt) -> torch.dtype | None:
-    """The number format that the options ask for, None for float32 throughout."""
+    """The number format given by the options; None: float32 throughout."""
     return AMP_DTYPES[amp.dtype] if amp.enable else None
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    """Context in which matrix products and convolutions compute in `dtype`; None: as the tensors are."""
+    """Context in which matrix products and convolutions compute in `dtype`; None: in the tensors' own dtype."""
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 def loss_scaler(device: torch.device, dtype: torch.dtype | None) -> torch.amp.GradScaler:
-    """Scale that keeps small gradients out of float16's zero; does nothing for the other formats."""
+    """Loss scaling that keeps small float16 gradients from underflowing; does nothing for other formats."""
     return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
 
 def lower_scale(scaler: torch.amp.GradScaler) -> bool:
-    """Lower the loss scale after an overflow; whether a lower scale can help and training may go on.
+    """Lower the loss scale after an overflow.
 
-    False: no float16, or the overflow did not come from the gradients, or the scale has fallen below 1. An overflow
-    that stays therefore ends a run within 17 steps of a fresh scale.
+    Returns:
+        Whether training can continue with the lower scale. False: not float16, the gradients did not overflow, or the
+        scale fell below 1. A persistent overflow therefore ends a run within 17 steps of a fresh scale.
     """
     before = scaler.get_scale()
     scaler.update()
@@ -35,10 +36,10 @@ def lower_scale(scaler: torch.amp.GradScaler) -> bool:
 
 
 def set_tf32(enabled: bool) -> None:
-    """Let float32 matrix products and convolutions on CUDA round their factors to TF32, or not; for the process.
+    """Switch TF32 for float32 matrix products and convolutions on CUDA, for the whole process.
 
-    These two calls leave the settings readable through both of PyTorch's interfaces. `fp32_precision` alone does not,
-    and the compiler, which reads the other one, then refuses to work.
+    These two calls keep both of PyTorch's interfaces consistent. `fp32_precision` alone does not, and the compiler,
+    which reads the other interface, then fails.
     """
     torch.set_float32_matmul_precision("high" if enabled else "highest")
     torch.backends.cudnn.allow_tf32 = enabled

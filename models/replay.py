@@ -1,4 +1,4 @@
-"""The batch that a run could not take: keeping it, and looking for the sample, module and parameter that break."""
+"""Saves the batch on which a run failed, and finds the sample, module and parameters at fault."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,10 +21,10 @@ KEYS = ("step", "rank", "batches", "keys", "netG")
 
 @dataclass
 class Findings:
-    """What one pass forwards and backwards showed.
+    """Result of one forward and backward pass.
 
     Attributes:
-        losses: of each sample, in the order of the batches.
+        losses: loss of each sample, in the order of the batches.
         module: the first module whose output is not finite, "name (class)"; None: all outputs are finite.
         gradients: parameters whose gradient is not finite.
     """
@@ -35,17 +35,17 @@ class Findings:
 
 
 def write_replay(run_dir: Path, step: int, rank: int, batches: Sequence[Mapping[str, Any]], net: nn.Module) -> str:
-    """Write what `scripts/replay.py` needs into <run_dir>/replay. Never raises: there is another error to be told.
+    """Write what `scripts/replay.py` needs to <run_dir>/replay. Never raises, so as not to mask the reported error.
 
     Args:
-        run_dir: folder of the run, which holds its options.json.
-        step: finished optimizer steps before the one that could not be taken.
-        rank: this process, whose batches they are.
-        batches: as `ModelVRT.train_step` was given them.
+        run_dir: folder of the run, with its options.json.
+        step: optimizer steps finished before the failed one.
+        rank: the process that had these batches.
+        batches: the arguments of `ModelVRT.train_step`.
         net: netG, with the weights before the step.
 
     Returns:
-        A sentence for the error message: how to replay the batch, or why it could not be written.
+        A clause for the error message: how to replay the batch, or why it could not be saved.
     """
     path = run_dir / "replay" / f"{step}_rank{rank}.pth"
     content = {
@@ -62,23 +62,23 @@ def write_replay(run_dir: Path, step: int, rank: int, batches: Sequence[Mapping[
         utils_checkpoint.write_file(content, path)
     except (OSError, RuntimeError, UserError) as error:
         return f"the batch could not be saved in {path}: {str(error).splitlines()[0] if str(error) else error!r}"
-    return f"look at it with: python scripts/replay.py --opt {run_dir / 'options.json'} --batch {path}"
+    return f"inspect the batch with: python scripts/replay.py --opt {run_dir / 'options.json'} --batch {path}"
 
 
 def read_replay(path: Path) -> dict[str, Any]:
     """Read a file of `write_replay`.
 
     Raises:
-        UserError: it is absent, damaged, or another kind of file.
+        UserError: the file is missing, damaged or of another kind.
     """
     content = utils_checkpoint.read_file(path)
     if not isinstance(content, dict) or any(key not in content for key in KEYS):
-        raise UserError(f"{path} holds no batch of a run, expected a file from a run's folder replay/")
+        raise UserError(f"{path} holds no batch of a run; expected a file from a run's replay/ folder")
     return content
 
 
 def broken_inputs(batches: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Tensors of the samples that are not finite, "<name> of <key>"."""
+    """Non-finite tensors of the samples, as "<name> of <key>"."""
     broken = []
     for batch in batches:
         for name, value in batch.items():
@@ -95,12 +95,12 @@ def examine(
     device: torch.device,
     dtype: torch.dtype | None,
 ) -> Findings:
-    """Run batches once in training mode and look at every output and gradient. No loss scale is used.
+    """Run batches once in training mode, without loss scaling, and check every output and gradient.
 
     Args:
-        net: the network, on `device`; its gradients are replaced, its weights stay.
+        net: the network, on `device`; its gradients are replaced, its weights kept.
         batches: (B, T, C, h, w) input and (B, T, 3, h, w) sharp frames.
-        opt: the loss.
+        opt: options of the loss.
         device: where to compute.
         dtype: of autocast; None: float32.
     """
@@ -121,7 +121,7 @@ def examine(
 
 @contextmanager
 def _watched(net: nn.Module, found: Findings) -> Iterator[None]:
-    """Enter the first module whose output is not finite into `found.module`; inner modules come before outer ones."""
+    """Store the first module with a non-finite output in `found.module`; inner modules come before outer ones."""
 
     def watch(name: str, module: nn.Module) -> RemovableHandle:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:

@@ -1,4 +1,4 @@
-"""From the `netG` block of the options to a network."""
+"""Builds the network from the `netG` block of the options."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,9 @@ from options.schema_network import NetOpt
 
 
 def define_G(opt: NetOpt, seed: int = 0) -> VRT:
-    """Build VRT with weights drawn from `seed`, optical flow from its file where `spynet_path` names one.
+    """Build VRT with weights drawn from `seed` and, if `spynet_path` is given, optical flow from that file.
 
-    With `opt.lora`, all but the low-rank changes and what `lora.also` names is frozen.
+    With `opt.lora`, everything but the low-rank changes and `lora.also` is frozen.
     """
     torch.manual_seed(seed)
     net = VRT(**opt.network_kwargs())
@@ -24,15 +24,15 @@ def define_G(opt: NetOpt, seed: int = 0) -> VRT:
 
 
 def init_default(net: VRT) -> None:
-    """As each layer has it."""
+    """Keep each layer's own initialisation."""
 
 
 @torch.no_grad()
 def init_identity(net: VRT) -> None:
-    """Start from the input itself: conv_first passes the frame's own planes on, the body is silent at first.
+    """Start from the identity: conv_first passes the frame's own planes through, and the body adds nothing.
 
-    The last convolution then reads clean planes from the first step on, where random mixtures of nine groups of them
-    take hundreds of steps to sort out: for short trainings from scratch.
+    The last convolution then sees clean planes from the first step on. With random weights it sees mixtures of nine
+    groups of planes, which take hundreds of steps to separate. Useful for short trainings from scratch.
     """
     planes = net.fusion.out_chans
     net.conv_first.weight *= 0.1

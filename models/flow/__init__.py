@@ -1,4 +1,4 @@
-"""Optical flow operators, by the name that the option `netG.optical_flow` gives."""
+"""Optical flow operators, by `netG.optical_flow`."""
 
 from models.flow.spynet import SpyNet
 from models.flow.spynet_quarter import SpyNetQuarter

@@ -11,7 +11,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class BasicModule(nn.Module):
-    """Five 7x7 convolutions: reference (3), warped neighbour (3), flow so far (2) -> correction of the flow (2)."""
+    """Five 7x7 convolutions: reference (3), warped neighbour (3), current flow (2) -> correction of the flow (2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class SpyNet(nn.Module):
             supp: the neighbour, the same shape.
 
         Returns:
-            Four flows in pixels of their own scale, (N, 2, H // s, W // s) for s = 1, 2, 4, 8; channel 0 is x.
+            Four flows in pixels of their scale, (N, 2, H // s, W // s) for s = 1, 2, 4, 8; channel 0 is x.
         """
         height, width = ref.shape[-2:]
         padded = (-(-height // 32) * 32, -(-width // 32) * 32)
@@ -61,7 +61,7 @@ class SpyNet(nn.Module):
         return [resize_flow(flow, height >> i, width >> i) for i, flow in enumerate(flows[:4])]
 
     def _pyramid(self, image: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        """Normalised image at six scales, coarsest first."""
+        """The normalised image at six scales, coarsest first."""
         image = (image - self.mean) / self.std
         levels = [F.interpolate(image, size=size, mode="bilinear", align_corners=False)]
         for _ in range(LEVELS - 1):
@@ -70,7 +70,7 @@ class SpyNet(nn.Module):
 
 
 def _double(flow: Tensor, height: int, width: int) -> Tensor:
-    """Twice the flow at twice its size, replicated at the bottom and right where the level is one pixel larger."""
+    """Upsample and scale the flow by 2; replicate the bottom and right edge if the level is one pixel larger."""
     size = (flow.shape[-2] * 2, flow.shape[-1] * 2)
     if 0 in size:
         return flow.new_zeros(flow.shape[0], 2, height, width)

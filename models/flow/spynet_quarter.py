@@ -1,4 +1,4 @@
-"""SpyNet on frames of a quarter of the size: a sixteenth of its cost, for small machines."""
+"""SpyNet at a quarter of the frame size: a sixteenth of the cost, for small machines."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,10 +7,10 @@ from models.flow.spynet import SpyNet, resize_flow
 
 
 class SpyNetQuarter(SpyNet):
-    """The same parameters and results' layout as SpyNet; the flow is estimated at 1/4 scale and enlarged."""
+    """Same parameters and outputs as SpyNet; the flow is estimated at 1/4 scale and enlarged."""
 
     def forward(self, ref: Tensor, supp: Tensor) -> list[Tensor]:
-        """As SpyNet.forward."""
+        """See SpyNet.forward."""
         height, width = ref.shape[-2:]
         small = (max(height // 4, 1), max(width // 4, 1))
         flow = super().forward(F.adaptive_avg_pool2d(ref, small), F.adaptive_avg_pool2d(supp, small))[0]

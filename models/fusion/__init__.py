@@ -1,4 +1,4 @@
-"""Ways to bring RGB and spikes together, by the name that the option `netG.fusion` gives."""
+"""Operators that fuse RGB and spikes, by `netG.fusion`."""
 
 from models.fusion.concat import Concat
 from models.fusion.difference import Difference

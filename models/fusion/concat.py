@@ -1,14 +1,14 @@
-"""Concatenation: spike planes are further input channels beside RGB."""
+"""Concatenation: spike planes as additional input channels."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Concat(nn.Module):
-    """RGB and spike planes side by side; what learns from them is the network's first convolution.
+    """RGB, then spike planes; the network's first convolution learns to combine them.
 
     Args:
-        spike_channels: S, number of spike planes a frame.
+        spike_channels: S, spike planes per frame.
     """
 
     def __init__(self, spike_channels: int) -> None:

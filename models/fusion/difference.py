@@ -1,4 +1,4 @@
-"""Difference: what the spikes saw and the blurred frame has lost."""
+"""Difference: the detail that the spikes recorded and the blurred frame lost."""
 
 import torch
 from torch import Tensor, nn
@@ -7,14 +7,13 @@ BT601 = (0.299, 0.587, 0.114)
 
 
 class Difference(nn.Module):
-    """RGB around zero, and spike planes minus the frame's gray value.
+    """RGB centred on zero, and spike planes minus the frame's gray value.
 
-    Spike planes in units of intensity (tfp) repeat most of what RGB says already; a network learns the small rest, the
-    lost detail, slowly. Handing it over as a plane of its own takes the same information and learns it several times
-    sooner.
+    Spike planes in units of intensity (tfp) mostly repeat RGB; a network is slow to learn the small remainder, the lost
+    detail. Given as a plane of its own, it is learnt several times sooner.
 
     Args:
-        spike_channels: S, number of spike planes a frame.
+        spike_channels: S, spike planes per frame.
     """
 
     gray: Tensor

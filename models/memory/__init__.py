@@ -1,1 +1,1 @@
-"""What a network costs, and the crops, checkpointing and tiles that a machine can hold."""
+"""Memory and time of the network, and the crops, checkpointing and tiles that fit a machine."""

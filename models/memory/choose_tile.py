@@ -1,4 +1,4 @@
-"""Tiles for the memory at hand, and what a test will take, from one measured probe of the network."""
+"""Chooses tiles that fit into memory and estimates a test's cost, from one measured probe of the network."""
 
 import logging
 import math
@@ -22,18 +22,18 @@ from utils.utils_tile_opt import TileOpt
 LOG = logging.getLogger("spikevrt")
 TILE_FRAMES = (6, 12, 18, 24, 32, 40)
 TILE_SIDES = tuple(range(64, 1025, 32))
-PROBE = (6, 96, 96)  # frames, rows, columns at most of the tile that is measured
+PROBE = (6, 96, 96)  # largest frames, rows, columns of the measured tile
 CUDA_PROBE = (12, 256, 256)
 OUT = 3  # channels of a restored frame
 
 
 class Workload(NamedTuple):
-    """What is to be restored.
+    """What to restore.
 
     Attributes:
-        clips: how many there are of each (frames, (H, W)).
-        channels: of an input frame.
-        extra: frames that are read for a piece beyond those that are restored.
+        clips: number of clips of each (frames, (H, W)).
+        channels: channels of an input frame.
+        extra: frames that a tile reads beyond those that it restores.
         upscale: output size over input size.
     """
 
@@ -44,15 +44,15 @@ class Workload(NamedTuple):
 
 
 def prepare(job: ModelVRT, net: NetOpt, test_set: TestSet, val: ValOpt, tile: TileOpt, *, auto: bool) -> TileOpt:
-    """Choose the tile where that is left to the memory at hand, and say what the work will take. For all processes.
+    """Choose the tile if `auto`, and log the estimated cost. All processes must call this.
 
     Args:
         job: the model.
         net: options of its network.
         test_set: the clips.
         val: the options.
-        tile: asked for; with `auto` its lengths, where they are not 0, are upper bounds.
-        auto: choose the tile.
+        tile: the requested tile; with `auto`, its lengths other than 0 are upper bounds.
+        auto: choose the tile by the free memory.
 
     Returns:
         The tile to use, the same in every process.
@@ -72,7 +72,7 @@ def prepare(job: ModelVRT, net: NetOpt, test_set: TestSet, val: ValOpt, tile: Ti
         if auto:
             tile = choose(load, tile, cost, room)
             if device.type == "cuda":
-                tile = _tried(job.restore, load, tile)
+                tile = _shrunk_until_it_runs(job.restore, load, tile)
         calls = utils_eval.calls(test_set, val, tile, dist.world_size)
         for line in estimate(load, tile, cost, calls, room, device):
             LOG.info(line)
@@ -80,7 +80,7 @@ def prepare(job: ModelVRT, net: NetOpt, test_set: TestSet, val: ValOpt, tile: Ti
 
 
 def probed(restore: Restore, load: Workload, tile: TileOpt, device: torch.device) -> CostPerPixel:
-    """What a tile costs, measured on a small one; on a card on a larger one, where it fits."""
+    """Cost of a tile, measured on a small one, or on a GPU on a larger one if it fits."""
     asked = largest(load.clips, tile)
     for limits in (CUDA_PROBE, PROBE) if device.type == "cuda" else (PROBE,):
         frames, height, width = (min(pair) for pair in zip(asked, limits, strict=True))
@@ -90,11 +90,11 @@ def probed(restore: Restore, load: Workload, tile: TileOpt, device: torch.device
             if not is_out_of_memory(error):
                 raise
         torch.cuda.empty_cache()
-    return CostPerPixel(0, 0)  # the work itself will go on with smaller tiles, or say that none fits
+    return CostPerPixel(0, 0)  # the restoration itself will shrink its tiles, or report that none fits
 
 
 def largest(clips: Iterable[tuple[int, tuple[int, int]]], tile: TileOpt) -> tuple[int, int, int]:
-    """Frames, rows and columns of the largest piece that is restored at once."""
+    """Frames, rows and columns of the largest tile."""
     sides = [
         [min(side or length, length) for side, length in zip((tile.frames, *tile.size), (count, *size), strict=True)]
         for count, size in clips
@@ -104,15 +104,15 @@ def largest(clips: Iterable[tuple[int, tuple[int, int]]], tile: TileOpt) -> tupl
 
 
 def choose(load: Workload, tile: TileOpt, cost: CostPerPixel, room: MemoryBudget) -> TileOpt:
-    """The tile with the least work in all, among those that fit; of several the largest, which has the fewest seams.
+    """The fitting tile with the least total work; among ties the largest, which has the fewest seams.
 
-    Where none fits, the smallest one, with a warning.
+    If none fits, the smallest one, with a warning.
 
     Args:
-        load: what is to be restored.
-        tile: overlaps, and upper bounds.
-        cost: measured.
-        room: what may be used.
+        load: what to restore.
+        tile: overlaps, and upper bounds of the lengths.
+        cost: measured cost.
+        room: memory that may be used.
     """
     most = [max(lengths) for lengths in zip(*((count, *size) for count, size in load.clips), strict=True)]
     bounds = [min(side or length, length) for side, length in zip((tile.frames, *tile.size), most, strict=True)]
@@ -132,12 +132,12 @@ def choose(load: Workload, tile: TileOpt, cost: CostPerPixel, room: MemoryBudget
     if fits:
         return min(fits, key=lambda one: one[:2])[2]
     smallest = min(candidates, key=lambda one: sum(one[0]), default=(None, tile))[1]
-    LOG.warning("memory is short: not even tiles of %s seem to fit; trying these", smallest)
+    LOG.warning("memory is short: even the smallest tiles, %s, do not seem to fit; trying them anyway", smallest)
     return smallest
 
 
 def bytes_of(load: Workload, tile: TileOpt, cost: CostPerPixel) -> tuple[float, float]:
-    """Bytes of the largest tile inside the network, and of the frames around it that the host holds."""
+    """Bytes that the network needs for the largest tile, and bytes of the frames that the host holds around it."""
     frames, height, width = largest(load.clips, tile)
     network = cost.bytes * tile.batch * (frames + load.extra) * height * width
     around = 0
@@ -149,7 +149,7 @@ def bytes_of(load: Workload, tile: TileOpt, cost: CostPerPixel) -> tuple[float, 
 
 
 def work_of(load: Workload, tile: TileOpt) -> float:
-    """Points that go through the network for all clips."""
+    """Pixels of all frames that go through the network, repeated ones included."""
     one = replace(tile, batch=1)
     total = 0.0
     for (count, size), number in load.clips.items():
@@ -161,20 +161,20 @@ def work_of(load: Workload, tile: TileOpt) -> float:
 def estimate(
     load: Workload, tile: TileOpt, cost: CostPerPixel, calls: Sequence[int], room: MemoryBudget, device: torch.device
 ) -> list[str]:
-    """Lines that say how much there is to do, and about how long and how much memory it will take.
+    """Log lines: the amount of work, and estimates of its time and memory.
 
     Args:
-        load: what is to be restored.
-        tile: in use.
-        cost: measured.
-        calls: of the network in each process.
-        room: what may be used.
-        device: of the network.
+        load: what to restore.
+        tile: the tile in use.
+        cost: measured cost.
+        calls: network evaluations per process.
+        room: memory that may be used.
+        device: device of the network.
     """
     frames = sum(count * number for (count, _), number in load.clips.items())
     sizes = sorted({size for _, size in load.clips})
     shown = " to ".join(f"{height}x{width}" for height, width in dict.fromkeys((sizes[0], sizes[-1])))
-    share = f", {max(calls):,} at most in one of {len(calls)} processes" if len(calls) > 1 else ""
+    share = f", at most {max(calls):,} in each of {len(calls)} processes" if len(calls) > 1 else ""
     count, height, width = largest(load.clips, tile)
     seconds = max(calls) * tile.batch * (count + load.extra) * height * width * cost.seconds
     network, around = bytes_of(load, tile, cost)
@@ -182,15 +182,15 @@ def estimate(
         f"{sum(load.clips.values())} clip(s), {frames} frames of {shown}; tiles of {tile}; {sum(calls):,} network "
         f"evaluations{share}",
         f"estimate: {_duration(seconds)} on {device}; {network / 2**30:.2f} GiB in the network, {around / 2**30:.2f} "
-        f"GiB around it, of {room.device / 2**30:.1f} GiB to use",
+        f"GiB for frames around it; {room.device / 2**30:.1f} GiB may be used",
     ]
     if not room.holds(network, around):
-        lines.append('this may be too much: smaller tiles need less, val.tile="auto" (--tile auto) finds them')
+        lines.append('this may not fit: smaller tiles need less, val.tile="auto" (--tile auto) chooses them')
     return lines
 
 
-def _tried(restore: Restore, load: Workload, tile: TileOpt) -> TileOpt:
-    """The tile, made smaller until one really goes through the network."""
+def _shrunk_until_it_runs(restore: Restore, load: Workload, tile: TileOpt) -> TileOpt:
+    """The tile, shrunk until the network really runs on it."""
     while True:
         frames, height, width = largest(load.clips, tile)
         try:

@@ -1,4 +1,4 @@
-"""What a network costs before it runs: arithmetic by part, memory of a pass by part, the checkpointing that fits."""
+"""Estimates before a run: the network's FLOPs and memory by part, and the checkpointing that fits."""
 
 import logging
 import math
@@ -29,21 +29,20 @@ POLICIES = {
     "most": {"checkpoint_attn": True, "checkpoint_ffn": True, "keep_attended": True},
     "all": {"checkpoint_attn": True, "checkpoint_ffn": True, "keep_attended": False},
 }
-"""Name -> fields of the blocks' arguments; from the quickest to the smallest."""
-CPU_BUDGET = 8 * 2**30  # bytes of activations up to which a CPU recomputes nothing
-CUDA_SHARE = 0.9  # of the free memory; the rest is for cuDNN, the allocator's gaps and what this does not see
+"""Name -> fields of the blocks' arguments, in `auto`'s order of trial."""
+CPU_BUDGET = 8 * 2**30  # bytes of activations below which a CPU recomputes nothing
+CUDA_SHARE = 0.9  # of the free memory; the rest covers cuDNN, fragmentation and what the estimate misses
 CPU = torch.device("cpu")
 
 
 @dataclass
 class Memory:
-    """Bytes that one pass needs above the weights, gradients that it makes included.
+    """Bytes that one pass needs in addition to the weights, including its gradients.
 
     Attributes:
-        peak: the most at any time.
-        kept: by part, what it leaves behind when it returns: its output and, in training, all that its backward pass
-            will read.
-        peaks: by part, the most at any time of its forward pass, what earlier parts hold included.
+        peak: maximum at any time.
+        kept: by part, what remains after its forward pass: its output and, in training, what its backward pass reads.
+        peaks: by part, maximum during its forward pass, including what earlier parts hold.
     """
 
     peak: int = 0
@@ -52,10 +51,7 @@ class Memory:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that operators return, from their making until they are freed.
-
-    Scratch memory inside an operator is not seen.
-    """
+    """Counts the bytes of all live tensors returned by operators, without scratch memory inside operators."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +59,7 @@ class LiveBytes(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator and note what it made."""
+        """Run the operator and count its outputs."""
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
@@ -83,14 +79,14 @@ class LiveBytes(TorchDispatchMode):
 
 
 class _Pass(nn.Module):
-    """A forward pass and, in training, the backward pass, in one call: both must see the same stand-in weights."""
+    """A forward and, in training, a backward pass in one call, so that both see the same stand-in weights."""
 
     def __init__(self, net: nn.Module, dtype: torch.dtype | None) -> None:
         super().__init__()
         self.net, self.dtype = net, dtype
 
     def forward(self, x: Tensor) -> None:
-        """(B, D, C, H, W) -> nothing."""
+        """Run on (B, D, C, H, W)."""
         with autocast(x.device, self.dtype):
             out = self.net(x)
         if self.net.training:
@@ -100,17 +96,17 @@ class _Pass(nn.Module):
 def memory_of(
     net: nn.Module, shape: Sequence[int], training: bool, dtype: torch.dtype | None = None, on_cpu: bool = False
 ) -> Memory:
-    """Run the network on tensors that have sizes but no values, and see what it holds.
+    """Run the network on tensors without values and measure the memory it holds.
 
     Args:
-        net: the network; nothing of it changes.
+        net: the network; not changed.
         shape: (B, D, C, H, W) of the input.
-        training: forward and backward pass with the checkpointing that the blocks have; else a forward pass.
+        training: forward and backward pass, with the checkpointing of the blocks; otherwise a forward pass.
         dtype: of autocast, or None.
-        on_cpu: with the kernels that save memory on a CPU; else as a card computes.
+        on_cpu: use the CPU's memory-saving kernels; otherwise compute as on a GPU.
     """
     memory, live = Memory(), LiveBytes()
-    entered: list[tuple[int, int]] = []  # bytes at a part's entrance, the peak until then
+    entered: list[tuple[int, int]] = []  # bytes at the start of a part, the peak until then
 
     def enter() -> None:
         entered.append((live.now, live.peak))
@@ -135,17 +131,17 @@ def memory_of(
 
 
 def flops_of(net: nn.Module, shape: Sequence[int]) -> Counter[str]:
-    """Floating point operations of matrix products and convolutions, by part; a multiplication with sum counts as two.
+    """FLOPs of matrix products and convolutions, by part; a multiply-add counts as two.
 
     Args:
-        net: the network; nothing of it changes.
+        net: the network; not changed.
         shape: (B, D, C, H, W) of the input.
     """
     flops: Counter[str] = Counter()
     entered: list[int] = []
     ours = {
         torch.ops.spikevrt.deform_conv2d: _deform_flops,
-        # Not every version of PyTorch counts the CPU's fused attention.
+        # Not all versions of PyTorch count the CPU's fused attention.
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     }
     counter = FlopCounterMode(display=False, custom_mapping=ours)
@@ -157,7 +153,7 @@ def flops_of(net: nn.Module, shape: Sequence[int]) -> Counter[str]:
     net.eval()
     with _quiet(), FakeTensorMode(), _watched(net, lambda: entered.append(counter.get_total_flops()), leave):
         weights, x = _stand_ins(net), torch.empty(*shape)
-        # Under autocast every product is one of PyTorch's own operators, which the counter knows.
+        # Under autocast every product is a PyTorch operator that the counter knows.
         with counter, torch.no_grad(), autocast(CPU, torch.bfloat16):
             functional_call(net, weights, (x,))
     net.train(was_training)
@@ -166,14 +162,14 @@ def flops_of(net: nn.Module, shape: Sequence[int]) -> Counter[str]:
 
 
 def set_checkpointing(net: nn.Module, policy: str) -> None:
-    """Let all blocks recompute in the backward pass what the policy names, and keep the rest."""
+    """Set what all blocks recompute in the backward pass."""
     for block in net.modules():
         if isinstance(block, TMSABlock):
             block.args = replace(block.args, **POLICIES[policy])
 
 
 def has_checkpointing(net: nn.Module) -> bool:
-    """Whether some block recomputes already, as netG.use_checkpoint_attn and use_checkpoint_ffn make it."""
+    """Whether a block already recomputes, due to netG.use_checkpoint_attn or use_checkpoint_ffn."""
     blocks = (block for block in net.modules() if isinstance(block, TMSABlock))
     return any(block.args.checkpoint_attn or block.args.checkpoint_ffn for block in blocks)
 
@@ -181,17 +177,17 @@ def has_checkpointing(net: nn.Module) -> bool:
 def choose_checkpointing(
     net: nn.Module, shape: Sequence[int], budget: float, dtype: torch.dtype | None = None, on_cpu: bool = False
 ) -> tuple[str, Memory]:
-    """Give the network the quickest policy whose training step fits, the smallest one if none does.
+    """Set the first policy of POLICIES whose training step fits, or the last if none does.
 
     Args:
         net: the network.
         shape: (B, D, C, H, W) of a step's input.
-        budget: bytes for activations and gradients.
+        budget: bytes available for activations and gradients.
         dtype: of autocast, or None.
         on_cpu: see `memory_of`.
 
     Returns:
-        The policy's name and what the step takes with it.
+        The policy's name and the memory of a step with it.
     """
     for policy in POLICIES:
         set_checkpointing(net, policy)
@@ -204,19 +200,20 @@ def choose_checkpointing(
 def apply_policy(
     net: nn.Module, policy: str, shape: Sequence[int], device: torch.device, dtype: torch.dtype | None
 ) -> None:
-    """Set up what `train.memory` asks for and say it in one line. Checkpointing that netG's own keys switch on stays.
+    """Apply and log `train.memory`, unless netG's own keys switch checkpointing on.
 
     Args:
-        net: the network in training, its weights on `device` already.
-        policy: key of POLICIES, or "auto": the quickest that fits into the free memory of `device`.
+        net: the network to train, its weights already on `device`.
+        policy: key of POLICIES, or "auto": the first that fits into the free memory of `device`.
         shape: (B, D, C, H, W) of a step's input.
-        device: where the training runs.
+        device: device of the training.
         dtype: of autocast, or None.
     """
     if has_checkpointing(net):
         if policy != "none":
             LOG.info(
-                "checkpointing: as netG.use_checkpoint_attn and use_checkpoint_ffn say; train.memory is %r", policy
+                "checkpointing: set by netG.use_checkpoint_attn and use_checkpoint_ffn; train.memory %r is ignored",
+                policy,
             )
     elif policy != "auto":
         set_checkpointing(net, policy)
@@ -225,29 +222,29 @@ def apply_policy(
         budget = free_bytes(net, device)
         policy, memory = choose_checkpointing(net, shape, budget, dtype, device.type == "cpu")
         LOG.info(
-            "checkpointing: %s (train.memory auto): a step takes about %.1f GiB of %.1f GiB%s",
+            "checkpointing: %s (train.memory auto): a step needs about %.1f GiB of %.1f GiB%s",
             policy,
             memory.peak / 2**30,
             budget / 2**30,
-            "" if memory.peak <= budget else ", which is too much: lower gt_size, num_frame or dataloader_batch_size",
+            "" if memory.peak <= budget else ", which does not fit: lower gt_size, num_frame or dataloader_batch_size",
         )
 
 
 def free_bytes(net: nn.Module, device: torch.device) -> float:
-    """Bytes that a training step on `device` may take besides weights and the optimizer's two moments."""
+    """Bytes that a training step on `device` may use beyond the weights and the optimizer's two moments."""
     if device.type != "cuda":
         return CPU_BUDGET
     return CUDA_SHARE * torch.cuda.mem_get_info(device)[0] - 2 * weight_bytes(net, trained=True)
 
 
 def weight_bytes(net: nn.Module, trained: bool = False) -> int:
-    """Bytes of the parameters, or of those alone that are trained."""
+    """Bytes of all parameters, or only of the trained ones."""
     parameters = (parameter for parameter in net.parameters() if parameter.requires_grad or not trained)
     return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
 
 
 def parts_of(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The network's parts in the order of their definition; a list of modules counts as one part."""
+    """The network's parts in order of definition; a list of modules shares one name."""
     for name, child in net.named_children():
         if isinstance(child, nn.ModuleList):
             yield from ((name, entry) for entry in child)
@@ -271,7 +268,7 @@ def _watched(net: nn.Module, enter: Callable[[], None], leave: Callable[[str], N
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No word on the ways taken: they are a CPU's, whatever the run's device."""
+    """Suppress log lines about backends: they would name those of a CPU, whatever the run's device."""
     level = LOG.level
     LOG.setLevel(logging.WARNING)
     try:
@@ -281,7 +278,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _stand_ins(module: nn.Module) -> dict[str, Tensor]:
-    """Tensors without values in place of a module's parameters and buffers, by name."""
+    """Tensors without values that replace a module's parameters and buffers, by name."""
     return {
         name: torch.empty(value.shape, dtype=value.dtype).requires_grad_(value.requires_grad)
         for name, value in (*module.named_parameters(), *module.named_buffers())
@@ -293,5 +290,5 @@ def _deform_flops(x: Sequence[int], _offset: Any, _mask: Any, weight: Sequence[i
 
 
 def _attention_flops(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:
-    """Of q k^T and of its product with v; shapes (batch, heads, tokens, head_dim)."""
+    """FLOPs of q k^T and of its product with v; shapes (batch, heads, tokens, head_dim)."""
     return 2 * math.prod(q[:3]) * k[2] * (q[3] + v[3])

@@ -1,4 +1,4 @@
-"""Sizes of crops, batches and tiles that fit into a given memory."""
+"""Proposes crops, batches and tiles that fit into a given memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from torch import nn
 from models.memory.choose_tile import TILE_FRAMES, TILE_SIDES
 from models.memory.estimate import CUDA_SHARE, choose_checkpointing, memory_of, set_checkpointing, weight_bytes
 
-CONTEXT = 0.5e9  # bytes that a CUDA process takes for itself
+CONTEXT = 0.5e9  # bytes of the CUDA context
 CROPS = (256, 224, 192, 160, 128, 96, 64)  # pixels of the input
-PROBE = (6, 192, 192)  # frames, rows, columns whose memory stands for that of other tiles
+PROBE = (6, 192, 192)  # frames, rows, columns of the measured tile, from which others are scaled
 
 
 @dataclass(frozen=True)
 class TrainingFit:
-    """What of a training fits.
+    """A training setup that fits.
 
     Attributes:
         policy: key of estimate.POLICIES.
         crop: side in pixels of the input.
-        batch: samples at once on one card.
-        bytes: what a step takes in all.
+        batch: samples at once on one GPU.
+        bytes: total memory of a step.
     """
 
     policy: str
@@ -37,10 +37,10 @@ class TestingFit:
     """The tile with the least repeated work that fits.
 
     Attributes:
-        frames: of a tile.
-        side: of a tile in pixels of the input.
-        useful: share of the work that is not repeated in overlaps.
-        bytes: what a tile takes in all.
+        frames: frames of a tile.
+        side: side of a tile in input pixels.
+        useful: share of the work not repeated in overlaps.
+        bytes: total memory of a tile.
     """
 
     frames: int
@@ -57,17 +57,17 @@ def state_bytes(net: nn.Module, average: bool) -> int:
 def propose_training(
     net: nn.Module, shape: Sequence[int], total: float, average: bool, dtype: torch.dtype | None
 ) -> TrainingFit | None:
-    """The quickest training that fits: the given crop or the next smaller one, then recomputation, then the batch.
+    """Choose the largest fitting crop up to the given one, then the least recomputation, then the largest batch.
 
     Args:
         net: the network.
         shape: (B, D, C, H, W) of the wanted crop; B is ignored.
-        total: bytes of the card.
-        average: a moving average of the weights is kept.
+        total: bytes of the GPU.
+        average: whether a moving average of the weights is kept.
         dtype: of autocast, or None.
 
     Returns:
-        The proposal, or None if not even a single sample of the smallest crop fits.
+        The proposal; None if not even one sample of the smallest crop fits.
     """
     fixed = state_bytes(net, average) + CONTEXT
     budget = CUDA_SHARE * total - fixed
@@ -86,17 +86,17 @@ def propose_training(
 def propose_tile(
     net: nn.Module, channels: int, total: float, overlap: tuple[int, int], dtype: torch.dtype | None
 ) -> TestingFit | None:
-    """The tile that repeats least among those that fit, memory taken to grow with the tile's pixels.
+    """The fitting tile that repeats the least work; memory is assumed proportional to the tile's pixels.
 
     Args:
         net: the network.
-        channels: of an input frame.
-        total: bytes of the card.
+        channels: channels of an input frame.
+        total: bytes of the GPU.
         overlap: frames and pixels that neighbouring tiles share.
         dtype: of autocast, or None.
 
     Returns:
-        The proposal, or None if not even the smallest tile fits.
+        The proposal; None if not even the smallest tile fits.
     """
     fixed = weight_bytes(net) + CONTEXT
     frames, height, width = PROBE

@@ -1,4 +1,4 @@
-"""What this machine has: memory that a process may use, and what a restoration takes of it, measured."""
+"""Memory that this process may use, and the measured time and memory of a restoration."""
 
 import ctypes
 import math
@@ -14,37 +14,37 @@ import torch
 
 from utils.utils_tile import Restore
 
-CUDA_SHARE, CPU_SHARE = 0.9, 0.6  # of the free memory; a CPU's is shared with all other programs
+CUDA_SHARE, CPU_SHARE = 0.9, 0.6  # of the free memory; other programs need some of the host's
 FLOAT = 4  # bytes
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 MEMINFO = Path("/proc/meminfo")
-GROUPS = (  # limit and use of a container: cgroup v2, v1
+GROUPS = (  # limit and usage of a container: cgroup v2, v1
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 )
 
 
 class CostPerPixel(NamedTuple):
-    """What the network takes for one point, a pixel of one frame of a tile: seconds and bytes."""
+    """Seconds and bytes that the network needs per pixel of each frame of a tile."""
 
     seconds: float
     bytes: float
 
 
 class MemoryBudget(NamedTuple):
-    """Bytes that may be used: on the device of the network, and on the host; `shared` where these are one memory."""
+    """Bytes that may be used on the network's device and on the host; `shared`: both are the same memory."""
 
     device: float
     host: float
     shared: bool
 
     def holds(self, network: float, around: float) -> bool:
-        """Whether both fit: what the network takes, and the frames around it on the host."""
+        """Whether the network's bytes and those of the frames around it on the host fit."""
         return network + around <= self.host if self.shared else network <= self.device and around <= self.host
 
 
 def memory_budget(device: torch.device) -> MemoryBudget:
-    """What this process may use: a share of what is free, on the host divided among the processes there."""
+    """A share of the free memory; on the host, divided among its processes."""
     host = CPU_SHARE * _free_on_host() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.type != "cuda":
         return MemoryBudget(host, host, shared=True)
@@ -53,12 +53,12 @@ def memory_budget(device: torch.device) -> MemoryBudget:
 
 
 def measure(restore: Restore, shape: Sequence[int], device: torch.device) -> CostPerPixel:
-    """Restore one tile twice, and see how long the second time takes and how much memory was in use.
+    """Restore one tile twice; measure the memory of the first and the time of the second run.
 
     Args:
         restore: (B, n, C, h, w) -> (B, t, 3, h * s, w * s).
         shape: (1, n, C, h, w) of the tile.
-        device: that the network computes on.
+        device: device of the network.
 
     Raises:
         torch.OutOfMemoryError: the tile does not fit.
@@ -74,19 +74,19 @@ def measure(restore: Restore, shape: Sequence[int], device: torch.device) -> Cos
 
 
 def _start_watch(device: torch.device) -> float:
-    """Forget the highest memory so far; bytes in use now."""
+    """Reset the memory peak; returns the bytes in use now."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         return float(torch.cuda.memory_allocated(device))
     _give_back()
-    with suppress(OSError):  # not everywhere permitted; then the peak is that of the process so far
+    with suppress(OSError):  # not permitted everywhere; the peak is then that of the process so far
         CLEAR_REFS.write_text("5")
     return _status("VmRSS")
 
 
 def _peak(device: torch.device) -> float:
-    """The highest number of bytes in use since `_start_watch`."""
+    """Peak bytes in use since `_start_watch`."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return float(torch.cuda.max_memory_allocated(device))
@@ -94,7 +94,7 @@ def _peak(device: torch.device) -> float:
 
 
 def _give_back() -> None:
-    """Return freed memory to the system, so that what is used from here on shows."""
+    """Return freed memory to the system, so that later use shows."""
     trim: Callable[[int], int] | None = None
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -103,7 +103,7 @@ def _give_back() -> None:
 
 
 def _status(name: str) -> float:
-    """A line of /proc/self/status in bytes; 0 where there is none."""
+    """A field of /proc/self/status in bytes; 0 if missing."""
     if not STATUS.exists():
         return 0.0
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
@@ -111,7 +111,7 @@ def _status(name: str) -> float:
 
 
 def _free_on_host() -> float:
-    """Bytes of memory that programs here may still take."""
+    """Bytes of host memory still available, within the container's limits."""
     free = [math.inf]
     if MEMINFO.exists():
         lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
@@ -120,12 +120,12 @@ def _free_on_host() -> float:
         if limit.exists() and limit.read_text().strip().isdecimal():
             free.append(float(limit.read_text()) - float(used.read_text()) + _file_cache(limit.parent))
     if min(free) == math.inf:
-        return 4.0 * 2**30  # nothing is known: what a small machine has
+        return 4.0 * 2**30  # unknown: assume a small machine
     return min(free)
 
 
 def _file_cache(group: Path) -> float:
-    """Bytes that a container uses for files it has read, which it gives back when they are wanted."""
+    """Bytes of a container's file cache, which the kernel frees on demand."""
     stat = group / "memory.stat"
     lines = dict(line.split(" ", 1) for line in stat.read_text().splitlines()) if stat.exists() else {}
     return sum(float(lines.get(name, "0")) for name in ("active_file", "inactive_file"))

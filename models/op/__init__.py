@@ -1,4 +1,4 @@
-"""Operators behind one function each, with a backend per device."""
+"""Operators, one function each, with a backend per device."""
 
 from models.op.deform_conv import deform_conv2d
 

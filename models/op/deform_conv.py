@@ -1,4 +1,4 @@
-"""Modulated deformable convolution (Zhu et al., "Deformable ConvNets v2", CVPR 2019), a backend per device."""
+"""Modulated deformable convolution (Zhu et al., "Deformable ConvNets v2", CVPR 2019), with a backend per device."""
 
 import functools
 import importlib.util
@@ -15,28 +15,28 @@ from utils.utils_error import UserError
 
 LOG = logging.getLogger("spikevrt")
 
-OVERRIDE = "SPIKEVRT_DEFORM"  # environment variable: the name of a backend, instead of the device's own
+OVERRIDE = "SPIKEVRT_DEFORM"  # environment variable that names another backend than the device's default
 BACKENDS = ("chunks", "triton", "torchvision")
 
 
 def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Deformable convolution with stride 1 and "same" padding; returned in float32 or wider.
 
-    Coordinates and sums are float32 or wider for every input. Products of half-precision x are those of its dtype on
-    CUDA and float32 on a CPU. The environment variable SPIKEVRT_DEFORM names a backend other than the device's own.
+    Coordinates and sums are always float32 or wider. Products of half-precision x use its dtype on CUDA, float32 on a
+    CPU. The environment variable SPIKEVRT_DEFORM overrides the device's default backend.
 
     Args:
         x: (N, C, H, W); N may be 0.
         offset: (N, 2 * groups * taps, H, W) in pixels, (dy, dx) per (group, tap).
         mask: (N, groups * taps, H, W).
-        weight: (C_out, C / n, k, k), k odd; taps = k * k. With n > 1 output i sees the i * n // C_out-th part of x.
+        weight: (C_out, C / n, k, k), k odd; taps = k * k. With n > 1, output i sees part i * n // C_out of x.
         bias: (C_out,).
 
     Returns:
         (N, C_out, H, W). Samples outside the image are zero.
 
     Raises:
-        UserError: SPIKEVRT_DEFORM names no backend, or one that cannot run here.
+        UserError: SPIKEVRT_DEFORM names an unknown backend, or one that cannot run here.
     """
     return _forward(x, offset, mask, weight, bias)
 
@@ -91,7 +91,7 @@ torch.library.register_autograd("spikevrt::deform_conv2d", _gradients, setup_con
 def _module(x: Tensor, mask: Tensor, weight: Tensor) -> Any:
     """The backend for these arguments: a module with `forward` and `backward`."""
     name = os.environ.get(OVERRIDE) or own_backend(x.device)
-    _check_and_say(name, x.device)
+    _check_and_log(name, x.device)
     if name == "chunks":
         return deform_cpu
     if name == "triton":
@@ -103,7 +103,7 @@ def _module(x: Tensor, mask: Tensor, weight: Tensor) -> Any:
 
 
 def own_backend(device: torch.device) -> str:
-    """Name of the backend that a device gets without an override."""
+    """Name of the default backend of a device."""
     if device.type == "cpu":
         return "chunks"
     return "torchvision" if _why_no_triton(device) else "triton"
@@ -111,19 +111,19 @@ def own_backend(device: torch.device) -> str:
 
 @functools.cache
 def _why_no_triton(device: torch.device) -> str:
-    """Why a device cannot run the Triton kernels, or ""."""
+    """Why a device cannot run the Triton kernels; "" if it can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     if device.type == "cpu":
         return "" if os.environ.get("TRITON_INTERPRET") == "1" else "on a CPU triton needs TRITON_INTERPRET=1"
     if torch.version.cuda is None or torch.cuda.get_device_capability(device) < (8, 0):
-        return "the kernels need an NVIDIA card of compute capability 8.0 or more"
+        return "the kernels need an NVIDIA GPU of compute capability 8.0 or higher"
     return ""
 
 
 @functools.cache
-def _check_and_say(name: str, device: torch.device) -> None:
-    """Check a choice, and log it, once for each device."""
+def _check_and_log(name: str, device: torch.device) -> None:
+    """Check the chosen backend and log it, once per device."""
     if name not in BACKENDS:
         raise UserError(f"{OVERRIDE} is {name!r}; expected one of {', '.join(BACKENDS)}; correct or unset it")
     reason = _why_no_triton(device)

@@ -1,4 +1,4 @@
-"""Deformable convolution on a CPU: `grid_sample` and a matrix product over chunks whose columns fit into the cache."""
+"""Deformable convolution on a CPU: `grid_sample` and a matrix product, in chunks that fit into the cache."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,22 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Sampled columns alive at once. Small enough for a core's share of the cache, which is quicker than one large chunk.
+# Sampled columns held at once: they fit into a core's share of the cache, which is faster than one large chunk.
 CHUNK_BYTES = 8 * 2**20
-# Normalised coordinates beyond this are outside an image of any size; huge ones would overflow inside grid_sample.
+# Normalised coordinates beyond this lie outside any image; huge ones would overflow inside grid_sample.
 FAR = 4.0
 BILINEAR, ZEROS = 0, 0  # grid_sampler's numbers for F.grid_sample's defaults
 
 
 class Chunk(NamedTuple):
-    """Samples and output rows that are computed together."""
+    """Samples and output rows computed together."""
 
     samples: slice
     rows: slice
 
 
 def chunks(n: int, height: int, bytes_per_row: int) -> Iterator[Chunk]:
-    """Cover n samples of `height` rows: several samples at once, or some rows of one sample if it is too large."""
+    """Cover n samples of `height` rows by several samples at once, or by rows of one sample that is too large."""
     rows = min(height, max(1, CHUNK_BYTES // bytes_per_row))
     samples = max(1, CHUNK_BYTES // (bytes_per_row * height))
     for first in range(0, n, samples):
@@ -31,7 +31,7 @@ def chunks(n: int, height: int, bytes_per_row: int) -> Iterator[Chunk]:
 
 
 class Problem:
-    """The arguments of one call in one dtype, and what its chunks share.
+    """The arguments of one call in one dtype, and values that its chunks share.
 
     Args:
         x: (N, C, H, W).
@@ -47,7 +47,7 @@ class Problem:
         self.groups = mask.shape[1] // self.taps
         n_conv = self.channels // weight.shape[1]
         self.x, self.offset, self.mask = x, offset, mask
-        # (conv groups, outputs, columns): the columns of a conv group follow each other.
+        # (conv groups, outputs, columns): the columns of a conv group are contiguous.
         self.weight = weight.reshape(n_conv, weight.shape[0] // n_conv, -1).to(x.dtype)
         self.plain_x, self.plain_y = self._undeformed()
 
@@ -56,7 +56,7 @@ class Problem:
         x = torch.arange(self.width) + torch.arange(self.kernel).repeat(self.kernel)[:, None, None]
         y = torch.arange(self.height)[:, None] + torch.arange(self.kernel).repeat_interleave(self.kernel)[:, None, None]
         x, y = (2 * (at.to(self.x) - self.kernel // 2) + 1 for at in (x, y))
-        # align_corners=False: unlike the other convention it can point outside an axis of length one.
+        # align_corners=False: unlike the other convention, it can point outside an axis of length one.
         return x / self.width - 1, y / self.height - 1
 
     def chunks(self) -> Iterator[Chunk]:
@@ -68,7 +68,7 @@ class Problem:
         return self.x[chunk.samples].reshape(-1, self.channels // self.groups, self.height, self.width)
 
     def grid(self, chunk: Chunk) -> Tensor:
-        """Sampling positions as `grid_sample` wants them, (samples * groups, taps * rows, W, 2)."""
+        """Sampling positions for `grid_sample`, (samples * groups, taps * rows, W, 2)."""
         dy, dx = self._pairs(self.offset, chunk).to(self.x.dtype).unbind(3)
         grid = dx.new_empty(*dx.shape, 2)
         torch.add(self.plain_x, dx, alpha=2 / self.width, out=grid[..., 0])
@@ -76,17 +76,17 @@ class Problem:
         return grid.clamp_(-FAR, FAR).view(-1, self.taps * dx.shape[3], self.width, 2)
 
     def _pairs(self, offset: Tensor, chunk: Chunk) -> Tensor:
-        """View of a chunk of offsets or their gradient: (samples, groups, taps, 2, rows, W), (dy, dx) on axis 3."""
+        """View of a chunk of offsets or of their gradient: (samples, groups, taps, 2, rows, W), (dy, dx) on axis 3."""
         return offset[chunk.samples].unflatten(1, (self.groups, self.taps, 2))[..., chunk.rows, :]
 
     def store_offset(self, grad_offset: Tensor, chunk: Chunk, grad_grid: Tensor) -> None:
-        """Write a chunk's offset gradient from that of its grid."""
+        """Convert a chunk's grid gradient to its offset gradient and store it."""
         dy, dx = self._pairs(grad_offset, chunk).unbind(3)
         torch.mul(grad_grid[..., 0].view(dx.shape), 2 / self.width, out=dx)
         torch.mul(grad_grid[..., 1].view(dy.shape), 2 / self.height, out=dy)
 
     def store_mask(self, grad_mask: Tensor, chunk: Chunk, values: Tensor) -> None:
-        """Write a chunk's mask gradient, (samples * groups, taps * rows, W)."""
+        """Store a chunk's mask gradient, (samples * groups, taps * rows, W)."""
         part = grad_mask[chunk.samples, :, chunk.rows]
         part.copy_(values.view(part.shape))
 
@@ -101,7 +101,7 @@ class Problem:
 
 
 def forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """See models.op.deform_conv.deform_conv2d; computed in the dtype of x, float32 at least."""
+    """See models.op.deform_conv.deform_conv2d; computed in the dtype of x, at least float32."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     problem = Problem(x, offset, mask, weight)
     out = x.new_empty(x.shape[0], weight.shape[0], *x.shape[2:])
@@ -115,7 +115,7 @@ def forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tenso
 
 
 def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of x, offset, mask, weight and bias, float32 at least; the columns are sampled again, chunk by chunk.
+    """Gradients of x, offset, mask, weight and bias, at least float32; the columns are sampled again per chunk.
 
     Args:
         grad: gradient of the output, (N, C_out, H, W).

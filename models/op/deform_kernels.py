@@ -1,11 +1,11 @@
-"""The Triton kernels of the deformable convolution; models.op.deform_triton says what they compute and launches them.
+"""The Triton kernels of the deformable convolution; models.op.deform_triton describes and launches them.
 
 Shapes: image (N, H, W, G, C), offset (N, G, taps, 2, H, W), mask (N, G, taps, H, W), weight (conv groups, taps,
-groups, C, OP), output (N, conv groups * OUT, H, W). Constants: G offset groups in all, OWN in a convolution group, GB
-of them at once; C channels of a group, padded; OUT outputs of a convolution group, OP padded; P pixels at once.
+groups, C, OP), output (N, conv groups * OUT, H, W). Constants: G offset groups in total, OWN per convolution group, GB
+of them at once; C padded channels per offset group; OUT outputs per convolution group, OP padded; P pixels at once.
 """
 
-# Triton reads the annotations of a kernel's arguments as types of its own, so the plain ones have none.
+# Triton interprets annotations of kernel arguments as its own types, so ordinary arguments have none.
 # mypy: allow-untyped-defs
 
 import triton
@@ -16,7 +16,7 @@ ALL = tl.constexpr(tl.PropagateNan.ALL)
 
 @triton.jit
 def place(offset_ptr, mask_ptr, n, pixel, g, here, tap, H, W, G: tl.constexpr, KERNEL: tl.constexpr):  # noqa: PLR0913
-    """Rows and columns (P, GB) at which one tap samples, and the mask there."""
+    """Rows and columns (P, GB) that one tap samples, and the mask there."""
     plane = g * KERNEL * KERNEL + tap
     first = n.to(tl.int64) * (G * KERNEL * KERNEL) * H * W
     at = plane[None, :] * (H * W) + pixel[:, None]
@@ -26,7 +26,7 @@ def place(offset_ptr, mask_ptr, n, pixel, g, here, tap, H, W, G: tl.constexpr, K
     x = tl.load(offset_ptr + 2 * first + at + H * W, here, other=0.0).to(tl.float32)
     y += (pixel // W + tap // KERNEL - KERNEL // 2).to(tl.float32)[:, None]
     x += (pixel % W + tap % KERNEL - KERNEL // 2).to(tl.float32)[:, None]
-    # Anything further out is zero as well, and huge numbers have no place in an integer. NaN stays.
+    # Everything further out is zero as well, and huge numbers would overflow an integer. NaN stays.
     y = tl.maximum(tl.minimum(y, H + 1.0, propagate_nan=ALL), -2.0, propagate_nan=ALL)
     x = tl.maximum(tl.minimum(x, W + 1.0, propagate_nan=ALL), -2.0, propagate_nan=ALL)
     return y, x, modulation
@@ -34,7 +34,7 @@ def place(offset_ptr, mask_ptr, n, pixel, g, here, tap, H, W, G: tl.constexpr, K
 
 @triton.jit
 def corner(y, x, here, g, H, W, G: tl.constexpr, C: tl.constexpr):
-    """Places (P, GB, C) of whole pixels in an image, and which of them are inside."""
+    """Indices (P, GB, C) of whole pixels in an image, and whether they are inside."""
     inside = (y >= 0) & (y < H) & (x >= 0) & (x < W) & here
     at = ((y * W + x) * G + g[None, :]) * C
     return at[:, :, None] + tl.arange(0, C)[None, None, :], inside[:, :, None]
@@ -42,7 +42,7 @@ def corner(y, x, here, g, H, W, G: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def bilinear(image_ptr, y, x, here, g, H, W, G: tl.constexpr, C: tl.constexpr):  # noqa: PLR0913
-    """The image between its pixels: (P, GB, C)."""
+    """The image, interpolated bilinearly: (P, GB, C)."""
     top, left = tl.floor(y), tl.floor(x)
     below, right = y - top, x - left
     top, left = top.to(tl.int32), left.to(tl.int32)
@@ -59,7 +59,7 @@ def bilinear(image_ptr, y, x, here, g, H, W, G: tl.constexpr, C: tl.constexpr): 
 
 @triton.jit
 def exchange(image_ptr, grad_image_ptr, pulled, pushed, part, y, x, here, g, H, W, G: tl.constexpr):  # noqa: PLR0913
-    """Push a corner's part (P, GB) of its sample's gradient (P, GB, C) into the image; returns sum(pulled * pixel)."""
+    """Add a corner's part (P, GB) of the sample's gradient (P, GB, C) to the image; returns sum(pulled * pixel)."""
     at, inside = corner(y, x, here, g, H, W, G, pulled.shape[2])
     tl.atomic_add(grad_image_ptr + at, pushed * part[:, :, None], inside, sem="relaxed")
     return tl.sum(pulled * tl.load(image_ptr + at, inside, other=0.0).to(tl.float32), 2)
@@ -71,7 +71,7 @@ def forward_kernel(  # noqa: PLR0913
     KERNEL: tl.constexpr, G: tl.constexpr, OWN: tl.constexpr,
     C: tl.constexpr, OUT: tl.constexpr, OP: tl.constexpr, GB: tl.constexpr, P: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Program (pixel tile, convolution group): its outputs."""
+    """Program (pixel tile, convolution group): computes its outputs."""
     TAPS: tl.constexpr = KERNEL * KERNEL
     BLOCKS: tl.constexpr = (OWN + GB - 1) // GB
     n, conv_group = tl.program_id(0) // TILES, tl.program_id(1)
@@ -162,7 +162,7 @@ def weight_kernel(  # noqa: PLR0913
     conv_groups = G // OWN
     acc = tl.zeros((GB * C, OP), tl.float32)
     tile = split
-    while tile < N * TILES:  # older interpreters take no such bound in a range
+    while tile < N * TILES:  # older interpreters do not accept such a bound in a range
         n, pixel = tile // TILES, tile % TILES * P + tl.arange(0, P)
         here = (pixel < H * W)[:, None] & (own < OWN)[None, :]
         y, x, modulation = place(offset_ptr, mask_ptr, n, pixel, g, here, tap, H, W, G, KERNEL)

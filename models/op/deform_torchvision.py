@@ -1,6 +1,6 @@
-"""torchvision's deformable convolution: the reference, and the backend where no other runs.
+"""torchvision's deformable convolution: the reference, and the fallback backend.
 
-torchvision imports PyTorch's compiler, which takes a second: hence in the functions, where it runs.
+torchvision imports PyTorch's compiler, which takes a second; the functions therefore import it themselves.
 """
 
 import torch
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 def forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """See models.op.deform_conv.deform_conv2d; computed in the dtype of x, float32 at least."""
+    """See models.op.deform_conv.deform_conv2d; computed in the dtype of x, at least float32."""
     import torchvision
 
-    # Coordinates in half precision would be whole pixels wrong, and the kernel knows no bfloat16 on a CPU.
+    # Half-precision coordinates would be off by whole pixels, and the CPU kernel does not support bfloat16.
     kind = torch.promote_types(x.dtype, torch.float32)
     x, offset, mask, weight, bias = (tensor.to(kind) for tensor in (x, offset, mask, weight, bias))
     return torchvision.ops.deform_conv2d(x, offset, weight, bias, padding=weight.shape[-1] // 2, mask=mask)
 
 
 def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of x, offset, mask, weight and bias, float32 at least.
+    """Gradients of x, offset, mask, weight and bias, at least float32.
 
     Args:
         grad: gradient of the output, (N, C_out, H, W).

@@ -1,11 +1,11 @@
-"""Deformable convolution as Triton kernels: samples are multiplied where they are taken, no columns in memory.
+"""Deformable convolution as Triton kernels that multiply samples directly, without storing columns.
 
-The image is packed channels last, the channels of an offset group padded to a power of two, so that one sample is one
-aligned vector. A program of the forward pass owns a tile of pixels of one image and one group of the convolution; it
-walks over taps and offset groups and adds (samples x weight) to its sums. The backward pass has two kernels: one
-takes the same walk with (gradient x weight) for the gradients of image (atomic additions), offset and mask; one owns
-rows of the weight, samples again and sums over pixels in a fixed order, because atomic additions of whole weight tiles
-per pixel tile would cost more than sampling twice.
+The image is packed channels last, the channels of each offset group padded to a power of two, so that one sample is one
+aligned vector. A program of the forward pass owns a pixel tile of one image and one convolution group; it iterates over
+taps and offset groups and accumulates (samples x weight). The backward pass has two kernels. One iterates in the same
+way with (gradient x weight), for the gradients of image (atomic additions), offset and mask. The other owns rows of the
+weight, samples again and sums over pixels in a fixed order: atomic additions of whole weight tiles per pixel tile would
+cost more than sampling twice.
 """
 
 from typing import Any, NamedTuple
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from models.op.deform_kernels import forward_kernel, input_kernel, weight_kernel
 
-DOT = 16  # the least side of a tensor-core product
-MAX_CHANNELS, MAX_OUTPUTS = 32, 128  # padded, of one offset group and of one convolution group
-WEIGHT_PROGRAMS = 512  # programs of the weight kernel: more than any card runs at once, the same on every card
+DOT = 16  # smallest side of a tensor-core product
+MAX_CHANNELS, MAX_OUTPUTS = 32, 128  # padded, per offset group and per convolution group
+WEIGHT_PROGRAMS = 512  # programs of the weight kernel: more than any GPU runs at once, and the same on all GPUs
 
 
 class Tiles(NamedTuple):
-    """How much of a problem one program takes at a time."""
+    """How much of a problem one program handles at a time."""
 
     pixels: int
     columns: int  # offset groups x padded channels of one tap
@@ -30,7 +30,7 @@ class Tiles(NamedTuple):
     stages: int  # of the loop's software pipeline
 
 
-# By kernel and bytes of an element; none of them spills registers on compute capability 9.0 at the published sizes.
+# By kernel and bytes per element; none spills registers on compute capability 9.0 at the published sizes.
 TILES = {
     "forward": {2: Tiles(64, 64, 4, 3), 4: Tiles(64, 32, 4, 3)},
     "input": {2: Tiles(64, 32, 4, 1), 4: Tiles(64, 32, 4, 1)},
@@ -39,7 +39,7 @@ TILES = {
 
 
 class Plan(NamedTuple):
-    """Sizes of one problem: what the kernels take as constants."""
+    """Sizes of one problem, the constants of the kernels."""
 
     n: int
     height: int
@@ -122,7 +122,7 @@ def plan(kind: str, x: Tensor, mask: Tensor, weight: Tensor) -> Plan:
 
 
 def supports(x: Tensor, mask: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels take these arguments: no float64, no very wide groups, whole offset groups per conv group."""
+    """Whether the kernels support this: no float64 or very wide groups, whole offset groups per conv group."""
     if x.element_size() not in TILES["forward"]:
         return False
     sizes = plan("forward", x, mask, weight)
@@ -134,7 +134,7 @@ def supports(x: Tensor, mask: Tensor, weight: Tensor) -> bool:
 
 
 def forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """See models.op.deform_conv.deform_conv2d; products in the dtype of x, the output in float32."""
+    """See models.op.deform_conv.deform_conv2d; products in the dtype of x, output in float32."""
     sizes = plan("forward", x, mask, weight)
     out = x.new_empty((sizes.n, weight.shape[0], sizes.height, sizes.width), dtype=torch.float32)
     packed = pack_weight(weight.to(x.dtype), sizes)
@@ -148,7 +148,7 @@ def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tens
     """Gradients of x, offset, mask, weight and bias in float32.
 
     Args:
-        grad: gradient of the output, (N, C_out, H, W); its products with half-precision x are of the dtype of x.
+        grad: gradient of the output, (N, C_out, H, W); its products with half-precision x use the dtype of x.
         x: as in `forward`.
         offset: as in `forward`.
         mask: as in `forward`.
@@ -175,7 +175,7 @@ def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tens
 
 
 def dot_precision() -> str:
-    """How float32 is multiplied: as TF32 where PyTorch's own products are, else by three TF32 products, as accurate."""
+    """float32 products: TF32 if PyTorch's own are, otherwise three TF32 products, which are as accurate as float32."""
     matmul = torch.backends.cuda.matmul
     tf32 = matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
     return "tf32" if tf32 else "tf32x3"
@@ -192,7 +192,7 @@ def pack_image(x: Tensor, sizes: Plan) -> Tensor:
 
 
 def pack_weight(weight: Tensor, sizes: Plan) -> Tensor:
-    """(C_out, C / conv groups, k, k) -> Plan.packed_weight, zero where it is padded."""
+    """(C_out, C / conv groups, k, k) -> Plan.packed_weight, zero-padded."""
     packed = weight.new_zeros(sizes.packed_weight)
     shape = (sizes.conv_groups, sizes.outputs, sizes.own_groups, sizes.channels, sizes.kernel**2)
     packed[:, :, : sizes.own_groups, : sizes.channels, : sizes.outputs] = weight.reshape(shape).permute(0, 4, 2, 3, 1)

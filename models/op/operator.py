@@ -1,4 +1,4 @@
-"""Functions of tensors as operators of PyTorch: one piece for autograd, torch.compile and torch.export."""
+"""Registers tensor functions as PyTorch operators, atomic for autograd, torch.compile and torch.export."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,13 +9,10 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def operator(name: str) -> Callable[[Function], Function]:
-    """Make a function that changes none of its arguments the operator torch.ops.spikevrt.<name>.
+    """Register a function that does not change its arguments as the operator torch.ops.spikevrt.<name>.
 
-    As torch.library.custom_op, whose operators import PyTorch's compiler when they are first called: two seconds that
-    only a run with train.compile needs. Fake tensors and gradients: torch.library.register_fake, register_autograd.
-
-    Args:
-        name: of the operator.
+    Like torch.library.custom_op, without importing PyTorch's compiler on the first call, which takes two seconds. For
+    fake tensors and gradients use torch.library.register_fake and register_autograd.
     """
 
     def register(function: Function) -> Function:

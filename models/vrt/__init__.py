@@ -1,4 +1,4 @@
-"""The parts of VRT (Liang et al., arXiv:2201.12288), one box of the paper's figure a file.
+"""The parts of VRT (Liang et al., arXiv:2201.12288), one file per box of the paper's figure.
 
-Features travel channel-last, (B, D, H, W, C); only convolutions, warps and the alignment see channel-first tensors.
+Features are channel-last, (B, D, H, W, C), except in convolutions, warps and the alignment.
 """

@@ -1,4 +1,4 @@
-"""Parallel alignment: neighbouring frames brought onto each frame by flow-guided deformable convolution."""
+"""Parallel alignment: flow-guided deformable convolution aligns neighbouring frames to each frame."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class AlignArgs:
     """How a stage aligns.
 
     Attributes:
-        groups: offset groups, of all neighbours together; a multiple of `reach`.
+        groups: offset groups, shared by all neighbours; a multiple of `reach`.
         reach: neighbours taken from each side, at distances 1 .. reach.
         max_residue: bound of the learned part of an offset, in pixels of the stage's scale.
     """
@@ -30,7 +30,7 @@ class AlignArgs:
 class FlowGuidedDeformConv(nn.Module):
     """Deformable 3x3 convolution whose offsets are the flow plus a learned, bounded residue.
 
-    It is a grouped convolution over the neighbours: each gives dim / reach of the output's channels.
+    It is a grouped convolution over the neighbours: each yields dim / reach output channels.
 
     Args:
         dim: channels of a frame, in and out; a multiple of `args.reach`.
@@ -84,7 +84,7 @@ class FlowGuidedDeformConv(nn.Module):
 
 
 def align_pairs(pa_deform: FlowGuidedDeformConv, x: Tensor, backward: Tensor, forward: Tensor) -> tuple[Tensor, Tensor]:
-    """Align the next and the previous frames to every frame, all of them in one batch.
+    """Align the next and the previous frames to every frame, in one batch.
 
     Args:
         pa_deform: the alignment of this stage.
@@ -113,7 +113,7 @@ def _neighbours(x: Tensor, reach: int) -> Tensor:
         return torch.cat((x[:, 1:], x[:, :-1]), dim=1)
     count = x.shape[1] - 1
     nothing = x.new_zeros(x.shape[0], reach - 1, *x.shape[2:])
-    ended, begun = torch.cat((x, nothing), dim=1), torch.cat((nothing, x), dim=1)
-    following = [ended[:, k : k + count] for k in range(1, reach + 1)]
-    previous = [begun[:, reach - k : reach - k + count] for k in range(1, reach + 1)]
+    padded_after, padded_before = torch.cat((x, nothing), dim=1), torch.cat((nothing, x), dim=1)
+    following = [padded_after[:, k : k + count] for k in range(1, reach + 1)]
+    previous = [padded_before[:, reach - k : reach - k + count] for k in range(1, reach + 1)]
     return torch.cat((torch.cat(following, dim=2), torch.cat(previous, dim=2)), dim=1)

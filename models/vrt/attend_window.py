@@ -1,8 +1,7 @@
-"""Attention inside windows that never holds all windows' logits, nor their masks.
+"""Window attention that never holds the logits or masks of all windows at once.
 
-Windows come in runs whose tokens are kept apart in one and the same way (`models.vrt.window.WindowPlan`), so a dense
-mask exists for one run at a time, if at all. Tensors of q, k and v are (windows, tokens, heads, head_dim), as a linear
-layer writes them.
+Windows are grouped into runs with the same mask (`models.vrt.window.WindowPlan`), so at most one dense mask per run
+exists. q, k and v are (windows, tokens, heads, head_dim), the layout that a linear layer returns.
 """
 
 import functools
@@ -18,12 +17,12 @@ from torch import Tensor
 from models.op.operator import operator
 from models.vrt.window import Run
 
-MASKED = -100.0  # added to a logit whose key lies in another region of a shifted window
+MASKED = -100.0  # added to the logit of a key in another region of a shifted window
 REGIONS = 8  # a window is cut at most once along each of its three axes
 HEAD_MULTIPLE = 8  # CUDA's fused kernels take head dimensions of 8, 16, 24, ...
-CHUNK_BYTES = {"cpu": 1 << 20, "cuda": 256 << 20}  # logits held at once; on a CPU for each thread, in its cache
+CHUNK_BYTES = {"cpu": 1 << 20, "cuda": 256 << 20}  # logits held at once; on a CPU per thread, to fit into its cache
 
-# (device, whether the bias needs its gradient) -> backend; a device that is not named goes as "cuda".
+# (device, whether the bias needs a gradient) -> backend; other devices count as "cuda".
 DEFAULTS = {
     ("cpu", False): "runs",
     ("cpu", True): "chunked",
@@ -36,7 +35,7 @@ LOG = logging.getLogger("spikevrt")
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Take one backend of `BACKENDS` everywhere, for tests and measurements."""
+    """Use one backend of `BACKENDS` everywhere, for tests and benchmarks."""
     global _override
     before, _override = _override, name
     try:
@@ -46,15 +45,15 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
-    """softmax(q k^T / sqrt(head_dim) + bias + mask) v, window by window and head by head.
+    """softmax(q k^T / sqrt(head_dim) + bias + mask) v, per window and head.
 
     Args:
         q: (windows, tokens, heads, head_dim).
         k: the same shape.
         v: the same shape.
-        bias: (heads, tokens, tokens) or None; gets its gradient where it needs one.
-        runs: consecutive windows and the labels of their tokens, together all windows; tokens with different labels
-            do not see each other.
+        bias: (heads, tokens, tokens) or None; gets a gradient if it requires one.
+        runs: consecutive windows and their labels, covering all windows; tokens with different labels do not attend to
+            each other.
 
     Returns:
         (windows, tokens, heads, head_dim).
@@ -62,17 +61,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[
     learns = bias is not None and bias.requires_grad and torch.is_grad_enabled()
     name = _override or DEFAULTS["cpu" if q.device.type == "cpu" else "cuda", learns]
     if not torch.compiler.is_compiling():
-        _say(q.device.type, learns, name)
+        _log_backend(q.device.type, learns, name)
     return BACKENDS[name](q, k, v, bias, runs)
 
 
 @functools.cache
-def _say(device: str, learns: bool, name: str) -> None:
-    LOG.info("window attention on %s%s: %s", device, " with a bias that learns" if learns else "", name)
+def _log_backend(device: str, learns: bool, name: str) -> None:
+    LOG.info("window attention on %s%s: %s", device, " with a trained bias" if learns else "", name)
 
 
-def apart(labels: Tensor, dtype: torch.dtype) -> Tensor:
-    """(tokens, tokens): 0 between equal labels of (tokens,), `MASKED` between others."""
+def region_mask(labels: Tensor, dtype: torch.dtype) -> Tensor:
+    """(tokens, tokens): 0 between equal labels of (tokens,), otherwise `MASKED`."""
     return (labels[:, None] != labels).to(dtype) * MASKED
 
 
@@ -80,20 +79,20 @@ def run_bias(bias: Tensor | None, labels: Tensor | None, dtype: torch.dtype) -> 
     """Bias and mask of one run as (heads or 1, tokens, tokens), or None."""
     if labels is None:
         return None if bias is None else bias.to(dtype)
-    mask = apart(labels, dtype)
+    mask = region_mask(labels, dtype)
     return mask[None] if bias is None else bias.to(dtype) + mask
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None = None) -> Tensor:
     """PyTorch's fused attention; `bias` (heads or 1, tokens, tokens) is shared by all windows."""
-    # Four axes: with three, the fused kernel of the CPU steps aside.
+    # The CPU's fused kernel needs a mask of four axes.
     mask = None if bias is None else bias[None]
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).transpose(1, 2)
 
 
 def padded_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None = None) -> Tensor:
-    """`fused` with the heads filled up with zeros to a multiple of `HEAD_MULTIPLE`; the scale stays the true one."""
+    """`fused` with heads zero-padded to a multiple of `HEAD_MULTIPLE`; the scale stays that of the true size."""
     dim = v.shape[-1]
     scale = dim**-0.5 if scale is None else scale
     width = -(-q.shape[-1] // HEAD_MULTIPLE) * HEAD_MULTIPLE
@@ -106,7 +105,7 @@ def _fused_for(device: torch.device) -> Callable[..., Tensor]:
 
 
 def _by_run(call: Callable[..., Tensor], args: tuple[Tensor, ...], bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
-    """Call once for each run, with the run's bias and mask."""
+    """Call once per run, with the run's bias and mask."""
     counts = [run.count for run in runs]
     pieces = zip(*(tensor.split(counts) for tensor in args), strict=True)
     dtype = args[0].dtype if call is not window_attention else torch.promote_types(args[0].dtype, torch.float32)
@@ -115,21 +114,21 @@ def _by_run(call: Callable[..., Tensor], args: tuple[Tensor, ...], bias: Tensor 
 
 
 def attend_runs(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
-    """The fused kernel once for each run: little to compute beside the attention itself, several calls."""
+    """The fused kernel once per run: little overhead in arithmetic, but several calls."""
     return _by_run(_fused_for(q.device), (q, k, v), bias, runs)
 
 
 def attend_chunked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
-    """`window_attention` once for each run: the bias gets its gradient without all windows' logits in memory."""
+    """`window_attention` once per run: the bias gets its gradient without the logits of all windows in memory."""
     if bias is None:
         return attend_runs(q, k, v, bias, runs)
     return _by_run(window_attention, (q, k, v), bias, runs)
 
 
 def attend_folded(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
-    """One fused call for all runs: q and k carry the labels in further channels, and no mask exists at all.
+    """One fused call for all runs, without a mask: q and k carry the labels in extra channels.
 
-    With one-hot labels a and b, a . (b - 1) is 0 where they are equal and -1 where not.
+    For one-hot labels a and b, a . (b - 1) is 0 if they are equal, else -1.
     """
     bias = None if bias is None else bias.to(q.dtype)
     if all(run.labels is None for run in runs):
@@ -144,14 +143,14 @@ def attend_folded(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Se
 
 
 def window_labels(runs: Sequence[Run], tokens: int, device: torch.device) -> Tensor:
-    """(windows, tokens) int64: the labels of every window, 0 where a run has none."""
+    """(windows, tokens) int64: the labels of every window, 0 if its run has none."""
     rows = [torch.zeros(tokens, dtype=torch.int64, device=device) if r.labels is None else r.labels for r in runs]
     return torch.cat([row.expand(run.count, tokens) for row, run in zip(rows, runs, strict=True)])
 
 
 @operator("window_attention")
 def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Attention with one bias for all windows, which learns: the backward recomputes the logits chunk by chunk.
+    """Attention with one trained bias for all windows; the backward pass recomputes the logits chunk by chunk.
 
     Args:
         q: (windows, tokens, heads, head_dim).
@@ -162,7 +161,7 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     Returns:
         (windows, tokens, heads, head_dim).
     """
-    # A mask that learns would turn the fused kernels away; its gradient comes from the function below.
+    # Fused kernels refuse a mask that requires a gradient; the function below computes it.
     q, k, v, bias = (t.detach() for t in (q, k, v, bias))
     return _fused_for(q.device)(q, k, v, bias.to(q.dtype)).contiguous()
 
@@ -176,7 +175,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 def window_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `window_attention` for q, k, v and the bias, given the gradient and value of its output."""
+    """Gradients of q, k, v and bias, given the output of `window_attention` and its gradient."""
     windows, tokens, heads, dim = q.shape
     grads = [torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3)]
     bias_grad = torch.zeros_like(bias, memory_format=torch.contiguous_format)
@@ -194,7 +193,7 @@ def window_attention_backward(
 
 
 def _chunk_gradients(args: list[Tensor], bias: Tensor, delta: Tensor, bias_grad: Tensor) -> tuple[Tensor, ...]:
-    """Gradients for q, k, v of (windows * heads, tokens, head_dim); adds the bias's to `bias_grad`."""
+    """Gradients of q, k, v, (windows * heads, tokens, head_dim); adds that of the bias to `bias_grad`."""
     q, k, v, grad = args
     heads, tokens, _ = bias.shape
     q = q * q.shape[-1] ** -0.5
@@ -204,7 +203,7 @@ def _chunk_gradients(args: list[Tensor], bias: Tensor, delta: Tensor, bias_grad:
     slope = torch.bmm(grad, v.transpose(1, 2)).to(bias.dtype).sub_(delta).mul_(weights)
     bias_grad.add_(slope.view(-1, heads, tokens, tokens).sum(0) if len(slope) > heads else slope)
     weights, slope = weights.to(q.dtype), slope.to(q.dtype)
-    # On a CPU a small factor turned over is quicker than the large one.
+    # On a CPU, transposing the small factor is faster than transposing the large one.
     v_grad = torch.bmm(grad.transpose(1, 2), weights).transpose(1, 2)
     k_grad = torch.bmm(q.transpose(1, 2), slope).transpose(1, 2)
     return torch.bmm(slope, k).mul_(q.shape[-1] ** -0.5), k_grad, v_grad

@@ -23,7 +23,7 @@ def relative_position_index(window: Triple) -> Tensor:
 
 
 def sine_position_code(height: int, width: int, channels: int) -> Tensor:
-    """(1, height * width, channels): two-dimensional sine code, half of the channels for y, then half for x."""
+    """(1, height * width, channels): two-dimensional sine code, half of the channels for y, the other half for x."""
     half = channels // 2
     temperature = 10000.0 ** (2 * torch.div(torch.arange(half), 2, rounding_mode="floor") / half)
 
@@ -42,10 +42,10 @@ class WindowAttention(nn.Module):
 
     Args:
         dim: channels.
-        window: (Wd, Wh, Ww); Wd must be 2 where `mutual`.
+        window: (Wd, Wh, Ww); Wd is 2 if `mutual`.
         heads: number of heads; divides dim.
         qkv_bias: whether the q, k, v projections have a bias.
-        mutual: adds mutual attention with a sine position code.
+        mutual: add mutual attention with a sine position code.
     """
 
     relative_position_index: Tensor
@@ -66,7 +66,7 @@ class WindowAttention(nn.Module):
             self.qkv_mut = Linear(dim, 3 * dim, bias=qkv_bias)
 
     def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
-        """(windows, tokens, C) -> the same shape; `runs` as `attend` takes them."""
+        """(windows, tokens, C) -> the same shape; `runs` as in `attend`."""
         out = self._self_attention(x, runs)
         if self.mutual:
             out = torch.cat((self._mutual_attention(x, runs), out), dim=2)
@@ -87,8 +87,8 @@ class WindowAttention(nn.Module):
         half = tokens // 2
         frames = x.view(n, 2, half, channels) + self.position_bias
         q, k, v = self._split(self.qkv_mut(frames))
-        # Queries of frame 2 read frame 1 and the other way round. The labels of the first frame serve both: across the
-        # temporal wrap-around only space is kept apart.
+        # Queries of frame 2 attend to frame 1 and vice versa. The labels of the first frame serve both: only spatial
+        # regions are masked, not the temporal wrap-around.
         runs = [Run(2 * run.count, None if run.labels is None else run.labels[:half]) for run in runs]
         out = attend(q.flip(1).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), None, runs)
         return out.reshape(n, tokens, channels)

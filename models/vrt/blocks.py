@@ -22,12 +22,12 @@ class BlockArgs:
     Attributes:
         dim: channels.
         heads: attention heads.
-        mlp_ratio: hidden width of the feed-forward part over dim.
+        mlp_ratio: hidden width of the feed-forward part, relative to dim.
         qkv_bias: bias of the q, k, v projections.
         checkpoint_attn: recompute the attention part in the backward pass (training only).
         checkpoint_ffn: the same for the feed-forward part.
-        keep_attended: of an attention part that is recomputed, keep what the self attention itself returned: the
-            part's most expensive step, one more tensor of the part's size.
+        keep_attended: when recomputing the attention part, keep the output of its self attention: the most expensive
+            step, for one more tensor of the input's size.
     """
 
     dim: int
@@ -49,7 +49,7 @@ class GEGLU(nn.Module):
         self.fc2 = Linear(hidden, dim_out)
 
     def forward(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
-        """(..., dim_in) -> (..., dim_out), of norm(x) where one is given."""
+        """(..., dim_in) -> (..., dim_out), of norm(x) if given."""
         if self.keeps_input_alone(x):
             parts = (self.fc11, self.fc12, self.fc2)
             return geglu_by_rows(x, [t for part in parts for t in (part.effective_weight(), part.bias)], norm)
@@ -58,7 +58,7 @@ class GEGLU(nn.Module):
         return self.fc2(F.gelu(self.fc11(x)) * self.fc12(x))
 
     def keeps_input_alone(self, x: Tensor) -> bool:
-        """Whether a backward pass keeps nothing but x, so that checkpointing could save no memory."""
+        """Whether the backward pass needs only x, so that checkpointing would save no memory."""
         return takes_onednn(x, self.fc11.weight)
 
 
@@ -96,7 +96,7 @@ class TMSABlock(nn.Module):
 
 
 def _drop_path(rate: float) -> nn.Module:
-    """Leave a residual part out, sample by sample, with a chance of `rate` in training."""
+    """Stochastic depth: in training, drop a residual part per sample with probability `rate`."""
     if not rate:
         return nn.Identity()
     from timm.layers import DropPath  # timm imports wandb and much more, which takes seconds
@@ -105,7 +105,7 @@ def _drop_path(rate: float) -> nn.Module:
 
 
 class TMSAGroup(nn.Module):
-    """Blocks one after another; every second one works in shifted windows."""
+    """A sequence of blocks; every second one uses shifted windows."""
 
     def __init__(self, args: BlockArgs, window: Triple, mutual: bool, drop_paths: list[float]) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class RTMSA(nn.Module):
 
 
 def _run(part: Callable[[Tensor], Tensor], x: Tensor, recompute: bool, keep_attended: bool = False) -> Tensor:
-    """Call part(x), which draws no random numbers, keeping no activations of it where `recompute`."""
+    """Call part(x), which draws no random numbers; if `recompute`, keep none of its activations."""
     if not recompute:
         return part(x)
     kept = functools.partial(create_selective_checkpoint_contexts, [torch.ops.spikevrt.window_attention.default])

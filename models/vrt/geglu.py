@@ -1,4 +1,4 @@
-"""The feed-forward formula on a CPU: a few rows at a time, so that hidden features stay in its cache."""
+"""The feed-forward part on a CPU, in chunks of rows whose hidden features fit into the cache."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ class _GEGLU(torch.autograd.Function):
 
 
 def _piece_gradient(x: Tensor, slope: Tensor, parameters: list[Tensor], grads: list[Tensor | None]) -> Tensor:
-    """Gradient for some rows; adds those of the parameters to `grads`, None for a parameter that is frozen."""
+    """Gradient of a chunk of rows; adds the parameters' gradients to `grads`, None for frozen parameters."""
     w11, b11, w12, b12, w2, _ = parameters
     before, gate = onednn(x, w11, b11), onednn(x, w12, b12)
     active = F.gelu(before)
@@ -75,12 +75,12 @@ def _piece_gradient(x: Tensor, slope: Tensor, parameters: list[Tensor], grads: l
 
 
 def geglu_by_rows(x: Tensor, parameters: Sequence[Tensor], norm: nn.LayerNorm | None = None) -> Tensor:
-    """fc2(GELU(fc11 y) * fc12 y), y = norm(x), in float32 on a CPU; it keeps x alone for the backward pass.
+    """fc2(GELU(fc11 y) * fc12 y), y = norm(x), in float32 on a CPU; saves only x for the backward pass.
 
     Args:
         x: (..., C_in).
         parameters: weight and bias of fc11, of fc12 and of fc2.
-        norm: over C_in, or None for y = x.
+        norm: over C_in; None: y = x.
 
     Returns:
         (..., C_out).

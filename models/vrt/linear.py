@@ -1,4 +1,4 @@
-"""Linear layers at the speed of the CPU's widest instructions."""
+"""Linear layers that use oneDNN on a CPU, for speed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 GELU = "gelu"
-CHUNK_ROWS = 2048  # for each thread
+CHUNK_ROWS = 2048  # per thread
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None, after: str = "none") -> Tensor:
-    """`F.linear`, then "none" or the exact "gelu", by oneDNN: on some CPUs twice as fast as the matrix product."""
+    """`F.linear`, then "none" or the exact "gelu", by oneDNN: on some CPUs twice as fast as a matrix product."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "none" if after == GELU else "")
 
 
 def _has_onednn() -> bool:
-    """Whether this PyTorch hands out oneDNN's linear layer for plain tensors: it is no documented function."""
+    """Whether this PyTorch has the (undocumented) oneDNN linear layer for plain tensors."""
     try:
         onednn(torch.zeros(1, 1), torch.zeros(1, 1), None, GELU)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
@@ -31,7 +31,7 @@ ONEDNN = _has_onednn()
 
 @contextmanager
 def without_onednn() -> Iterator[None]:
-    """Compute as on other devices, to see what they would."""
+    """Compute without oneDNN, as on other devices."""
     global ONEDNN
     before, ONEDNN = ONEDNN, False
     try:
@@ -53,12 +53,12 @@ def takes_onednn(x: Tensor, weight: Tensor) -> bool:
 
 
 def chunk_rows() -> int:
-    """Rows that are worked on at once: their features stay in the cache."""
+    """Rows per chunk, so that their features stay in the cache."""
     return CHUNK_ROWS * torch.get_num_threads()
 
 
 def parameter_gradients(x: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of a linear layer's weight and bias, by oneDNN's convolution of one pixel: quicker than a product.
+    """Gradients of a linear layer's weight and bias, by oneDNN's 1x1 convolution: faster than a product.
 
     Args:
         x: (rows, C_in).
@@ -107,7 +107,7 @@ class _OneDNNLinear(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` by the quickest kernel of the device: (..., C_in) -> (..., C_out)."""
+    """`F.linear` with the fastest kernel of the device: (..., C_in) -> (..., C_out)."""
     if not takes_onednn(x, weight):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
@@ -116,12 +116,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` by `linear`; the same parameters."""
+    """`nn.Linear`, computed by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C_in) -> (..., C_out)."""
         return linear(x, self.effective_weight(), self.bias)
 
     def effective_weight(self) -> Tensor:
-        """(C_out, C_in), what the layer multiplies by."""
+        """(C_out, C_in), the weight in use."""
         return self.weight

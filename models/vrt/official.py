@@ -1,4 +1,4 @@
-"""The constants that official files hold beside the parameters, from the parameters' shapes alone."""
+"""The constant buffers of official checkpoints, derived from the parameters' shapes."""
 
 import math
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ TABLE, MUTUAL = "relative_position_bias_table", "qkv_mut.weight"
 
 
 def official_buffers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Constants of the official state_dict of these parameters.
+    """Constant buffers of the official state_dict with these parameters.
 
     Args:
         state: all parameters of a VRT, by name.
 
     Returns:
-        `relative_position_index` of each attention, `position_bias` of each with mutual attention, and the mean and
-        deviation by which the optical flow normalises frames.
+        `relative_position_index` of each attention, `position_bias` of each mutual attention, and the mean and standard
+        deviation with which the optical flow normalises frames.
 
     Raises:
-        UserError: the parameters are no VRT's with square windows.
+        UserError: the parameters are not those of a VRT with square windows.
     """
     buffers = {}
     prefixes = [key.removesuffix(TABLE) for key in state if key.endswith(f".{TABLE}")]
@@ -42,10 +42,10 @@ def official_buffers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _window_side(rows: list[int]) -> int:
-    """Rows and columns of the windows: tables of mutual attention have 3 * (2 * side - 1)**2 rows."""
+    """Side of the windows: tables of mutual attention have 3 * (2 * side - 1)**2 rows."""
     side = (math.isqrt(rows[0] // 3) + 1) // 2 if rows else 0
     if any(count != 3 * (2 * side - 1) ** 2 for count in rows) or not rows:
-        raise UserError("the weights are no VRT's with square windows; use --layout plain")
+        raise UserError("the weights are not those of a VRT with square windows; use --layout plain")
     return side
 
 

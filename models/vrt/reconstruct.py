@@ -1,25 +1,25 @@
-"""From features to frames: convolutions of single frames, enlargement, the frame in the middle of others."""
+"""From features to frames: per-frame convolutions, upsampling, interpolation of the middle frame."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FUSED = 64  # channels before the last convolution, where frames are enlarged or made out of several
+FUSED = 64  # channels before the last convolution when upsampling or interpolating
 
 
 class FrameConv(nn.Conv3d):
-    """A 3x3 convolution of single frames that keeps the published parameter shape (C_out, C_in, 1, 3, 3)."""
+    """A per-frame 3x3 convolution with the published parameter shape (C_out, C_in, 1, 3, 3)."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__(c_in, c_out, (1, 3, 3), padding=(0, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D, C_in, H, W) -> (B, D, C_out, H, W), as a 2-D convolution, which is quicker everywhere."""
+        """(B, D, C_in, H, W) -> (B, D, C_out, H, W), as a 2-D convolution, which is faster on every device."""
         out = F.conv2d(x.flatten(0, 1), self.weight.squeeze(2), self.bias, padding=1)
         return out.view(*x.shape[:2], *out.shape[1:])
 
 
 class Upsample(nn.Sequential):
-    """Enlarge frames: per doubling (or the one tripling) convolution, pixel shuffle, LeakyReLU; a closing convolution.
+    """Upsample frames: convolution, pixel shuffle and LeakyReLU per factor of 2 (or 3), then a last convolution.
 
     Args:
         factor: 3 or a power of 2.
@@ -30,14 +30,14 @@ class Upsample(nn.Sequential):
         steps = [3] if factor == 3 else [2] * (factor.bit_length() - 1)
         layers: list[nn.Module] = []
         for step in steps:
-            # The published network swaps axes around each shuffle; its parameters count these places.
+            # The published network transposes around each shuffle; the identities keep its parameter names.
             shuffle = (nn.Identity(), nn.PixelShuffle(step), nn.Identity())
             layers += [FrameConv(dim, step**2 * dim), *shuffle, nn.LeakyReLU(0.1, inplace=True)]
         super().__init__(*layers, FrameConv(dim, dim))
 
 
 def before_upsample(dim: int) -> nn.Sequential:
-    """Entrance of the enlargement: (B, D, dim, H, W) -> (B, D, 64, H, W)."""
+    """The layers before `Upsample`: (B, D, dim, H, W) -> (B, D, 64, H, W)."""
     return nn.Sequential(FrameConv(dim, FUSED), nn.LeakyReLU(0.01, inplace=True))
 
 
@@ -55,11 +55,11 @@ def mean_of(frames: Tensor) -> Tensor:
 
 
 def fuse_frames(features: Tensor, linear_fuse: nn.Module, conv_last: nn.Module) -> Tensor:
-    """One frame out of the features of all: (B, D, C, H, W) -> (B, 1, C_out, H, W), H and W > 3."""
+    """One frame from the features of all: (B, D, C, H, W) -> (B, 1, C_out, H, W), H and W > 3."""
     fused = F.leaky_relu(linear_fuse(features.flatten(1, 2)), 0.2)
     return conv_last(F.pad(fused, (3, 3, 3, 3), mode="reflect")).unsqueeze(1)
 
 
 def windows_of(frames: Tensor, length: int) -> list[Tensor]:
-    """Every run of `length` consecutive frames of (B, D, C, H, W), D >= length, in order."""
+    """All windows of `length` consecutive frames of (B, D, C, H, W), D >= length, in order."""
     return [frames[:, start : start + length] for start in range(frames.shape[1] - length + 1)]

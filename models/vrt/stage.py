@@ -1,4 +1,4 @@
-"""One of the seven scales of VRT: reshape, mutual and self attention, parallel alignment."""
+"""One of VRT's seven stages: reshape, mutual and self attention, parallel alignment."""
 
 import torch
 from einops.layers.torch import Rearrange
@@ -13,7 +13,7 @@ Flows = tuple[Tensor, Tensor]
 
 
 def reshape_layer(kind: str, dim_in: int, dim: int) -> nn.Sequential:
-    """Entrance of a stage on (B, D, H, W, C): "none", "down" (folds 2x2 pixels) or "up" (unfolds them)."""
+    """First layer of a stage, on (B, D, H, W, C): "none", "down" (folds 2x2 pixels) or "up" (unfolds them)."""
     if kind == "none":
         return nn.Sequential(nn.Identity(), nn.LayerNorm(dim))
     if kind == "down":
@@ -28,12 +28,12 @@ class Stage(nn.Module):
 
     Args:
         kind: "none", "down" or "up", see `reshape_layer`.
-        dim_in: channels of the stage before.
+        dim_in: channels of the previous stage.
         args: width and heads of the blocks.
         window: (Wd, Wh, Ww) of the self attention; mutual attention takes (2, Wh, Ww).
         drop_paths: one rate per block of the stage.
-        mutual_blocks: how many of the blocks use mutual attention.
-        align: how neighbouring frames are aligned; None: they are not.
+        mutual_blocks: number of blocks with mutual attention.
+        align: how to align neighbouring frames; None: not at all.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Stage(nn.Module):
         self.reshape = reshape_layer(kind, dim_in, args.dim)
         self.residual_group1 = TMSAGroup(args, (2, *window[1:]), True, drop_paths[:mutual_blocks])
         self.linear1 = Linear(args.dim, args.dim)
-        # The published network reads the rates of its second group from the start of the stage's list again.
+        # As in the published network, the second group reads its rates from the start of the list again.
         self.residual_group2 = TMSAGroup(args, window, False, drop_paths[: len(drop_paths) - mutual_blocks])
         self.linear2 = Linear(args.dim, args.dim)
         if align is not None:
@@ -58,9 +58,9 @@ class Stage(nn.Module):
             self.pa_fuse = GEGLU(3 * args.dim, 3 * args.dim, args.dim)
 
     def forward(self, x: Tensor, flows: Flows | None) -> Tensor:
-        """(B, D, H, W, C) of the stage before, flows of this scale -> (B, D, h, w, dim).
+        """(B, D, H, W, C) of the previous stage -> (B, D, h, w, dim).
 
-        The flows, backward and forward, are those of `align_pairs`; None where the stage does not align.
+        `flows` are the backward and forward flows of this scale, see `align_pairs`; None: no alignment.
         """
         x = self.reshape(x)
         x = self.linear1(self.residual_group1(x)) + x

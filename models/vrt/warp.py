@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def pixel_grid(flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each pixel of (N, 2, H, W) flow points: x and y positions in pixels, each (N, H, W)."""
+    """Positions in pixels that (N, 2, H, W) flow points to: x and y, each (N, H, W)."""
     height, width = flow.shape[-2:]
     x = torch.arange(width, device=flow.device, dtype=flow.dtype)
     y = torch.arange(height, device=flow.device, dtype=flow.dtype)
@@ -17,7 +17,7 @@ def sample_at(image: Tensor, x: Tensor, y: Tensor, mode: str = "bilinear", paddi
     """Sample (N, C, H, W) at pixel positions x, y of shape (N, h, w); returns (N, C, h, w)."""
     height, width = image.shape[-2:]
     grid = torch.stack((2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1), dim=3)
-    if padding == "border":  # PyTorch's backward pass on a CPU takes NaN for an address then, and the process ends
+    if padding == "border":  # with NaN, PyTorch's backward pass on a CPU crashes the process
         grid = torch.where(grid.isnan(), 0.0, grid)
     return F.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=True)
 
@@ -28,10 +28,9 @@ def flow_warp(image: Tensor, flow: Tensor, padding: str = "zeros") -> Tensor:
 
 
 def nearest4_warp(image: Tensor, flow: Tensor) -> Tensor:
-    """The four neighbours of where the flow points: (N, C, H, W) -> (N, 4 * C, H, W).
+    """The four pixels around the flow's target: (N, C, H, W) -> (N, 4 * C, H, W).
 
-    Order on channels: (floor x, floor y), (floor x, ceil y), (ceil x, floor y), (ceil x, ceil y). The flow gets no
-    gradient from it.
+    Channel order: (floor x, floor y), (floor x, ceil y), (ceil x, floor y), (ceil x, ceil y). No gradient to the flow.
     """
     n, c, h, w = image.shape
     x, y = pixel_grid(flow.detach())
@@ -42,11 +41,11 @@ def nearest4_warp(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def with_neighbours(x: Tensor, own: Tensor, backward: Tensor, forward: Tensor) -> Tensor:
-    """Each frame beside the next one pulled onto it and the previous one, by `nearest4_warp`; missing ones are zero.
+    """Each frame, then the next and the previous one pulled onto it by `nearest4_warp`; missing frames are zero.
 
     Args:
         x: (B, D, C, H, W), D >= 2.
-        own: (B, D, N, H, W), N >= 0: planes that are handed on as they are, without those of the neighbours.
+        own: (B, D, N, H, W), N >= 0: planes passed through without those of the neighbours.
         backward: flow that pulls frame t+1 onto t, (B, D-1, 2, H, W).
         forward: flow that pulls frame t onto t+1, the same shape.
 
@@ -64,20 +63,20 @@ def with_neighbours(x: Tensor, own: Tensor, backward: Tensor, forward: Tensor) -
 
 
 def far_flows(flow: Tensor, reach: int) -> Tensor:
-    """Flows to the frames at distances 1 .. reach, composed of those between neighbours.
+    """Flows to the frames at distances 1 .. reach, composed from flows between neighbours.
 
     f(t, t+k) = f(t, t+1) + f(t+1, t+k) pulled along f(t, t+1).
 
     Args:
-        flow: f(t, t+1) of every t but the last frame's, (B, D-1, 2, H, W), in pixels.
+        flow: f(t, t+1) for every t but the last, (B, D-1, 2, H, W), in pixels.
         reach: the largest distance, >= 1.
 
     Returns:
-        (B, D-1, 2 * reach, H, W), two channels a distance, nearest first; zero where frame t+k does not exist.
+        (B, D-1, 2 * reach, H, W), two channels per distance, nearest first; zero where frame t+k does not exist.
     """
     flows = [flow]
     for distance in range(2, reach + 1):
-        count = max(flow.shape[1] - distance + 1, 0)  # frames that have one at this distance
+        count = max(flow.shape[1] - distance + 1, 0)  # frames with a neighbour at this distance
         step, rest = flow[:, :count], flows[-1][:, 1 : count + 1]
         longer = step + flow_warp(rest.flatten(0, 1), step.flatten(0, 1)).view_as(step) if count else step
         flows.append(F.pad(longer, (0, 0) * 3 + (0, flow.shape[1] - count)))

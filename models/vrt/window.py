@@ -1,4 +1,4 @@
-"""Windows over (D, H, W): effective sizes, the order of their tokens, labels that keep shifted windows apart."""
+"""Windows over (D, H, W): effective sizes, token order, and labels of the regions in shifted windows."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ Triple = tuple[int, int, int]
 
 
 def effective_window(size: Triple, window: Triple, shift: Triple) -> tuple[Triple, Triple]:
-    """Shrink the window to the volume: an axis no longer than its window is one window and is not shifted."""
+    """Shrink the window to the volume; an axis no longer than the window is one window, without a shift."""
     pairs = [(n, 0) if n <= w else (w, s) for n, w, s in zip(size, window, shift, strict=True)]
     windows, shifts = zip(*pairs, strict=True)
     return windows, shifts
@@ -35,11 +35,11 @@ def partition(x: Tensor, window: Triple) -> Tensor:
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive windows whose tokens are kept apart alike.
+    """Consecutive windows with the same mask.
 
     Attributes:
         count: number of windows.
-        labels: (tokens,) int64 below 8, tokens see their own label only; None where all see all.
+        labels: (tokens,) int64 below 8; tokens attend only to tokens with the same label. None: to all.
     """
 
     count: int
@@ -48,12 +48,12 @@ class Run:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """How a volume is shifted, cut into windows and put together again.
+    """How a volume is shifted, cut into windows and reassembled.
 
     Attributes:
-        rows: (B * D * H * W,) int64, the pixel that stands at each place of the windows.
+        rows: (B * D * H * W,) int64, the pixel at each place of the windows.
         places: the inverse permutation.
-        runs: the windows in their order; those that a shift has cut in the same way stand together.
+        runs: the windows in order, grouped by how the shift cuts them.
     """
 
     rows: Tensor
@@ -64,7 +64,7 @@ class WindowPlan:
 def window_plan(batch: int, size: Triple, window: Triple, shift: Triple, device: torch.device) -> WindowPlan:
     """Plan the windows of (batch, D, H, W, C), `size` = (D, H, W) multiples of the window.
 
-    A cyclic shift joins opposite ends of an axis in its last window only, so there are at most eight kinds of windows.
+    A cyclic shift joins opposite ends of an axis only in its last window, so there are at most eight kinds of windows.
     """
     pixels = torch.arange(batch * math.prod(size), device=device).view(batch, *size)
     if any(shift):
@@ -86,7 +86,7 @@ def window_plan(batch: int, size: Triple, window: Triple, shift: Triple, device:
 
 
 def joined_labels(window: Triple, shift: Triple, device: torch.device) -> Tensor:
-    """(tokens,) int64: which of the regions that a shift has joined in a last window each token comes from."""
+    """(tokens,) int64: the region each token of a last window comes from, of those that the shift joined."""
     label = torch.zeros(1, 1, 1, dtype=torch.int64, device=device)
     for axis, (k, s) in enumerate(zip(window, shift, strict=True)):
         far = (torch.arange(k, device=device) >= k - s).long()
@@ -95,7 +95,7 @@ def joined_labels(window: Triple, shift: Triple, device: torch.device) -> Tensor
 
 
 class _Reorder(torch.autograd.Function):
-    """Rows in another order; the gradient takes the inverse order, which is quicker than adding rows up."""
+    """Permute rows; the gradient uses the inverse permutation, which is faster than scatter-add."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, rows: Tensor, places: Tensor) -> Tensor:

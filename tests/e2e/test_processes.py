@@ -130,7 +130,7 @@ def test_a_signal_to_the_whole_group_saves_the_step_and_the_same_command_goes_on
     wait_until(lambda: len(training.lines("train")) > 2, process)
     os.killpg(process.pid, signal.SIGTERM)
     printed = finish(process)
-    stopped = re.search(r"stopped by SIGTERM at step (\d+); the same command goes on", printed)
+    stopped = re.search(r"stopped by SIGTERM at step (\d+); run the same command again to resume", printed)
     step = int(stopped[1])
     assert newest(training) == step == training.lines("train")[-1]["step"]
     wait_until(lambda: not training.alive())
@@ -167,7 +167,7 @@ def test_a_sample_that_breaks_one_process_is_left_out_by_both(data, tmp_path):
     for training in (one, two):
         assert [line["G_loss"] is None for line in training.lines("train")] == [step == 4 for step in range(1, 9)]
         assert training.lines("train")[-1]["skipped"] == 1
-    assert "step 3 left out: loss nan, gradient norm nan; 1 in a row, clip_" in printed[1]
+    assert "step 3 skipped: loss nan, gradient norm nan; 1 in a row, clip_" in printed[1]
     curves = [[line["G_loss"] for line in t.lines("train") if line["step"] != 4] for t in (one, two)]
     assert curves[0] == pytest.approx(curves[1], abs=1e-5)
     keys = [re.search(r"1 in a row, (.*)", text)[1].split(", ") for text in printed]

@@ -84,7 +84,7 @@ def test_a_killed_run_is_gone_on_with(run, alone, tmp_path):
     assert 4 < len(there) < FRAMES
     process = run.start("val.task_name=killed", program=PROGRAM, flags=["--resume"])
     printed = finish(process)
-    assert f"going on: {len(there)} of {FRAMES + 2} frames are there" in printed
+    assert f"resuming: {len(there)} of {FRAMES + 2} frames exist" in printed
     assert results(run, "killed") == alone
     assert {name: (folder / "long" / name).stat().st_mtime_ns for name in there} == there, "none is written again"
 

@@ -385,6 +385,6 @@ def test_ctrl_c_saves_and_ends_all_processes(data, tmp_path):
         assert len(run.alive()) == 2  # and a worker
         send(process.pid, signal.SIGINT)
         printed = finish(process)
-        step = int(re.search(r"stopped by SIGINT at step (\d+); the same command goes on", printed)[1])
+        step = int(re.search(r"stopped by SIGINT at step (\d+); run the same command again to resume", printed)[1])
         assert run.weights(f"{step}_state.pth")["step"] == step
         wait_until(lambda run=run: not run.alive())

@@ -123,7 +123,7 @@ def test_files_that_are_no_weights_are_refused_in_one_line(tmp_path, capsys):
     for name, message in (
         ("broken.safetensors", "cannot be read"),
         ("code.pth", "refused"),
-        ("other.pth", "no VRT's"),
+        ("other.pth", "not those of a VRT"),
         ("absent.pth", "not found"),
     ):
         with pytest.raises(SystemExit):

@@ -17,7 +17,7 @@ from utils.utils_error import UserError
 def own_choice(monkeypatch):
     monkeypatch.delenv(deform_conv.OVERRIDE, raising=False)
     yield
-    deform_conv._check_and_say.cache_clear()
+    deform_conv._check_and_log.cache_clear()
     deform_conv._why_no_triton.cache_clear()
 
 
@@ -136,7 +136,7 @@ def test_without_triton_cuda_takes_torchvision_and_says_why(monkeypatch, caplog)
     monkeypatch.setattr(deform_conv.importlib.util, "find_spec", lambda name: None)
     device = torch.device("cuda", 0)
     with caplog.at_level(logging.INFO, logger="spikevrt"):
-        deform_conv._check_and_say(deform_conv.own_backend(device), device)
+        deform_conv._check_and_log(deform_conv.own_backend(device), device)
     assert caplog.messages == ["deformable alignment: torchvision on cuda:0 (triton is not installed)"]
 
 

@@ -1,4 +1,4 @@
-"""Steps that are left out: which, how long, and the same after a resumed run."""
+"""Skipped steps: which, for how long, and the same after a resume."""
 
 import logging
 import math
@@ -12,12 +12,12 @@ NAN, INF = math.nan, math.inf
 
 
 def step(guard, loss, norm=1.0):
-    """Judge and count a step as a run does; the reason why it is left out."""
-    reason = guard.verdict(loss, norm)
+    """Judge and count a step as a run does; returns the reason to skip it."""
+    reason = guard.reason_to_skip(loss, norm)
     if reason is None:
-        guard.taken(loss, norm)
+        guard.count_taken(loss, norm)
     else:
-        guard.skipped(reason)
+        guard.count_skipped(loss, norm)
     return reason
 
 
@@ -31,7 +31,7 @@ def settled(limit=3, spike=4.0, level=1.0, steps=WARM_UP):
 @pytest.mark.parametrize(("loss", "norm"), [(NAN, 1.0), (INF, 1.0), (1.0, NAN), (1.0, INF), (-INF, NAN)])
 @pytest.mark.parametrize("spike", [None, 4.0])
 def test_what_is_not_finite_is_left_out_from_the_first_step_on(loss, norm, spike):
-    reason = StepGuard(3, spike).verdict(loss, norm)
+    reason = StepGuard(3, spike).reason_to_skip(loss, norm)
     assert f"loss {loss:g}" in reason
     assert f"norm {norm:g}" in reason
 
@@ -39,8 +39,8 @@ def test_what_is_not_finite_is_left_out_from_the_first_step_on(loss, norm, spike
 def test_a_verdict_alone_counts_nothing():
     guard = settled()
     before = guard.state_dict()
-    guard.verdict(NAN, 1.0)
-    guard.verdict(1e9, 1.0)
+    guard.reason_to_skip(NAN, 1.0)
+    guard.reason_to_skip(1e9, 1.0)
     assert guard.state_dict() == before
 
 
@@ -143,5 +143,5 @@ def test_a_resumed_guard_goes_on_exactly(stop):
 def test_the_options_of_today_hold_after_a_resume():
     guard = StepGuard(2, 2.0)
     guard.load_state_dict(settled(limit=9, spike=50.0).state_dict())
-    assert guard.verdict(3.0, 1.0) is not None
+    assert guard.reason_to_skip(3.0, 1.0) is not None
     assert (guard.limit, guard.spike) == (2, 2.0)

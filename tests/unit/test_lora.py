@@ -210,7 +210,7 @@ def test_a_training_moves_nothing_that_is_frozen():
     [
         (0, ("proj",), (), "netG.lora.rank is 0, expected 1 to"),
         (13, ("proj",), (), "netG.lora.rank is 13, expected 1 to 12, the smaller side of stage"),
-        (2, ("qkv",), (), "targets has 'qkv', which no linear layer is called; near: qkv"),
+        (2, ("qkv",), (), "targets has 'qkv', which matches no linear layer; near: qkv"),
         (2, ("conv_first",), (), "targets has 'conv_first'"),
         (2, ("roj",), (), "near: proj"),
         (2, ("proj",), ("conv_frist",), "also has 'conv_frist', .*near: conv_first"),

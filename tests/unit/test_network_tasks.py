@@ -100,7 +100,7 @@ def test_the_noise_map_is_one_plane_more_and_every_channel_matters():
 
 
 def test_a_wrong_number_of_channels_is_named():
-    with pytest.raises(UserError, match=r"has 3 channels, netG.in_chans is 3 and a noise map"):
+    with pytest.raises(UserError, match=r"has 3 channels, but netG.in_chans is 3 plus a noise map"):
         NETS["denoising"](torch.rand(1, 2, 3, 16, 16))
 
 

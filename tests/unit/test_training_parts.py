@@ -180,7 +180,7 @@ def test_frozen_parameters_are_in_no_group_and_holding_does_not_wake_them():
     optimizer = optim.make_optimizer(net, TrainOpt(fix_keys=("spynet",)))
     assert [group[0] for group in names(optimizer)] == [["body.weight", "body.bias"], ["spynet.bias"]]
     for held in (True, False):
-        optim.hold(optimizer, held)
+        optim.freeze_fix_keys(optimizer, held)
         learning = [name for name, parameter in net.named_parameters() if parameter.requires_grad]
         assert learning == ["body.weight", "body.bias"] if held else ["spynet.bias", "body.weight", "body.bias"]
 
@@ -384,7 +384,7 @@ def test_a_loss_that_is_not_finite_is_left_out_and_named(heard):
     for kind in ("G", "E"):
         assert all(torch.equal(before[kind][key], after[kind][key]) for key in before[kind])
     assert before["state"]["average_updates"] == after["state"]["average_updates"] == 1
-    assert "step 1 left out: loss nan" in heard.text
+    assert "step 1 skipped: loss nan" in heard.text
     assert "clip_a/000001" in heard.text
     assert not model.guard.exhausted
     model.train_step([bad], 2)
