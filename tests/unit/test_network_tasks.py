@@ -10,6 +10,7 @@ from golden_files import official_parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_shapes import published_shapes
+from tiny_network import tiny
 
 from models.network_vrt import VRT
 from models.vrt.alignment import AlignArgs, FlowGuidedDeformConv, align_pairs
@@ -22,18 +23,7 @@ from utils.utils_error import UserError
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ROOT / "options" / "vrt" / "tasks"
 DISTINCT = ("001", "002", "003", "006", "008", "009")  # the geometry of the others is one of these
-TINY = {
-    "in_chans": 3,
-    "window_size": [2, 2, 2],
-    "depths": [2] * 8,
-    "indep_reconsts": [],
-    "embed_dims": [12] * 8,
-    "num_heads": [1] * 8,
-    "mlp_ratio": 1.0,
-    "mul_attn_ratio": 0.5,
-    "drop_path_rate": 0.0,
-    "deformable_groups": 6,
-}
+TINY = tiny(depth=2, width=12, window_size=[2, 2, 2], mul_attn_ratio=0.5, drop_path_rate=0.0, deformable_groups=6)
 VARIANTS = {
     "restoration": {},
     "super-resolution 2": {"upscale": 2},
