@@ -20,19 +20,20 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
+from tiny_network import NARROW_GOPRO
+
 from models.model_vrt import ModelVRT
 from models.network_vrt import VRT
 from options.schema import TrainOpt
 from utils import utils_dist
 from utils.checkpoint import run_checkpoints
 
-SMALL = {"depths": [2] * 7 + [1] * 4, "embed_dims": [24] * 7 + [36] * 4, "num_heads": [2] * 11, "deformable_groups": 4}
-
 
 def trained(quick: bool) -> ModelVRT:
     """A model whose optimizer has taken a step with every parameter."""
     torch.manual_seed(0)
-    model = ModelVRT(VRT(in_chans=3, **(SMALL if quick else {})), TrainOpt(E_decay=0.999), utils_dist.init())
+    model = ModelVRT(VRT(in_chans=3, **(NARROW_GOPRO if quick else {})), TrainOpt(E_decay=0.999), utils_dist.init())
     for parameter in model.netG.parameters():
         parameter.grad = torch.rand_like(parameter)
     model.optimizer.step()

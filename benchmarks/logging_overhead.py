@@ -21,23 +21,18 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
+from tiny_network import tiny
+
 from models.network_vrt import VRT
 from options.schema import LoggingOpt
 from utils.utils_dist import Dist
 from utils.utils_logger import Run, Stopwatch, train_line
 
 LOG = logging.getLogger("spikevrt")
-NETWORK = {
-    "in_chans": 4,
-    "img_size": [2, 32, 32],
-    "window_size": [2, 4, 4],
-    "depths": [2] * 8,
-    "indep_reconsts": [],
-    "embed_dims": [16] * 8,
-    "num_heads": [2] * 8,
-    "deformable_groups": 2,
-    "optical_flow": "spynet_quarter",
-}
+NETWORK = tiny(
+    depth=2, width=16, heads=2, in_chans=4, mlp_ratio=2.0, deformable_groups=2, optical_flow="spynet_quarter"
+)
 
 
 class Loop:

@@ -31,7 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "reference"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
 from plain_vrt import PlainVRT
+from tiny_network import NARROW_GOPRO
 
 from models.memory.estimate import POLICIES, set_checkpointing
 from models.network_vrt import VRT
@@ -44,8 +46,6 @@ GOPRO: dict[str, Any] = {
     "num_heads": [6] * 11,
     "deformable_groups": 16,
 }
-QUICK: dict[str, Any] = {**GOPRO, "depths": [4] * 7 + [2] * 4, "embed_dims": [24] * 7 + [36] * 4, "num_heads": [2] * 11}
-QUICK["deformable_groups"] = 4
 PARTS = {
     "WindowAttention": "attention",
     "Attention": "attention",
@@ -60,7 +60,7 @@ CUDA_PRECISIONS = ("fp32", "tf32", "bf16", "bf16+compile")
 def build(form: str, quick: bool, step: bool, memory: str = "most") -> nn.Module:
     """The network with seeded weights; for a step, with the checkpointing of `train.memory`."""
     torch.manual_seed(0)
-    geometry = QUICK if quick else GOPRO
+    geometry = {**GOPRO, **NARROW_GOPRO} if quick else GOPRO
     if form == "plain":
         return PlainVRT(**geometry, saving=step)
     net = VRT(**geometry, in_chans=3, drop_path_rate=0.0)

@@ -22,6 +22,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
 from lively import enliven
+from tiny_network import NARROW_GOPRO
 
 from data.select_dataset import define_Dataset
 from models.network_vrt import VRT
@@ -33,12 +34,6 @@ from utils.utils_checkpoint import load_weights
 from utils.utils_error import UserError
 from utils.utils_run_folder import find_weights
 
-SMALL = {
-    "depths": [4] * 7 + [2] * 4,
-    "embed_dims": [24] * 7 + [32] * 4,
-    "num_heads": [3] * 7 + [4] * 4,
-    "deformable_groups": 4,
-}
 FRAMES, SPEED = 6, 3  # frames, pixels per frame
 
 
@@ -108,7 +103,7 @@ def main() -> None:
     if args.opt:
         net, x = trained(args.opt, device)
     else:
-        net = VRT(in_chans=3, **(SMALL if args.quick else {})).to(device).eval()
+        net = VRT(in_chans=3, **(NARROW_GOPRO if args.quick else {})).to(device).eval()
         x = moving_photograph(64 if args.quick else 128).to(device)
         if args.weights:
             load_weights(net, args.weights)

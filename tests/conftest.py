@@ -37,6 +37,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Say in one line how much of the suite a clone without the files beside it leaves out."""
+    left_out = [report for report in terminalreporter.getreports("skipped") if "../shared" in report.longrepr[2]]
+    if left_out:
+        terminalreporter.write_line(f"{len(left_out)} tests need files of ../shared: see tests/golden/data/README.md")
+
+
 def pytest_collection_finish():
     """Modules stay until the end: nobody looks through their million objects again and again for what is free."""
     gc.collect()

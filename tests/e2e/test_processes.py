@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import warm_start
 from ports import free_port
-from training_run import NETWORK, PATIENCE, ROOT, TRAIN, Training, finish, make_blurred_set, stat, wait_until
+from tiny_network import TRAINED
+from training_run import PATIENCE, ROOT, TRAIN, Training, finish, make_blurred_set, stat, wait_until
 
 PROC = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 pytestmark = [pytest.mark.slow, PROC]
@@ -61,7 +62,7 @@ def curve(training):
 
 def test_four_processes_train_and_measure_as_one_does(data, tmp_path):
     train = TRAIN | {"total_iter": 4, "E_decay": 0.0, "G_scheduler_eta_min": 0.0, "fix_iter": 2}
-    network, batch = NETWORK | {"drop_path_rate": 0.0}, "datasets.train.dataloader_batch_size=4"
+    network, batch = TRAINED | {"drop_path_rate": 0.0}, "datasets.train.dataloader_batch_size=4"
     one, four = (Training(tmp_path / name, data, train=train, netG=network) for name in ("one", "four"))
     for process in (one.start(batch), *four.start_as_a_platform_does(4, batch)):
         finish(process)

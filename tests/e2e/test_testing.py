@@ -6,8 +6,8 @@ import signal
 
 import pytest
 import torch
+from tiny_network import TRAINED
 from tiny_set import make_set
-from training_run import NETWORK as IN_TRAINING
 from training_run import PATIENCE, ROOT, Training, finish, wait_until
 
 from models.select_network import define_G
@@ -16,7 +16,7 @@ from utils.utils_checkpoint import write_file
 
 pytestmark = pytest.mark.slow
 PROGRAM = ROOT / "main_test_vrt.py"
-NETWORK = IN_TRAINING | {"drop_path_rate": 0.0}
+NETWORK = TRAINED | {"drop_path_rate": 0.0}
 VAL = {"num_frame_testing": 3, "num_frame_overlapping": 1, "size_patch_testing": 32, "size_patch_overlapping": 8}
 FRAMES = 13
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_run import NETWORK, PATIENCE, ROOT, TRAIN, Training, finish, make_blurred_set, wait_until
+from tiny_network import TRAINED
+from training_run import PATIENCE, ROOT, TRAIN, Training, finish, make_blurred_set, wait_until
 
 from models.select_network import define_G
 from options.schema import NetOpt, Opt
@@ -144,7 +145,7 @@ def test_after_the_end_there_is_nothing_to_do_until_more_steps_are_asked_for(str
 def test_two_processes_train_and_measure_as_one_does(data, tmp_path):
     train = TRAIN | {"total_iter": 4, "E_decay": 0.0, "G_scheduler_eta_min": 0.0, "accumulate": 2}
     train |= {"fix_iter": 2, "fix_keys": ["spynet", "deform"], "fix_lr_mul": 0.125}
-    network = NETWORK | {"drop_path_rate": 0.0}
+    network = TRAINED | {"drop_path_rate": 0.0}
     one, two, more = (Training(tmp_path / name, data, train=train, netG=network) for name in ("one", "two", "more"))
     batch = "datasets.train.dataloader_batch_size=2"
     for process in (one.start(batch), two.start(batch, torchrun=TWO, new=True)):
@@ -218,7 +219,7 @@ def test_tensorboard_has_curves_and_pictures(straight):
 def test_checkpoints_are_plain_and_the_best_is_kept(straight):
     sets = {f"{step}_{kind}.pth" for step in (5, 10, 15, 20) for kind in ("G", "E", "state")}
     assert {path.name for path in straight.models.iterdir()} == sets | {"best_G.pth", "best.json"}
-    net = define_G(NetOpt.model_validate(NETWORK))
+    net = define_G(NetOpt.model_validate(TRAINED))
     for name in ("20_G.pth", "20_E.pth", "best_G.pth"):
         assert straight.weights(name).keys() == net.state_dict().keys()
         assert utils_checkpoint.load_weights(net, straight.models / name).missing == []
@@ -316,7 +317,7 @@ def test_missing_weights_get_one_line(program, training):
 
 
 def test_weights_of_another_geometry_get_one_line(program, training, tmp_path):
-    other = NETWORK | {"depths": [1] * 9, "embed_dims": [8] * 9, "num_heads": [2] * 9, "mlp_ratio": 1.0}
+    other = TRAINED | {"depths": [1] * 9, "embed_dims": [8] * 9, "num_heads": [2] * 9, "mlp_ratio": 1.0}
     path = tmp_path / "other.pth"
     utils_checkpoint.write_file(define_G(NetOpt.model_validate(other)).state_dict(), path)
     result = program(training, "--set", f"path.pretrained_netG={path}")

@@ -12,6 +12,7 @@ import cv2
 import torch
 import warm_start
 from ports import free_port
+from tiny_network import TRAINED
 from tiny_set import make_set, options
 
 from utils.utils_image import read_rgb, write_rgb
@@ -21,18 +22,6 @@ TAG = "SPIKEVRT_TEST_RUN"  # marks all processes of a run in their environment
 PATIENCE = 300.0  # seconds; a run that takes longer hangs, however busy the machine is
 STARTED = set()  # trainings of which a test has started runs
 OTHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "WANDB_API_KEY")
-NETWORK = {
-    "in_chans": 4,
-    "img_size": [2, 32, 32],
-    "window_size": [2, 4, 4],
-    "depths": [2] + [1] * 7,
-    "indep_reconsts": [],
-    "embed_dims": [8] * 8,
-    "num_heads": [2] * 8,
-    "deformable_groups": 2,
-    "drop_path_rate": 0.3,
-    "optical_flow": "spynet_quarter",
-}
 TRAIN = {
     "E_decay": 0.9,
     "G_optimizer_lr": 1e-3,
@@ -68,7 +57,7 @@ class Training:
         blocks = {
             "path": {"root": str(folder / "experiments")},
             "datasets": {"train": train, "test": test},
-            "netG": NETWORK,
+            "netG": TRAINED,
             "train": TRAIN,
             "val": {"metrics": ["psnr", "ssim"]},
         }

@@ -3,18 +3,18 @@
 import functools
 import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_files import GOLDEN, SHARED, needs_shared, official_parameters
 from safetensors.torch import load_file
 
 from models.network_vrt import VRT
 from utils.utils_checkpoint import load_weights
 
-GOLDEN = Path(__file__).resolve().parents[2] / ".." / "shared" / "golden"
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/golden is not here")
+TRAINED = SHARED / "golden"  # the official network with weights, and real frames
+NEEDS_TRAINED = needs_shared("golden/vrt_deblur.weights.safetensors")
 MEAN_ERROR = 5e-5
 # A sampling position that rounds to the other side of a pixel's border changes its slope: scaling the input by 1 + 6e-8
 # times noise changes these gradients by up to 1.6 %, under torchvision's operator too. Behind the alignments nothing
@@ -33,8 +33,8 @@ TINY = {
 
 @functools.cache
 def golden_net(name):
-    net = VRT(**json.loads((GOLDEN / f"{name}.config.json").read_text()))
-    weights = load_file(GOLDEN / "vrt_deblur.weights.safetensors")
+    net = VRT(**json.loads((TRAINED / f"{name}.config.json").read_text()))
+    weights = load_file(TRAINED / "vrt_deblur.weights.safetensors")
     report = load_weights(net, {key: value.float() for key, value in weights.items()})
     assert report.loaded == len(list(net.parameters()))
     return net.eval()
@@ -56,11 +56,12 @@ def fill_by_name(net):
     return net.eval()
 
 
+@NEEDS_TRAINED
 @pytest.mark.parametrize(("name", "backend"), [("vrt_deblur", "chunks"), ("vrt_deblur_odd", "torchvision")])
 def test_output_and_flows_of_the_official_network(name, backend, monkeypatch):
     monkeypatch.setenv("SPIKEVRT_DEFORM", backend)
     net = golden_net(name)
-    golden = load_file(GOLDEN / f"{name}.io.safetensors")
+    golden = load_file(TRAINED / f"{name}.io.safetensors")
     x = golden["input"].float()
     with torch.no_grad():
         out = net(x)
@@ -71,12 +72,13 @@ def test_output_and_flows_of_the_official_network(name, backend, monkeypatch):
         assert (forward[i] - golden[f"flow_forward_{i}"]).abs().mean() < MEAN_ERROR
 
 
+@NEEDS_TRAINED
 @pytest.mark.parametrize(("name", "backend"), [("vrt_deblur", "torchvision"), ("vrt_deblur_odd", "chunks")])
 def test_gradients_of_the_official_network(name, backend, monkeypatch):
     monkeypatch.setenv("SPIKEVRT_DEFORM", backend)
     net = golden_net(name)
     net.zero_grad()
-    golden = load_file(GOLDEN / f"{name}.io.safetensors")
+    golden = load_file(TRAINED / f"{name}.io.safetensors")
     x = golden["input"].float().requires_grad_()
     (net(x) * golden["loss_weight"]).sum().backward()
     found = {f"grad:{key}": parameter.grad for key, parameter in net.named_parameters()} | {"grad_input": x.grad}
@@ -85,6 +87,11 @@ def test_gradients_of_the_official_network(name, backend, monkeypatch):
     for key, value in expected.items():
         bound = GRADIENT_ERROR_BEHIND.get(key, GRADIENT_ERROR)
         assert (found[key] - value).norm() / value.norm() < bound, key
+
+
+def seeded(name, part):
+    with np.load(GOLDEN / f"{name}_{part}.npz") as golden:
+        return torch.from_numpy(golden[part])
 
 
 @pytest.mark.parametrize(
@@ -99,14 +106,18 @@ def test_output_under_name_seeded_weights(name, arguments, shape):
     x = torch.from_numpy(np.random.RandomState(123).rand(*shape)).float()
     with torch.no_grad():
         out = net(x)
-    expected = torch.from_numpy(np.load(GOLDEN / f"{name}.npz")["output"])
-    assert (out - expected).abs().mean() < MEAN_ERROR
+    assert (out - seeded(name, "output")).abs().mean() < MEAN_ERROR
+
+
+def test_flow_under_name_seeded_weights():
+    net = fill_by_name(VRT(**TINY))
+    x = torch.from_numpy(np.random.RandomState(123).rand(1, 7, 3, 72, 88)).float()
+    with torch.no_grad():
+        backward, _ = net.flows(x)
+    assert (backward[0][0] - seeded("vrt_seeded_tiny", "flow")).abs().mean() < MEAN_ERROR
 
 
 def test_every_official_name_and_shape():
-    official = json.loads((GOLDEN / "vrt_006_official.keys.json").read_text())
-    buffers = ("relative_position_index", "position_bias", "spynet.mean", "spynet.std")
-    official = {key: tuple(shape) for key, shape in official.items() if not key.endswith(buffers)}
     own = {key: tuple(value.shape) for key, value in VRT(in_chans=3).state_dict().items()}
-    assert len(official) == 1410
-    assert own == official
+    assert len(own) == 1410
+    assert own == official_parameters()

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+from tiny_network import TRAINED
+
 from scripts.data_preparation.make_demo_dataset import Recipe, build
 from utils.utils_error import UserError
 
@@ -22,18 +25,6 @@ WORKER = "pt_data_worker"  # what PyTorch calls its reading processes
 NOT_PASSED_ON = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "WANDB_API_KEY")
 STEP_LINE = re.compile(r"<epoch:.*?iter:\s*([\d,]+)")
 RESUMED = re.compile(r"resumed from step (\d+)")
-NETWORK: dict[str, Any] = {
-    "in_chans": 4,
-    "img_size": [2, 32, 32],
-    "window_size": [2, 4, 4],
-    "depths": [2] + [1] * 7,
-    "indep_reconsts": [],
-    "embed_dims": [8] * 8,
-    "num_heads": [2] * 8,
-    "deformable_groups": 2,
-    "drop_path_rate": 0.3,
-    "optical_flow": "spynet_quarter",
-}
 TRAIN: dict[str, Any] = {
     "E_decay": 0.9,
     "G_optimizer_lr": 1e-3,
@@ -158,7 +149,7 @@ class TinyTraining:
         blocks = {
             "path": {"root": "experiments"},  # relative: runs in several folders have equal options
             "datasets": {split: _dataset(data, split) for split in ("train", "test")},
-            "netG": NETWORK,
+            "netG": TRAINED,
             "train": {**TRAIN, **train},
             "logging": {"use_tensorboard": False},
         }

@@ -1,20 +1,14 @@
 """Spike streams with a picture in them, and the files of the real ones."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
-import pytest
+from golden_files import shared_file
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 GOPRO, REDS, UHSR = "spkgopro_000226.dat", "reds_200_part1.dat", "real_capture_uhsr.npz"
 
 
 def real_file(name):
-    path = DATA / name
-    if not path.is_file():
-        pytest.skip(f"../shared/data/{name} is not here")
-    return path
+    return shared_file(f"data/{name}")
 
 
 def scene(h, w):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_network import tiny
 from torch import nn
 
 from models.exported import export_network
@@ -16,17 +17,7 @@ from scripts import export_network as script
 from utils import utils_checkpoint
 from utils.utils_error import UserError
 
-TINY = {
-    "in_chans": 4,
-    "img_size": [2, 16, 16],
-    "window_size": [2, 4, 4],
-    "depths": [2] + [1] * 8,
-    "indep_reconsts": [8],
-    "embed_dims": [4] * 9,
-    "num_heads": [1] * 9,
-    "mlp_ratio": 1.0,
-    "deformable_groups": 1,
-}
+TINY = tiny(stages=9, depths=[2] + [1] * 8, indep_reconsts=[8], in_chans=4)
 SHAPE = (1, 3, 4, 18, 28)  # neither side is a whole number of windows, and windows shift
 ALONE = """
 import sys, torch, torchvision

@@ -59,7 +59,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_main_test import TINY, run
+from test_main_test import run
+from tiny_network import TINY
 from tiny_set import options, rng
 from torch import nn
 

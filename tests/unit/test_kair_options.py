@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 
 import pytest
-from test_main_test import TINY, run
+from test_main_test import run
 from test_tasks import numbered, write_clip
+from tiny_network import TINY, overrides
 
 import main_train_vrt
 from data.select_dataset import define_Dataset
@@ -149,7 +150,7 @@ def test_a_file_of_denoising_is_tested_with_its_own_noise_level(tmp_path, monkey
     utils_checkpoint.write_weights(net.state_dict(), tmp_path / "w.pth")
     name = "008_train_vrt_videodenoising_davis"
     path = kair_file(tmp_path, name, dataroot_gt=str(tmp_path / "clean"))
-    sets = [f"netG.{key}={json.dumps(value)}" for key, value in tiny.items()]
+    sets = overrides(tiny)
     run("--opt", path, "--set", f"path.pretrained_netG={tmp_path / 'w.pth'}", "val.metrics=[]", *sets)
     found = json.loads((tmp_path / "results" / name / "run.json").read_text(encoding="utf-8"))
     assert found["sigma"] == 30

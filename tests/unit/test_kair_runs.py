@@ -1,10 +1,8 @@
 """Folders of KAIR's runs are gone on from: weights, average and the optimizer's moments of one and the same step."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
+from golden_files import official_entries
 from trainee import OPTIONS, RECORD, Net, Trainee, changed, damage_truncate, same_moments, same_weights
 
 from models.network_vrt import VRT
@@ -13,7 +11,6 @@ from utils.checkpoint import kair_checkpoints
 from utils.checkpoint.run_checkpoints import resume, save
 from utils.utils_error import UserError
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared/golden"
 FIXED = changed(train={"fix_keys": ["deform"], "fix_lr_mul": 0.125})
 
 
@@ -119,12 +116,11 @@ def test_what_a_killed_process_left_does_not_cost_weights_of_kair(tmp_path, fold
     assert (folder / "5_G.pth").is_file()
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/golden is not here")
 def test_the_official_file_names_every_parameter_once_and_in_its_order():
-    keys = json.loads((GOLDEN / "vrt_006_official.keys.json").read_text())
+    keys = official_entries()
     with torch.device("meta"):
         net = VRT(in_chans=3)
-    ours = {name: list(value.shape) for name, value in net.named_parameters()}
+    ours = {name: tuple(value.shape) for name, value in net.named_parameters()}
     assert list(ours)[:2] != list(keys)[:2]  # else the order of the network would do
     [names] = kair_checkpoints.parameter_groups(keys, ["spynet", "deform"], 1.0)
     assert {name: keys[name] for name in names} == ours

@@ -1,14 +1,14 @@
 """Low-rank changes: nothing moves at the start, only what is meant to learns, and files mean the same everywhere."""
 
 import copy
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
-from test_main_test import RGB_TASK, TINY, run
+from test_main_test import RGB_TASK, run
 from test_network_tasks import clip_for, net_of
+from tiny_network import TINY, overrides
 from torch import nn
 
 import models.vrt.geglu as geglu_module
@@ -322,7 +322,7 @@ def test_testing_needs_no_word_about_them(tmp_path, monkeypatch):
     convert_checkpoint.main(["best_G.pth", "--out", "merged.pth", "--layout", "plain"])
     load_weights(net, {name: value for name, value in net.state_dict().items() if not is_lora(name)})
     write_file(net.state_dict(), tmp_path / "base.pth")
-    flags = [f"netG.{key}={json.dumps(value)}" for key, value in TINY.items()]
+    flags = overrides(TINY)
     shots = {}
     for name, more in (
         ("best_G", []),

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny_network import TINY, overrides
 
 import main_test_vrt
 from data import official_tasks
@@ -14,16 +15,6 @@ from utils import utils_checkpoint, utils_image, utils_option
 from utils.report import results_folder
 from utils.utils_error import UserError
 
-TINY = {
-    "img_size": [2, 16, 16],
-    "window_size": [2, 4, 4],
-    "depths": [1] * 8,
-    "indep_reconsts": [],
-    "embed_dims": [4] * 8,
-    "num_heads": [1] * 8,
-    "mlp_ratio": 1.0,
-    "deformable_groups": 1,
-}
 RGB_TASK, SPIKE_TASK = "006_VRT_videodeblurring_GoPro", "006_SVRT_videodeblurring_GoPro_rgbspike"
 
 
@@ -69,7 +60,7 @@ def weights(path, channels):
 
 
 def tiny_flags():
-    return ["--set", *[f"netG.{key}={json.dumps(value)}" for key, value in TINY.items()]]
+    return ["--set", *overrides(TINY)]
 
 
 def test_option_file_restores_measures_and_reports(data_root, place, capsys):

@@ -1,17 +1,16 @@
 import hashlib
 import importlib.util
 import math
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from golden_files import SHARED, needs_shared
 
 from utils import utils_metric
 from utils.evaluation import lpips_metric
 from utils.utils_error import UserError
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 GOLDEN = SHARED / "golden" / "metrics_bikes.npz"
 SHARP = SHARED / "data" / "spkgopro_000226_sharp.png"
 SELF_CONTAINED = [name for name in utils_metric.METRICS if name != "lpips"]
@@ -25,7 +24,7 @@ def pair():
     return a, np.clip(a + noise, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.skipif(not GOLDEN.is_file(), reason="no golden data beside the project")
+@needs_shared("golden/metrics_bikes.npz")
 @pytest.mark.parametrize("border", [0, 4])
 @pytest.mark.parametrize("name", ["psnr", "ssim", "psnr_y", "ssim_y"])
 def test_agrees_with_kairs_numbers(name, border):
@@ -83,7 +82,7 @@ def test_ssim_matlab_is_that_of_windows_in_three_dimensions(pair):
     assert utils_metric.ssim_matlab_rgb(*pair) == pytest.approx(window_by_window(*pair), abs=1e-9)
 
 
-@pytest.mark.skipif(not SHARP.is_file(), reason="no shared frames beside the project")
+@needs_shared("data/spkgopro_000226_sharp.png")
 @pytest.mark.parametrize(("name", "recorded"), [("ssim", 0.9232), ("ssim_y", 0.9310)])
 def test_gives_the_numbers_that_kair_and_spkdeblurnet_give_for_a_blurred_frame(name, recorded):
     sharp = utils_metric._View(cv2.imread(str(SHARP))[..., ::-1].copy(), 0)

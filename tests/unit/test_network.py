@@ -3,6 +3,7 @@
 import pytest
 import torch
 from dense_windows import region_labels, unpartition
+from tiny_network import TRAINED
 
 from models.memory.estimate import set_checkpointing
 from models.network_vrt import VRT
@@ -12,16 +13,7 @@ from models.vrt.window import effective_window, pad_to_windows, partition
 from utils.utils_checkpoint import load_weights
 from utils.utils_error import UserError
 
-SMALL = {
-    "in_chans": 4,
-    "window_size": [2, 4, 4],
-    "depths": [2] * 7 + [2],
-    "indep_reconsts": [],
-    "embed_dims": [8] * 8,
-    "num_heads": [2] * 8,
-    "deformable_groups": 2,
-    "optical_flow": "spynet_quarter",
-}
+SMALL = TRAINED | {"depths": [2] * 8, "drop_path_rate": 0.2}
 
 
 def small_net(**changes):

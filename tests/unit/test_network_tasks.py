@@ -1,15 +1,16 @@
 """The network of every task: sizes, gradients, names of parameters, flows to frames further away."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from golden_files import official_parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_shapes import published_shapes
+from tiny_network import tiny
 
 from models.network_vrt import VRT
 from models.vrt.alignment import AlignArgs, FlowGuidedDeformConv, align_pairs
@@ -20,21 +21,9 @@ from utils.utils_checkpoint import load_weights, write_weights
 from utils.utils_error import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / ".." / "shared" / "golden"
 TASKS = ROOT / "options" / "vrt" / "tasks"
 DISTINCT = ("001", "002", "003", "006", "008", "009")  # the geometry of the others is one of these
-TINY = {
-    "in_chans": 3,
-    "window_size": [2, 2, 2],
-    "depths": [2] * 8,
-    "indep_reconsts": [],
-    "embed_dims": [12] * 8,
-    "num_heads": [1] * 8,
-    "mlp_ratio": 1.0,
-    "mul_attn_ratio": 0.5,
-    "drop_path_rate": 0.0,
-    "deformable_groups": 6,
-}
+TINY = tiny(depth=2, width=12, window_size=[2, 2, 2], mul_attn_ratio=0.5, drop_path_rate=0.0, deformable_groups=6)
 VARIANTS = {
     "restoration": {},
     "super-resolution 2": {"upscale": 2},
@@ -224,12 +213,7 @@ def test_alignment_of_reversed_time_is_the_reversed_alignment(reach):
 
 
 def test_the_published_patterns_give_the_official_list_of_the_gopro_network():
-    if not GOLDEN.is_dir():
-        pytest.skip("../shared/golden is not here")
-    official = json.loads((GOLDEN / "vrt_006_official.keys.json").read_text())
-    buffers = ("relative_position_index", "position_bias", "spynet.mean", "spynet.std")
-    official = {key: tuple(shape) for key, shape in official.items() if not key.endswith(buffers)}
-    assert published_shapes(NetOpt()) == official
+    assert published_shapes(NetOpt()) == official_parameters()
 
 
 @pytest.mark.parametrize(

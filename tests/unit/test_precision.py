@@ -9,6 +9,7 @@ import torch
 from lively import RESIDUAL, enliven
 from skimage import data as photographs
 from test_training_parts import TinyNet, batch
+from tiny_network import tiny
 from torch import nn
 
 from models import precision
@@ -21,15 +22,7 @@ from utils.utils_dist import Dist
 
 FP16 = TrainOpt(amp=AmpOpt(enable=True, dtype="fp16"), total_iter=10, E_decay=0.5, G_optimizer_lr=1e-2)
 BF16 = TrainOpt(amp=AmpOpt(enable=True), total_iter=10)
-GEOMETRY = {
-    "in_chans": 3,
-    "window_size": [6, 4, 4],
-    "depths": [2] * 8,
-    "embed_dims": [16] * 8,
-    "num_heads": [1] * 8,
-    "indep_reconsts": [],
-    "deformable_groups": 4,
-}
+GEOMETRY = tiny(depth=2, width=16, window_size=[6, 4, 4], mlp_ratio=2.0, deformable_groups=4)
 
 
 @pytest.fixture(scope="module")

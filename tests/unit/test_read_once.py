@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 from test_eval import FakeClip, Val, restore
-from test_main_test import TINY, run
+from test_main_test import run
 from test_tasks import MIDDLE_TASK, NOISE_TASK, numbered, run_task, write_clip
+from tiny_network import TINY
 from tiny_set import STEPS, make_set, options
 
 from data import frame_store

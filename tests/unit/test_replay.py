@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from tiny_network import tiny
 from torch import nn
 
 from models.replay import examine, read_replay, write_replay
@@ -15,19 +16,7 @@ from utils import utils_checkpoint, utils_option
 from utils.utils_error import UserError
 
 CPU = torch.device("cpu")
-TINY = {
-    "in_chans": 4,
-    "img_size": [2, 16, 16],
-    "window_size": [2, 4, 4],
-    "depths": [1] * 8,
-    "indep_reconsts": [],
-    "embed_dims": [4] * 8,
-    "num_heads": [1] * 8,
-    "mlp_ratio": 1.0,
-    "deformable_groups": 1,
-    "drop_path_rate": 0.5,
-    "optical_flow": "spynet_quarter",
-}
+TINY = tiny(in_chans=4, drop_path_rate=0.5, optical_flow="spynet_quarter")
 
 
 class Chain(nn.Module):

@@ -1,18 +1,16 @@
 """Planes made of spikes: each function beside its definition, pixel by pixel in plain loops."""
 
-from pathlib import Path
-
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from spike_scenes import GOPRO, real_file
 
 from data.spike.representations import bins, isi, raw_window, repeat, sdm, tfi, tfp, upsample
 from utils.spike_loader import read_spikes
 from utils.utils_error import UserError
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "spkgopro_000226.dat"
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=12)
 # dense and mixed, sparse (long intervals and many pixels without a spike on one side), empty and full
 DENSE = hnp.arrays(np.uint8, SHAPES, elements=st.integers(0, 1))
@@ -96,9 +94,8 @@ def test_long_streams_keep_to_the_definition(steps, chance):
     check_all_against_the_definition(spikes, steps // 2, steps // 2 - 1, 7)
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason="needs ../shared with the real spikes")
 def test_real_spikes_keep_to_the_definition():
-    spikes = read_spikes(REAL, 360, 640, rows=(176, 192), cols=(461, 485))
+    spikes = read_spikes(real_file(GOPRO), 360, 640, rows=(176, 192), cols=(461, 485))
     assert 0.1 < tfi(spikes, 40)[1].mean() < 0.9  # dark and bright
     check_all_against_the_definition(spikes, 40, 10, 5)
     check_all_against_the_definition(spikes[::-1], 40, 10, 5)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_main_test import TINY
+from tiny_network import TINY
 from tiny_set import FIRST, RATE, SHARP, SPIKE_SIZE, STEPS, WINDOW, make_set, options
 from torch import nn
 

@@ -1,17 +1,15 @@
 """The noisy sensor, beside a real capture; and the two statistics that describe a sensor's noise."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spike_scenes import UHSR, real_file
 
 from data.spike.doctor.statistics import between_pixel_spread, interval_rate, within_pixel_isi_cv
 from data.spike.sensor_noise import Camera, SensorNoise
 from data.spike.simulator import integrate_and_fire
 
-CAPTURE = Path(__file__).resolve().parents[3] / "shared" / "data" / "real_capture_uhsr.npz"
 RATES = [(0.055, 0.08), (0.032, 0.13), (0.017, 0.18)]  # spikes per step, relative spread in the real capture
 NOISE = SensorNoise()
 
@@ -31,9 +29,8 @@ def plain(gain: float = 0.5, dark: float = 0.0, **changes: float) -> Camera:
 # ---- statistics
 
 
-@pytest.mark.skipif(not CAPTURE.is_file(), reason="../shared/data/real_capture_uhsr.npz is not there")
 def test_statistics_of_the_real_capture():
-    spikes = np.load(CAPTURE)["spk"]
+    spikes = np.load(real_file(UHSR))["spk"]
     assert 0.028 < within_pixel_isi_cv(spikes) < 0.062
     for rate, spread in RATES:
         assert between_pixel_spread(spikes, rate) == pytest.approx(spread, rel=0.15)

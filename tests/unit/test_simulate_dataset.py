@@ -10,6 +10,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from golden_files import SHARED, needs_shared
 from video_files import FILES, INTERLACED, make_video, packets
 
 from data import layout
@@ -26,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "data_preparation"))
 import simulate_spike_dataset as simulation  # noqa: E402
 
-BIKES = ROOT.parent / "shared" / "data" / "bikes.mp4"
-HAS_BIKES = pytest.mark.skipif(not BIKES.is_file(), reason="../shared/data/bikes.mp4 is not there")
+BIKES = SHARED / "data" / "bikes.mp4"
+HAS_BIKES = needs_shared("data/bikes.mp4")
 
 
 def digests(root: Path) -> dict[str, str]:

@@ -1,9 +1,9 @@
 import logging
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from spike_scenes import GOPRO, real_file
 from tiny_set import SHARP, SPIKE_SIZE, STEPS, WINDOW, make_set, options, rng
 
 from data.augment import draw_box
@@ -100,16 +100,13 @@ def test_a_likelier_geometry_is_said_aloud(shared_set, caplog, monkeypatch):
 
 
 def test_the_real_gopro_frame_shows_its_sharp_picture(tmp_path):
-    real = Path(__file__).resolve().parents[3] / "shared" / "data"
-    if not real.is_dir():
-        pytest.skip("needs ../shared/data")
     clip = "GOPR0384_11_00"
     spikes = tmp_path / "spikes/train" / clip
     spikes.mkdir(parents=True)
-    shutil.copy(real / "spkgopro_000226.dat", spikes / "000226.dat")
+    shutil.copy(real_file(GOPRO), spikes / "000226.dat")
     for kind in ("lq", "gt"):
         (tmp_path / kind / clip).mkdir(parents=True)
-        shutil.copy(real / "spkgopro_000226_sharp.png", tmp_path / kind / clip / "000226.png")
+        shutil.copy(real_file("spkgopro_000226_sharp.png"), tmp_path / kind / clip / "000226.png")
     changes = {"spike": {"window": 21}, "num_frame": 1, "gt_size": 192}
     with pytest.raises(UserError, match="250.*400.*360x640"):
         define_Dataset(options(tmp_path, **changes, spike_h=250, spike_w=400))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_network import tiny
 from tiny_set import make_set, options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,18 +17,8 @@ SCRIPTS = [
     "scripts/data_preparation/simulate_spike_dataset.py",
     "scripts/runtime_config.py",
 ]
+NETWORK = tiny(drop_path_rate=0.0)  # paths are dropped by timm
 NEVER = ["tensorboard", "timm", "torch._dynamo", "torchvision", "wandb"]
-NETWORK = {
-    "img_size": [2, 16, 16],
-    "window_size": [2, 4, 4],
-    "depths": [1] * 8,
-    "indep_reconsts": [],
-    "embed_dims": [4] * 8,
-    "num_heads": [1] * 8,
-    "mlp_ratio": 1.0,
-    "deformable_groups": 1,
-    "drop_path_rate": 0.0,
-}
 # Runs each program as `python PROGRAM WORDS` does, and writes its exit code and what has been imported until then.
 STAGES = """
 import json, runpy, sys

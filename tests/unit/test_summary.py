@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_network import tiny
 from torch.profiler import ProfilerActivity, profile
 
 from models.memory import estimate, fit
@@ -26,17 +27,16 @@ from utils.utils_dist import Dist
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "options/vrt"
 OFFICIAL = PRESETS / "006_train_vrt_videodeblurring_gopro_rgbspike.json"
-TINY = {
-    "in_chans": 4,
-    "window_size": [6, 4, 4],
-    "depths": [2] * 8,
-    "embed_dims": [16] * 8,
-    "num_heads": [1] * 8,
-    "indep_reconsts": [],
-    "deformable_groups": 4,
-    "drop_path_rate": 0.0,
-    "optical_flow": "spynet_quarter",
-}
+TINY = tiny(
+    depth=2,
+    width=16,
+    in_chans=4,
+    window_size=[6, 4, 4],
+    mlp_ratio=2.0,
+    deformable_groups=4,
+    drop_path_rate=0.0,
+    optical_flow="spynet_quarter",
+)
 SHALLOW = TINY | {"depths": [2] + [1] * 7}
 SHAPE = (1, 4, 4, 96, 96)  # large enough that scratch memory inside operators, which is not seen, matters little
 MEMORY_TOLERANCE = 0.1

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_main_test import TINY, run
+from test_main_test import run
+from tiny_network import TINY
 
 from data.dataset_video_test import VideoTestDataset
 from data.frame_order import by_number

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_network import tiny
 
 from models.memory import choose_tile, machine
 from models.memory.choose_tile import CostPerPixel, MemoryBudget, Workload, bytes_of, choose, estimate, work_of
@@ -159,8 +160,7 @@ def test_a_card_that_is_too_small_gets_smaller_tiles():
     from options.schema import TrainOpt
     from utils.utils_tile import ShrinkingTile, restore_tiled
 
-    small = {"depths": [1] * 8, "embed_dims": [16] * 8, "num_heads": [2] * 8, "indep_reconsts": []}
-    net = VRT(in_chans=4, deformable_groups=2, **small)
+    net = VRT(**tiny(width=16, heads=2, in_chans=4, window_size=[6, 8, 8], mlp_ratio=2.0, deformable_groups=2))
     model = ModelVRT(net, TrainOpt(), Dist(device=torch.device("cuda")))
     clip = torch.rand(6, 4, 512, 512)
     cost = machine.measure(model.restore, (1, 6, 4, 128, 128), torch.device("cuda"))

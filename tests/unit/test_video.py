@@ -6,11 +6,11 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from golden_files import SHARED, needs_shared
 from tiny_set import options
 from video_files import (
     FILES,
@@ -41,7 +41,7 @@ from utils.utils_error import UserError
 from utils.utils_image import write_rgb
 from utils.utils_video import Playback, write_video
 
-BIKES = Path(__file__).resolve().parents[3] / "shared/data/bikes.mp4"
+BIKES = SHARED / "data" / "bikes.mp4"
 
 
 def name(number):
@@ -81,7 +81,7 @@ def test_any_order_gives_the_frames_of_the_usual_order(tmp_path, small_ring, fil
         assert set(fates(frames, truth, order)[0]) == {"."}
 
 
-@pytest.mark.skipif(not BIKES.is_file(), reason="shared/data/bikes.mp4 is not there")
+@needs_shared("data/bikes.mp4")
 def test_a_recorded_video_is_read_alike_in_any_order(small_ring):
     truth, frames = in_order(BIKES), FrameStore(BIKES, "png")
     assert list(scan_clips(BIKES, "png").items()) == [("bikes", tuple(map(name, range(250))))]
