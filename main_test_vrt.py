@@ -32,7 +32,6 @@ from utils.utils_run_folder import RELEASE, RESULTS, find_weights
 from utils.utils_tile_opt import TileOpt, tile_of
 
 # The weights file holds all weights: load no flow file, keep no average, drop nothing.
-FROM_WEIGHTS = ["netG.spynet_path=null", "netG.drop_path_rate=0", "train.E_decay=0"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def read_job(args: argparse.Namespace) -> Job:
 
 def job_of_options(args: argparse.Namespace) -> Job:
     """The job of an option file: its test set, and the weights that it names or those of its run."""
-    opt = utils_option.load(args.opt, Opt, overrides=[*args.set, *FROM_WEIGHTS])
+    opt = utils_option.load(args.opt, Opt, overrides=args.set)
     sigma = noise_level(opt, args.sigma)
     weights, reason = find_weights(opt.run_dir, opt.path.pretrained_netE, opt.path.pretrained_netG)
     tile = tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
@@ -119,7 +118,7 @@ def job_of_task(args: argparse.Namespace) -> Job:
     path = task_file(args.task)
     changes = changes_of(args)
     sets = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-    opt = utils_option.load(path, Opt, overrides=[*sets, *args.set, *FROM_WEIGHTS])
+    opt = utils_option.load(path, Opt, overrides=[*sets, *args.set])
     sigma = noise_level(opt, args.sigma)
     tile = tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
     weights = args.weights or Path("model_zoo") / "vrt" / f"{args.task}.pth"
@@ -143,20 +142,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from data.check import open_dataset
-from data.spike.manifest import Manifest
-from data.task_clips import MiddleClip, middle_clips, noisy_clips
+from data.restoration_key import inputs_of, restoration_key
+from data.task_clips import clips_to_restore, measured_alike, protocol_of
 from models.memory import choose_tile
-from models.select_model import define_Model
+from models.select_model import define_restorer
 from utils import utils_checkpoint, utils_dist, utils_eval, utils_metric
-from utils.checkpoint.option_changes import NET_KEYS_THAT_KEEP_WEIGHTS
 from utils.evaluation.clip import Clip, Frame, TestSet
 from utils.processes import signals
 from utils.processes.signals import StoppedError
@@ -189,11 +185,9 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
     """Build the model, restore and measure the clips, write the report."""
     opt, folder = job.opt, job.folder
     # 1. Model and weights.
-    model = define_Model(opt, dist)
+    model = define_restorer(opt, job.weights, job.reason, dist)
     if dist.device.type == "cpu":
         torch.set_num_threads(thread_count.choose(load, torch.get_num_threads()))
-    report = utils_checkpoint.load_weights(model.netG, job.weights)
-    LOG.info("weights: %s (%s): %s", job.weights, job.reason, report)
 
     # 2. Choose the tiles, estimate the work, decide whether to resume.
     tile = recorded_tile(folder) if job.resume and opt.val.tile == "auto" else None
@@ -282,7 +276,7 @@ def start_or_resume_results(
     """Start a new results folder, or resume one; returns a function that reads existing frames."""
     opt, folder = job.opt, job.folder
     if dist.is_main:
-        record = restoration_key(job, tile, test_set)
+        record = restoration_key(opt, job.weights, job.sigma, tile, test_set)
         if job.resume and results_folder.check_same(folder, record):
             results_folder.sweep(folder, test_set)
             LOG.info("resuming: %d of %d frames exist", *results_folder.count_existing(folder, test_set))
@@ -293,37 +287,6 @@ def start_or_resume_results(
         with results_folder.disk_errors_in_words(folder):
             utils_option.save(opt, folder / "options.json")
     return results_folder.existing_frames(folder) if job.resume else lambda clip, index: None
-
-
-def inputs_of(opt: Opt) -> dict[str, str | None]:
-    """The folders that the test set is read from, by option."""
-    test = opt.datasets.test
-    keys = ("dataroot_lq", "dataroot_gt", "dataroot_spike")
-    return {f"datasets.test.{key}": getattr(test, key) for key in keys}
-
-
-def restoration_key(job: Job, tile: TileOpt, test_set: TestSet) -> dict[str, Any]:
-    """Everything that a restored frame depends on, as JSON values."""
-    opt, val, test = job.opt, job.opt.val, job.opt.datasets.test
-    assert test is not None
-    net = {
-        key: value for key, value in opt.netG.model_dump(mode="json").items() if key not in NET_KEYS_THAT_KEEP_WEIGHTS
-    }
-    manifest = Manifest.load(test.dataroot_spike) if test.dataroot_spike is not None else None
-    places = {key: path and str(Path(path).resolve()) for key, path in inputs_of(opt).items() if "gt" not in key}
-    keys = ("spike_h", "spike_w", "filename_ext", "filename_tmpl", "meta_info_file")
-    return {
-        "weights": utils_checkpoint.digest(job.weights),
-        "netG": net,
-        "data": {**places, **{key: getattr(test, key) for key in keys}, "spike": test.spike.model_dump(mode="json")},
-        "manifest": manifest and manifest.model_dump(mode="json"),
-        "val": {key: getattr(val, key) for key in ("pad_seq", "flip_seq", "self_ensemble", "center_frame_only")},
-        "tile": asdict(tile),
-        "amp": opt.train.amp.model_dump(mode="json"),
-        "tf32": opt.train.tf32,
-        "sigma": job.sigma,
-        "clips": {clip.name: clip.frames for clip in (test_set[index] for index in range(len(test_set)))},
-    }
 
 
 def write_numbers(job: Job, result: dict[str, Any]) -> None:
@@ -353,35 +316,6 @@ def write_pages(
     if "png" not in opt.val.output and job.save_frames:
         results_folder.remove_frames(folder, test_set)
     sys.stdout.write(f"results in {folder}; open {folder / 'report.html'}\n")
-
-
-def clips_to_restore(opt: Opt, sigma: float | None) -> TestSet:
-    """The test set of the task: unchanged, with noise, or the frames to interpolate.
-
-    Raises:
-        UserError: it has defects, or the options do not suit the task.
-    """
-    test = opt.datasets.test
-    assert test is not None
-    if opt.netG.pa_frames:
-        given = open_dataset(test, opt.netG.upscale)
-        return noisy_clips(given, sigma) if sigma is not None and opt.netG.nonblind_denoising else given
-    return middle_clips(open_dataset(test.model_copy(update={"dataroot_gt": None})), test, opt.netG.img_size[0])
-
-
-def protocol_of(opt: Opt, sigma: float | None) -> str:
-    """The task's addition to the definition of the metrics."""
-    if opt.netG.nonblind_denoising:
-        return f"; input: clean frames with Gaussian noise, sigma {sigma:g} of 255, not clipped"
-    if not opt.netG.pa_frames:
-        return "; lq_: the average of the two frames around the restored one"
-    return "; lq_: the input, enlarged bilinearly" if opt.netG.upscale > 1 else ""
-
-
-def measured_alike(test_set: TestSet) -> bool:
-    """Whether each clip has sharp frames for all or none of its frames, as the comparison video needs."""
-    clips = [test_set[index] for index in range(len(test_set))]
-    return all(len(clip.measured) in (0, len(clip.frames)) for clip in clips if isinstance(clip, MiddleClip))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from data.spike.arrays import Recording, planes_of
 from data.spike.planes import REPRESENTATIONS
 from data.spike.source import in_time
 from models.model_vrt import ModelVRT
-from models.select_model import define_Model
+from models.select_model import define_restorer
 from options.schema import Opt
-from utils import utils_checkpoint, utils_eval, utils_image, utils_option, utils_run_folder
+from utils import utils_eval, utils_image, utils_option, utils_run_folder
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_tile_opt import TileOpt, tile_of
@@ -69,15 +69,9 @@ class Restorer:
         path = Path(path).expanduser()
         weights, reason = _weights(path)
         opt = options if isinstance(options, Opt) else utils_option.load(_options_file(path, options), Opt)
-        # The weights file holds all weights: load no flow file, keep no average, drop nothing.
-        net = opt.netG.model_copy(update={"spynet_path": None, "drop_path_rate": 0.0})
-        train = opt.train.model_copy(update={"E_decay": 0.0})
-        opt = opt.model_copy(update={"netG": net, "train": train})
         with torch.random.fork_rng(devices=[]):
-            model = define_Model(opt, Dist(device=_device(device)))
-        report = utils_checkpoint.load_weights(model.netG, weights)
-        LOG.info("weights: %s (%s): %s", weights, reason, report)
-        return cls(model, opt, tile or tile_of(opt.val, net.window_size, net.extra_frames))
+            model = define_restorer(opt, weights, reason, Dist(device=_device(device)))
+        return cls(model, opt, tile or tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames))
 
     def restore(  # noqa: PLR0913 - one call for all kinds of networks, each of which takes a few of these
         self,

@@ -28,10 +28,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.frame_store import FrameStore
-from models.select_model import define_Model
+from models.select_model import define_restorer
 from options.schema import Opt
 from utils import utils_cli, utils_dist, utils_image, utils_metric, utils_option, utils_run_folder, utils_tile
-from utils.utils_checkpoint import load_weights
 from utils.utils_tile import Axis, TileOpt
 
 BLURRED = 5  # frames averaged to make an input frame
@@ -129,10 +128,10 @@ def variants(args: argparse.Namespace) -> Iterator[tuple[str, TileOpt]]:
 
 def make_restore(args: argparse.Namespace) -> Callable[[torch.Tensor], torch.Tensor]:
     """The network of an option file, with the given weights or those of its run."""
-    opt = utils_option.load(args.opt, Opt, ["netG.spynet_path=null", "train.E_decay=0"])
-    model = define_Model(opt, utils_dist.init())
-    load_weights(model.netG, args.weights or utils_run_folder.find_weights(opt.run_dir, None, None)[0])
-    return model.restore
+    opt = utils_option.load(args.opt, Opt)
+    given = args.weights and (args.weights, "given by --weights")
+    weights, reason = given or utils_run_folder.find_weights(opt.run_dir, None, None)
+    return define_restorer(opt, weights, reason, utils_dist.init()).restore
 
 
 def main() -> None:

@@ -6,10 +6,12 @@ import zlib
 import numpy as np
 import torch
 
+from data.check import open_dataset
 from data.clip_index import existing_folder, raise_first
 from data.dataset_video_test import TestClip, VideoTestDataset
 from data.frame_store import FrameStore, store_of
-from options.schema import DatasetOpt
+from options.schema import DatasetOpt, Opt
+from utils.evaluation.clip import TestSet
 from utils.utils_error import UserError
 from utils.utils_image import to_uint8
 
@@ -171,3 +173,32 @@ def middle_name(left: str, right: str) -> str:
         if is_alike and first < last and (last - first) % 2 == 0:
             return f"{ends[0][1]}{(first + last) // 2:0{width}d}"
     return f"{left}_to_{right}"
+
+
+def clips_to_restore(opt: Opt, sigma: float | None) -> TestSet:
+    """The test set of the task: unchanged, with noise, or the frames to interpolate.
+
+    Raises:
+        UserError: it has defects, or the options do not suit the task.
+    """
+    test = opt.datasets.test
+    assert test is not None
+    if opt.netG.pa_frames:
+        given = open_dataset(test, opt.netG.upscale)
+        return noisy_clips(given, sigma) if sigma is not None and opt.netG.nonblind_denoising else given
+    return middle_clips(open_dataset(test.model_copy(update={"dataroot_gt": None})), test, opt.netG.img_size[0])
+
+
+def protocol_of(opt: Opt, sigma: float | None) -> str:
+    """The task's addition to the definition of the metrics."""
+    if opt.netG.nonblind_denoising:
+        return f"; input: clean frames with Gaussian noise, sigma {sigma:g} of 255, not clipped"
+    if not opt.netG.pa_frames:
+        return "; lq_: the average of the two frames around the restored one"
+    return "; lq_: the input, enlarged bilinearly" if opt.netG.upscale > 1 else ""
+
+
+def measured_alike(test_set: TestSet) -> bool:
+    """Whether each clip has sharp frames for all or none of its frames, as the comparison video needs."""
+    clips = [test_set[index] for index in range(len(test_set))]
+    return all(len(clip.measured) in (0, len(clip.frames)) for clip in clips if isinstance(clip, MiddleClip))

@@ -1,9 +1,15 @@
 """Builds the model from options, for training and testing."""
 
+import logging
+from pathlib import Path
+
 from models.model_vrt import ModelVRT
 from models.select_network import define_G
 from options.schema import Opt
+from utils.utils_checkpoint import load_weights
 from utils.utils_dist import Dist
+
+LOG = logging.getLogger("spikevrt")
 
 MODELS = {"vrt": ModelVRT}
 
@@ -11,3 +17,24 @@ MODELS = {"vrt": ModelVRT}
 def define_Model(opt: Opt, dist: Dist) -> ModelVRT:
     """Build the network of `opt.netG`, wrapped in the model that trains and runs it on `dist.device`."""
     return MODELS[opt.model](define_G(opt.netG, opt.train.manual_seed), opt.train, dist)
+
+
+def define_restorer(opt: Opt, weights: Path, reason: str, dist: Dist) -> ModelVRT:
+    """Build the model for restoring, with all weights from one file.
+
+    No flow file is loaded, no moving average is kept, and drop path is off, whatever the options say.
+
+    Args:
+        opt: the options of the network's training, or of an official task.
+        weights: a .pth or .safetensors file.
+        reason: why this file was chosen, for the log.
+        dist: the process and its device.
+
+    Raises:
+        UserError: the file is no weights file, or does not fit the network.
+    """
+    net = opt.netG.model_copy(update={"spynet_path": None, "drop_path_rate": 0.0})
+    train = opt.train.model_copy(update={"E_decay": 0.0})
+    model = define_Model(opt.model_copy(update={"netG": net, "train": train}), dist)
+    LOG.info("weights: %s (%s): %s", weights, reason, load_weights(model.netG, weights))
+    return model

@@ -25,21 +25,21 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.exported import export_network, torchvisions_alignment
-from models.select_network import define_G
+from models.select_model import define_restorer
 from options.schema import NetOpt, Opt
-from utils import utils_checkpoint, utils_option, utils_run_folder
+from utils import utils_option, utils_run_folder
 from utils.utils_cli import Parser, positive, program
+from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
 
 SUFFIX = ".pt2"
-FROM_WEIGHTS = "netG.spynet_path=null"  # the file of weights holds all of them
 MEAN_ERROR = 5e-5  # of the output, as against the published network
 
 
 def export(args: argparse.Namespace) -> None:
     """Check, build, export, write, and compare what was written with the network."""
-    opt = utils_option.load(args.opt, Opt, overrides=[*args.set, FROM_WEIGHTS])
+    opt = utils_option.load(args.opt, Opt, overrides=args.set)
     path = opt.path
     weights, reason = (
         (args.weights, "given by --weights")
@@ -54,9 +54,7 @@ def export(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {device}: no GPU can be used here; leave it out to export for the CPU")
-    net = define_G(opt.netG).eval()
-    print(f"weights: {weights} ({reason}): {utils_checkpoint.load_weights(net, weights)}")
-    net.to(device)
+    net = define_restorer(opt, weights, reason, Dist(device=device)).netG.eval()
     shape = input_shape(opt.netG, args.tile)
     with whole_file(out) as temporary:
         with temporary.open("wb") as file:  # of a path the name would go into the file

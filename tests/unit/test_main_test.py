@@ -205,7 +205,7 @@ def test_data_are_checked_before_the_model_is_built(data_root, place, monkeypatc
     def never(*_):
         raise AssertionError("built a model")
 
-    monkeypatch.setattr(main_test_vrt, "define_Model", never)
+    monkeypatch.setattr(main_test_vrt, "define_restorer", never)
     path = place / "w.pth"
     torch.save({}, path)
     folders = ["--folder_lq", data_root / "test_GT_blurred", "--folder_gt", data_root / "train_GT"]
