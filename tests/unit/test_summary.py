@@ -226,7 +226,7 @@ def test_auto_goes_by_the_free_memory_and_says_so_in_one_line(net, lines, monkey
     assert checkpointing(net) == POLICIES[expected]
     (line,) = lines()
     assert f"checkpointing: {expected}" in line
-    assert ("too much" in line) is (budget == 1)
+    assert ("does not fit" in line) is (budget == 1)
     torch.manual_seed(0)
     assert values == step(VRT(**TINY), "none")
 
