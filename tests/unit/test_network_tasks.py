@@ -280,7 +280,7 @@ def test_official_files_load_by_name_and_their_constants_are_ignored(variant, co
         ({"pa_frames": 0, "nonblind_denoising": True}, "nonblind_denoising is true, must be false with pa_frames 0"),
         ({"pa_frames": 0, "img_size": [5, 16, 16]}, "img_size.0. is 5, must be an even"),
         ({"pa_frames": 0, "spynet_path": "a.pth"}, "spynet_path is 'a.pth', must be null"),
-        ({"pa_frames": 4, "deformable_groups": 3}, "must be multiples of its half"),
+        ({"pa_frames": 4, "deformable_groups": 3}, "must be multiples of 2, half of it"),
         ({"pa_frames": 4, "deformable_groups": 16}, "deformable_groups 16 does not divide embed_dims 12 times 2"),
         ({"deformable_groups": 5}, "deformable_groups 5 does not divide embed_dims 12"),
         ({"in_chans": 2}, "in_chans is 2"),
