@@ -42,7 +42,7 @@ class TrainOpt(Block):
     G_lossfn_type: Literal["charbonnier", "l1", "l2"] = "charbonnier"
     """Loss between output and sharp frames."""
     G_lossfn_weight: Positive = 1.0
-    """Factor of the loss."""
+    """Weight of the loss."""
     G_charbonnier_eps: Positive = 1e-9
     """eps in sqrt(d^2 + eps), not squared; also used by the edge term."""
     G_fft_weight: NotNegative = 0.0
@@ -56,7 +56,7 @@ class TrainOpt(Block):
     G_optimizer_lr: Positive = 4e-4
     """Peak learning rate."""
     G_optimizer_betas: Annotated[tuple[Decay, Decay], Field(strict=False)] = (0.9, 0.999)
-    """Adam's decay rates of the gradient's mean and squared mean."""
+    """Adam's decay rates for the mean and the mean square of the gradient."""
     G_optimizer_wd: NotNegative = 0.0
     """Weight decay."""
     G_optimizer_clipgrad: Positive | None = None
@@ -121,7 +121,7 @@ class TrainOpt(Block):
     nonfinite_limit: Count = 10
     """A step with a non-finite loss or gradient is skipped; this many in a row end the run."""
     spike_limit: Annotated[float, Field(gt=1)] | None = None
-    """Also skip a step whose loss exceeds the running mean this many times. After nonfinite_limit such steps in a row
+    """Also skip a step whose loss exceeds this multiple of the running mean. After nonfinite_limit such steps in a row
     the higher loss is accepted as the new level. null: off."""
 
     @property

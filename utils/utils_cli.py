@@ -51,7 +51,7 @@ class _Stream(io.FileIO):
         try:
             return super().write(data)
         except BrokenPipeError:
-            _silence(self.fileno())
+            _discard_output(self.fileno())
         except OSError as error:
             if not self._lost and self.fileno() == STDOUT:
                 print(f"warning: stdout: {error.strerror}: its output is incomplete", file=sys.stderr)  # noqa: T201
@@ -80,7 +80,7 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
         LOG.propagate = False
         # A log whose reader is gone or whose disk is full loses lines, without a traceback for each.
         self._raising, logging.raiseExceptions = logging.raiseExceptions, self.debug
-        self._hook, sys.excepthook = sys.excepthook, self._aside
+        self._hook, sys.excepthook = sys.excepthook, self._hide_other_errors
         return self
 
     def __exit__(
@@ -119,7 +119,7 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
         print(f"failure: {type(error).__name__}: {message}{hint}", file=sys.stderr)  # noqa: T201
         raise SystemExit(EXIT_FAILURE) from None
 
-    def _aside(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def _hide_other_errors(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Hide errors outside the main flow, such as a reader process whose batch nobody takes after Ctrl-C."""
         if self.debug:
             self._hook(kind, error, trace)
@@ -145,10 +145,10 @@ def _flush_stdout() -> None:
         if stdout is not None:
             stdout.flush()
     except OSError:
-        _silence(sys.stdout.fileno())
+        _discard_output(sys.stdout.fileno())
 
 
-def _silence(descriptor: int) -> None:
+def _discard_output(descriptor: int) -> None:
     """Discard everything written to a stream from now on."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor)

@@ -57,10 +57,10 @@ def evaluate(
         size of the sharp frame if smaller. Frames without a sharp one have no metrics; metrics of two frames are
         recorded with the second.
     """
-    fitting = tile if isinstance(tile, ShrinkingTile) else ShrinkingTile(tile or tile_of(val))
-    loop = _Loop(_unless(stop, restore), test_set, val, fitting, restored, watchers, stop)
+    shrinking = tile if isinstance(tile, ShrinkingTile) else ShrinkingTile(tile or tile_of(val))
+    loop = _Loop(_unless(stop, restore), test_set, val, shrinking, restored, watchers, stop)
     rank, world_size = (dist.rank, dist.world_size) if dist else (0, 1)
-    mine = loop.run(shares(test_set, val, loop.fitting.tile, world_size)[rank], show=rank == 0)
+    mine = loop.run(shares(test_set, val, loop.shrinking.tile, world_size)[rank], show=rank == 0)
     gathered = utils_dist.gather_objects(dist, mine) if dist else [mine]
     if any(part.stopped for part in gathered):
         raise StoppedError
@@ -157,7 +157,7 @@ class _Loop:
     restore: Restore
     test_set: TestSet
     val: ValOptions
-    fitting: ShrinkingTile
+    shrinking: ShrinkingTile
     restored: Callable[[Clip, int], np.ndarray | None]
     watchers: Sequence[Callable[[Frame], None]]
     stop: Callable[[], bool]
@@ -220,7 +220,7 @@ class _Loop:
             len(clip.frames),
             clip.size,
             self.val,
-            self.fitting,
+            self.shrinking,
             planes_in_time=clip.planes_in_time,
             frames=(first, stop),
         )

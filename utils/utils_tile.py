@@ -205,16 +205,16 @@ def restore_tiled(
     Raises:
         UserError: not even small tiles fit into memory.
     """
-    fitting = tile if isinstance(tile, ShrinkingTile) else ShrinkingTile(tile)
+    shrinking = tile if isinstance(tile, ShrinkingTile) else ShrinkingTile(tile)
     first, last = frames or (0, length)
-    time, weights = time_axis(length, fitting.tile), time_axis(length, fitting.tile).weights()
-    if fitting.tile.blend == "kair":
-        restore = padded_as_kair(restore, fitting.tile)
+    time, weights = time_axis(length, shrinking.tile), time_axis(length, shrinking.tile).weights()
+    if shrinking.tile.blend == "kair":
+        restore = padded_as_kair(restore, shrinking.tile)
     windows = windows_for(time, first, last)
     done, pending = time.starts[windows[0]], torch.zeros(0)
     for index in windows:
         window = time.place(index)
-        restored = _restore_window(restore, read(window.start, window.stop), time.side, size, fitting)
+        restored = _restore_window(restore, read(window.start, window.stop), time.side, size, shrinking)
         restored *= weights[index].view(-1, 1, 1, 1)
         if len(pending):
             restored[: len(pending)] += pending
@@ -262,15 +262,15 @@ def padded_as_kair(restore: Restore, tile: TileOpt) -> Restore:
 
     def padded(window: Tensor) -> Tensor:
         _, frames, _, height, width = window.shape
-        seen = window
+        extended = window
         for dim, size, multiple in wanted:
-            length = seen.shape[dim]
+            length = extended.shape[dim]
             if size == 0 and length % multiple:
                 indices = torch.arange(-(-length // multiple) * multiple) % (2 * length)
-                seen = seen.index_select(dim, torch.minimum(indices, 2 * length - 1 - indices))
-        out = restore(seen)
-        scale = out.shape[-1] // seen.shape[-1]
-        wanted_frames = out.shape[1] - (seen.shape[1] - frames)  # the network may return fewer frames than it reads
+                extended = extended.index_select(dim, torch.minimum(indices, 2 * length - 1 - indices))
+        out = restore(extended)
+        scale = out.shape[-1] // extended.shape[-1]
+        wanted_frames = out.shape[1] - (extended.shape[1] - frames)  # the network may return fewer frames than it reads
         return out[:, :wanted_frames, :, : height * scale, : width * scale]
 
     return padded
@@ -281,30 +281,30 @@ def _rising(position: Tensor, width: int) -> Tensor:
 
 
 def _restore_window(
-    restore: Restore, window: Tensor, count: int, size: tuple[int, int], fitting: ShrinkingTile
+    restore: Restore, window: Tensor, count: int, size: tuple[int, int], shrinking: ShrinkingTile
 ) -> Tensor:
     """(n, C, H, W) -> (count, 3, H * s, W * s), with smaller tiles if memory runs out."""
     while True:
         try:
-            return _restore_in_time(restore, window, size, fitting)
+            return _restore_in_time(restore, window, size, shrinking)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         # Not in the except block, where the traceback still holds the memory of the failed attempt.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        fitting.shrink(len(window), size, splittable=len(window) == count)
+        shrinking.shrink(len(window), size, splittable=len(window) == count)
 
 
-def _restore_in_time(restore: Restore, window: Tensor, size: tuple[int, int], fitting: ShrinkingTile) -> Tensor:
+def _restore_in_time(restore: Restore, window: Tensor, size: tuple[int, int], shrinking: ShrinkingTile) -> Tensor:
     """Restore a time window, in shorter ones if memory was found to allow only that."""
-    if not 0 < fitting.frames < len(window):
-        return _restore_in_space(restore, window, size, fitting.tile)
-    time = axis(len(window), fitting.frames, min(fitting.tile.frame_overlap, fitting.frames - 1))
+    if not 0 < shrinking.frames < len(window):
+        return _restore_in_space(restore, window, size, shrinking.tile)
+    time = axis(len(window), shrinking.frames, min(shrinking.tile.frame_overlap, shrinking.frames - 1))
     out = torch.zeros(0)
     for index, weights in enumerate(time.weights()):
         place = time.place(index)
-        part = _restore_in_space(restore, window[place], size, fitting.tile) * weights.view(-1, 1, 1, 1)
+        part = _restore_in_space(restore, window[place], size, shrinking.tile) * weights.view(-1, 1, 1, 1)
         out = out if len(out) else torch.zeros(len(window), *part.shape[1:])
         out[place] += part
     return out

@@ -142,7 +142,7 @@ def test_true_16_bits_are_exact_and_fewer_are_said(tmp_path, suffix):
     for bits in (8, 10, 12, 14):
         values = (PICTURE[..., ::-1] / 255 * (2**bits - 1)).astype(np.uint16)
         cv2.imwrite(str(path), values)
-        assert f"seems to use {bits} " in remark({"a": array(path.read_bytes())})
+        assert f"seems to use only {bits} " in remark({"a": array(path.read_bytes())})
         mixed = {"a": array(encoded("PNG")), "b": array(path.read_bytes())}
         assert remark(mixed).startswith(f"b has 16 bits but seems to use only {bits} ")
     cv2.imwrite(str(path), np.zeros((4, 4), np.uint16))

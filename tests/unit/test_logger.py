@@ -321,7 +321,7 @@ def test_a_board_that_cannot_start_is_said(tmp_path, said):
 def test_errors_of_other_threads_are_shown(monkeypatch):
     seen = []
     monkeypatch.setattr(threading, "excepthook", lambda failed: None)
-    boards._aside(seen.append, SimpleNamespace(thread=threading.current_thread()))
+    boards._hide_traceback(seen.append, SimpleNamespace(thread=threading.current_thread()))
     assert len(seen) == 1
 
 

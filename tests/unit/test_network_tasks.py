@@ -275,7 +275,7 @@ def test_official_files_load_by_name_and_their_constants_are_ignored(variant, co
         ({"upscale": 6}, "upscale is 6"),
         ({"upscale": 0}, "upscale is 0"),
         ({"pa_frames": 3}, "pa_frames is 3, must be one of 0, 2, 4, 6"),
-        ({"upscale": 2, "nonblind_denoising": True}, "nonblind_denoising is true and upscale 2"),
+        ({"upscale": 2, "nonblind_denoising": True}, "nonblind_denoising is true and upscale is 2"),
         ({"pa_frames": 0, "upscale": 2}, "upscale is 2, must be 1 with pa_frames 0"),
         ({"pa_frames": 0, "nonblind_denoising": True}, "nonblind_denoising is true, must be false with pa_frames 0"),
         ({"pa_frames": 0, "img_size": [5, 16, 16]}, "img_size.0. is 5, must be an even"),

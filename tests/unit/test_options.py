@@ -282,7 +282,7 @@ def test_null_is_no_text(tmp_path):
         ),
         ({"val": {"metrics": ["lpip"]}}, ["val.metrics[0]", '"lpip"', "'ssim_y'"]),
         ({"val": {"save_img": "yes"}}, ["val.save_img", '"yes"', "true or false"]),
-        ({"netG": {"depths": [8] * 10}}, ["depths has 10 entries and embed_dims 11"]),
+        ({"netG": {"depths": [8] * 10}}, ["depths has 10 entries and embed_dims has 11"]),
         ({"netG": {"num_heads": [7] * 11}}, ["num_heads 7 does not divide embed_dims 96"]),
         ({"netG": {"deformable_groups": 7}}, ["deformable_groups 7", "embed_dims 96"]),
         ({"netG": {"embed_dims": [96] * 6 + [48] + [120] * 4}}, ["embed_dims", "seven stages", "one value"]),

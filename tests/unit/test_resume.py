@@ -459,7 +459,7 @@ def test_changed_options_are_listed_one_a_line(tmp_path, two_sets, heard):
 
 def test_an_option_that_can_no_longer_count_says_so(tmp_path, two_sets):
     found = resume(tmp_path, Trainee(), changed(netG={"spynet_path": "x.pth"}))
-    assert found.changes == ('netG.spynet_path: null -> "x.pth" (no effect: the weights are the checkpoint\'s)',)
+    assert found.changes == ('netG.spynet_path: null -> "x.pth" (no effect: the weights come from the checkpoint)',)
 
 
 def test_all_refused_changes_are_named_at_once(tmp_path, two_sets):

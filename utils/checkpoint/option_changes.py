@@ -43,7 +43,7 @@ class Change:
         return self.known and block == "netG" and name not in NET_KEYS_THAT_KEEP_WEIGHTS
 
     def __str__(self) -> str:
-        note = " (no effect: the weights are the checkpoint's)" if self.key in AT_START_ONLY else ""
+        note = " (no effect: the weights come from the checkpoint)" if self.key in AT_START_ONLY else ""
         return f"{self.key}: {_shown(self.old)} -> {_shown(self.new)}{note}"
 
 

@@ -38,10 +38,10 @@ def restore_mirrored(restore: Restore, transposed: bool = False) -> Restore:
 
     def average(window: Tensor) -> Tensor:
         total = torch.zeros(())
-        ways = [(dims, turn) for turn in ([False, True] if transposed else [False]) for dims in MIRRORS]
-        for dims, turn in ways:
-            seen = window.flip(dims)
-            out = restore(seen.mT.contiguous()).mT if turn else restore(seen)
+        ways = [(dims, transpose) for transpose in ([False, True] if transposed else [False]) for dims in MIRRORS]
+        for dims, transpose in ways:
+            mirrored = window.flip(dims)
+            out = restore(mirrored.mT.contiguous()).mT if transpose else restore(mirrored)
             total = total + out.flip(dims)
         return total / len(ways)
 

@@ -44,7 +44,7 @@ class Heartbeat:
         self._talker = threading.Thread(target=self._talk, name="heartbeat", daemon=True)
         self._talker.start()
         threading.Thread(target=self._watch, name="heartbeat watch", daemon=True).start()
-        atexit.register(self._fall_silent)
+        atexit.register(self._stop_talker)
 
     def pass_on(self, is_asked: bool) -> bool:
         """Pass a request to stop on to the others; returns whether any process is known to have one."""
@@ -58,7 +58,7 @@ class Heartbeat:
         self._talker.join()
         torch_dist.barrier()  # all are silent now, so process 0 may take the store down with it
 
-    def _fall_silent(self) -> None:
+    def _stop_talker(self) -> None:
         """End the talker before the interpreter exits: a thread inside the store would abort the process."""
         self._stop.set()
         self._talker.join(timeout=INTERVAL)

@@ -116,7 +116,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self._hook = threading.excepthook
-        threading.excepthook = partial(_aside, self._hook)
+        threading.excepthook = partial(_hide_traceback, self._hook)
         logs = str(folder / "tb_logger")
         self.where = f"tensorboard --logdir {shlex.quote(logs)}"
         self._writer = SummaryWriter(logs, purge_step=step + 1, max_queue=1000)  # a full queue would block training
@@ -224,7 +224,7 @@ def _hide_key(given: str) -> None:
     sys.argv = without_key(sys.argv)
 
 
-def _aside(hook: Callable[[threading.ExceptHookArgs], Any], failed: threading.ExceptHookArgs) -> None:
+def _hide_traceback(hook: Callable[[threading.ExceptHookArgs], Any], failed: threading.ExceptHookArgs) -> None:
     """Hide tracebacks of TensorBoard's writer thread: its next call raises the error again."""
     if not type(failed.thread).__module__.startswith("tensorboard."):
         hook(failed)

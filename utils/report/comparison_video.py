@@ -40,10 +40,10 @@ def comparison(folder: Path, dist: Dist) -> Iterator[Callable[[Frame], None]]:
         UserError: PyAV lacks the encoder, or there are no frames.
         ResultsError: the folder cannot be written.
     """
-    video, aside = folder / "comparison.mp4", folder / f".comparison.{os.getpid()}.tmp.rows"
+    video, spool = folder / "comparison.mp4", folder / f".comparison.{os.getpid()}.tmp.rows"
     count = 0
     middle: dict[int, np.ndarray] = {}  # pictures of the middle frames, by position among this process's frames
-    with growing_video(video) if dist.is_main else _laid_aside(aside) as add:
+    with growing_video(video) if dist.is_main else _spooled(spool) as add:
 
         def show(frame: Frame) -> None:
             nonlocal count
@@ -54,10 +54,10 @@ def comparison(folder: Path, dist: Dist) -> Iterator[Callable[[Frame], None]]:
             count += 1
 
         yield show
-        others = utils_dist.gather_objects(dist, (aside, count, list(middle)))[1:]
+        others = utils_dist.gather_objects(dist, (spool, count, list(middle)))[1:]
         rows = list(middle.values())
         for path, number, places in others if dist.is_main else ():
-            for place, row in enumerate(_read_aside(path, number)):
+            for place, row in enumerate(_read_spool(path, number)):
                 add(row)
                 rows += [row] * (place in places)
         utils_dist.gather_objects(dist, None)  # the files of the others are needed until here
@@ -75,7 +75,7 @@ def growing_video(path: Path) -> Iterator[Add]:
     """
     pictures = _PictureQueue()
     with ThreadPoolExecutor(1) as pool:
-        written = pool.submit(write_video, path, pictures.taken(), FRAMES_PER_SECOND)
+        written = pool.submit(write_video, path, pictures.stream(), FRAMES_PER_SECOND)
 
         def add(picture: np.ndarray | None) -> None:
             pictures.put(picture, unless=written.done)
@@ -107,7 +107,7 @@ class _PictureQueue:
                 continue
         return None
 
-    def taken(self) -> Iterator[np.ndarray]:
+    def stream(self) -> Iterator[np.ndarray]:
         """Yield the pictures until the end."""
         while not self.given_up:
             try:
@@ -121,7 +121,7 @@ class _PictureQueue:
 
 
 @contextmanager
-def _laid_aside(path: Path) -> Iterator[Add]:
+def _spooled(path: Path) -> Iterator[Add]:
     """Yield a function that appends a picture to a file; the file is removed at the end of the block."""
 
     def add(picture: np.ndarray) -> None:
@@ -137,7 +137,7 @@ def _laid_aside(path: Path) -> Iterator[Add]:
         path.unlink(missing_ok=True)
 
 
-def _read_aside(path: Path, count: int) -> Iterator[np.ndarray]:
+def _read_spool(path: Path, count: int) -> Iterator[np.ndarray]:
     """Yield the pictures of another process's file, (H, W, 3) uint8."""
     if count:
         with disk_errors_in_words(path), path.open("rb") as file:
