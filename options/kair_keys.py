@@ -1,6 +1,6 @@
-"""Keys of KAIR's option files that this project accepts and does not use."""
+"""Keys of KAIR's option files that this project accepts but ignores."""
 
-# Dotted patterns; "*" stands for any characters. A key that matches is dropped and named in one log line.
+# Dotted patterns; "*" matches any characters. Matching keys are dropped and listed in one log line.
 IGNORED_KEYS = (
     # Processes and devices: the launcher decides.
     "gpu_ids",
@@ -12,7 +12,7 @@ IGNORED_KEYS = (
     "n_channels",
     "merge_bn",
     "merge_bn_startpoint",
-    # What KAIR adds to the resolved copies that it saves.
+    # Keys that KAIR adds to the resolved copies it saves.
     "is_train",
     "num_gpu",
     "opt_path",
@@ -29,7 +29,7 @@ IGNORED_KEYS = (
     "datasets.*.phase",
     "datasets.*.scale",
     "datasets.*.n_channels",
-    # Other tasks than deblurring with spikes.
+    # Tasks other than deblurring with spikes.
     "datasets.*.mode",
     "datasets.*.test_mode",
     "datasets.*.val_partition",
@@ -40,19 +40,19 @@ IGNORED_KEYS = (
     "datasets.*.padding",
     "datasets.*.pad_sequence",
     "datasets.*.temporal_scale",
-    # One iterator reads through all epochs: its workers live as long as the run.
+    # One iterator reads all epochs, so its workers always live as long as the run.
     "datasets.*.dataloader_persistent_workers",
     "netG.init_bn_type",
     "netG.init_gain",
     "netG.recal_all_flows",
     "train.F_*",
-    # A resumed run takes the optimizer's state along in any case.
+    # A resumed run always restores the optimizer state.
     "train.G_optimizer_reuse",
     "train.G_regularizer_orthstep",
     "train.G_regularizer_clipstep",
 )
 
-# KAIR's training sets of other tasks -> the official task that is tested here. Their files load, for a test.
+# KAIR training sets of other tasks -> the official task that can be tested here. Their option files load for testing.
 OTHER_DATASET_TYPES = {
     "VideoRecurrentTrainNonblindDenoisingDataset": "008_VRT_videodenoising_DAVIS",
     "VideoRecurrentTrainVimeoDataset": "003_VRT_videosr_bi_Vimeo_7frames",
@@ -62,9 +62,9 @@ _FLAGS = {"008": "--folder_gt CLEAN --sigma 20", "009": "--folder_lq EVERY_SECON
 
 
 def only_tested(task: str) -> str:
-    """Say that one of OTHER_DATASET_TYPES' tasks is tested here and not trained, and how."""
+    """Explain that a task of OTHER_DATASET_TYPES can only be tested here, and how to test it."""
     flags = _FLAGS.get(task[:3], "--folder_lq SMALL --folder_gt D")
     return (
-        f"training for this task is not available here, testing is: python main_test_vrt.py --task {task} {flags} "
+        f"this task can be tested here but not trained: python main_test_vrt.py --task {task} {flags} "
         "--weights FILE, or --opt with this file"
     )

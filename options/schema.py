@@ -1,4 +1,4 @@
-"""All options of a run: the root of the tree, and what must agree between its blocks."""
+"""Root of the options, and the checks across its blocks."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -36,36 +36,36 @@ ONLY_IN_TRAINING = (
     "dataloader_batch_size",
     "dataloader_prefetch_factor",
 )
-"""Options of a data set that testing does not look at."""
+"""Data set options that testing ignores."""
 
 
 class PathOpt(Block):
-    """Where a run lives and what it starts from."""
+    """Where a run is stored and which weights it starts from."""
 
     root: FilePath = "experiments"
-    """Folder of all runs; a run lies in <root>/<task>."""
+    """Folder of all runs; a run is stored in <root>/<task>."""
     pretrained_netG: FilePath | None = None  # noqa: N815 - the name that KAIR users know
-    """File of weights to start from; null: none; "auto": go on with this run."""
+    """Weights file to start from. null: none. "auto": resume this run."""
     pretrained_netE: FilePath | None = None  # noqa: N815
-    """The same for the moving average of the weights."""
+    """Weights file to start the moving average (netE) from. null: none."""
 
 
 class Opt(Block):
     """All options of a run."""
 
     IGNORED_KEYS: ClassVar[tuple[str, ...]] = IGNORED_KEYS
-    """Dotted patterns of keys that are accepted and not used."""
+    """Dotted patterns of keys that are accepted but ignored."""
     MOVED_KEYS: ClassVar[dict[str, str]] = {"wandb_api_key": "logging.wandb_api_key"}
-    """Keys that may also stand elsewhere -> their place."""
+    """Root keys that are also accepted -> where they belong."""
 
     task: Annotated[
-        str, Field(pattern=r"^\w[\w.+-]*$"), in_words("letters, digits and . _ + - without blanks, a folder's name")
+        str, Field(pattern=r"^\w[\w.+-]*$"), in_words("a folder name of letters, digits and . _ + -, without blanks")
     ]
-    """Name of the run, its folder below path.root."""
+    """Name of the run and of its folder below path.root. Letters, digits and . _ + -."""
     model: Literal["vrt"] = "vrt"
     """Kind of model."""
     path: PathOpt = PathOpt()
-    """Where the run lives and what it starts from."""
+    """Where the run is stored and which weights it starts from."""
     datasets: DatasetsOpt = DatasetsOpt()
     """Data sets."""
     netG: Annotated[NetOpt, Field(validate_default=True)] = NetOpt()
@@ -73,9 +73,9 @@ class Opt(Block):
     train: TrainOpt = TrainOpt()
     """Training."""
     val: ValOpt = ValOpt()
-    """Restoring and measuring clips."""
+    """Restoration and measurement of clips."""
     logging: LoggingOpt = LoggingOpt()
-    """Numbers and pictures besides the run's folder."""
+    """TensorBoard, W&B and profiling."""
 
     @property
     def run_dir(self) -> Path:
@@ -84,21 +84,21 @@ class Opt(Block):
 
     @property
     def notes(self) -> list[str]:
-        """Options that are given and have no effect beside the others, one line each."""
+        """Options that are set but have no effect, one line each."""
         found = []
         if self.netG.spynet_path is not None and not self.netG.pa_frames:
-            found.append("netG.spynet_path has no effect with netG.pa_frames 0: there is no optical flow")
+            found.append("netG.spynet_path has no effect: netG.pa_frames is 0, so there is no optical flow")
         if (test := self.datasets.test) is not None:
             fields = type(test).model_fields
             given = [key for key in ONLY_IN_TRAINING if getattr(test, key) != fields[key].default]
-            found += [f"datasets.test.{key} has no effect: it is for training" for key in given]
+            found += [f"datasets.test.{key} has no effect: it is only used in training" for key in given]
             if test.sigma and not self.netG.nonblind_denoising:
                 found.append("datasets.test.sigma has no effect: netG.nonblind_denoising is false, no noise is added")
         return found
 
     @property
     def untrained(self) -> str | None:
-        """Why these options can be tested but not trained, and how they are tested; None: they can be trained."""
+        """Why these options can only be tested, and how; None if they can be trained."""
         train = self.datasets.train
         if train is None:
             return None
@@ -115,7 +115,7 @@ class Opt(Block):
     @field_validator("netG")
     @classmethod
     def _channels_of_data(cls, value: NetOpt, info: ValidationInfo) -> NetOpt:
-        """in_chans that is not given follows the data."""
+        """Derive in_chans from the data set when it is not given."""
         datasets = info.data.get("datasets")
         given = datasets and (datasets.train or datasets.test)
         if not given or "in_chans" in value.model_fields_set:
@@ -133,13 +133,11 @@ class Opt(Block):
                     f"({dataset.spike_channels}) = {RGB + dataset.spike_channels}{noise}; change one of them"
                 )
         if self.val.pad_seq and self.netG.extra_frames:
-            problems.append(
-                "val.pad_seq is true, but frames between others are not made of mirrored ones; set it to false"
-            )
+            problems.append("val.pad_seq is true, but frame interpolation cannot use mirrored frames; set it to false")
         if self.val.temporal_ensemble > 1 and self.netG.extra_frames:
             problems.append(
-                f"val.temporal_ensemble is {self.val.temporal_ensemble}, but frames between others are made once; set "
-                "it to 1"
+                f"val.temporal_ensemble is {self.val.temporal_ensemble}, but frame interpolation restores each frame "
+                "once; set it to 1"
             )
         train, test = self.datasets.train, self.datasets.test
         if train is not None and test is not None and train.uses_spikes and test.uses_spikes:

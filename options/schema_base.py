@@ -1,4 +1,4 @@
-"""What all blocks of the options share: strictness and the kinds of values."""
+"""Shared base of all option blocks: strict parsing and value types."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 
 class Block(BaseModel):
-    """One `{...}` of an option file: frozen, no unknown keys, no silent conversions ("4" is no number)."""
+    """One `{...}` of an option file: frozen, no unknown keys, no silent conversions ("4" is not a number)."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -28,12 +28,12 @@ def _odd(value: int) -> int:
 
 def _file_path(value: str) -> str:
     if any(ord(sign) < ord(" ") for sign in value):
-        raise ValueError("must hold no tab or line break: one \\ in JSON starts an escape; write / or \\\\ in a path")
+        raise ValueError("must not contain tabs or line breaks: \\ starts an escape in JSON; write / or \\\\ in a path")
     return os.path.expanduser(value)
 
 
 def in_words(wanted: str) -> WrapValidator:
-    """Say in words what a text must be that does not match its pattern."""
+    """Report a text that does not match its pattern as "must be <wanted>"."""
 
     def check(value: Any, follow: Callable[[Any], Any]) -> Any:
         try:
@@ -47,7 +47,7 @@ def in_words(wanted: str) -> WrapValidator:
 
 
 def raise_all(problems: list[str]) -> None:
-    """Raise one ValueError that names every problem, if there is any."""
+    """Raise one ValueError that lists all problems, if there are any."""
     if problems:
         raise ValueError("; ".join(problems))
 

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from options.kair_keys import OTHER_DATASET_TYPES
 from options.schema_base import Block, Count, Counts, FilePath, NotNegative, OddCount, Whole, in_words, raise_all
 
-# Written in a file -> meant, by the block it stands in.
+# Per block: name in the option file -> data set type.
 DATASET_TYPES = {
     "train": {
         "VideoRecurrentTrainDatasetRGBSpike": "VideoRecurrentTrainDatasetRGBSpike",
@@ -24,16 +24,16 @@ DATASET_TYPES = {
         "TrainDataset": "VideoRecurrentTestDataset",
         "TestDataset": "VideoRecurrentTestDataset",
         "SingleTestDataset": "SingleVideoRecurrentTestDataset",
-        # KAIR's test sets of Vimeo and of frame interpolation: folders of clips.
+        # KAIR's test sets for Vimeo and frame interpolation: folders of clips.
         "VideoTestVimeo90KDataset": "VideoRecurrentTestDataset",
         "VFI_DAVIS": "VideoRecurrentTestDataset",
         "VFI_UCF101": "VideoRecurrentTestDataset",
         "VFI_Vid4": "VideoRecurrentTestDataset",
     },
 }
-# As KAIR, which knows a type in any case.
+# Like KAIR, accept types in upper or lower case.
 _ANY_CASE = {name.lower(): name for name in (*DATASET_TYPES["train"], *DATASET_TYPES["test"], *OTHER_DATASET_TYPES)}
-# representation -> the numbers of planes a frame that it can give; None: any from 1 on; raw_window: as many as steps
+# representation -> possible numbers of planes per frame; None: 1 or more. raw_window gives one plane per step.
 SPIKE_CHANNELS: dict[str, tuple[int, ...] | None] = {
     "tfp": (1,),
     "tfi": (1,),
@@ -44,28 +44,29 @@ SPIKE_CHANNELS: dict[str, tuple[int, ...] | None] = {
 
 
 class SpikeOpt(Block):
-    """How spikes become planes for the network. Matters only to data sets with spikes."""
+    """How spikes are turned into input planes. Ignored by data sets without spikes."""
 
     representation: Literal["tfp", "tfi", "bins", "raw_window", "isi", "sdm"] = "tfp"
-    """tfp: mean rate in a window; tfi: inverse interval at one step; bins: mean rates of equal parts of the exposure;
-    raw_window: the bits of a window; isi: inverse intervals at equal distances in the exposure; sdm: the blurred
-    frame times short over long mean rate, 1 plane (gray) or 3 (RGB). All in units of intensity: white is 1."""
+    """tfp: mean rate over a window. tfi: inverse interval at one step. bins: mean rates of equal parts of the exposure.
+    raw_window: the bits of a window. isi: inverse intervals at equally spaced steps of the exposure. sdm: blurred frame
+    times short-term over long-term mean rate, as 1 plane (gray) or 3 (RGB). All are intensities: white is 1."""
     window: OddCount = 21
-    """Spike steps, odd: averaged (tfp, sdm), handed on (raw_window), searched besides the exposure (tfi, isi)."""
+    """Spike steps, odd: averaged (tfp, sdm), used as planes (raw_window), or searched along with the exposure (tfi,
+    isi)."""
     center: Whole | None = None
-    """Spike step at the window's middle, counted from the file's first; null: the manifest's sharp step."""
+    """Spike step at the centre of the window; the first step of the file is 0. null: the manifest's sharp step."""
     edge: Literal["error", "mirror"] = "error"
-    """Steps before the first or after the last of a clip's stream: refused, or the stream mirrored about its end."""
+    """Steps beyond either end of a clip's stream. error: refuse them. mirror: mirror the stream at its end."""
     rate_at_white: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Spikes per step of a white pixel, by which rates are divided; null: from the manifest."""
+    """Spikes per step of a white pixel; rates are divided by it. null: from the manifest."""
     flipud: bool | None = None
-    """Rows are stored bottom-up; null: from the manifest."""
+    """Whether rows are stored bottom-up. null: from the manifest."""
     bit_order: Literal["little", "big"] | None = None
-    """Bit of a byte that is its leftmost pixel: the lowest or the highest; null: from the manifest."""
+    """Which bit of a byte is its leftmost pixel: the lowest (little) or the highest (big). null: from the manifest."""
 
     @property
     def channels(self) -> tuple[int, ...] | None:
-        """Return the numbers of planes a frame that this can give; None: any from 1 on."""
+        """Return the possible numbers of planes per frame; None: 1 or more."""
         return (self.window,) if self.representation == "raw_window" else SPIKE_CHANNELS[self.representation]
 
 
@@ -73,68 +74,68 @@ class IoBackendOpt(Block):
     """Where RGB frames are read from."""
 
     type: Literal["disk", "lmdb"] = "disk"
-    """Image files, or a database of them."""
+    """disk: image files. lmdb: a database of them."""
 
 
 class DatasetOpt(Block):
-    """One data set, of training or of testing."""
+    """One training or test data set."""
 
     name: str = "dataset"
-    """A label for the reader."""
+    """A label, for the reader only."""
     dataset_type: str
-    """Kind of data set: with or without spikes, long (KAIR's) or short name; see DATASET_TYPES."""
+    """Kind of data set, with or without spikes, by KAIR's name or its short form; see DATASET_TYPES."""
     dataroot_gt: FilePath | None = None
-    """Folder of the sharp clips; in testing null = restore without measuring."""
+    """Folder of the sharp clips. null (testing only): restore without measuring."""
     dataroot_lq: FilePath | None = None
     """Folder of the blurred clips."""
     dataroot_spike: FilePath | None = None
-    """Folder of the clips' spike files."""
+    """Folder of the spike files."""
     spike_h: Count | None = None
-    """Rows of the spike sensor; null: from the manifest."""
+    """Rows of the spike sensor. null: from the manifest."""
     spike_w: Count | None = None
-    """Columns of the spike sensor; null: from the manifest."""
+    """Columns of the spike sensor. null: from the manifest."""
     spike: SpikeOpt = SpikeOpt()
-    """How spikes become planes."""
+    """How spikes are turned into input planes."""
     spike_channels: Whole = 0
-    """Planes a frame made of spikes; not given: 1 with spikes (raw_window: its window), else 0."""
+    """Spike planes per frame. Default: 1 with spikes (raw_window: `window`), else 0."""
     meta_info_file: FilePath | None = None
-    """Text file with a line `clip nframes (h,w,c) startframe` a clip; null: every clip that is found."""
+    """Text file with one line `clip nframes (h,w,c) startframe` per clip. null: use every clip found."""
     filename_tmpl: Annotated[
         str,
         Field(pattern=r"^(0?\d*d|[^{}]*\{(:0?\d*d)?\}[^{}]*)$"),
-        in_words('the format of a number, such as "06d", or text around it, such as "im{}"'),
+        in_words('a number format such as "06d", or a name with one such as "im{}"'),
     ] = "06d"
-    """Frame names that meta_info_file means: the format of the number, or text around it, as "im{}", "f_{:04d}"."""
+    """Frame names listed by meta_info_file: a number format such as "06d", or a name with one: "im{}", "f_{:04d}"."""
     filename_ext: (
         Annotated[str, Field(pattern=r"^\w+$"), in_words('an extension without its dot, such as "png"')] | None
     ) = None
-    """The only extension of image files that is taken, no dot, in any case; null: that of any image."""
+    """Read only image files with this extension (no dot, case ignored). null: any image file."""
     io_backend: IoBackendOpt = IoBackendOpt()
     """Where RGB frames are read from."""
     sigma: NotNegative | None = None
-    """Denoising, in testing: level of the noise that is added to clean frames, white is 255; --sigma counts instead."""
+    """Denoising tests: noise level added to the clean frames; white is 255. --sigma overrides it."""
     num_frame: Annotated[int, Field(ge=-1)] = 6
-    """Frames of a training sample; testing takes whole clips, whatever stands here (KAIR: -1)."""
+    """Frames per training sample. Testing reads whole clips and ignores it (KAIR writes -1)."""
     gt_size: Count = 192
-    """Side of the square training crop in pixels of the sharp frame."""
+    """Side of the square training crop, in pixels of the sharp frame."""
     interval_list: Counts = (1,)
-    """Distances between the frames of a sample, one drawn each time; 1 = consecutive."""
+    """Distances between neighbouring frames of a sample; one is drawn per sample. 1: consecutive frames."""
     random_reverse: bool = False
-    """Play half of the training samples backwards."""
+    """Reverse half of the training samples in time."""
     use_hflip: bool = True
     """Mirror half of the training samples left to right."""
     use_rot: bool = True
-    """Mirror top to bottom, and transpose, half of the training samples each."""
+    """Mirror half of the training samples top to bottom and, independently, transpose half of them."""
     cache_data: bool = False
     """Keep decoded frames in memory."""
     dataloader_shuffle: bool = True
     """Draw training samples in random order."""
     dataloader_num_workers: Whole = 4
-    """Reading processes of each training process; 0 = read in the training process itself."""
+    """Reader processes per training process. 0: the training process reads by itself."""
     dataloader_batch_size: Count = 1
-    """Samples of a training step, of all processes together."""
+    """Samples per training step, over all processes together."""
     dataloader_prefetch_factor: Count = 2
-    """Batches that each reading process prepares in advance."""
+    """Batches that each reader process prepares in advance."""
 
     @property
     def uses_spikes(self) -> bool:
@@ -188,9 +189,9 @@ class DatasetsOpt(Block):
     """The data sets of a run."""
 
     train: DatasetOpt | None = None
-    """What is trained on; null where the file is only for testing."""
+    """Training set. null: the options are for testing only."""
     test: DatasetOpt | None = None
-    """What is measured during and after training; null: nothing is."""
+    """Test set, measured during and after training. null: measure nothing."""
 
     @field_validator("train", "test")
     @classmethod
@@ -202,12 +203,12 @@ class DatasetsOpt(Block):
         problems = []
         if kind not in DATASET_TYPES[block] and kind not in OTHER_DATASET_TYPES:
             problems.append(
-                f"dataset_type is {kind!r}, which cannot stand in the {block} block; use one of "
+                f"dataset_type is {kind!r}, which cannot be used in the {block} block; use one of "
                 + ", ".join(DATASET_TYPES[block])
             )
         is_trained = block == "train" and kind not in OTHER_DATASET_TYPES
         if block == "test" and value.sigma is not None and value.dataroot_lq is None:
-            value = value.model_copy(update={"dataroot_lq": value.dataroot_gt})  # clean frames, both
+            value = value.model_copy(update={"dataroot_lq": value.dataroot_gt})  # both are the clean frames
         needed = ["dataroot_lq"] * (is_trained or block == "test") + ["dataroot_gt"] * is_trained
         needed += ["dataroot_spike"] * value.uses_spikes
         missing = [key for key in needed if getattr(value, key) is None]

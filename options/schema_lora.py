@@ -1,4 +1,4 @@
-"""Options of fine-tuning by low-rank changes."""
+"""Options for fine-tuning with low-rank adaptation."""
 
 from typing import Annotated
 
@@ -10,13 +10,13 @@ SomeNames = Annotated[Names, Field(min_length=1)]
 
 
 class LoraOpt(Block):
-    """Low-rank adaptation (LoRA): of the layers in `targets` only a product of two thin matrices is trained."""
+    """Low-rank adaptation (LoRA): each layer in `targets` trains only a product of two thin matrices."""
 
     rank: Count = 16
-    """Width of the thin matrices."""
+    """Width of the thin matrices. Larger values adapt more and cost more memory."""
     alpha: Positive | None = None
-    """The product counts alpha / rank; null: as rank, the product as it is."""
+    """The product is scaled by alpha / rank. null: not scaled."""
     targets: SomeNames = ("qkv_self", "qkv_mut", "proj")
-    """Layers that get such a product: ends of their names, parts whole, with * for any text: "mlp.fc2", "stage8.*"."""
+    """Adapted layers: whole trailing parts of their names; * matches any text. Examples: "mlp.fc2", "stage8.*"."""
     also: Names = ("conv_first", "conv_last")
-    """Layers or parameters, named the same way, that are trained in full; everything else stays as it was loaded."""
+    """Layers or parameters that are trained in full, named like targets. All others keep their loaded values."""

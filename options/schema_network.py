@@ -19,7 +19,7 @@ from options.schema_base import (
 )
 from options.schema_lora import LoraOpt
 
-STAGES = 7  # stages with alignment; the entries after them are the groups of the reconstruction
+STAGES = 7  # stages with alignment; later entries are reconstruction groups
 PA_FRAMES = (0, 2, 4, 6)
 
 
@@ -33,16 +33,16 @@ def variant_problems(
     deformable_groups: int,
     spynet_path: str | None,
 ) -> list[str]:
-    """What no VRT is built of: one text per value, or pair of values, that does not go together.
+    """Find values, or pairs of values, that no VRT can be built with; one text per problem.
 
     Args:
         upscale: output size over input size.
-        pa_frames: neighbours of the alignment.
+        pa_frames: neighbours used by the alignment.
         nonblind_denoising: whether the input carries a noise map.
-        frames: of a training sample, img_size[0].
+        frames: frames per training sample, img_size[0].
         dim: channels of the stages, embed_dims[0].
         deformable_groups: offset groups of the alignment.
-        spynet_path: file of the optical flow's weights.
+        spynet_path: weights file of the optical flow.
     """
     if pa_frames not in PA_FRAMES:
         return [f"pa_frames is {pa_frames}, must be one of {', '.join(map(str, PA_FRAMES))}"]
@@ -50,7 +50,7 @@ def variant_problems(
     if upscale != 3 and (upscale < 1 or upscale & (upscale - 1)):
         problems.append(f"upscale is {upscale}, must be 3 or a power of 2")
     if nonblind_denoising and upscale != 1:
-        problems.append(f"nonblind_denoising is true and upscale {upscale}; a noise map goes with upscale 1 only")
+        problems.append(f"nonblind_denoising is true and upscale is {upscale}; a noise map needs upscale 1")
     if pa_frames:
         return problems + _alignment_problems(pa_frames // 2, dim, deformable_groups)
     only = "with pa_frames 0 (frame interpolation)"
@@ -70,7 +70,8 @@ def _alignment_problems(reach: int, dim: int, groups: int) -> list[str]:
         return [f"deformable_groups is {groups}, must be 1 or more with pa_frames {2 * reach}"]
     if groups % reach or dim % reach:
         return [
-            f"pa_frames is {2 * reach}; deformable_groups {groups} and embed_dims {dim} must be multiples of its half"
+            f"pa_frames is {2 * reach}; deformable_groups {groups} and embed_dims {dim} must be multiples of {reach}, "
+            "half of it"
         ]
     if dim * reach % groups:
         many = f" times {reach}, half of pa_frames" * (reach > 1)
@@ -82,64 +83,65 @@ class NetOpt(Block):
     """The network. All but `net_type`, `init_type` and `lora` are the arguments of VRT."""
 
     net_type: Literal["vrt"] = "vrt"
-    """Which network."""
+    """Kind of network."""
     init_type: Literal["default", "identity"] = "default"
-    """How weights start: as each layer has it, or passing the input on ("identity": quicker from scratch)."""
+    """Weight initialisation: each layer's default, or "identity", which passes the input through and trains faster
+    from scratch."""
     upscale: Count = 1
     """Output size over input size: 3 or a power of 2."""
     in_chans: Count = 3
-    """Channels of an input frame: 3 for RGB plus datasets.*.spike_channels; not given: as many as the data have. A
-    noise map is not counted."""
+    """Channels per input frame: 3 (RGB) plus datasets.*.spike_channels, without a noise map. Derived from the data set
+    when omitted."""
     out_chans: Literal[3] = 3
-    """Channels of an output frame: RGB."""
+    """Channels per output frame: RGB."""
     img_size: Sizes = (6, 192, 192)
     """Frames, rows and columns of a training sample."""
     window_size: Sizes = (6, 8, 8)
     """Frames, rows and columns of an attention window."""
     depths: Counts = (8,) * STAGES + (4,) * 4
-    """Blocks of each of the seven stages, then of each group of the reconstruction."""
+    """Blocks per stage (seven entries), then blocks per reconstruction group."""
     indep_reconsts: Wholes = (9, 10)
-    """Indices into depths of the groups that look at one frame at a time."""
+    """Indices into depths of the reconstruction groups that process each frame on its own."""
     embed_dims: Counts = (96,) * STAGES + (120,) * 4
-    """Channels, one entry per entry of depths: one value for the seven stages, one for the groups."""
+    """Channels, one entry per entry of depths. All stages share one value, all groups another."""
     num_heads: Counts = (6,) * (STAGES + 4)
-    """Attention heads, one entry per entry of depths; each divides its channels."""
+    """Attention heads, one entry per entry of depths. Each must divide its entry of embed_dims."""
     mul_attn_ratio: Fraction = 0.75
     """Share of a stage's blocks that use mutual attention."""
     mlp_ratio: Positive = 2.0
-    """Width of the feed-forward parts over their channels."""
+    """Hidden width of the feed-forward layers, as a multiple of their channels."""
     qkv_bias: bool = True
-    """Bias in the projections of the attention."""
+    """Use a bias in the attention projections."""
     drop_path_rate: Decay = 0.2
-    """Chance of leaving out the last block in training; earlier blocks have less, in proportion."""
+    """Probability of skipping the last block in training; it falls linearly to 0 at the first block."""
     spynet_path: FilePath | None = None
-    """File of the optical flow's pretrained weights; null: random ones."""
+    """Pretrained weights file of the optical flow. null: random weights."""
     pa_frames: Literal[0, 2, 4, 6] = 2
-    """Neighbours used by the alignment, half of them from each side; 0: no flow, no alignment, and the output is the
-    frame in the middle of every img_size[0] frames (frame interpolation)."""
+    """Neighbours used by the alignment, half on each side. 0: frame interpolation, without flow and alignment; the
+    output is the middle frame of every img_size[0] frames."""
     deformable_groups: Whole = 16
-    """Groups of channels that the alignment moves on their own, of the neighbours of one side together; no matter with
-    pa_frames 0."""
+    """Channel groups that the alignment moves independently, over all neighbours of one side. Unused with pa_frames
+    0."""
     nonblind_denoising: bool = False
     """The input carries a noise map, sigma / 255, after its in_chans channels."""
     use_checkpoint_attn: bool = False
-    """Compute attention again in the backward pass: less memory, more time."""
+    """Recompute attention in the backward pass: less memory, more time."""
     use_checkpoint_ffn: bool = False
-    """The same for the feed-forward parts."""
+    """Recompute the feed-forward layers in the backward pass: less memory, more time."""
     no_checkpoint_attn_blocks: Wholes = ()
-    """Indices into depths that use_checkpoint_attn leaves alone."""
+    """Indices into depths that use_checkpoint_attn skips."""
     no_checkpoint_ffn_blocks: Wholes = ()
-    """Indices into depths that use_checkpoint_ffn leaves alone."""
+    """Indices into depths that use_checkpoint_ffn skips."""
     optical_flow: Literal["spynet", "spynet_quarter"] = "spynet"
-    """Optical flow operator; "spynet_quarter" works at a quarter of the size, for small machines."""
+    """Optical flow operator. "spynet_quarter" works at a quarter of the resolution, for small machines."""
     fusion: Literal["concat", "difference"] = "concat"
-    """How RGB and spikes come together; "difference" hands over spikes minus gray and learns sooner."""
+    """How RGB and spikes are combined. "difference" feeds spikes minus gray and learns faster."""
     lora: LoraOpt | None = None
-    """Fine-tune by low-rank changes of loaded weights; null: train the weights themselves."""
+    """Fine-tune loaded weights with low-rank adaptation. null: train all weights."""
 
     @property
     def extra_frames(self) -> int:
-        """Frames that are read beyond those that are made of them: none, or with pa_frames 0 all but one."""
+        """Frames read beyond those restored from them: 0, or img_size[0] - 1 with pa_frames 0."""
         return 0 if self.pa_frames else self.img_size[0] - 1
 
     def network_kwargs(self) -> dict[str, Any]:
@@ -165,11 +167,11 @@ class NetOpt(Block):
     def _length_problems(self) -> list[str]:
         groups = len(self.depths)
         problems = (
-            [] if groups > STAGES else [f"depths has {groups} entries, needs {STAGES} stages and 1 group or more"]
+            [] if groups > STAGES else [f"depths has {groups} entries, must have {STAGES} stages and 1 or more groups"]
         )
         for key in ("embed_dims", "num_heads"):
             if len(getattr(self, key)) != groups:
-                problems.append(f"depths has {groups} entries and {key} {len(getattr(self, key))}; must be as many")
+                problems.append(f"depths has {groups} entries and {key} has {len(getattr(self, key))}; must be equal")
         for key in ("indep_reconsts", "no_checkpoint_attn_blocks", "no_checkpoint_ffn_blocks"):
             first = STAGES if key == "indep_reconsts" else 0
             wrong = [index for index in getattr(self, key) if not first <= index < groups]

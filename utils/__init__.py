@@ -1,1 +1,1 @@
-"""Shared tools: files, options, metrics, tiling, evaluation, logging. Imports nothing of the project but itself."""
+"""Shared tools: files, options, metrics, tiling, evaluation, logging. Imports no other package of the project."""

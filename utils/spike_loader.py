@@ -1,9 +1,8 @@
-"""The one truth of `.dat` spike files: size, bits, windows and writing.
+"""Reading and writing `.dat` spike files.
 
-A file is the bare bit planes of a spike camera, one after another: row-major, one bit a pixel, least
-significant bit first (`bit_order` names the exception), no header. Cameras and most data sets store rows
-bottom-up, hence the default `flipud=True`: stored row H-1-r is upright row r. H*W must be a multiple of 8:
-every step starts on a byte.
+A file holds the bit planes of a spike camera one after another, without a header: row-major, one bit per pixel, least
+significant bit first unless `bit_order` says otherwise. Cameras and most data sets store rows bottom-up, hence the
+default `flipud=True`: stored row H-1-r is upright row r. H*W must be a multiple of 8, so every step starts on a byte.
 """
 
 import mmap
@@ -16,8 +15,8 @@ import numpy as np
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
 
-RATIOS = (1, 2, 3, 4)  # pixels of a frame that one of its spikes covers, along each axis
-FEW, MANY = 8, 4000  # steps that one .dat may plausibly have
+RATIOS = (1, 2, 3, 4)  # frame pixels per spike pixel, along each axis
+FEW, MANY = 8, 4000  # plausible number of steps of one .dat
 SIZES_IN_USE: tuple[tuple[int, int], ...] = (
     (250, 400),
     (180, 320),
@@ -35,7 +34,7 @@ Range = tuple[int, int] | None
 
 
 def num_steps(filepath: str | Path, spike_h: int, spike_w: int) -> int:
-    """Number of sensor steps in a file, from its size alone.
+    """Number of sensor steps in a file, computed from its size.
 
     Args:
         filepath: a `.dat` file.
@@ -46,8 +45,8 @@ def num_steps(filepath: str | Path, spike_h: int, spike_w: int) -> int:
         Steps, at least 1.
 
     Raises:
-        UserError: the file is missing or empty, H*W is no multiple of 8, or the size is no multiple of
-                H*W/8 bytes; the last names the sizes in use that would fit.
+        UserError: the file is missing or empty, H*W is not a multiple of 8, or the file size is not a multiple of
+            H*W/8 bytes; the last names common sensor sizes that fit.
     """
     path = Path(filepath)
     if not path.is_file():
@@ -61,7 +60,7 @@ def num_steps(filepath: str | Path, spike_h: int, spike_w: int) -> int:
 
 
 def steps_in(size: int, spike_h: int, spike_w: int, implied: str = "") -> int:
-    """Number of sensor steps in `size` bytes; errors as in `num_steps`, without a file's name, but with `implied`."""
+    """Number of sensor steps in `size` bytes; errors as in `num_steps`, without the file name but with `implied`."""
     if spike_h < 1 or spike_w < 1 or spike_h * spike_w % 8:
         raise UserError(
             f"spike_h={spike_h}, spike_w={spike_w}: both must be positive and H*W a multiple of 8 "
@@ -74,7 +73,7 @@ def steps_in(size: int, spike_h: int, spike_w: int, implied: str = "") -> int:
     if remainder:
         fitting = ", ".join(f"{h}x{w} ({size * 8 // (h * w)} steps)" for h, w in fitting_sizes(size))
         raise UserError(
-            f"{size} bytes is no multiple of H*W/8 = {step_bytes} bytes (H={spike_h}, W={spike_w}), "
+            f"{size} bytes is not a multiple of H*W/8 = {step_bytes} bytes (H={spike_h}, W={spike_w}), "
             f"remainder {remainder} bytes; {implied}sizes in use that fit: "
             f"{fitting or ('none' if implied else 'none (cut off?)')}; "
             "correct spike_h and spike_w or copy the file again"
@@ -83,20 +82,20 @@ def steps_in(size: int, spike_h: int, spike_w: int, implied: str = "") -> int:
 
 
 def fitting_sizes(size: int) -> list[tuple[int, int]]:
-    """The sizes in use (H, W) whose steps divide a file of `size` bytes."""
+    """Common sensor sizes (H, W) whose step size divides a file of `size` bytes."""
     return [(h, w) for h, w in SIZES_IN_USE if size % (h * w // 8) == 0]
 
 
 def implied_sizes(size: int, frame: Size, steps: Collection[int]) -> list[Size]:
-    """The sizes (H, W) that frames of a size imply for a `.dat`: theirs divided by a small whole number.
+    """Sensor sizes (H, W) that the frame size implies for a `.dat`: the frame size divided by one of RATIOS.
 
     Args:
         size: bytes of the `.dat`.
         frame: (H, W) of the frames.
-        steps: numbers of steps that are expected.
+        steps: expected numbers of steps.
 
     Returns:
-        Those with an expected number of steps, else those with a plausible one.
+        Sizes that give an expected number of steps, otherwise those that give a plausible one.
     """
     sizes = [(frame[0] // ratio, frame[1] // ratio) for ratio in RATIOS if not any(side % ratio for side in frame)]
     whole = [(h, w) for h, w in sizes if h * w % 8 == 0 and size % (h * w // 8) == 0]
@@ -131,7 +130,7 @@ def read_spikes(
         (steps, rows, cols) uint8, 0 or 1, row 0 at the top, contiguous.
 
     Raises:
-        UserError: the file does not fit (see `num_steps`), or a range is empty or leaves the file.
+        UserError: the file does not fit (see `num_steps`), or a range is empty or outside the file.
     """
     packed = packed_bytes(filepath)
     try:
@@ -143,7 +142,7 @@ def read_spikes(
 
 
 def packed_bytes(filepath: str | Path) -> np.ndarray:
-    """The bytes of a spike file, (n,) uint8, mapped into memory: read where they are touched.
+    """The bytes of a spike file, (n,) uint8, memory-mapped: read on access.
 
     Raises:
         UserError: the file is missing, empty or unreadable.
@@ -170,10 +169,7 @@ def decode(
     flipud: bool = True,
     bit_order: BitOrder = "little",
 ) -> np.ndarray:
-    """Decode a window of the bytes of a spike file that lie in memory, (n,) uint8; all else as in `read_spikes`.
-
-    Errors do not name a file.
-    """
+    """Like `read_spikes`, from the bytes of a spike file, (n,) uint8. Errors do not name a file."""
     total = steps_in(packed.size, spike_h, spike_w)
     t0, t1 = _checked_range("steps", steps, total)
     r0, r1 = _checked_range("rows", rows, spike_h)
@@ -186,7 +182,7 @@ def decode(
         window = packed.reshape(t1 - t0, spike_h, spike_w // 8)[:, r0:r1, c0 // 8 : -(-c1 // 8)]
         first = c0 % 8
         bits = np.unpackbits(window[:, upright], axis=2, bitorder=bit_order)[:, :, first : first + c1 - c0]
-    else:  # rows start inside bytes: cut the step to the bytes that hold the rows, then trim bits
+    else:  # rows may start inside a byte: take the bytes that hold the rows, then trim bits
         start, stop = r0 * spike_w, r1 * spike_w
         flat = np.unpackbits(packed[:, start // 8 : -(-stop // 8)], axis=1, bitorder=bit_order)
         flat = flat[:, start % 8 : start % 8 + stop - start]
@@ -197,16 +193,16 @@ def decode(
 def write_spikes(
     filepath: str | Path, spikes: np.ndarray, *, flipud: bool = True, bit_order: BitOrder = "little"
 ) -> None:
-    """Write a spike file: the exact inverse of `read_spikes`. The file appears whole or not at all.
+    """Write a spike file atomically; the exact inverse of `read_spikes`.
 
     Args:
-        filepath: where to; missing folders are made.
+        filepath: target file; missing folders are created.
         spikes: (T, H, W) uint8 or bool, 0 or 1, row 0 at the top, H*W a multiple of 8.
         flipud: store the rows bottom-up.
         bit_order: as in `read_spikes`.
 
     Raises:
-        ValueError: another shape, other values than 0 and 1, or H*W no multiple of 8.
+        ValueError: wrong shape, values other than 0 and 1, or H*W not a multiple of 8.
     """
     if spikes.ndim != 3 or spikes.size == 0 or spikes[0].size % 8:
         raise ValueError(f"{filepath}: spikes must be (T, H, W) with H*W a multiple of 8, found {spikes.shape}")
@@ -218,7 +214,7 @@ def write_spikes(
 
 
 class SpikeStreamSimple:
-    """One spike file with its size, as SpikeCV's users know it.
+    """One spike file with its size, by SpikeCV's interface.
 
     Args:
         filepath: a `.dat` file.
@@ -236,12 +232,12 @@ class SpikeStreamSimple:
         self.num_steps = num_steps(filepath, spike_h, spike_w)
 
     def get_spike_matrix(self, flipud: bool = True) -> np.ndarray:
-        """All spikes, (T, H, W) uint8, 0 or 1; `flipud` says that the file stores its rows bottom-up."""
+        """All spikes, (T, H, W) uint8, 0 or 1; `flipud`: the file stores its rows bottom-up."""
         return read_spikes(self.filepath, self.spike_h, self.spike_w, flipud=flipud)
 
 
 def _checked_range(name: str, wanted: tuple[int, int] | None, length: int) -> tuple[int, int]:
-    """`wanted`, or the whole of [0, length); UserError if it is empty or leaves it."""
+    """`wanted`, or [0, length) if None; UserError if it is empty or outside [0, length)."""
     first, last = wanted or (0, length)
     if not 0 <= first < last <= length:
         raise UserError(f"{name} [{first}, {last}) must be a non-empty part of [0, {length}); correct it")

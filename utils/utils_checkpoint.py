@@ -1,4 +1,4 @@
-"""Weights and checkpoints: the only place that calls torch.save and torch.load."""
+"""Weights and checkpoints: the only module that calls torch.save and torch.load."""
 
 import hashlib
 import pickle
@@ -21,11 +21,11 @@ from utils.utils_lora import adapted_to
 from utils.utils_run_folder import RELEASE
 
 CONTAINERS = ("params", "params_ema")
-# Last parts of the names of constants, and what torch.optim.swa_utils.AveragedModel counts.
+# Last name parts of constant buffers, and the counter of torch.optim.swa_utils.AveragedModel.
 BUFFERS = ("relative_position_index", "position_bias", "attn_mask", "mean", "std", "n_averaged")
 FIRST, FUSE = "conv_first.weight", "linear_fuse.weight"
 RGB = 3
-READ_ERRORS = (  # what reading a file with wrong bytes may end in
+READ_ERRORS = (  # possible errors when reading a damaged file
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -44,7 +44,7 @@ BLOCK = 2**20  # bytes read at once
 
 
 class Written(TypedDict):
-    """What a file must be if it is still the one that was written."""
+    """Size and SHA-256 of a written file."""
 
     bytes: int
     sha256: str
@@ -52,15 +52,15 @@ class Written(TypedDict):
 
 @dataclass
 class LoadReport:
-    """What a file gave a network.
+    """How a weights file fits a network.
 
     Attributes:
-        loaded: number of parameters taken as they are.
+        loaded: number of parameters loaded.
         missing: parameters that the file lacks.
-        unexpected: entries of the file that the network has no place for.
+        unexpected: entries of the file that the network lacks.
         mismatched: "name: shape in the file -> shape in the network".
-        widened: parameters copied into a wider one (3-channel weights into 3 + S channels).
-        prefix: what was left out at the front of every name, such as "module.".
+        widened: parameters copied into wider ones (3 channels into 3 + S channels).
+        prefix: prefix removed from every name, such as "module.".
     """
 
     loaded: int = 0
@@ -71,7 +71,7 @@ class LoadReport:
     prefix: str = ""
 
     def __str__(self) -> str:
-        parts = [f"{self.loaded} parameters loaded" + f" by their names without {self.prefix!r}" * bool(self.prefix)]
+        parts = [f"{self.loaded} parameters loaded" + f" with {self.prefix!r} removed from names" * bool(self.prefix)]
         for name in ("missing", "unexpected", "mismatched", "widened"):
             keys = getattr(self, name)
             if keys:
@@ -83,21 +83,21 @@ class LoadReport:
 def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], strict: bool = True) -> LoadReport:
     """Load weights by name, from this project or from an official release.
 
-    Low-rank changes (utils_lora) go into the weights where the network has none, and start without effect where the
-    source has none. Buffers in the source are ignored: the network computes its own. A 3-channel `conv_first` widens
-    to 3 + S input channels such that the spike channels start without effect, see `widened`. What all names begin with
-    and the network's do not, such as "module." of DataParallel, is left out.
+    Low-rank changes (utils_lora) are merged if the network has none, and start without effect if only the network has
+    them. Buffers in the source are ignored: the network computes its own. A 3-channel `conv_first` widens to 3 + S
+    input channels, where the spike channels start without effect, see `widened`. A common prefix of all names that the
+    network lacks, such as DataParallel's "module.", is removed.
 
     Args:
-        net: any module; for `VRT` official files load by name.
+        net: any module; official files load into `VRT` by name.
         source: a .pth or .safetensors file (a state_dict, bare or under "params" or "params_ema"), or a state_dict.
-        strict: refuse a source that does not fill every parameter exactly.
+        strict: require the source to fill every parameter exactly.
 
     Returns:
         What was loaded and what was not.
 
     Raises:
-        UserError: no such file, no weights in it, or (strict) keys missing, unexpected or of another shape.
+        UserError: no such file, no weights in it, or (strict) missing or unexpected keys or shape mismatches.
     """
     name = "state_dict" if isinstance(source, Mapping) else str(source)
     given = source if isinstance(source, Mapping) else read_state_dict(Path(source))
@@ -130,7 +130,7 @@ def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], stri
 
 
 def _without_prefix(state: Mapping[str, Tensor], own: Collection[str]) -> tuple[Mapping[str, Tensor], str]:
-    """Leave out what wrappers (DataParallel, torch.compile) put before every name, and return it."""
+    """Remove the prefix that wrappers (DataParallel, torch.compile) put before every name; returns it as well."""
     stripped, prefix = state, ""
     while not any(key in own for key in stripped):
         heads = {key.partition(".")[0] for key in stripped if "." in key}
@@ -147,23 +147,23 @@ def is_buffer(key: str) -> bool:
 
 
 def frame_copies(names: Collection[str]) -> int:
-    """How often each channel of a frame enters the first convolution: once where frames are interpolated.
+    """How often each frame channel enters the first convolution.
 
-    Else it enters with the four nearest pixels of both warped neighbours: 1 + 2 * 4 times.
+    Once for frame interpolation, otherwise 1 + 2 * 4 times: with the four nearest pixels of both warped neighbours.
     """
     return 1 if FUSE in names else 9
 
 
 def widened(weight: Tensor, copies: int, channels: int) -> Tensor:
-    """Give the first convolution more channels a frame, which start without effect.
+    """Give the first convolution more channels per frame; the new ones start without effect.
 
     Args:
-        weight: (c_out, copies * 3 + rest, ...), planes of a copy side by side; the rest is a noise map.
-        copies: of `frame_copies`.
-        channels: wanted channels a frame, 3 or more.
+        weight: (c_out, copies * 3 + rest, ...), the planes of each copy side by side; the rest is a noise map.
+        copies: result of `frame_copies`.
+        channels: wanted channels per frame, 3 or more.
 
     Returns:
-        (c_out, copies * channels + rest, ...), zero where there was nothing.
+        (c_out, copies * channels + rest, ...), with zeros in the new channels.
     """
     frame, rest = weight[:, : copies * RGB], weight[:, copies * RGB :]
     wide = frame.new_zeros(weight.shape[0], copies, channels, *weight.shape[2:])
@@ -172,11 +172,11 @@ def widened(weight: Tensor, copies: int, channels: int) -> Tensor:
 
 
 def read_state_dict(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Read the tensors of a .pth or .safetensors file, on the CPU, without running any code in it.
+    """Read the tensors of a .pth or .safetensors file onto the CPU, without running any code in it.
 
     Args:
         path: the file.
-        sha256: of its bytes, where known.
+        sha256: SHA-256 of the file, if known.
 
     Raises:
         UserError: the file is absent, damaged, needs code to be unpickled, or holds no tensors.
@@ -187,24 +187,24 @@ def read_state_dict(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             content = content[container]
             break
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} holds no weights: expected a dict of tensors, bare or under one of {CONTAINERS}")
+        raise UserError(f"{path} has no weights: expected a dict of tensors, bare or under one of {CONTAINERS}")
     return dict(content)
 
 
 def read_file(path: Path, sha256: str | None = None) -> Any:
-    """torch.load on the CPU with weights_only, or safetensors, of a file whose bytes are what was written.
+    """Verify a file, then load it onto the CPU with torch.load(weights_only=True) or safetensors.
 
     Args:
         path: the file.
-        sha256: of its bytes; None: the checksums that the format has are looked at, which torch.load does not.
+        sha256: SHA-256 of the file; None: verify the checksums inside the file, which torch.load does not.
 
     Raises:
         UserError: the file is absent, damaged, or needs code to be unpickled.
     """
     if not path.is_file():
         raise UserError(
-            f"{path} not found: weights are never downloaded; get {path.name} from {RELEASE} or your own training, "
-            "or set the option to null"
+            f"{path} not found: weights are never downloaded; get {path.name} from {RELEASE}, train your own, or set "
+            "the option to null"
         )
     try:
         _check(path, sha256)
@@ -212,19 +212,19 @@ def read_file(path: Path, sha256: str | None = None) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} refused: it is damaged or needs code to be run on loading") from error
+        raise UserError(f"{path} refused: it is damaged, or loading it would run code") from error
     except READ_ERRORS as error:
-        raise UserError(f"{path} cannot be read, it is damaged or no checkpoint ({_first_line(error)})") from error
+        raise UserError(f"{path} cannot be read: damaged, or not a checkpoint ({_first_line(error)})") from error
 
 
 def write_file(content: Any, path: Path) -> Written:
-    """torch.save so that `path` holds the old content or the whole new one, whatever happens meanwhile."""
+    """torch.save, atomically: `path` holds either the old or the complete new content."""
     with whole_file(path) as temporary:
         return dump(content, temporary)
 
 
 def dump(content: Any, path: Path) -> Written:
-    """torch.save; size and SHA-256 are those of what was written, not of what a disk gives back.
+    """torch.save; the size and SHA-256 are computed from the data written, not read back from disk.
 
     Raises:
         OSError: the file cannot be written, with the system's reason.
@@ -241,7 +241,7 @@ def dump(content: Any, path: Path) -> Written:
 
 
 class _HashingWriter:
-    """A file for torch.save that adds up what is written; of a failure it keeps the reason, which torch.save hides."""
+    """A file for torch.save that hashes what is written and keeps the write error that torch.save hides."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.bytes, self.sha = file, 0, hashlib.sha256()
@@ -262,12 +262,12 @@ class _HashingWriter:
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path, container: str | None = None) -> None:
-    """Write tensors by name, whole or not at all; the suffix chooses the format.
+    """Write tensors by name, atomically; the suffix chooses the format.
 
     Args:
         state: the tensors.
         path: .safetensors, or anything else for torch.save.
-        container: key that the tensors are put under; a .safetensors file is flat and has none.
+        container: key to put the tensors under; ignored for .safetensors files, which are flat.
     """
     if path.suffix != ".safetensors":
         write_file({container: dict(state)} if container else dict(state), path)
@@ -277,7 +277,7 @@ def write_weights(state: Mapping[str, Tensor], path: Path, container: str | None
 
 
 def _widen_for(own: Mapping[str, nn.Parameter], state: dict[str, Tensor], report: LoadReport) -> None:
-    """Widen the first convolution of `state` to that of the network where this is all that keeps them apart."""
+    """Widen the first convolution of `state` to the network's if they differ only in the channels per frame."""
     if FIRST not in state or FIRST not in own or state[FIRST].shape == own[FIRST].shape:
         return
     old, new, copies = state[FIRST], own[FIRST], frame_copies(own)
@@ -286,11 +286,11 @@ def _widen_for(own: Mapping[str, nn.Parameter], state: dict[str, Tensor], report
     spare = old.shape[1] - RGB * copies, new.shape[1] - channels * copies
     if alike and channels > RGB and spare[0] == spare[1]:
         state[FIRST] = widened(old, copies, channels)
-        report.widened.append(f"{FIRST}: {RGB} -> {channels} channels a frame")
+        report.widened.append(f"{FIRST}: {RGB} -> {channels} channels per frame")
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """SHA-256 of a file, as hex digits."""
     sha = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -299,7 +299,7 @@ def digest(path: Path) -> str:
 
 
 def _check(path: Path, sha256: str | None) -> None:
-    """Raise one of READ_ERRORS where bytes of a file have changed since it was written."""
+    """Raise one of READ_ERRORS if the bytes of a file changed since it was written."""
     if sha256 is not None:
         found = digest(path)
         if found != sha256:

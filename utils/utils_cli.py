@@ -1,4 +1,4 @@
-"""How every program of the project starts and ends: logging to the terminal, one-line errors, honest exit codes."""
+"""Start and end of every program: logging to the terminal, one-line errors, exit codes."""
 
 import argparse
 import io
@@ -15,46 +15,46 @@ from utils.utils_error import SaidError, UserError
 LOG = logging.getLogger("spikevrt")
 STDOUT = 1  # its file descriptor
 EXIT_USER, EXIT_FAILURE, EXIT_INTERRUPT = 2, 1, 130
-WAIT_FOR_OTHERS_S = 3.0  # seconds; torchrun ends all processes sooner than that after one of them has failed
+WAIT_FOR_OTHERS_S = 3.0  # seconds; torchrun ends all processes sooner than that once one has failed
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes take one line, like all others."""
+    """An argument parser that reports mistakes in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and exit with 2."""
-        self.exit(EXIT_USER, f"error: {message}; --help shows how\n")
+        """Report the mistake and exit with 2."""
+        self.exit(EXIT_USER, f"error: {message}; see --help\n")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """End the program; a reader of --help that is gone does not matter."""
+        """End the program, even if the reader of --help is gone."""
         _flush_stdout()
         super().exit(status, message)
 
 
 def positive(text: str) -> int:
-    """Read a whole number from 1 on, for `add_argument(type=...)`."""
+    """Parse an integer of 1 or more, for `add_argument(type=...)`."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text} is not an integer of 1 or more")
     return int(text)
 
 
 class _Stream(io.FileIO):
-    """A standard stream whose reader may leave, as `head` does, or whose disk may be full: the work goes on.
+    """A standard stream whose reader may leave, as `head` does, or whose disk may be full, without ending the program.
 
-    What comes once the reader has left goes nowhere; what a disk does not take is missing, which stderr says once.
+    Output after the reader left is discarded; output that the disk refuses is lost, with one warning on stderr.
     """
 
     _lost = False
 
     def write(self, data: Any) -> int:
-        """Write bytes; returns how many."""
+        """Write bytes; returns their number."""
         try:
             return super().write(data)
         except BrokenPipeError:
-            _silence(self.fileno())
+            _discard_output(self.fileno())
         except OSError as error:
             if not self._lost and self.fileno() == STDOUT:
-                print(f"warning: stdout: {error.strerror}: lines are missing there", file=sys.stderr)  # noqa: T201
+                print(f"warning: stdout: {error.strerror}: its output is incomplete", file=sys.stderr)  # noqa: T201
             self._lost = True
         return len(data)
 
@@ -63,8 +63,8 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
     """Context of a whole program: turns an exception into one line on stderr and an exit code.
 
     UserError exits with 2, Ctrl-C with 130, anything else with 1. With `debug` the traceback is printed as well.
-    Of several processes one speaks: a mistake that all of them meet is said by rank 0, one that a single process meets
-    by that process, and the failures that follow from it elsewhere not at all.
+    With several processes, rank 0 reports a mistake that all of them meet, and a single process reports its own;
+    failures that follow from it in other processes are not reported.
     """
 
     def __init__(self, debug: bool = False) -> None:
@@ -78,9 +78,9 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
         LOG.addHandler(self._handler)
         LOG.setLevel(logging.INFO)
         LOG.propagate = False
-        # A reader of the log that is gone, or a full disk, costs lines and not a traceback for each.
+        # A log whose reader is gone or whose disk is full loses lines, without a traceback for each.
         self._raising, logging.raiseExceptions = logging.raiseExceptions, self.debug
-        self._hook, sys.excepthook = sys.excepthook, self._aside
+        self._hook, sys.excepthook = sys.excepthook, self._hide_other_errors
         return self
 
     def __exit__(
@@ -97,7 +97,7 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
             sys.stdout, sys.stderr = self._streams
 
     def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Say what went wrong, if anything did, and exit."""
+        """Report what went wrong, if anything, and exit."""
         if error is None or isinstance(error, SystemExit):
             return
         rank = int(os.environ.get("RANK", "0"))
@@ -119,14 +119,14 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
         print(f"failure: {type(error).__name__}: {message}{hint}", file=sys.stderr)  # noqa: T201
         raise SystemExit(EXIT_FAILURE) from None
 
-    def _aside(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        """What goes wrong outside the program's own flow: a reading process whose batch nobody takes after Ctrl-C."""
+    def _hide_other_errors(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """Hide errors outside the main flow, such as a reader process whose batch nobody takes after Ctrl-C."""
         if self.debug:
             self._hook(kind, error, trace)
 
 
 def imports_follow(debug: bool = False) -> None:
-    """Let Ctrl-C during the imports that follow, which take seconds, end the process as inside a `program`."""
+    """Make Ctrl-C during the following imports, which take seconds, end the process as inside a `program`."""
     before = sys.excepthook
 
     def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -139,26 +139,26 @@ def imports_follow(debug: bool = False) -> None:
 
 
 def _flush_stdout() -> None:
-    """Write what stdout still holds; where nobody can take it, so that the interpreter does not fail on it at exit."""
+    """Flush stdout; if that fails, discard its content so that the interpreter does not fail on it at exit."""
     stdout: TextIO | None = sys.stdout
     try:
         if stdout is not None:
             stdout.flush()
     except OSError:
-        _silence(sys.stdout.fileno())
+        _discard_output(sys.stdout.fileno())
 
 
-def _silence(descriptor: int) -> None:
-    """Let what is written to a stream from here on go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+def _discard_output(descriptor: int) -> None:
+    """Discard everything written to a stream from now on."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
 
 
 def _lenient(stream: TextIO | None, original: TextIO | None) -> TextIO:
-    """The process's own stream such that nothing that it cannot write ends the program; a closed one leads nowhere.
+    """Wrap a standard stream so that failed writes do not end the program; a closed one becomes /dev/null.
 
-    A stream that somebody has put in its place stays as it is.
+    A stream that was replaced, for example by a test, stays as it is.
     """
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""One or many processes: ranks, devices, gathering."""
+"""Distributed processes: ranks, devices, gathering."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from utils.processes.heartbeat import Heartbeat
 from utils.utils_error import SaidError, UserError
 
-TIMEOUT = timedelta(hours=2)  # a rank may wait for another one's share of a validation; the dead are found sooner
+TIMEOUT = timedelta(hours=2)  # a rank may wait for others' share of a validation; heartbeats find dead ones sooner
 
 T = TypeVar("T")
 
@@ -22,10 +22,10 @@ _heartbeat: Heartbeat | None = None
 
 @dataclass(frozen=True)
 class Dist:
-    """This process among all.
+    """Position of this process in its group.
 
     Attributes:
-        rank: 0 .. world_size - 1; rank 0 writes files and talks.
+        rank: 0 .. world_size - 1; rank 0 writes files and logs.
         world_size: number of processes.
         device: where this process computes.
     """
@@ -36,12 +36,12 @@ class Dist:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this process writes files and logs."""
         return self.rank == 0
 
 
 def init() -> Dist:
-    """Join the processes that torchrun or a platform started (RANK, WORLD_SIZE, LOCAL_RANK); alone without them.
+    """Join the processes that torchrun or a platform started (RANK, WORLD_SIZE, LOCAL_RANK), if any.
 
     Raises:
         UserError: more processes on this machine than GPUs.
@@ -52,7 +52,7 @@ def init() -> Dist:
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise UserError(
-                f"LOCAL_RANK is {local_rank} but this machine shows {torch.cuda.device_count()} GPU(s): "
+                f"LOCAL_RANK is {local_rank} but this machine has {torch.cuda.device_count()} visible GPU(s); "
                 "start fewer processes"
             )
         device = torch.device("cuda", local_rank)
@@ -68,13 +68,13 @@ def init() -> Dist:
 
 
 def _attempt() -> str:
-    """How often torchrun has started all processes anew, where every machine counts the same.
+    """Number of restarts by torchrun, if all machines agree on it, else "0".
 
-    The store outlives a restart: without its number new processes would find the addresses of those before them.
+    The store outlives a restart: without this number, new processes would find the addresses of old ones.
     """
     env = os.environ
     one_machine = env.get("LOCAL_WORLD_SIZE") == env.get("WORLD_SIZE")
-    static = env.get("TORCHELASTIC_RUN_ID") == "none"  # machines that joined by --rdzv-id count their own failures only
+    static = env.get("TORCHELASTIC_RUN_ID") == "none"  # with --rdzv-id each machine counts only its own failures
     return env.get("TORCHELASTIC_RESTART_COUNT", "0") if one_machine or static else "0"
 
 
@@ -89,7 +89,7 @@ def close() -> None:
 
 
 def gather_objects(dist: Dist, value: Any) -> list[Any]:
-    """Everybody's value, in the order of ranks, in every process."""
+    """The values of all processes, in rank order, in every process."""
     if dist.world_size == 1:
         return [value]
     values: list[Any] = [None] * dist.world_size
@@ -98,10 +98,10 @@ def gather_objects(dist: Dist, value: Any) -> list[Any]:
 
 
 def main_first(dist: Dist, act: Callable[[], T]) -> T:
-    """Do something in rank 0 and, once it is done there, in all others.
+    """Do something on rank 0 first, then on all others.
 
     Raises:
-        UserError: what it raised in rank 0, which says it, in every process: they end together.
+        UserError: rank 0 failed; raised in every process and reported by rank 0, so that all end together.
     """
     if dist.is_main:
         try:
@@ -118,19 +118,19 @@ def main_first(dist: Dist, act: Callable[[], T]) -> T:
 
 
 def agreed(dist: Dist, value: Any, what: str) -> Any:
-    """The value, if all processes have the same one.
+    """The value, if it is the same in all processes.
 
     Raises:
-        UserError: they do not; `what` names it.
+        UserError: the values differ; `what` names them.
     """
     values = gather_objects(dist, value)
     if any(other != value for other in values):
-        raise UserError(f"{what} differs among the processes: {values}; the run's folder must be the same for all")
+        raise UserError(f"{what} differs between processes: {values}; all processes must use the same run folder")
     return value
 
 
 def mean(dist: Dist, values: dict[str, float]) -> dict[str, float]:
-    """Mean over processes of each value, the same in all of them; all have the same keys, in the same order."""
+    """Mean of each value over processes, the same in all; all must have the same keys in the same order."""
     if dist.world_size == 1:
         return values
     sums = torch.tensor(list(values.values()), dtype=torch.float64, device=dist.device)
@@ -139,7 +139,7 @@ def mean(dist: Dist, values: dict[str, float]) -> dict[str, float]:
 
 
 def any_true(dist: Dist, flags: Sequence[bool]) -> list[bool]:
-    """For each flag whether any process sets it: one small exchange, the same answer in every process."""
+    """For each flag, whether any process sets it: one small exchange, with the same answer in every process."""
     if dist.world_size == 1:
         return list(flags)
     votes = torch.tensor(flags, dtype=torch.uint8, device=dist.device)
@@ -148,19 +148,19 @@ def any_true(dist: Dist, flags: Sequence[bool]) -> list[bool]:
 
 
 def any_asked(is_asked: bool) -> bool:
-    """Whether this process or, by what is known here, another one is asked to stop.
+    """Whether this process, or another one as far as known here, was asked to stop.
 
-    Nothing is waited for: the others hear of it within seconds, each at a place of its own. What has to be done alike
-    in all of them needs `any_true` as well.
+    Does not wait: the others hear of it within seconds, each at a different point. Use `any_true` as well where all
+    processes must act alike.
     """
     return is_asked if _heartbeat is None else _heartbeat.pass_on(is_asked)
 
 
 def share(batch_size: int, world_size: int) -> int:
-    """Samples of each process in a batch of all processes together.
+    """Samples per process of a batch over all processes.
 
     Raises:
-        UserError: they cannot be shared out evenly.
+        UserError: the batch cannot be divided evenly.
     """
     if batch_size % world_size:
         raise UserError(
@@ -171,7 +171,7 @@ def share(batch_size: int, world_size: int) -> int:
 
 
 def wrap(dist: Dist, net: nn.Module) -> nn.Module:
-    """The network as it is for one process, averaged over processes by DistributedDataParallel for more."""
+    """The network itself for one process, wrapped in DistributedDataParallel for several."""
     if dist.world_size == 1:
         return net
     return DistributedDataParallel(net, device_ids=[dist.device] if dist.device.type == "cuda" else None)

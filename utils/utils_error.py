@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, one line, no traceback; and warnings that are said once."""
+"""Errors for the user to fix, one line without a traceback, and warnings that appear once."""
 
 import logging
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ class UserError(ValueError):
 
 
 class SaidError(UserError):
-    """A mistake that another process of this program says."""
+    """A mistake that another process of this program reports."""
 
 
 class ProblemsError(UserError):
-    """Several mistakes at once; str() is the first one and how many more there are."""
+    """Several mistakes at once; str() is the first one and the number of others."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -24,5 +24,5 @@ class ProblemsError(UserError):
 
 @cache
 def say_once(warning: str) -> None:
-    """Log a warning, the same one once in a process."""
+    """Log a warning, each one once per process."""
     logging.getLogger("spikevrt").warning(warning)

@@ -1,4 +1,4 @@
-"""The only evaluation loop: restore, score, hand over, frame by frame, over any number of processes."""
+"""The evaluation loop: restore, score and pass on each frame, over any number of processes."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,36 +34,34 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
     restored: Callable[[Clip, int], np.ndarray | None] = lambda clip, index: None,
 ) -> dict[str, Any]:
-    """Restore all clips and compare them with their sharp frames where there are any.
+    """Restore all clips and compare them with their sharp frames, if any.
 
     Every process takes its share, see `shares`; each frame is scored as soon as it is final, then dropped.
 
     Args:
-        restore: (B, n, C, h, w) -> (B, t, 3, h * s, w * s), e.g. `ModelVRT.restore`; n frames are read for t restored.
+        restore: (B, n, C, h, w) -> (B, t, 3, h * s, w * s), e.g. `ModelVRT.restore`; reads n frames to restore t.
         test_set: clips, read lazily.
         val: tiles, metrics and sequence options.
-        dist: the process group, None = a single process.
-        tile: instead of the tiles of `val`; a ShrinkingTile tells afterwards what it has come to.
-        watchers: each called for each frame in the process that restored it, in order.
-        stop: asked before each tile and after each frame; once it said True in all processes, or they are done with
-            their shares, the evaluation ends.
-        restored: a frame that was restored before, (H * s, W * s, 3) uint8, which is measured as it is; None: there is
-            none, restore it.
+        dist: the process group; None: a single process.
+        tile: overrides the tiles of `val`; a ShrinkingTile holds the final tile afterwards.
+        watchers: each called for every frame, in order, in the process that restored it.
+        stop: checked before each tile and after each frame; a process stops its share once it returns True.
+        restored: returns a frame restored earlier, (H * s, W * s, 3) uint8, which is only measured; None: restore it.
 
     Raises:
-        StoppedError: in every process, if `stop` said so in one of them.
+        StoppedError: in every process, if `stop` returned True in any of them.
 
     Returns:
-        The same in every process. `clips`: per clip the mean of its frames; `mean`: the mean of the clips;
-        `mean_over_frames`; `frames`: a row per frame with `clip`, `frame` and its metrics; `protocol`, `protocols`.
-        Metrics are those of `val.metrics` of the restored frame, and with their prefixes those of `Clip.references`,
-        enlarged bilinearly to the size of the sharp frame where they are smaller. Frames without a sharp one have none;
-        metrics of two frames stand with the second.
+        The same in every process. `clips`: mean over frames per clip; `mean`: mean over clips; `mean_over_frames`;
+        `frames`: one row per frame with `clip`, `frame` and its metrics; `protocol`, `protocols`. Metrics are those of
+        `val.metrics` for the restored frame and, with their prefixes, for `Clip.references`, enlarged bilinearly to the
+        size of the sharp frame if smaller. Frames without a sharp one have no metrics; metrics of two frames are
+        recorded with the second.
     """
-    fitting = tile if isinstance(tile, ShrinkingTile) else ShrinkingTile(tile or tile_of(val))
-    loop = _Loop(_unless(stop, restore), test_set, val, fitting, restored, watchers, stop)
+    shrinking = tile if isinstance(tile, ShrinkingTile) else ShrinkingTile(tile or tile_of(val))
+    loop = _Loop(_unless(stop, restore), test_set, val, shrinking, restored, watchers, stop)
     rank, world_size = (dist.rank, dist.world_size) if dist else (0, 1)
-    mine = loop.run(shares(test_set, val, loop.fitting.tile, world_size)[rank], show=rank == 0)
+    mine = loop.run(shares(test_set, val, loop.shrinking.tile, world_size)[rank], show=rank == 0)
     gathered = utils_dist.gather_objects(dist, mine) if dist else [mine]
     if any(part.stopped for part in gathered):
         raise StoppedError
@@ -82,7 +80,7 @@ def evaluate(
 
 
 def _unless(stop: Callable[[], bool], restore: Restore) -> Restore:
-    """`restore`, but StoppedError once `stop` says so."""
+    """`restore`, but raises StoppedError once `stop` returns True."""
 
     def unless_stopped(window: Tensor) -> Tensor:
         if stop():
@@ -103,9 +101,9 @@ def restored_frames(
     planes_in_time: slice = slice(0, 0),
     frames: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """`restore_tiled` with the mirrored ends and the ensembles that the options ask for; arguments as there.
+    """`restore_tiled` with the mirrored ends and ensembles that the options ask for; arguments as there.
 
-    `planes_in_time` are the channels of what is read that follow each other in time within a frame.
+    `planes_in_time` are the input channels that are consecutive in time within a frame.
     """
     restore = ensemble.ENSEMBLES[val.self_ensemble](restore)
     if val.flip_seq:
@@ -115,7 +113,7 @@ def restored_frames(
 
 
 def shares(test_set: TestSet, val: ValOpt, tile: TileOpt, world_size: int) -> list[list[Share]]:
-    """What each process restores; a clip may be cut where a piece in time begins, so that all have about the same."""
+    """What each process restores, about the same work each; clips may be cut at the starts of time windows."""
     works = []
     for clip in (test_set[index] for index in range(len(test_set))):
         count = len(clip.frames)
@@ -130,7 +128,7 @@ def shares(test_set: TestSet, val: ValOpt, tile: TileOpt, world_size: int) -> li
 
 
 def calls(test_set: TestSet, val: ValOpt, tile: TileOpt, world_size: int = 1) -> list[int]:
-    """How often each process calls the network to restore a test set."""
+    """Number of network calls per process to restore a test set."""
     ways = (1 + val.flip_seq) * ensemble.WAYS[val.self_ensemble]
     counts = []
     for part in shares(test_set, val, tile, world_size):
@@ -146,7 +144,7 @@ def calls(test_set: TestSet, val: ValOpt, tile: TileOpt, world_size: int = 1) ->
 
 @dataclass
 class _Part:
-    """What one process has done: rows by (clip, frame), the clips it has logged, and whether it was stopped."""
+    """Work done by one process: rows by (clip, frame), the clips already logged, and whether it was stopped."""
 
     rows: dict[tuple[int, int], dict[str, Any]]
     logged: set[int]
@@ -160,13 +158,13 @@ class _Loop:
     restore: Restore
     test_set: TestSet
     val: ValOpt
-    fitting: ShrinkingTile
+    shrinking: ShrinkingTile
     restored: Callable[[Clip, int], np.ndarray | None]
     watchers: Sequence[Callable[[Frame], None]]
     stop: Callable[[], bool]
 
     def run(self, mine: Sequence[Share], show: bool) -> _Part:
-        """Restore, score and hand over the frames of some shares, until a request to stop."""
+        """Restore, score and pass on the frames of the shares, until a request to stop."""
         part = _Part({}, set())
         try:
             self._run(mine, show, part)
@@ -192,7 +190,7 @@ class _Loop:
     def _frames(self, clip: Clip, share: Share, show: bool) -> Iterator[Frame]:
         """The frames of one share, with their metrics."""
         score = _Scorer(clip, self.val.metrics)
-        # What is measured on two frames needs the one before a cut as well.
+        # Metrics of two frames also need the frame before a cut.
         lead = share.first - bool(share.first and score.looks_back and not self.val.center_frame_only)
         bar = tqdm(total=share.stop - share.first, desc=clip.name, leave=False, disable=None if show else True)
         with bar:
@@ -204,17 +202,17 @@ class _Loop:
                     yield Frame(clip, index, image, metrics, is_new, sharp)
 
     def _images(self, clip: Clip, first: int, stop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
-        """Index, image and whether it is new, of the frames [first, stop): those that are there, others restored."""
+        """Yield index, image and whether it is new for the frames [first, stop), restoring those not yet restored."""
         for index in range(first, stop):
-            there = self.restored(clip, index)
-            if there is not None:
+            existing = self.restored(clip, index)
+            if existing is not None:
                 yield from self._new_images(clip, first, index)
-                yield index, there, False
+                yield index, existing, False
                 first = index + 1
         yield from self._new_images(clip, first, stop)
 
     def _new_images(self, clip: Clip, first: int, stop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
-        """Restore the frames [first, stop), perhaps none; see `_images`."""
+        """Restore the frames [first, stop), possibly none; see `_images`."""
         if first == stop:
             return
         restored = restored_frames(
@@ -223,35 +221,35 @@ class _Loop:
             len(clip.frames),
             clip.size,
             self.val,
-            self.fitting,
+            self.shrinking,
             planes_in_time=clip.planes_in_time,
             frames=(first, stop),
         )
         for index, frame in restored:
             if not torch.isfinite(frame).all():
                 name = clip.frames[index]
-                raise FloatingPointError(f"clip {clip.name}, frame {name}: the network's output is not finite")
+                raise FloatingPointError(f"clip {clip.name}, frame {name}: the network output is not finite")
             yield index, utils_image.to_uint8(frame), True
 
 
 class _Scorer:
-    """The metrics of a clip's frames, asked for in order: some compare a frame with the one before.
+    """Computes the metrics of a clip's frames, in order: some compare a frame with the previous one.
 
     Args:
-        clip: may have sharp frames, perhaps not for all.
-        names: of the metrics.
+        clip: the clip; some or all frames may lack a sharp one.
+        names: the metrics to compute.
     """
 
     def __init__(self, clip: Clip, names: Sequence[str]) -> None:
         self._clip = clip
         self._names = [name for name in names if name in utils_metric.METRICS]
         self._of_two = [name for name in names if name in utils_metric.TEMPORAL_METRICS]
-        # Index, images and sharp frame of the last one.
+        # Index, images and sharp frame of the previous frame.
         self._before: tuple[int, dict[str, np.ndarray], np.ndarray] = (-2, {}, np.zeros(0))
 
     @property
     def looks_back(self) -> bool:
-        """Whether any metric needs the frame before."""
+        """Whether any metric needs the previous frame."""
         return bool(self._of_two)
 
     def sharp(self, index: int) -> np.ndarray | None:
@@ -260,7 +258,7 @@ class _Scorer:
         return found[0] if len(found) else None
 
     def __call__(self, index: int, restored: np.ndarray, sharp: np.ndarray) -> dict[str, float]:
-        """Metrics of one frame by prefix and name."""
+        """Metrics of one frame, by prefix and name."""
         given = {key: _enlarged(image, sharp.shape) for key, image in self._clip.references(index).items()}
         images = {"": restored, **given}
         found = utils_metric.measure(images, sharp, self._names)
@@ -274,7 +272,7 @@ class _Scorer:
 
 
 def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Average rows of frames, see `evaluate`; the order of the rows is that of the clips."""
+    """Average the rows of frames, see `evaluate`; rows must be in the order of the clips."""
     by_clip: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_clip.setdefault(row["clip"], []).append(row)
@@ -292,7 +290,7 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _by_clip(rows: Mapping[tuple[int, int], dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    """Rows of frames by the index of their clip, of those by (clip, frame)."""
+    """Group rows by the index of their clip."""
     found: dict[int, list[dict[str, Any]]] = {}
     for (clip, _), row in rows.items():
         found.setdefault(clip, []).append(row)
@@ -300,7 +298,7 @@ def _by_clip(rows: Mapping[tuple[int, int], dict[str, Any]]) -> dict[int, list[d
 
 
 def _enlarged(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(h, w, 3) uint8 at the size of (H, W, 3), bilinear."""
+    """Resize (h, w, 3) uint8 bilinearly to `shape`, (H, W, 3)."""
     return image if image.shape == shape else cv2.resize(image, shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
@@ -311,13 +309,13 @@ def _mean(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def log_clip(test_set: TestSet, index: int, rows: list[dict[str, Any]]) -> None:
-    """KAIR's line for one clip."""
+    """Log the line that KAIR writes per clip."""
     name, means = test_set[index].name, _line(_mean(rows))
     LOG.info("Testing %s (%2d/%d) - %s", name, index + 1, len(test_set), means)
 
 
 def _wanted(count: int, val: ValOpt) -> tuple[int, int]:
-    """The frames [first, stop) of a clip of `count` that are restored and measured."""
+    """The frames [first, stop) to restore and measure in a clip of `count`."""
     return (count // 2, count // 2 + 1) if val.center_frame_only else (0, count)
 
 

@@ -1,6 +1,6 @@
-"""Files that are written whole or not at all, names that stay below their folder, and text of any system.
+"""Atomic file writes, safe file names, and text in any common encoding.
 
-Python has a file name that is no UTF-8 with surrogates in place of the bytes; no such string can be written as UTF-8.
+Python represents file names that are not UTF-8 with surrogates, and such strings cannot be encoded as UTF-8.
 """
 
 import codecs
@@ -16,14 +16,14 @@ from pathlib import Path
 from utils.processes.identity import Process, has_pid, this_process
 from utils.utils_error import UserError
 
-# Of a process with its start and machine; names of earlier versions have its number only.
+# Names the process with its start and machine; earlier versions wrote only the pid.
 TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)(?:-(?P<started>[0-9a-f]+)-(?P<machine>[0-9a-f]{8}))?\.tmp(?:\.[^.]+)?")
-ABANDONED = 3600.0  # seconds without a change after which a file of another machine's process counts as left behind
+ABANDONED = 3600.0  # seconds without a change after which another machine's temporary file counts as abandoned
 
-_writing: set[Path] = set()  # temporary files of this process that it has not finished
+_writing: set[Path] = set()  # unfinished temporary files of this process
 
 
-MARKS = {  # byte order mark -> encoding; that of UTF-32 begins as that of UTF-16 does
+MARKS = {  # byte order mark -> encoding; UTF-32 before UTF-16, as its marks begin the same way
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -34,10 +34,10 @@ MARKS = {  # byte order mark -> encoding; that of UTF-32 begins as that of UTF-1
 
 @contextmanager
 def whole_file(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what is written there replaces `path` at the end, if all went well.
+    """Yield a temporary path next to `path`, which replaces `path` at the end if no error occurred.
 
-    The content is on disk before the rename, and the rename before this returns, so that a crash leaves the old file
-    or the new one. Missing folders are made. The temporary name keeps the suffix.
+    Content and rename are synced to disk, so a crash leaves either the old or the new file. Missing folders are
+    created. The temporary name keeps the suffix.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,54 +55,54 @@ def whole_file(path: Path | str) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """A name beside `path` that no other process uses, and that tells whose it is."""
+    """A path next to `path` that is unique to this process and identifies it."""
     me = this_process()
     return path.with_name(f".{path.stem}.{me.pid}-{me.started:x}-{me.machine}.tmp{path.suffix}")
 
 
 def abandoned(folder: Path) -> list[Path]:
-    """Temporary files in a folder whose process was killed; those of a living one are not among them."""
+    """Temporary files in a folder whose process was killed."""
     return [path for path in folder.glob(".*.tmp*") if _is_abandoned(path)]
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that processes which were killed have left in a folder."""
+    """Remove the temporary files of killed processes from a folder."""
     for path in abandoned(folder):
         path.unlink(missing_ok=True)
 
 
 def safe_name(name: str, where: object) -> str:
-    """Check the name of a clip or frame that stands in a file; it becomes part of paths. Several levels are allowed.
+    """Check the name of a clip or frame read from a file, before it becomes part of a path.
 
     Args:
-        name: such as `clip` or `00001/0001`.
+        name: such as `clip` or, with several levels, `00001/0001`.
         where: the file, and the line if it has lines, for the message.
 
     Returns:
         The name.
 
     Raises:
-        UserError: it could lead out of the folder that it is put below.
+        UserError: the path could leave its folder.
     """
-    is_on_drive = re.match(r"[A-Za-z]:", name)  # on Windows; "1:30" is a name everywhere else
+    is_on_drive = re.match(r"[A-Za-z]:", name)  # on Windows; "1:30" is an ordinary name
     if any(part in ("", "..") for part in re.split(r"[/\\]", name)) or is_on_drive or "\0" in name:
         raise UserError(
-            f"{where}: the name {name!r} could lead out of its folder, expected one without .., empty parts and a "
-            "drive; correct the file, or do not use it if you do not know where it comes from"
+            f"{where}: the name {name!r} could lead out of its folder, expected one without .., empty parts or a "
+            "drive; correct the file, or do not use it if you do not trust its source"
         )
     return name
 
 
 def read_text(path: Path | str, errors: str = "strict") -> str:
-    """Read a text file: UTF-8, with a byte order mark or without, or UTF-16 with one; line ends become "\\n".
+    """Read a text file: UTF-8 with or without a byte order mark, or UTF-16 with one; line ends become "\\n".
 
     Args:
         path: the file.
-        errors: as of bytes.decode; "surrogateescape" reads names as `write_text(.., names=True)` writes them.
+        errors: as for bytes.decode; "surrogateescape" reads names as `write_text(.., names=True)` writes them.
 
     Raises:
         OSError: it cannot be read.
-        UserError: it is no such text.
+        UserError: it is not such a text.
     """
     data = Path(path).read_bytes()
     encoding = next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), "utf-8")
@@ -110,21 +110,22 @@ def read_text(path: Path | str, errors: str = "strict") -> str:
         text = data.decode(encoding, errors)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}: is no {encoding.upper().removesuffix('-SIG')} text (byte 0x{data[error.start]:02x} at "
+            f"{path}: is not {encoding.upper().removesuffix('-SIG')} text (byte 0x{data[error.start]:02x} at "
             f"{error.start}); save it as UTF-8"
         ) from None
     if errors == "strict" and "\0" in text:
-        raise UserError(f"{path}: holds zero bytes, expected UTF-8 text (UTF-16 needs a mark); save it as UTF-8")
+        raise UserError(f"{path}: contains NUL bytes, expected UTF-8 text (UTF-16 needs a mark); save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def write_text(path: Path | str, text: str, *, names: bool = False) -> None:
-    """Write a UTF-8 text file, whole or not at all.
+    """Write a UTF-8 text file atomically.
 
     Args:
         path: the file.
-        text: what to write.
-        names: file names that are no UTF-8 are written as their bytes, to be read back; else as `printable` shows them.
+        text: its content.
+        names: write file names that are not UTF-8 as their bytes, so that they can be read back, instead of as
+            `printable` shows them.
     """
     data = text.encode("utf-8", "surrogateescape") if names else printable(text).encode("utf-8")
     with whole_file(path) as temporary:
@@ -132,7 +133,7 @@ def write_text(path: Path | str, text: str, *, names: bool = False) -> None:
 
 
 def printable(text: str) -> str:
-    """A text that can be written: bytes of names that are no UTF-8 become \\xb3 and the like."""
+    """Make a text encodable: bytes of names that are not UTF-8 become \\xb3 and the like."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # surrogates that stand for no byte
@@ -140,9 +141,9 @@ def printable(text: str) -> str:
 
 
 def own_name(wanted: str, there: Collection[str]) -> str:
-    """The one of some names that is the wanted one, perhaps in another Unicode form; else the wanted one itself.
+    """Find the wanted name among others, possibly in another Unicode form; if absent, return it unchanged.
 
-    macOS writes an accent as a sign of its own (NFD), others as part of its letter (NFC); both look alike.
+    macOS writes accents as separate characters (NFD), other systems as part of the letter (NFC); both look the same.
     """
     if wanted.isascii() or wanted in there:
         return wanted
@@ -150,7 +151,7 @@ def own_name(wanted: str, there: Collection[str]) -> str:
 
 
 def own_path(root: Path, wanted: str) -> Path:
-    """`root / wanted`, each part by the name that it has on disk, see `own_name`."""
+    """`root / wanted`, with each part spelled as on disk, see `own_name`."""
     path = root
     for part in Path(wanted).parts:
         known = part.isascii() or (path / part).exists() or not path.is_dir()
@@ -159,13 +160,13 @@ def own_path(root: Path, wanted: str) -> Path:
 
 
 def one_form(name: str) -> str:
-    """A name in the Unicode form NFC, whatever the encoding of file names is: equal names look alike."""
+    """A name in Unicode form NFC, whatever the file system's encoding, so that equal names compare equal."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     return unicodedata.normalize("NFC", text)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put a folder's entries on disk, where its file system knows how."""
+    """Sync a folder's entries to disk, if its file system supports that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Images: files to arrays, arrays to tensors, and back. RGB everywhere. torch is imported where tensors are."""
+"""Convert images between files, arrays and tensors, always RGB. torch is imported only for tensors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +14,9 @@ from utils.utils_image_header import Header, header_of, turned
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_DARK = 14  # bits: a 16-bit picture that needs no more than these is darker than a quarter of white everywhere
+MOST_DARK = 14  # a 16-bit picture that uses at most this many bits is everywhere darker than a quarter of white
 
-# What cannot be decoded is told in one line, by those who asked for it.
+# The callers report images that cannot be decoded.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
@@ -24,14 +24,14 @@ def read_rgb(path: Path | str) -> np.ndarray:
     """Read an image file.
 
     Args:
-        path: a png, jpg or any other format of OpenCV; gray becomes three equal channels, alpha is dropped, 16 bits
-            are cut to 8, and a picture that its EXIF tag says to turn is turned.
+        path: png, jpg or any other OpenCV format; gray becomes three equal channels, alpha is dropped, 16 bits are cut
+            to 8, and the EXIF orientation is applied.
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        UserError: the file is missing, empty, cut off or no such image; names the file.
+        UserError: the file is missing, empty, truncated or not such an image; names the file.
     """
     path = Path(path)
     try:
@@ -41,24 +41,24 @@ def read_rgb(path: Path | str) -> np.ndarray:
     _checked_header(path, encoded)
     image = decode_rgb(encoded)
     if image is None:
-        raise UserError(f"{path}: no whole image could be decoded from its {encoded.size} bytes; restore the file")
+        raise UserError(f"{path}: its {encoded.size} bytes are not a complete image; restore the file")
     return image
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Return (H, W) of the picture that `read_rgb` gives, from the head of its file.
+    """Return (H, W) of the picture that `read_rgb` gives, from the file header.
 
     Raises:
-        UserError: it is no such image; names the file.
+        UserError: it is not such an image; names the file.
     """
     encoded = mapped(path)
     if not encoded.size and not Path(path).is_file():
-        raise UserError(f"{path}: is a link to a file that is not there, expected an image; mend or remove the link")
+        raise UserError(f"{path}: is a link to a missing file, expected an image; fix or remove the link")
     return _checked_header(path, encoded).size
 
 
 def mapped(path: Path | str) -> np.ndarray:
-    """Return the bytes of a file, (n,) uint8, read when they are touched; none of a file that cannot be read."""
+    """Memory-map the bytes of a file, (n,) uint8; empty if it cannot be read."""
     try:
         return np.memmap(path, np.uint8, "r")
     except (OSError, ValueError):  # an empty file cannot be mapped
@@ -66,7 +66,7 @@ def mapped(path: Path | str) -> np.ndarray:
 
 
 def decode_rgb(encoded: np.ndarray) -> np.ndarray | None:
-    """Decode the bytes of an image file, (n,) uint8, into (H, W, 3) uint8, RGB; None if they are no whole image."""
+    """Decode the bytes of an image file, (n,) uint8, into (H, W, 3) uint8, RGB; None if not a complete image."""
     header = header_of(encoded)
     if header is None or header.refused or not header.is_whole:
         return None
@@ -75,20 +75,17 @@ def decode_rgb(encoded: np.ndarray) -> np.ndarray | None:
 
 
 def remark(files: Mapping[str, np.ndarray]) -> str:
-    """Say what of the images of a clip is lost in reading, beginning with a file's name; nothing where nothing is.
+    """Describe what reading loses of a clip's images, beginning with a file name; empty if nothing.
 
-    That is all pictures of a file but the first, and of 16 bits the lower ones, which some cameras use alone.
+    Reading drops all pictures of a file but the first, and the lower 8 of 16 bits, the only ones some cameras use.
 
     Args:
-        files: name -> the bytes of some of its images, each (n,) uint8; those of 8 bits are not decoded.
+        files: file name -> bytes, (n,) uint8, of some of the clip's images; 8-bit images are not decoded.
     """
     headers = {name: header for name, encoded in files.items() if (header := header_of(encoded)) and not header.refused}
     for name, header in headers.items():
         if header.pictures > 1:
-            return (
-                f"{name} holds {header.pictures} pictures, of which the first alone is read; write each to a file of "
-                "its own"
-            )
+            return f"{name} contains {header.pictures} pictures, but only the first is read; write each to its own file"
     deep = [name for name, header in headers.items() if header.bits > 8]
     images = [_decoded(files[name], cv2.IMREAD_UNCHANGED) for name in deep]
     colours = [image[..., :3] if image.ndim == 3 else image for image in images if image is not None]
@@ -97,17 +94,17 @@ def remark(files: Mapping[str, np.ndarray]) -> str:
     if not largest or used == 16:
         return ""
     return (
-        f"{deep[0]} has 16 bits, of which it seems to use {used} (the largest value is {largest}), and is read "
-        f"{2 ** (16 - used)} times too dark then; multiply the values by {2 ** (16 - used)}, or write 8 bits"
+        f"{deep[0]} has 16 bits but seems to use only {used} (largest value {largest}), so it is read "
+        f"{2 ** (16 - used)} times too dark; multiply its values by {2 ** (16 - used)}, or write 8 bits"
     )
 
 
 def _checked_header(path: Path | str, encoded: np.ndarray) -> Header:
     header = header_of(encoded)
     if header is None:
-        raise UserError(f"{path}: is no readable image ({encoded.size} bytes), expected a png or jpg; restore the file")
+        raise UserError(f"{path}: not a readable image ({encoded.size} bytes), expected png or jpg; restore the file")
     if header.refused:
-        raise UserError(f"{path}: is {header.refused}, expected 8 or 16 bits a channel in sRGB; convert it to png")
+        raise UserError(f"{path}: is {header.refused}, expected 8 or 16 bits per channel in sRGB; convert it to png")
     return header
 
 
@@ -119,18 +116,18 @@ def _decoded(encoded: np.ndarray, mode: int) -> np.ndarray | None:
 
 
 def write_rgb(path: Path | str, image: np.ndarray) -> None:
-    """Write an image file so that it is either whole or absent: a temporary file, then a rename.
+    """Write an image file atomically.
 
     Args:
-        path: the target; its folder is made where missing, its suffix chooses the format.
+        path: target file; missing folders are created, the suffix chooses the format.
         image: (H, W, 3) uint8, RGB.
 
     Raises:
-        UserError: the suffix is no image format.
+        UserError: the suffix is not an image format.
     """
     path = Path(path)
     if not cv2.haveImageWriter(path.name):
-        raise UserError(f"{path}: '{path.suffix}' is no image format that can be written; use .png")
+        raise UserError(f"{path}: images cannot be written as '{path.suffix}'; use .png")
     encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
     with whole_file(path) as temporary:
         temporary.write_bytes(encoded.tobytes())

@@ -1,4 +1,4 @@
-"""What the head of an image file says: its size as shown, how it is turned, its bits, and whether the file is whole."""
+"""Read image file headers: displayed size, orientation, bit depth, and whether the file is complete."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-Read = Callable[[int, int], bytes]  # (place, number of bytes) -> that many bytes, or fewer at the end
+Read = Callable[[int, int], bytes]  # (offset, number of bytes) -> that many bytes, or fewer at the end
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # orientations with rows and columns exchanged
@@ -24,12 +24,12 @@ class Header(NamedTuple):
     """What is known of an image before it is decoded.
 
     Attributes:
-        size: (H, W) as shown.
-        turn: EXIF orientation, 1 to 8, that the decoder leaves to be applied.
-        bits: of a channel.
-        pictures: frames of an animation, pages of a TIFF.
-        refused: what kind of image it is, where it is none that is read; else nothing.
-        is_whole: whether the file reaches to the image's end; what comes behind it does not matter.
+        size: (H, W) as displayed.
+        turn: EXIF orientation, 1 to 8, that must be applied after decoding.
+        bits: bits per channel.
+        pictures: number of animation frames or TIFF pages.
+        refused: kind of image, if that kind is not supported; otherwise empty.
+        is_whole: whether the file contains the end of the image; trailing data does not matter.
     """
 
     size: tuple[int, int]
@@ -41,13 +41,13 @@ class Header(NamedTuple):
 
 
 def header_of(encoded: np.ndarray) -> Header | None:
-    """Read the head of an image file.
+    """Read the header of an image file.
 
     Args:
-        encoded: its bytes, (n,) uint8; may be mapped from disk, only some are touched.
+        encoded: its bytes, (n,) uint8; may be memory-mapped, only some are read.
 
     Returns:
-        None if it is no image, or is cut off within its head.
+        None if it is not an image, or is truncated within the header.
     """
 
     def read(place: int, count: int) -> bytes:
@@ -62,14 +62,14 @@ def header_of(encoded: np.ndarray) -> Header | None:
         if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return _tiff(read(0, encoded.size))
         if start[:4] in _LIGHT:
-            return Header((0, 0), refused=f"{_LIGHT[start[:4]]} of linear light")
+            return Header((0, 0), refused=f"{_LIGHT[start[:4]]} in linear light")
         return _other(read(0, encoded.size))
     except _DAMAGE:
         return None
 
 
 def turned(image: np.ndarray, turn: int) -> np.ndarray:
-    """Turn and mirror (H, W, C) as an EXIF orientation says."""
+    """Apply an EXIF orientation to (H, W, C)."""
     if turn in _TURNED:
         image = image.swapaxes(0, 1)
     rows = -1 if turn in (3, 4, 7, 8) else 1
@@ -82,7 +82,7 @@ def _shown(height: int, width: int, turn: int) -> tuple[int, int]:
 
 
 def _orientation(exif: bytes) -> int:
-    """Read the orientation out of an EXIF block; 1 where it does not say."""
+    """Read the orientation from an EXIF block; 1 if it has none."""
     tags = Image.Exif()
     try:
         tags.load(exif)
@@ -114,7 +114,7 @@ def _jpeg(read: Read, encoded: np.ndarray) -> Header | None:
         mark, marker, length = struct.unpack(">BBH", read(place, 4))
         if mark != 0xFF:
             return None
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # fill byte
             place += 1
             continue
         if marker in _SIZES:
@@ -128,7 +128,7 @@ def _jpeg(read: Read, encoded: np.ndarray) -> Header | None:
 
 
 def _reaches_end(scans: np.ndarray) -> bool:
-    """Whether the scans of a JPEG, (n,) uint8 from behind the first scan's head on, come to their end mark."""
+    """Whether the scans of a JPEG, (n,) uint8 after the first scan header, reach the end marker."""
     places = np.flatnonzero(scans[:-1] == 0xFF)
     follows = scans[places + 1]
     is_marker = (follows != 0) & (follows != 0xFF) & ((follows < 0xD0) | (follows > 0xD7))
@@ -155,7 +155,7 @@ def _tiff(data: bytes) -> Header:
     is_float = _FLOAT in first.get(339, ())
     refused = f"a {bits}-bit {'float ' * is_float}TIFF" if is_float or bits > 16 else ""
     whole = all(start + count <= len(data) for start, count in zip(starts, counts, strict=False))
-    # Its decoder turns it already.
+    # The TIFF decoder already applies the orientation.
     return Header(_shown(height, width, first.get(274, (1,))[0]), 1, bits, pages, refused, whole)
 
 
@@ -164,7 +164,7 @@ def _tuple(value: object) -> tuple:
 
 
 def _other(data: bytes) -> Header:
-    """The head of any other format, as Pillow reads it."""
+    """Read the header of any other format with Pillow."""
     with Image.open(io.BytesIO(data)) as image:
         turn = _orientation(image.info["exif"]) if "exif" in image.info else 1
         bits = 16 if image.mode.startswith("I") else 8

@@ -1,4 +1,4 @@
-"""Reading JSON as KAIR's users write it: with comments, trailing commas and commas before the first entry."""
+"""Read JSON as KAIR users write it: with comments, trailing commas and leading commas."""
 
 import math
 import re
@@ -13,8 +13,8 @@ from utils.utils_file import read_text
 TOKEN = re.compile(
     r'"(?:\\.|[^"\\\n])*"'
     r"|'(?:\\.|[^'\\\n])*'"
-    r"|//[^\n]*|/\*.*?\*/|\s+"  # comments and blanks
-    r"""|[^\s{}\[\],:"'/]+|.""",  # words and numbers; any other sign
+    r"|//[^\n]*|/\*.*?\*/|\s+"  # comments and whitespace
+    r"""|[^\s{}\[\],:"'/]+|.""",  # words and numbers; any other character
     re.DOTALL,
 )
 ESCAPE = re.compile(r"""\\(?P<known>["'/\\bfnrtv\r\n]|0(?!\d)|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})|\\.""", re.DOTALL)
@@ -28,8 +28,8 @@ def read_json(path: Path) -> dict[str, Any]:
         path: the file, see `read_text`.
 
     Raises:
-        UserError: the file is missing or unreadable, its text is wrong (names the line), a key stands twice
-            in an object (names the key and both lines), or it holds something else than an object.
+        UserError: the file is missing or unreadable, its syntax is wrong (names the line), an object has a key
+            twice (names the key and both lines), or the value is not an object.
     """
     try:
         text = read_text(path)
@@ -45,12 +45,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise UserError(f"{path}: is nested too deeply for an option file") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: holds a {type(value).__name__}, expected an object {{...}}")
+        raise UserError(f"{path}: contains a {type(value).__name__}, expected an object {{...}}")
     return value
 
 
 def _without_leading_commas(text: str, path: Path) -> str:
-    """Blank each comma that directly follows a bracket; refuse a key that its object already has."""
+    """Blank each comma that directly follows an opening bracket; refuse duplicate keys in an object."""
     pieces: list[str] = []
     objects: list[dict[str, int] | None] = []  # key -> line, of every open {; None for every open [
     before = ""
@@ -78,16 +78,16 @@ def _without_leading_commas(text: str, path: Path) -> str:
 
 
 def _check_backslashes(token: str, rest: str, where: str) -> None:
-    """Refuse a string with a backslash that means nothing in JSON, which JSON5 leaves out, or that hides its end.
+    """Refuse a string with an invalid escape, whose backslash JSON5 would drop, or with an escaped closing quote.
 
     Args:
-        token: the string, or the quote that opens one without an end.
-        rest: of the line, from there on.
+        token: the string, or the opening quote of an unterminated one.
+        rest: rest of the line, from there on.
         where: file and line.
     """
     lone = next((escape[0] for escape in ESCAPE.finditer(token) if escape["known"] is None), None)
     if lone or (len(token) == 1 and "\\" in rest):
-        what = f"{token}: {lone} is no escape" if lone else f"{rest}: the string has no end"
+        what = f"{token}: {lone} is not an escape" if lone else f"{rest}: the string has no end"
         raise UserError(f"{where}: {what}; write / or \\\\ for each \\ of a path in JSON")
 
 
@@ -95,12 +95,12 @@ def _note_key(keys: dict[str, int] | None, key: str, line: int, path: Path) -> N
     if keys is None:
         return
     if key in keys:
-        raise UserError(f"{path}:{line}: key {key!r} stands here and in line {keys[key]}; remove one of them")
+        raise UserError(f"{path}:{line}: key {key!r} is already in line {keys[key]}; remove one of them")
     keys[key] = line
 
 
 def finite(value: Any) -> Any:
-    """The value with null in place of numbers that JSON has no word for, at any depth of dicts."""
+    """Replace non-finite numbers by None, at any depth of dicts: JSON cannot represent them."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""One training run's records: train.log, metrics.jsonl, boards, times, summary. A failing disk costs lines only."""
+"""Records of a training run: train.log, metrics.jsonl, boards, timing, summary. A failing disk only costs lines."""
 
 import errno
 import json
@@ -29,25 +29,25 @@ from utils.utils_file import read_text, write_text
 from utils.utils_json import finite
 
 LOG = logging.getLogger("spikevrt")
-OTHER_RUN = "wait until it ends, or give this run a name of its own with --set task=NAME"
+OTHER_RUN = "wait until it ends, or give this run its own name with --set task=NAME"
 NOT_IN_LINE = ("lr", "time", "data_time", "data_share", "eta", "samples_per_s", "memory_gib", "skipped")
 
 
 class LineFile:
     """A text file that grows line by line, for `logging.StreamHandler` and others.
 
-    A line is written whole or not at all. A disk that is full, read-only or gone costs lines, which is said once, and
-    once more when it is back.
+    Each line is written completely or not at all. A full, read-only or missing disk costs lines, with one warning and
+    one message when writing works again.
 
     Args:
-        path: the file, opened anew for each line.
+        path: the file, reopened for each line.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._lost = path, 0
 
     def write(self, line: str) -> None:
-        """Append a line, with its line break."""
+        """Append a line, including its line break."""
         end: int | None = None
         try:
             with self._path.open("ab", buffering=0) as file:
@@ -61,25 +61,25 @@ class LineFile:
                     os.truncate(self._path, end)
             self._lost += 1
             if self._lost == 1:
-                LOG.warning("%s: %s; this run goes on without it", self._path.name, error.strerror or error)
+                LOG.warning("%s: %s; this run continues without it", self._path.name, error.strerror or error)
             return
         lost, self._lost = self._lost, 0
         if lost:
-            LOG.info("%s: written again, %d line(s) are missing", self._path.name, lost)
+            LOG.info("%s: writing works again, %d line(s) are missing", self._path.name, lost)
 
 
 class Run:
-    """Writes what happens in a run; rank 0 alone does.
+    """Records what happens in a run, on rank 0 only.
 
     Args:
         folder: experiments/<task>.
         opt: the `logging` block of the options.
         dist: this process.
         config: resolved options without secrets, for W&B.
-        lock: of the folder; released at the end.
+        lock: lock of the folder; released at the end.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be created.
     """
 
     def __init__(
@@ -105,38 +105,38 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Close everything; after an error all but the boards, which notice it themselves."""
+        """Close everything; after an error, leave out the boards, which notice it themselves."""
         if kind is None:
             self._boards.close()
         self._leave()
 
     def begin(self, step: int) -> None:
-        """Open the boards, once it is known that `step` steps are finished; what was recorded of later ones goes."""
+        """Open the boards of a run with `step` finished steps; records of later steps are removed."""
         if self.is_main:
             reached = drop_after(self.folder / "metrics.jsonl", step)
             self._boards = open_boards(self.folder, self._opt, self._config, step, reached)
 
     def log(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Append {"step", "split", ...} to metrics.jsonl and to the boards; split is "train" or "test"."""
+        """Append {"step", "split", ...} to metrics.jsonl and the boards; split is "train" or "test"."""
         if self.is_main:
             line = {"step": step, "split": split, **finite(dict(values))}
             self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
             self._boards.scalars(step, {f"{split}/{key}": value for key, value in values.items()})
 
     def log_test(self, step: int, result: Mapping[str, Any]) -> None:
-        """Record a result of `evaluate`: its means, and on the boards test_by_clip/<clip>/<metric> as well."""
+        """Record a result of `evaluate`: its means and, on the boards only, test_by_clip/<clip>/<metric>."""
         self._last_test = result["mean"]
         self.log(step, "test", result["mean"])
         curves = {
             f"test_by_clip/{clip}/{key}": value
             for clip, values in result["clips"].items()
             for key, value in values.items()
-            if not key.startswith(("lq_", "sdm_"))  # the same at every step
+            if not key.startswith(("lq_", "sdm_"))  # constant over the run
         }
         self._boards.scalars(step, curves)
 
     def has_test(self, step: int) -> bool:
-        """Whether metrics.jsonl has a test of this step."""
+        """Whether metrics.jsonl has a test at this step."""
         try:
             lines = read_text(self.folder / "metrics.jsonl", "replace").splitlines()
         except OSError:
@@ -144,14 +144,14 @@ class Run:
         return any('"split": "test"' in line and _step_of(line) == step for line in lines)
 
     def image(self, step: int, name: str, image: ndarray) -> None:
-        """Put a picture, (H, W, 3) uint8 RGB, on the boards."""
+        """Show a picture, (H, W, 3) uint8 RGB, on the boards."""
         self._boards.image(step, name, image)
 
     def write_options(self, options: BaseModel) -> None:
-        """Write options.json: what this run, from here on, goes by.
+        """Write options.json, the options of this run from now on.
 
         Raises:
-            UserError: it cannot be written, and neither could checkpoints be.
+            UserError: it cannot be written, so checkpoints could not be either.
         """
         if self.is_main:
             try:
@@ -160,19 +160,19 @@ class Run:
                 raise _unwritable(self.folder / "options.json", error) from None
 
     def summary(self, step: int, weights: Path, best: Mapping[str, Any] | None = None, skipped: int = 0) -> list[str]:
-        """What a person wants to know at the end, a line each.
+        """Lines that summarise the run at its end.
 
         Args:
             step: finished steps.
-            weights: the file that a test should use.
-            best: {"step", <metric>} of the best weights, if anything was measured.
-            skipped: steps left out since the run began.
+            weights: the weights file to test.
+            best: {"step", <metric>} of the best weights, if any were measured.
+            skipped: steps skipped since the run began.
         """
         test = ["python", "main_test_vrt.py", "--opt", str(self.folder / "options.json"), "--set"]
         test += ["path.pretrained_netE=null", f"path.pretrained_netG={weights}"]
         measured = ", ".join(f"{key} {value:.4f}" for key, value in self._last_test.items() if "_" not in key)
         facts = [
-            ("steps", f"{step:,d}" + (f", {skipped:,d} left out" if skipped else "")),
+            ("steps", f"{step:,d}" + (f", {skipped:,d} skipped" if skipped else "")),
             ("time", f"{timedelta(seconds=round(time.monotonic() - self._started))} since this start"),
             ("best", _best_line(best) if best else ""),
             ("last", measured),
@@ -185,7 +185,7 @@ class Run:
         return [f"{name:<8}{text}" for name, text in facts if text]
 
     def close(self) -> None:
-        """Flush and close everything, and leave the folder to others."""
+        """Close everything and release the folder."""
         self._boards.close()
         self._leave()
 
@@ -197,11 +197,11 @@ class Run:
 
 
 class Stopwatch:
-    """Times the steps of a loop and the part of them spent waiting for data, averaged between two reports.
+    """Times the steps of a loop and their wait for data, averaged between reports.
 
     Args:
-        total_steps: of the run.
-        samples: of all processes together in a step.
+        total_steps: steps of the whole run.
+        samples: samples per step, over all processes together.
     """
 
     def __init__(self, total_steps: int, samples: int = 1) -> None:
@@ -209,18 +209,20 @@ class Stopwatch:
         self.restart()
 
     def restart(self) -> None:
-        """Start a new average: what lies between, such as a validation, is no step's time."""
+        """Start a new average, so that a validation, for example, does not count as step time."""
         self._start, self._data, self._steps = time.perf_counter(), 0.0, 0
 
     def data_ready(self, asked_at: float) -> None:
-        """The data of a step, asked for at time.perf_counter() `asked_at`, are here."""
+        """Record the arrival of a step's data, requested at time.perf_counter() `asked_at`."""
         self._data += time.perf_counter() - asked_at
         self._steps += 1
 
     def report(self, step: int) -> dict[str, float]:
-        """Seconds a step, of it waiting for data, the share of that, samples a second, memory, seconds left.
+        """Return the averages and start new ones.
 
-        Starts a new average.
+        Returns:
+            time and data_time (seconds per step, and of it waiting for data), data_share (their ratio), samples_per_s,
+            memory_gib, and eta (seconds left).
         """
         steps = max(self._steps, 1)
         seconds = (time.perf_counter() - self._start) / steps
@@ -237,7 +239,7 @@ class Stopwatch:
 
 
 def memory_gib() -> float:
-    """Most memory used so far: allocated by PyTorch on the GPU, without one the resident size of this process."""
+    """Peak memory so far in GiB: allocated by PyTorch on the GPU or, without one, resident in this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 1 if sys.platform == "darwin" else 1024
@@ -245,10 +247,10 @@ def memory_gib() -> float:
 
 
 def start_run(folder: Path, opt: LoggingOpt, dist: Dist, options: BaseModel) -> Run:
-    """Make the run's folder, this run's alone until it is closed, and open its records.
+    """Create and lock the run's folder, and open its records.
 
     Raises:
-        UserError: the folder cannot be written, or another training writes there.
+        UserError: the folder cannot be written, or another run writes there.
     """
     lock = None
     if dist.is_main:
@@ -263,10 +265,10 @@ def start_run(folder: Path, opt: LoggingOpt, dist: Dist, options: BaseModel) -> 
 
 
 def drop_after(path: Path, step: int) -> int:
-    """Remove the lines of steps after `step` from metrics.jsonl, and lines that a crash has cut off.
+    """Remove lines of steps after `step`, and lines truncated by a crash, from metrics.jsonl.
 
     Returns:
-        The last step that the file had, -1: none.
+        The last step in the file before that; -1: none.
     """
     try:
         text = read_text(path, "replace")
@@ -277,7 +279,7 @@ def drop_after(path: Path, step: int) -> int:
     except FileNotFoundError:
         return -1
     except OSError as error:
-        LOG.warning("%s: %s; it keeps lines of steps after %d", path.name, error.strerror or error, step)
+        LOG.warning("%s: %s; lines of steps after %d stay in it", path.name, error.strerror or error, step)
         return step
     return max((its_step for _, its_step in lines), default=-1)
 
@@ -292,7 +294,7 @@ def train_line(epoch: int, step: int, values: Mapping[str, float]) -> str:
 
 
 def _step_of(line: str) -> int:
-    """Step of a line of metrics.jsonl, -1 where it is no whole line."""
+    """Step of a line of metrics.jsonl; -1 if the line is incomplete."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -303,7 +305,7 @@ def _step_of(line: str) -> int:
 
 def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(
-        f"{path}: {error.strerror or error}; a run must write there: make room or access, or change path.root"
+        f"{path}: {error.strerror or error}; the run must write there: free space or grant access, or change path.root"
     )
 
 

@@ -1,4 +1,4 @@
-"""Named metrics on uint8 RGB frames, and the protocols that say which of them a paper's numbers are."""
+"""Metrics on uint8 RGB frames, and the protocols that tell which of them a paper reports."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Averaging = Literal["clips", "frames"]
 
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-STRIP = 16  # rows whose intermediate results stay in the processor's cache
+STRIP = 16  # rows processed at once; their intermediate results fit into the CPU cache
 LUMA = np.array([65.481, 128.553, 24.966]) / 255  # BT.601; black is 16, white 235
 FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)  # pyramid scale, levels, window, iterations, poly_n, poly_sigma, flags
 PREFIXES = ("", "lq_", "sdm_")
@@ -30,7 +30,7 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which of our metrics a paper's numbers are, by the names that the paper gives them, and how it averages."""
+    """The metrics that a paper reports (its name -> ours), and how it averages them."""
 
     metrics: dict[str, str]
     averaging: Averaging
@@ -58,15 +58,15 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def by_protocol(mean: Mapping[str, float], mean_over_frames: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Name the numbers of a result as each protocol does, if all of its metrics were measured.
+    """Report a result under the names of each protocol whose metrics were all measured.
 
     Args:
-        mean: means over clips by metric, of restored frames and with the prefixes lq_ and sdm_ where measured.
+        mean: means over clips by metric, including those with the prefixes lq_ and sdm_ if measured.
         mean_over_frames: the same, over all frames.
 
     Returns:
-        Per protocol `averaging` ("clips" or "frames", its own), `description`, and by the paper's names with the
-        prefixes in front `mean_of_clips`, `mean_over_frames`, and `metrics`: that of the two which is its own.
+        Per protocol: `averaging` ("clips" or "frames"), `description`, and by prefix and the paper's name
+        `mean_of_clips`, `mean_over_frames`, and `metrics`, the one of the two that the protocol uses.
     """
     found = {}
     for name, protocol in PROTOCOLS.items():
@@ -94,8 +94,8 @@ def by_protocol(mean: Mapping[str, float], mean_over_frames: Mapping[str, float]
 def mean_of(values: Iterable[float]) -> float:
     """Mean of the values that are not infinite; infinity if all are.
 
-    One frame that is restored exactly has an infinite PSNR and would hide all others; `equal_frames` counts those.
-    NaN is no such case and makes the mean NaN.
+    A frame restored exactly has infinite PSNR and would hide all others; `equal_frames` counts such frames. NaN makes
+    the mean NaN.
 
     Raises:
         ValueError: there are no values.
@@ -108,9 +108,9 @@ def mean_of(values: Iterable[float]) -> float:
 
 
 def equal_frames(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Count the infinite values, which `mean_of` leaves out, by metric; metrics without any are not named.
+    """Count the infinite values, which `mean_of` leaves out, by metric; metrics without any are omitted.
 
-    Each row has a frame's metrics; what else it has is passed over.
+    Each row has the metrics of one frame; other entries are ignored.
     """
     counts: dict[str, int] = {}
     for row in rows:
@@ -126,7 +126,7 @@ def psnr(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
     Args:
         a: (H, W, 3) uint8, RGB.
         b: the same shape.
-        border: pixels cut off at each side before comparing.
+        border: pixels to crop from each side before comparing.
 
     Returns:
         Decibels; infinity for equal images.
@@ -144,15 +144,15 @@ def ssim(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
 
 
 def psnr_y(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Like `psnr`, of the BT.601 luma in 16..235, not rounded."""
+    """Like `psnr`, on BT.601 luma in 16..235, not rounded."""
     return _psnr_y(_pair(a, b, border))
 
 
 def ssim_y(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Like `ssim`, of the BT.601 luma in 16..235, not rounded; SpkDeblurNet's SSIM.
+    """Like `ssim`, on BT.601 luma in 16..235, not rounded; SpkDeblurNet's SSIM.
 
     Recorded for a sharp GoPro frame and its blurred copy (Gaussian, sigma 1.2, not rounded to uint8): 0.9310, and
-    KAIR's `ssim` 0.9232. This luma gives 0.93099 there, rounded it gives less; full-range luma gives about 0.925.
+    KAIR's `ssim` 0.9232. This luma gives 0.93099 there, less if rounded; full-range luma gives about 0.925.
     """
     return _ssim_y(_pair(a, b, border))
 
@@ -160,7 +160,7 @@ def ssim_y(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
 def ssim_matlab_rgb(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
     """Like MATLAB's ssim() of an RGB array: a 3-D Gaussian over height, width and channel, edges replicated.
 
-    The published GoPro and DVD tables use this one. It lies above `ssim`: 0.963 for the pair that has 0.923 there.
+    The published GoPro and DVD tables use it. It is higher than `ssim`: 0.963 for a pair whose `ssim` is 0.923.
     """
     return _ssim_matlab_rgb(_pair(a, b, border))
 
@@ -169,23 +169,23 @@ def lpips(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
     """Learned perceptual distance: LPIPS 0.1 with AlexNet, on the CPU; 0 for equal images.
 
     Raises:
-        UserError: the library or AlexNet's weights are not there, see `check_available`.
+        UserError: the library or AlexNet's weights are missing, see `check_available`.
     """
     return _lpips(_pair(a, b, border))
 
 
 def tof(before: np.ndarray, after: np.ndarray, sharp_before: np.ndarray, sharp_after: np.ndarray) -> float:
-    """Temporal consistency: how far the restored frames' optical flow is from that of the sharp ones.
+    """Temporal consistency: mean distance between the optical flow of restored and of sharp frames.
 
     tOF of Chu et al., "Learning Temporal Coherence via Self-Supervision for GAN-based Video Generation", 2020:
-    Farneback's flow by OpenCV on gray frames with pyramid scale 0.5, 3 levels, window 15, 3 iterations, poly_n 5 and
-    poly_sigma 1.2; the mean over all pixels of the length of the difference.
+    OpenCV's Farneback flow on gray frames with pyramid scale 0.5, 3 levels, window 15, 3 iterations, poly_n 5 and
+    poly_sigma 1.2; the length of the difference, averaged over all pixels.
 
     Args:
         before: (H, W, 3) uint8, RGB, a restored frame.
-        after: the restored frame that follows it.
-        sharp_before: the sharp frame of the first.
-        sharp_after: the sharp frame of the second.
+        after: the next restored frame.
+        sharp_before: sharp frame of `before`.
+        sharp_after: sharp frame of `after`.
 
     Returns:
         Pixels; 0 is best.
@@ -208,16 +208,16 @@ LOWER_IS_BETTER = {"tof", "lpips"}
 def measure(
     images: Mapping[str, np.ndarray], sharp: np.ndarray, names: Sequence[str], border: int = 0
 ) -> dict[str, float]:
-    """Compare several images with one sharp image: what METRICS give, in less time.
+    """Compare several images with one sharp image; gives the same values as METRICS, but faster.
 
     Args:
-        images: prefix of the metrics -> (H, W, 3) uint8, RGB.
+        images: metric prefix -> (H, W, 3) uint8, RGB.
         sharp: the same shape.
         names: keys of METRICS.
         border: see `psnr`.
 
     Returns:
-        Prefix and name -> value, the images one after the other.
+        Prefix and name -> value, image by image.
     """
     shared = _View(sharp, border)
     found: dict[str, float] = {}
@@ -231,9 +231,9 @@ def measure(
 def measure_motion(
     images: Mapping[str, tuple[np.ndarray, np.ndarray]], sharp: tuple[np.ndarray, np.ndarray], names: Sequence[str]
 ) -> dict[str, float]:
-    """Compare several pairs of consecutive images with one pair of sharp ones: what TEMPORAL_METRICS give.
+    """Compare several pairs of consecutive images with one sharp pair; gives the same values as TEMPORAL_METRICS.
 
-    `images`: prefix -> two (H, W, 3) uint8, RGB; `sharp`: two of that shape. Returns prefix and name -> value.
+    `images`: prefix -> two (H, W, 3) uint8, RGB; `sharp`: two of the same shape. Returns prefix and name -> value.
     """
     if "tof" not in names:
         return {}
@@ -247,17 +247,17 @@ def measure_motion(
 
 
 def check_available(names: Iterable[str]) -> None:
-    """Refuse a metric that cannot be computed here, before any work is done.
+    """Refuse metrics that cannot be computed here, before any work is done.
 
     Raises:
-        UserError: LPIPS is among them, and its library or AlexNet's weights are not there; nothing is downloaded.
+        UserError: LPIPS is among them and its library or AlexNet's weights are missing; nothing is downloaded.
     """
     if "lpips" in names:
         lpips_metric.check()
 
 
 class _View:
-    """One image without its border, and what several metrics take from it."""
+    """One image without its border, with intermediate results shared by several metrics."""
 
     def __init__(self, image: np.ndarray, border: int) -> None:
         height, width = image.shape[:2]
@@ -283,7 +283,7 @@ class _View:
 
 
 class _Moments(NamedTuple):
-    """Gaussian means around each pixel: of either image; of their product and their squares' sum."""
+    """Gaussian means around each pixel: of both images, of their product, and of the sum of their squares."""
 
     a: np.ndarray
     b: np.ndarray
@@ -291,7 +291,7 @@ class _Moments(NamedTuple):
     squares: np.ndarray
 
     def similarity(self, change: Callable[[np.ndarray], np.ndarray] = lambda rows: rows) -> float:
-        """Mean structural similarity, Wang et al. 2004, equation 13; `change` is made to some rows at a time."""
+        """Mean structural similarity, Wang et al. 2004, equation 13; `change` is applied to STRIP rows at a time."""
         total = 0.0
         for first in range(0, len(self.a), STRIP):
             rows = slice(first, first + STRIP)
@@ -303,13 +303,13 @@ class _Moments(NamedTuple):
 
     @property
     def valid(self) -> "_Moments":
-        """Those of windows that lie inside the image."""
+        """The moments of windows that lie inside the image."""
         inner = slice(WINDOW // 2, -(WINDOW // 2))
         return _Moments(*(of[inner, inner] for of in self))
 
 
 class _Pair:
-    """Two images of the same shape, and what several metrics take from both."""
+    """Two images of the same shape, with intermediate results shared by several metrics."""
 
     def __init__(self, a: _View, b: _View) -> None:
         self.a, self.b = a, b
@@ -378,7 +378,7 @@ def _check_pair(a: np.ndarray, b: np.ndarray) -> None:
 def _check_size(image: np.ndarray) -> None:
     height, width = image.shape[:2]
     if min(height, width) < WINDOW:
-        raise UserError(f"SSIM needs at least {WINDOW}x{WINDOW} pixels, got {height}x{width}; ask for PSNR only")
+        raise UserError(f"SSIM needs at least {WINDOW}x{WINDOW} pixels, found {height}x{width}; measure only PSNR")
 
 
 def _decibels(squared_error: float, count: int) -> float:

@@ -1,8 +1,8 @@
-"""From an option file to a checked, frozen tree of options, and back. Knows no option by name.
+"""Load option files into a checked, frozen tree of options, and save them. Independent of the options themselves.
 
-The schema is a pydantic model. It may have two class variables: `IGNORED_KEYS`, dotted patterns of keys that
-are accepted and dropped, and `MOVED_KEYS`, a key of the root that means another place -> that place, `block.key`;
-and a property `notes`, lines about options that are given and have no effect.
+The schema is a pydantic model. It may define the class variables `IGNORED_KEYS`, dotted patterns of keys that are
+accepted and dropped, and `MOVED_KEYS`, root keys -> where they belong, `block.key`; and a property `notes`, lines about
+options that are set but have no effect.
 """
 
 import difflib
@@ -27,8 +27,8 @@ Tree = dict[str, Any]
 TASK_FOLDER = Path(__file__).resolve().parents[1] / "options" / "vrt" / "tasks"
 BASE_KEY = "_base_"
 SET = "--set"
-LIKELY = 0.6  # similarity from which a name counts as meant
-LONGEST_VALUE = 60  # characters of a wrong value that are shown
+LIKELY = 0.6  # similarity from which a name is a likely match
+LONGEST_VALUE = 60  # characters shown of a wrong value
 
 LOG = logging.getLogger("spikevrt")
 
@@ -37,17 +37,17 @@ def load(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
     """Read an option file and check it.
 
     Args:
-        path: the file. It may inherit: `"_base_": FILE`, relative to the file itself, is read first; objects
-            are merged key by key, everything else is replaced.
+        path: the file. With `"_base_": FILE`, relative to the file itself, it extends that file: objects are merged
+            key by key, everything else is replaced.
         schema: root of the options.
-        overrides: "dotted.key=VALUE", VALUE in JSON; what is no JSON is a string.
+        overrides: "dotted.key=VALUE", VALUE in JSON; anything else is a string.
 
     Returns:
         The options, frozen.
 
     Raises:
-        UserError: one line that names the first problem (key, place, value found, what is allowed) and counts
-            the others.
+        UserError: one line that names the first problem (key, file, value found, allowed values) and counts the
+            others.
     """
     path = Path(path).expanduser()
     sources = _read_chain(path, ())
@@ -70,24 +70,24 @@ def load(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
 
 
 def task_files() -> dict[str, Path]:
-    """The option files of the official tasks, by the tasks' names."""
+    """The option files of the official tasks, by task name."""
     return {path.stem: path for path in sorted(TASK_FOLDER.glob("*.json"))}
 
 
 def save(opt: BaseModel, path: Path) -> None:
-    """Write options to a file, whole or not at all, without secrets; `load` gives them back.
+    """Write options to a file atomically, without secrets; `load` reads them back.
 
     Args:
         opt: the options.
-        path: the file; missing folders are made.
+        path: the file; missing folders are created.
     """
     write_text(path, opt.model_dump_json(indent=2) + "\n")
 
 
-def _read_chain(path: Path, users: tuple[Path, ...]) -> list[tuple[str, Tree]]:
-    """Read a file and all it inherits from, the first base first; `users` are the files that led here."""
-    if path.resolve() in users:
-        circle = " -> ".join(str(user) for user in (*users, path.resolve()))
+def _read_chain(path: Path, heirs: tuple[Path, ...]) -> list[tuple[str, Tree]]:
+    """Read a file and all its bases, the deepest base first; `heirs` are the files that inherit from this one."""
+    if path.resolve() in heirs:
+        circle = " -> ".join(str(heir) for heir in (*heirs, path.resolve()))
         raise UserError(f"{path}: inherits from itself: {circle}; remove one {BASE_KEY}")
     tree = read_json(path)
     if BASE_KEY not in tree:
@@ -97,10 +97,8 @@ def _read_chain(path: Path, users: tuple[Path, ...]) -> list[tuple[str, Tree]]:
         raise UserError(f"{path}: {BASE_KEY}: found {_shown(base)}, expected the name of an option file")
     base_path = path.parent / Path(base).expanduser()
     if not base_path.is_file():
-        raise UserError(
-            f"{path}: {BASE_KEY}: {base_path} does not exist; give a file, relative to the one it stands in"
-        )
-    return [*_read_chain(base_path, (*users, path.resolve())), (str(path), tree)]
+        raise UserError(f"{path}: {BASE_KEY}: {base_path} does not exist; give a path relative to this file")
+    return [*_read_chain(base_path, (*heirs, path.resolve())), (str(path), tree)]
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
@@ -131,7 +129,7 @@ def _read_overrides(overrides: Sequence[str], schema: type[BaseModel]) -> Tree:
 
 
 def _value(text: str, annotation: Any) -> Any:
-    """The JSON value of a text, or the text itself where it is no JSON, or a number or true for an option of text."""
+    """The JSON value of a text; the text itself if it is not JSON, or if a text option gets a number or boolean."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -150,7 +148,7 @@ def _kinds(annotation: Any) -> set[Any]:
 
 
 def _moved(tree: Tree, schema: type[BaseModel], source: str) -> Tree:
-    """Put keys that may stand in two places into their own."""
+    """Move root keys of MOVED_KEYS to where they belong."""
     for key, place in getattr(schema, "MOVED_KEYS", {}).items():
         if key not in tree:
             continue
@@ -193,7 +191,7 @@ def _walk(schema: type[BaseModel], place: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _nearest(key: str, schema: type[BaseModel]) -> str:
-    """Return the known dotted key that an unknown one most likely means."""
+    """Return the known dotted key closest to an unknown one."""
     block, _, name = key.rpartition(".")
     known = [(dotted.rpartition("."), dotted) for dotted, _ in _walk(schema)]
     misplaced = [dotted for (_, _, leaf), dotted in known if leaf == name]
@@ -222,7 +220,7 @@ def _one_line(error: ValidationError, schema: type[BaseModel], sources: Sequence
 
 
 def _problems(error: ValidationError, schema: type[BaseModel]) -> list[ErrorDetails]:
-    """The problems that pydantic found, unknown keys first; of a value that may be of several types, one."""
+    """The problems found by pydantic, unknown keys first; one per value, even if it may have several types."""
     known = {key for key, _ in _walk(schema)}
     found: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
     for detail in sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden"):
@@ -234,7 +232,7 @@ def _problems(error: ValidationError, schema: type[BaseModel]) -> list[ErrorDeta
 
 
 def _end_of_place(loc: Sequence[int | str], known: Collection[str]) -> int:
-    """How many steps are keys and indices; pydantic goes on with the type, of several, that it tried."""
+    """Number of leading steps that are keys and indices; pydantic appends the type it tried of several."""
     for at in range(1, len(loc) + 1):
         if ".".join(step for step in loc[:at] if isinstance(step, str)) not in known:
             return at - 1
@@ -242,7 +240,7 @@ def _end_of_place(loc: Sequence[int | str], known: Collection[str]) -> int:
 
 
 def _one_of_several(tried: Sequence[ErrorDetails]) -> ErrorDetails:
-    """What to say of a value that suits none of several types: the one that it came nearest to, else all of them."""
+    """The problem of a value that fits none of several types: with the closest type if there is one, else with all."""
     for detail in tried:
         if len(detail["loc"]) > len(tried[0]["loc"]) or not detail["type"].endswith("_type"):
             return detail
@@ -251,7 +249,7 @@ def _one_of_several(tried: Sequence[ErrorDetails]) -> ErrorDetails:
 
 
 def _origin(loc: Sequence[int | str], sources: Sequence[tuple[str, Tree]]) -> str:
-    """Return the file (or --set) that gave a value last; the option file itself where none did."""
+    """Return the last file (or --set) that gave a value; the option file itself if none did."""
     keys = [step for step in loc if isinstance(step, str)]
     for name, tree in reversed(sources):
         if keys and _has(tree, keys):
@@ -292,7 +290,7 @@ def _problem(detail: ErrorDetails, schema: type[BaseModel]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Show a value as in JSON; of lists and objects only the kind, they may be long or hold secrets."""
+    """Show a value as JSON; lists and objects only by kind, as they may be long or contain secrets."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Where runs and tests lie, and which checkpoints are there, by names alone: nothing is loaded, no torch is needed."""
+"""Locate runs, results and checkpoints by file names alone, without torch and without loading anything."""
 
 import json
 import re
@@ -8,21 +8,21 @@ from typing import Any
 from utils.utils_error import UserError
 from utils.utils_file import read_text
 
-RESULTS = Path("results")  # folder of all tests; one lies in <folder>/<task>
+RESULTS = Path("results")  # folder of all tests; the results of one go to <folder>/<task>
 RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
 STATE_FILE = re.compile(r"(\d+)_state\.pth")
-MOST_NAMED = 3  # other runs that an error names
+MOST_NAMED = 3  # other runs named in an error
 KAIR_FILE = re.compile(r"(\d+)_(G|E|optimizerG)\.pth")
 
 
 def saved_steps(run_dir: Path) -> list[int]:
-    """Steps of which a state file exists, ascending."""
+    """Steps that have a state file, ascending."""
     matches = (STATE_FILE.fullmatch(path.name) for path in (run_dir / "models").glob("*_state.pth"))
     return sorted(int(match[1]) for match in matches if match)
 
 
 def kair_steps(folder: Path) -> dict[str, list[int]]:
-    """Steps of each kind of file that KAIR wrote, ascending; files of other names are none of KAIR's."""
+    """Steps of each kind of KAIR file, ascending; other file names are ignored."""
     found: dict[str, list[int]] = {"G": [], "E": [], "optimizerG": []}
     for path in folder.glob("*.pth"):
         match = KAIR_FILE.fullmatch(path.name)
@@ -32,15 +32,15 @@ def kair_steps(folder: Path) -> dict[str, list[int]]:
 
 
 def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: str | None) -> tuple[Path, str]:
-    """Which weights to test: those given in the options, else the run's best, else its last.
+    """Choose the weights to test: those given in the options, else the run's best, else its last.
 
-    A given file from which the run itself was trained on is its start, not a wish: then the run's own are taken.
+    A given file that the run itself started from is not meant for testing; the run's own weights are used instead.
 
     Returns:
-        The file and, in words, why it was chosen.
+        The file and the reason for the choice, as text.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no weights.
     """
     own = _own_weights(run_dir)
     for key, given in (("pretrained_netE", pretrained_netE), ("pretrained_netG", pretrained_netG)):
@@ -48,17 +48,17 @@ def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: st
             continue
         if own is None or _started_from(run_dir).get(key) != given:
             return Path(given), f"given by path.{key}"
-        own = own[0], f"{own[1]}; it began with {given}"
+        own = own[0], f"{own[1]}; it started from {given}"
     if own is None:
         folder = run_dir / "models"
         others = [path.name for path in sorted(run_dir.parent.glob("*/")) if _own_weights(path)][:MOST_NAMED]
         named = f", or test another run: --set task={' or task='.join(others)}" if others else ""
-        raise UserError(f"no weights to test in {folder}: train first, or set path.pretrained_netG to a file{named}")
+        raise UserError(f"no weights to test in {folder}; train first, or set path.pretrained_netG to a file{named}")
     return own
 
 
 def _own_weights(run_dir: Path) -> tuple[Path, str] | None:
-    """The best weights of a run, else its last ones, and which of the two they are."""
+    """A run's best weights, else its last ones, and which of the two they are; None if there are none."""
     folder = run_dir / "models"
     best = folder / "best_G.pth"
     if best.is_file():
@@ -80,5 +80,5 @@ def _started_from(run_dir: Path) -> dict[str, Any]:
 
 
 def set_file(folder: Path, step: int, kind: str) -> Path:
-    """The file of one kind, "G", "E" or "state", of a step."""
+    """The file of one kind ("G", "E" or "state") at a step."""
     return folder / f"{step}_{kind}.pth"

@@ -1,4 +1,4 @@
-"""Tiling in space and time: the only place that cuts a clip into pieces, pads it and joins the pieces."""
+"""Tiling in space and time: the only module that cuts, pads and joins clips."""
 
 import logging
 import math
@@ -17,26 +17,26 @@ LOG = logging.getLogger("spikevrt")
 Restore = Callable[[Tensor], Tensor]
 Read = Callable[[int, int], Tensor]
 MIRRORED_FRAMES = 2
-SPARED = 0.25  # share of an overlap that may be given up where that saves a tile
-SMALLEST_SIDE, SMALLEST_FRAMES = 64, 2  # pixels and frames below which less memory is no use
-SHRUNK = 0.7  # a side that did not fit becomes this much of itself
+SPARED = 0.25  # fraction of an overlap that may be given up to save a tile
+SMALLEST_SIDE, SMALLEST_FRAMES = 64, 2  # smallest tile side in pixels, and fewest frames
+SHRUNK = 0.7  # factor by which a side that did not fit shrinks
 
 
 class Axis(NamedTuple):
-    """How one axis is cut: its length, the side of a tile, the places where tiles begin, and how they are joined."""
+    """How one axis is cut: its length, the tile side, the tile starts, and how tiles are blended."""
 
     length: int
     side: int
     starts: list[int]
     blend: Blend
-    cut: int = 0  # output points that a tile leaves out at each side that is not the axis's end
+    cut: int = 0  # output points that a tile drops at each side, except at the ends of the axis
 
     def place(self, index: int, scale: int = 1) -> slice:
-        """Where a tile lies, in points of an output `scale` times as long."""
+        """Position of a tile in an output `scale` times as long."""
         return slice(self.starts[index] * scale, (self.starts[index] + self.side) * scale)
 
     def weights(self, scale: int = 1) -> list[Tensor]:
-        """The weight of each point of each tile, (side * scale,) float32; at every point they sum to one."""
+        """Blending weights of each tile, (side * scale,) float32; at every output point they sum to one."""
         ramps = [self._ramp(index, scale) for index in range(len(self.starts))]
         total = torch.zeros(self.length * scale, dtype=torch.float64)
         for index, ramp in enumerate(ramps):
@@ -60,9 +60,9 @@ def axis(length: int, size: int, overlap: int, blend: Blend = "smooth", cut: int
     """Cut an axis into tiles.
 
     Args:
-        length: of the axis.
-        size: of a tile; 0 or more than `length`: one tile.
-        overlap: of neighbouring tiles; less than `size`.
+        length: length of the axis.
+        size: size of a tile; 0 or more than `length`: one tile.
+        overlap: overlap of neighbouring tiles; less than `size`.
         blend: see TileOpt.
         cut: see Axis; for "kair".
     """
@@ -72,13 +72,13 @@ def axis(length: int, size: int, overlap: int, blend: Blend = "smooth", cut: int
 
 
 def starts(length: int, size: int, overlap: int) -> list[int]:
-    """Places of the fewest tiles that cover a line, evenly spread, the last one flush with the end.
+    """Starts of the fewest evenly spaced tiles that cover an axis; the last one ends with the axis.
 
     Args:
-        length: of the line.
-        size: of a tile; 0 or more than `length`: one tile.
-        overlap: of neighbouring tiles, less than `size`. Of one that is below half a tile a quarter is given up, on
-            average, where that saves a tile; 1 point is always left of it.
+        length: length of the axis.
+        size: size of a tile; 0 or more than `length`: one tile.
+        overlap: overlap of neighbouring tiles, less than `size`. An overlap below half a tile may shrink by up to a
+            quarter on average, but not below 1, where that saves a tile.
 
     Returns:
         The first index of each tile, ascending.
@@ -91,19 +91,19 @@ def starts(length: int, size: int, overlap: int) -> list[int]:
 
 
 def kair_starts(length: int, size: int, overlap: int) -> list[int]:
-    """Places of KAIR's tiles: one every size - overlap, and one flush with the end, however near the one before."""
+    """Starts of KAIR's tiles: every size - overlap, plus one that ends with the axis, however close to the previous."""
     if size >= length:
         return [0]
     return [*range(0, length - size, size - overlap), length - size]
 
 
 def time_axis(length: int, tile: TileOpt) -> Axis:
-    """The pieces in time of a clip."""
+    """The time windows of a clip."""
     return axis(length, tile.frames, tile.frame_overlap, tile.blend)
 
 
 def space_axes(size: tuple[int, int], tile: TileOpt) -> tuple[Axis, Axis]:
-    """The tiles of a frame of H, W: rows, columns."""
+    """The tiles of an (H, W) frame: row axis, column axis."""
     rows, cols = (
         axis(length, side, overlap, tile.blend, overlap // 2)
         for length, side, overlap in zip(size, tile.size, tile.overlap, strict=True)
@@ -112,40 +112,40 @@ def space_axes(size: tuple[int, int], tile: TileOpt) -> tuple[Axis, Axis]:
 
 
 def windows_for(time: Axis, first: int, stop: int) -> range:
-    """The pieces in time that the frames [first, stop) are made of."""
+    """Indices of the time windows that contribute to frames [first, stop)."""
     touching = [i for i, start in enumerate(time.starts) if start < stop and start + time.side > first]
     return range(touching[0], touching[-1] + 1)
 
 
 def calls_for(length: int, size: tuple[int, int], tile: TileOpt, first: int = 0, stop: int | None = None) -> int:
-    """How often the network is called for the frames [first, stop) of a clip of `length` frames of H, W."""
+    """Number of network calls to restore frames [first, stop) of a clip with `length` frames of size (H, W)."""
     rows, cols = space_axes(size, tile)
     windows = windows_for(time_axis(length, tile), first, length if stop is None else stop)
     return len(windows) * math.ceil(len(rows.starts) * len(cols.starts) / tile.batch)
 
 
 def mirror_index(start: int, stop: int, length: int) -> list[int]:
-    """Indices start .. stop - 1 of an axis of `length`, continued by mirroring at its ends: ... 2 1 0 1 2 ..."""
+    """Indices start .. stop - 1 of an axis of `length`, extended by mirroring at its ends: ... 2 1 0 1 2 ..."""
     period = max(2 * (length - 1), 1)
     return [min(index % period, period - index % period) if length > 1 else 0 for index in range(start, stop)]
 
 
 class ShrinkingTile:
-    """The tile in use: the one asked for or, once memory has run out, a smaller one; then it stays smaller.
+    """The tile in use: the requested one, or a smaller one for good once memory has run out.
 
     Args:
-        tile: asked for.
+        tile: the requested tile.
     """
 
     def __init__(self, tile: TileOpt) -> None:
         self.tile = tile
-        self.frames = 0  # restored at once of the frames of a piece; 0: all
+        self.frames = 0  # frames of a time window restored at once; 0: all
 
     def shrink(self, frames: int, size: tuple[int, int], splittable: bool) -> None:
-        """Choose less after `frames` frames of H, W could not be restored with the tile in use.
+        """Choose a smaller tile after `frames` frames of size (H, W) did not fit with the current one.
 
         Raises:
-            UserError: less is no use.
+            UserError: the tile is already the smallest.
         """
         tile = self.tile
         height, width = (min(side or length, length) for side, length in zip(tile.size, size, strict=True))
@@ -163,15 +163,15 @@ class ShrinkingTile:
         else:
             raise UserError(
                 f"out of memory: even {inner} frames of {height}x{width} pixels do not fit; free memory, or use a "
-                "smaller network or a machine with more"
+                "smaller network or a larger machine"
             )
         now = f"{self.frames} frames at once, " if self.frames else ""
-        # An error's level, as processes other than the first show nothing below.
-        LOG.error("out of memory with tiles of %s; going on with %s%s", tile, now, self.tile)
+        # Logged as an error because ranks other than 0 hide lower levels.
+        LOG.error("out of memory with tiles of %s; continuing with %s%s", tile, now, self.tile)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of a GPU or of the host, ran out."""
+    """Whether an error means that GPU or host memory ran out."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError)
@@ -187,17 +187,17 @@ def restore_tiled(
     tile: TileOpt | ShrinkingTile,
     frames: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Restore a clip piece by piece; holds one piece in time, and yields a frame as soon as it is final.
+    """Restore a clip tile by tile; holds one time window in memory and yields each frame as soon as it is final.
 
-    A frame is the same, bit for bit, whichever range it is restored in. Where memory runs out, smaller tiles are used.
+    A frame is the same, bit for bit, in whichever range it is restored. If memory runs out, smaller tiles are used.
 
     Args:
-        restore: (B, n, C, h, w) -> (B, t, 3, h * s, w * s) of n frames that were read for t restored ones; s >= 1.
-        read: (start, stop) -> (n, C, H, W), all that the restored frames [start, stop) are made of.
-        length: restored frames of the clip.
-        size: H, W of the frames that are read.
-        tile: pieces and overlaps, in restored frames and in pixels of what is read.
-        frames: [first, stop) of those to restore, None: all of the clip's. Only the pieces that these need are read.
+        restore: (B, n, C, h, w) -> (B, t, 3, h * s, w * s); restores t frames from n input frames; s >= 1.
+        read: (start, stop) -> (n, C, H, W), the input needed to restore frames [start, stop).
+        length: number of restored frames of the clip.
+        size: (H, W) of the input frames.
+        tile: tiles and overlaps, in restored frames and input pixels.
+        frames: range [first, stop) to restore; None: all. Only the time windows needed for it are read.
 
     Yields:
         Frame index, ascending and without gaps, and the restored frame (3, H * s, W * s) float32 on the CPU.
@@ -205,16 +205,16 @@ def restore_tiled(
     Raises:
         UserError: not even small tiles fit into memory.
     """
-    fitting = tile if isinstance(tile, ShrinkingTile) else ShrinkingTile(tile)
+    shrinking = tile if isinstance(tile, ShrinkingTile) else ShrinkingTile(tile)
     first, last = frames or (0, length)
-    time, weights = time_axis(length, fitting.tile), time_axis(length, fitting.tile).weights()
-    if fitting.tile.blend == "kair":
-        restore = padded_as_kair(restore, fitting.tile)
+    time, weights = time_axis(length, shrinking.tile), time_axis(length, shrinking.tile).weights()
+    if shrinking.tile.blend == "kair":
+        restore = padded_as_kair(restore, shrinking.tile)
     windows = windows_for(time, first, last)
     done, pending = time.starts[windows[0]], torch.zeros(0)
     for index in windows:
         window = time.place(index)
-        restored = _restore_window(restore, read(window.start, window.stop), time.side, size, fitting)
+        restored = _restore_window(restore, read(window.start, window.stop), time.side, size, shrinking)
         restored *= weights[index].view(-1, 1, 1, 1)
         if len(pending):
             restored[: len(pending)] += pending
@@ -234,7 +234,7 @@ def restore_padded(
     tile: TileOpt | ShrinkingTile,
     frames: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """`restore_tiled` with mirrored frames before and after the clip, as neighbours of its end frames."""
+    """`restore_tiled` with mirrored frames before and after the clip, so that its end frames have neighbours."""
     pad = mirrored_frames(length)
     first, last = frames or (0, length)
 
@@ -249,28 +249,28 @@ def restore_padded(
 
 
 def mirrored_frames(length: int) -> int:
-    """Frames that `restore_padded` puts before, and after, a clip."""
+    """Number of frames that `restore_padded` adds at each end of a clip."""
     return min(MIRRORED_FRAMES, length - 1)
 
 
 def padded_as_kair(restore: Restore, tile: TileOpt) -> Restore:
-    """Mirror the end of each axis that is not tiled up to a multiple of the network's window, and cut it off again.
+    """Pad each untiled axis to a multiple of the network's window by mirroring its end, and crop the result.
 
-    The last point is doubled: ... 1 2 3 3 2 1, as KAIR flips the end.
+    Like KAIR, repeats the last point: ... 1 2 3 3 2 1.
     """
     wanted = ((1, tile.frames, tile.window[0]), (3, tile.size[0], tile.window[1]), (4, tile.size[1], tile.window[2]))
 
     def padded(window: Tensor) -> Tensor:
         _, frames, _, height, width = window.shape
-        seen = window
+        extended = window
         for dim, size, multiple in wanted:
-            length = seen.shape[dim]
+            length = extended.shape[dim]
             if size == 0 and length % multiple:
                 indices = torch.arange(-(-length // multiple) * multiple) % (2 * length)
-                seen = seen.index_select(dim, torch.minimum(indices, 2 * length - 1 - indices))
-        out = restore(seen)
-        scale = out.shape[-1] // seen.shape[-1]
-        wanted_frames = out.shape[1] - (seen.shape[1] - frames)  # of frames read fewer may be made
+                extended = extended.index_select(dim, torch.minimum(indices, 2 * length - 1 - indices))
+        out = restore(extended)
+        scale = out.shape[-1] // extended.shape[-1]
+        wanted_frames = out.shape[1] - (extended.shape[1] - frames)  # the network may return fewer frames than it reads
         return out[:, :wanted_frames, :, : height * scale, : width * scale]
 
     return padded
@@ -281,37 +281,37 @@ def _rising(position: Tensor, width: int) -> Tensor:
 
 
 def _restore_window(
-    restore: Restore, window: Tensor, count: int, size: tuple[int, int], fitting: ShrinkingTile
+    restore: Restore, window: Tensor, count: int, size: tuple[int, int], shrinking: ShrinkingTile
 ) -> Tensor:
-    """(n, C, H, W) -> (count, 3, H * s, W * s), with smaller tiles where memory runs out."""
+    """(n, C, H, W) -> (count, 3, H * s, W * s), with smaller tiles if memory runs out."""
     while True:
         try:
-            return _restore_in_time(restore, window, size, fitting)
+            return _restore_in_time(restore, window, size, shrinking)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        # Here, not above: the traceback holds what the failed attempt has allocated.
+        # Not in the except block, where the traceback still holds the memory of the failed attempt.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        fitting.shrink(len(window), size, splittable=len(window) == count)
+        shrinking.shrink(len(window), size, splittable=len(window) == count)
 
 
-def _restore_in_time(restore: Restore, window: Tensor, size: tuple[int, int], fitting: ShrinkingTile) -> Tensor:
-    """A piece in the smaller pieces that memory has turned out to allow, usually in one."""
-    if not 0 < fitting.frames < len(window):
-        return _restore_in_space(restore, window, size, fitting.tile)
-    time = axis(len(window), fitting.frames, min(fitting.tile.frame_overlap, fitting.frames - 1))
+def _restore_in_time(restore: Restore, window: Tensor, size: tuple[int, int], shrinking: ShrinkingTile) -> Tensor:
+    """Restore a time window, in shorter ones if memory was found to allow only that."""
+    if not 0 < shrinking.frames < len(window):
+        return _restore_in_space(restore, window, size, shrinking.tile)
+    time = axis(len(window), shrinking.frames, min(shrinking.tile.frame_overlap, shrinking.frames - 1))
     out = torch.zeros(0)
     for index, weights in enumerate(time.weights()):
         place = time.place(index)
-        part = _restore_in_space(restore, window[place], size, fitting.tile) * weights.view(-1, 1, 1, 1)
+        part = _restore_in_space(restore, window[place], size, shrinking.tile) * weights.view(-1, 1, 1, 1)
         out = out if len(out) else torch.zeros(len(window), *part.shape[1:])
         out[place] += part
     return out
 
 
 def _restore_in_space(restore: Restore, window: Tensor, size: tuple[int, int], tile: TileOpt) -> Tensor:
-    """(n, C, H, W) -> (t, 3, H * s, W * s), `tile.batch` tiles a call; the first call says what t and s are."""
+    """(n, C, H, W) -> (t, 3, H * s, W * s), `tile.batch` tiles per call; the first result determines t and s."""
     rows, cols = space_axes(size, tile)
     places = [(row, col) for row in range(len(rows.starts)) for col in range(len(cols.starts))]
     out = torch.zeros(0)

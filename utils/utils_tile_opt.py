@@ -1,4 +1,4 @@
-"""The tiles that the options ask for. Needs no torch, so that wrong ones are refused before it is imported."""
+"""The tiles that the options ask for. Needs no torch, so wrong ones are refused before it is imported."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +13,17 @@ Sides = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class TileOpt:
-    """The piece of a clip that is restored at once. A length of 0 means the whole clip, height or width.
+    """The part of a clip that is restored at once. A length of 0 means the whole clip, height or width.
 
     Attributes:
-        frames: of a piece.
-        frame_overlap: frames that neighbouring pieces share, about: see `starts`.
-        size: height and width in pixels of the input.
-        overlap: pixels that neighbouring tiles share along each axis, about as well.
-        blend: "smooth": evenly spread tiles with linear ramps where they overlap. "kair": KAIR's places and its hard
-            cut in the middle of an overlap, as numbers were published with.
-        batch: tiles that are restored in one call.
-        window: the network's attention window; where a length is 0, "kair" mirrors the end of that axis up to a
-            multiple of it.
+        frames: frames per time window.
+        frame_overlap: frames shared by neighbouring time windows, possibly fewer: see `starts`.
+        size: height and width in input pixels.
+        overlap: pixels shared by neighbouring tiles along each axis, possibly fewer.
+        blend: "smooth": evenly spaced tiles, blended by linear ramps. "kair": KAIR's tile positions with a hard cut in
+            the middle of each overlap, as in published numbers.
+        batch: tiles restored per call.
+        window: the network's attention window; "kair" pads each axis of length 0 to a multiple of it by mirroring.
     """
 
     frames: int = 0
@@ -48,11 +47,11 @@ class TileOpt:
                     "smaller than the tile (size 0 = no tiling)"
                 )
         if self.batch < 1:
-            raise UserError(f"tile batch: {self.batch}, must be 1 or more")
+            raise UserError(f"tile batch (tile_batch): found {self.batch}, must be 1 or more")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TileOpt":
-        """What `dataclasses.asdict` gave, back from JSON."""
+        """Rebuild a TileOpt from `dataclasses.asdict` via JSON."""
         fields: dict[str, Any] = {key: tuple(of) if isinstance(of, list) else of for key, of in values.items()}
         return cls(**fields)
 
@@ -68,8 +67,8 @@ def tile_of(val: ValOpt, window: Sequence[int] = (1, 1, 1), extra: int = 0) -> T
 
     Args:
         val: the options.
-        window: the network's.
-        extra: frames that are read beyond those restored, which then do not overlap: each is made once.
+        window: the network's attention window.
+        extra: frames read beyond those restored; if not 0, restored frames do not overlap, as each is made once.
     """
     frames = val.num_frame_testing
     return TileOpt(

@@ -1,4 +1,4 @@
-"""Video files: from arrays to a file, and the colours on the way to and from its pictures."""
+"""Write video files, and convert pixel formats for reading and writing them."""
 
 import itertools
 import logging
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("spikevrt")
 
-BACKGROUND = (24, 24, 27)  # around what does not fill a picture
+BACKGROUND = (24, 24, 27)  # fills the area around smaller pictures
 
-# Without the two flags a level is lost on average from 8 bits, two from 10, and colours stand in blocks of 2x2 pixels.
+# Without the two flags, 8-bit input loses one level on average, 10-bit two, and chroma comes in blocks of 2x2 pixels.
 _FLAGS = "flags=bilinear+accurate_rnd+full_chroma_int"
 _BT709, _LIMITED = 1, 1  # as in ISO/IEC 23091-2 and in FFmpeg
 _SQUARE = Fraction(1)
-_FINEST = Fraction(1, 1_000_000)  # seconds; times are not written finer
+_FINEST = Fraction(1, 1_000_000)  # finest time unit written, in seconds
 
 
 @dataclass(frozen=True)
 class Playback:
-    """How the frames of a recording are shown.
+    """Timing and pixel shape of a recording.
 
     Attributes:
-        rate: mean number of frames a second, None if unknown.
-        times: when each frame is shown, seconds, ascending; None if unknown.
+        rate: mean frames per second; None if unknown.
+        times: display time of each frame in seconds, ascending; None if unknown.
         pixel_aspect: width of a pixel over its height.
     """
 
@@ -44,11 +44,11 @@ class Playback:
     pixel_aspect: Fraction = _SQUARE
 
     def part(self, frames: Sequence[int]) -> "Playback":
-        """Return that of some of the frames, in their order; the first of them is shown when the first of all was."""
+        """Return the playback of some of the frames, in their order, shifted to start at the original start time."""
         return self._with([self.times[frame] for frame in frames]) if self.times and frames else self
 
     def between(self, first: int, count: int) -> "Playback":
-        """Return that of `count` frames, each halfway between two, from `first` and the next one on; see `part`."""
+        """Return the playback of `count` frames, each halfway between two, from `first` on; shifted as in `part`."""
         if not self.times:
             return self
         ends = self.times[first : first + count + 1]
@@ -60,7 +60,7 @@ class Playback:
 
 
 class _Codec(NamedTuple):
-    """How a video is written: encoder, pixel format, conversion to it, options of encoder and file, even sides."""
+    """How a video is written: encoder, pixel format, scale filter, encoder and file options, need of even sides."""
 
     encoder: str
     pix_fmt: str
@@ -79,18 +79,18 @@ CODECS = {
         {"movflags": "faststart"},
         even=True,
     ),
-    # Each picture is whole in itself and carries check sums.
+    # Each picture is a key frame with checksums.
     "lossless": _Codec("ffv1", "bgr0", _FLAGS, {"level": "3", "g": "1", "slicecrc": "1"}, {}, even=False),
 }
 
 
 class Converter:
-    """Turns pictures of one kind into another pixel format; FFmpeg's scale filter, which knows matrices and ranges.
+    """Converts pictures to another pixel format with FFmpeg's scale filter, which handles colour matrices and ranges.
 
     Args:
-        frame: has the size, pixel format, colour space and range that all pictures have; gray, RGB and a range that
-            is not said are taken as FFmpeg does, a matrix that is not said as that of BT.601.
-        pix_fmt: format of the results.
+        frame: a picture with the size, pixel format, colour space and range of all pictures. An unspecified matrix
+            means BT.601; gray, RGB and an unspecified range are treated as FFmpeg does.
+        pix_fmt: output pixel format.
         scale: arguments of the scale filter.
     """
 
@@ -100,14 +100,14 @@ class Converter:
         self.kind = self.kind_of(frame)
         width, height, name, colorspace, color_range = self.kind
         source = f"video_size={width}x{height}:pix_fmt={name}:time_base=1/1"
-        if av.library_versions["libavfilter"] >= (10,):  # older ones take them from the picture
+        if av.library_versions["libavfilter"] >= (10,):  # older versions take them from the picture
             source += f":colorspace={colorspace}:range={color_range}"
         self._graph = av.filter.Graph()
         if hasattr(self._graph, "threads"):  # not in older PyAV
             self._graph.threads = 1
         steps = [
             self._graph.add("buffer", source),
-            self._graph.add("setparams", "color_primaries=unknown:color_trc=unknown"),  # these are not converted
+            self._graph.add("setparams", "color_primaries=unknown:color_trc=unknown"),  # neither is converted
             self._graph.add("scale", scale),
             self._graph.add("format", f"pix_fmts={pix_fmt}"),
             self._graph.add("buffersink"),
@@ -119,11 +119,11 @@ class Converter:
 
     @staticmethod
     def kind_of(frame: "av.VideoFrame") -> tuple[int, int, str, int, int]:
-        """What the pictures that one converter takes have in common."""
+        """The properties that all pictures of one converter share."""
         return frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)
 
     def __call__(self, frame: "av.VideoFrame") -> "av.VideoFrame":
-        """Return the picture in the other format."""
+        """Return the picture in the output format."""
         self._source.push(frame)
         converted: Any = self._sink.pull()
         return converted
@@ -138,21 +138,21 @@ def write_video(
     times: Sequence[Fraction] | None = None,
     pixel_aspect: Fraction = _SQUARE,
 ) -> None:
-    """Write a video; images are taken one at a time, and the file appears whole or not at all.
+    """Write a video atomically, taking one image at a time.
 
-    Matroska rounds times to milliseconds, and PyAV writes no pixel shape into it: that is said.
+    Matroska rounds times to milliseconds, and PyAV cannot write the pixel shape into it; the latter logs a warning.
 
     Args:
         path: ends in .mp4 for "h264", in .mkv for "lossless".
         images: (H, W, 3) uint8, RGB; the first sets the size, later ones of other sizes are fitted into it.
         rate: images per second.
-        codec: "h264", which browsers and players show: yuv420p, BT.709, limited range, and odd sides get their last
-            row or column twice; or "lossless", FFV1 that gives back every byte, and where all images need one size.
-        times: when each image is shown, seconds, ascending; None: in equal steps by the rate, from 0 on.
+        codec: "h264", for browsers and players: yuv420p, BT.709, limited range; odd sides are padded by repeating the
+            last row or column. "lossless": FFV1, bit-exact; all images need the same size.
+        times: display time of each image in seconds, ascending; None: equally spaced by the rate, from 0.
         pixel_aspect: width of a pixel over its height.
 
     Raises:
-        UserError: there is no image, images of a lossless video have different sizes, or PyAV lacks the encoder.
+        UserError: there are no images, images of a lossless video have different sizes, or PyAV lacks the encoder.
     """
     import av
 
@@ -161,7 +161,7 @@ def write_video(
     images = iter(images)
     first = next(images, None)
     if first is None:
-        raise UserError(f"{path}: there is no image to make the video of, expected one or more; restore frames first")
+        raise UserError(f"{path}: no images to write, expected one or more; restore frames first")
     pictures = _of_one_size(path, itertools.chain([first], images), first.shape[:2], how)
     rate = Fraction(rate).limit_denominator(100_000)
     unit = _unit(times, 1 / rate) if times else 1 / rate
@@ -187,29 +187,29 @@ def write_video(
 
 
 def _unit(times: Sequence[Fraction], step: Fraction) -> Fraction:
-    """Return the largest unit that all times are multiples of, if it is no longer than a step; else the finest."""
+    """Return the largest unit that divides all times, if it is between _FINEST and `step`; else _FINEST."""
     whole = math.lcm(*(time.denominator for time in times))
     unit = Fraction(math.gcd(*(int(time * whole) for time in times)), whole)
     return unit if _FINEST <= unit <= step else _FINEST
 
 
 def _warn_of_shape(path: Path, size: tuple[int, int], aspect: Fraction) -> None:
-    """Say that PyAV does not write the shape of pixels into a Matroska file, if they are not square."""
+    """Warn, for non-square pixels, that PyAV cannot write the pixel shape into a Matroska file."""
     if aspect != 1:
         LOG.warning(
-            "%s: its pixels are not square (pixel shape %s), which PyAV cannot write into Matroska; players show it "
-            "right after mkvpropedit %s --edit track:v1 --set display-width=%d --set display-height=%d",
+            "%s: PyAV cannot write its pixel shape %s into Matroska; so that players show it right, "
+            "run mkvpropedit %s --edit track:v1 --set display-width=%d --set display-height=%d",
             *(path, ratio(aspect), path.name, round(size[1] * aspect), size[0]),
         )
 
 
 def ratio(value: Fraction) -> str:
-    """Write a ratio as 64:45."""
+    """Format a ratio as 64:45."""
     return f"{value.numerator}:{value.denominator}"
 
 
 def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bring an image (h, w, 3) uint8 to (H, W): shrink where too large, keeping the shape, and fill up with paper."""
+    """Fit an image (h, w, 3) uint8 into (H, W): shrink it if too large, keep its aspect, pad with the background."""
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1], 1)
     if scale < 1:
         shrunk = max(1, int(image.shape[1] * scale)), max(1, int(image.shape[0] * scale))
@@ -222,12 +222,14 @@ def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _of_one_size(path: Path, images: Iterable[np.ndarray], size: tuple[int, int], how: _Codec) -> Iterator[np.ndarray]:
     odd = (size[0] % 2, size[1] % 2) if how.even else (0, 0)
     if any(odd):
-        LOG.info("%s: %dx%d has an odd side, its last row or column is repeated", path, *size)
+        LOG.info("%s: %dx%d has an odd side; its last row or column is repeated", path, *size)
     for image in images:
         if image.shape[:2] != size:
             if not how.even:
                 found, wanted = ("x".join(map(str, sides)) for sides in (image.shape[:2], size))
-                raise UserError(f"{path}: an image has {found} pixels, expected {wanted} as the first; make them equal")
+                raise UserError(
+                    f"{path}: an image has {found} pixels, expected {wanted} like the first; make all the same size"
+                )
             image = fit(image, size)
         yield np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge") if any(odd) else image
 
@@ -246,6 +248,6 @@ def _check_encoder(encoder: str, codec: str) -> None:
 
 
 def _tag(context: Any) -> None:
-    """Say in the stream what its numbers mean, so that no player has to guess by the size."""
+    """Tag the stream with its colour space, so that players need not guess it from the size."""
     context.colorspace = context.color_primaries = context.color_trc = _BT709
     context.color_range = _LIMITED

@@ -99,12 +99,12 @@ def test_every_defect_is_listed_with_clip_and_frame(program, data):
 
     code, out, err = program(data)
     wanted = [
-        "clip clip_a frame 000000: .*000000.dat: 3835 bytes is no multiple",
+        "clip clip_a frame 000000: .*000000.dat: 3835 bytes is not a multiple",
         "clip clip_a frame 000001: .*train_GT.* lacks it",
         "clip clip_a frame 000002: .*000002.dat: no such spike file",
         "clip clip_b frame 000000: the sharp frame is 48x64, expected 20x20",
         "clip clip_b frame 000001: .*000001.dat: no pixel fires in all of its 40 steps",
-        "clip clip_b frame 000002: .*000002.png: no whole image",
+        "clip clip_b frame 000002: .*000002.png: .* not a complete image",
     ]
     assert code == 2
     lines = out.splitlines()

@@ -279,15 +279,18 @@ def test_difference_has_a_scale_that_suits_it():
     [
         (lambda folder: (folder / "metrics.json").unlink(), "metrics.json: cannot be read"),
         (lambda folder: (folder / "metrics.csv").unlink(), "metrics.csv: cannot be read"),
-        (lambda folder: (folder / "metrics.json").write_text("{"), "metrics.json: is no JSON"),
+        (lambda folder: (folder / "metrics.json").write_text("{"), "metrics.json: is not JSON"),
         (lambda folder: (folder / "metrics.json").write_text("[]"), "metrics.json: has no text"),
         (lambda folder: (folder / "metrics.csv").write_text("x,y\n1,2\n"), "metrics.csv: has no columns"),
         (lambda folder: (folder / "metrics.csv").write_text("clip,frame\na,0\n"), "has no psnr; there were no sharp"),
         (lambda folder: (folder / "metrics.csv").write_text("clip,frame,ssim\na,0,1\n"), "has no psnr; it has ssim"),
         (lambda folder: (folder / "metrics.csv").write_text("clip,frame,psnr\na,0,x\n"), "line 2: psnr is 'x'"),
-        (lambda folder: (folder / "metrics.csv").write_text("clip,frame,psnr\na,0\n"), "line 2: has not as many"),
+        (
+            lambda folder: (folder / "metrics.csv").write_text("clip,frame,psnr\na,0\n"),
+            "line 2: has a different",
+        ),
         (lambda folder: (folder / "metrics.csv").write_text("clip,frame,psnr\na,0,1\na,0,2\n"), "line 3: clip a frame"),
-        (lambda folder: (folder / "metrics.csv").write_bytes(b"\xff"), "no UTF-8 text"),
+        (lambda folder: (folder / "metrics.csv").write_bytes(b"\xff"), "not UTF-8 text"),
     ],
 )
 def test_a_damaged_run_takes_one_line(runs, capsys, damage, words):
@@ -301,5 +304,5 @@ def test_a_damaged_run_takes_one_line(runs, capsys, damage, words):
 def test_what_is_no_run_takes_one_line(runs, tmp_path, capsys):
     code, _, err = run(capsys, runs[0], tmp_path / "none")
     assert (code, err.count("\n")) == (2, 1)
-    assert "is no folder" in err
+    assert "is not a folder" in err
     assert run(capsys, runs[0])[0] == 2

@@ -56,7 +56,7 @@ def test_a_silent_process_ends_the_other_which_names_it(pair, silent):
     _, err = other.communicate(timeout=60)
     assert other.returncode == 1
     # A line of its own, not always the last: libraries may write there as well when a connection ends.
-    last_words = f"failure: process {silent} has given no sign of life for 2 s"
+    last_words = f"failure: process {silent} has been silent for 2 s"
     assert any(line.startswith(last_words) for line in err.splitlines()), err
 
 

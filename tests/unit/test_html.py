@@ -205,7 +205,7 @@ def test_many_clips_are_in_the_table_and_some_are_drawn(monkeypatch):
     assert len(page.rows) == 1 + 5 + 1
     assert page.tags.count("svg") == 2
     assert re.findall(r"<h3>(.*?)</h3>", text) == ["c3", "c4"], "those with the lowest PSNR"
-    assert "3 more are not drawn" in text
+    assert "3 more are not shown" in text
 
 
 @pytest.mark.parametrize("count", [1, 50, 51, 52, 99, 1000, 12_345])

@@ -40,7 +40,7 @@ def test_a_file_that_was_cut_off_is_refused_not_filled_up(tmp_path, suffix):
     smooth = np.tile(np.arange(64, dtype=np.uint8)[:, None, None] * 3, (1, 64, 3))
     utils_image.write_rgb(path, smooth)
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(UserError, match="no whole image"):
+    with pytest.raises(UserError, match="not a complete image"):
         utils_image.read_rgb(path)
 
 

@@ -115,7 +115,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, kind, behind, capfd):
         if behind and kind in ("BMP", "PPM", "TIFF", "WEBP"):
             continue  # bare pixels: nothing tells them from zeros
         (tmp_path / "frame").write_bytes(data[: int(len(data) * share)] + behind)
-        with pytest.raises(UserError, match="frame: (no whole image|is no readable image)") as caught:
+        with pytest.raises(UserError, match="frame: (its .* are not a complete image|not a readable image)") as caught:
             read_rgb(tmp_path / "frame")
         assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == "", "libraries keep quiet"
@@ -142,9 +142,9 @@ def test_true_16_bits_are_exact_and_fewer_are_said(tmp_path, suffix):
     for bits in (8, 10, 12, 14):
         values = (PICTURE[..., ::-1] / 255 * (2**bits - 1)).astype(np.uint16)
         cv2.imwrite(str(path), values)
-        assert f"seems to use {bits} " in remark({"a": array(path.read_bytes())})
+        assert f"seems to use only {bits} " in remark({"a": array(path.read_bytes())})
         mixed = {"a": array(encoded("PNG")), "b": array(path.read_bytes())}
-        assert remark(mixed).startswith(f"b has 16 bits, of which it seems to use {bits} ")
+        assert remark(mixed).startswith(f"b has 16 bits but seems to use only {bits} ")
     cv2.imwrite(str(path), np.zeros((4, 4), np.uint16))
     assert remark({"a": array(path.read_bytes())}) == ""
 
@@ -156,7 +156,7 @@ def test_unused_bits_are_said_once_a_clip(own_set, heard):
     said = [record.message for record in heard.records if "bits" in record.message]
     assert len(said) == 1
     assert "clip clip_b: frame 000047 in" in said[0]
-    assert "multiply the values by 64" in said[0]
+    assert "multiply its values by 64" in said[0]
     assert str(own_set / "lq/clip_b") in said[0]
 
 
@@ -185,7 +185,7 @@ def test_several_pictures_in_a_file_are_said():
         file = io.BytesIO()
         pages[0].save(file, kind, save_all=True, append_images=pages[1:])
         assert header_of(array(file.getvalue())).pictures == 2
-        assert "holds 2 pictures, of which the first alone is read" in remark({"a": array(file.getvalue())})
+        assert "contains 2 pictures, but only the first is read" in remark({"a": array(file.getvalue())})
     assert remark({"a": array(encoded("TIFF"))}) == ""
 
 
@@ -268,7 +268,7 @@ def test_links_that_lead_nowhere_are_named(own_set, heard):
         path.symlink_to("gone")
     with pytest.raises(UserError, match="spike/000048.dat: cannot be read .No such file.*; restore or remove it"):
         define_Dataset(options(own_set, "Test"))
-    with pytest.raises(UserError, match="frame 000047: .*000047.png: is a link to a file that is not there"):
+    with pytest.raises(UserError, match="frame 000047: .*000047.png: is a link to a missing file"):
         define_Dataset(options(own_set, "Test", spikes=False))
 
 
@@ -307,7 +307,7 @@ def test_folders_beside_the_frames_of_a_clip_do_not_matter(own_set, heard):
     for path in (own_set / "lq/clip_b").iterdir():
         cv2.imwrite(str(path), np.full((8, 8), 1023, np.uint16))
     next(folder_source(own_set / "lq/clip_b").frames())
-    assert "lq/clip_b: 000047.png has 16 bits, of which it seems to use 10" in heard.text
+    assert "lq/clip_b: 000047.png has 16 bits but seems to use only 10" in heard.text
 
 
 # Layouts

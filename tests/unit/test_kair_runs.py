@@ -99,7 +99,7 @@ def test_moments_of_another_shape_are_refused(tmp_path, folder):
     saved = torch.load(folder / "5_optimizerG.pth", weights_only=True)
     saved["state"][0]["exp_avg"] = torch.zeros(7)
     torch.save(saved, folder / "5_optimizerG.pth")
-    with pytest.raises(UserError, match=r"exp_avg of deform\.weight is \(7,\), expected \(3, 3\)"):
+    with pytest.raises(UserError, match=r"exp_avg of deform\.weight has shape \(7,\), expected \(3, 3\)"):
         resume(tmp_path, Trainee(), OPTIONS)
 
 

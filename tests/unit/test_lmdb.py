@@ -562,7 +562,7 @@ def test_what_is_missing_or_damaged_is_named_and_leaves_nothing(data_set):
         lmdb_writer.create_lmdbs(data_set, ["train"])
     assert not list(data_set.rglob("*.lmdb*"))
     cut(data_set / SPIKES / "test/clip_a/spike/000049.dat", 0.99)
-    with pytest.raises(UserError, match="000049.dat: .* is no multiple"):
+    with pytest.raises(UserError, match="000049.dat: .* is not a multiple"):
         lmdb_writer.create_lmdbs(data_set, ["test"])
     (data_set / SPIKES / "manifest.json").unlink()
     with pytest.raises(UserError, match=f"{SPIKES}: neither manifest.json nor config.yaml"):

@@ -239,7 +239,7 @@ def test_a_folder_that_cannot_be_written_is_a_system_error(tmp_path):
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
 def test_what_is_no_file_is_named(path, make):
     make(path)
-    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: is no file, expected a lock or nothing"):
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: is not a file, expected a lock or nothing"):
         acquire(path, "it", "wait")
 
 

@@ -27,7 +27,7 @@ from utils.utils_logger import LineFile, Run, Stopwatch, drop_after, train_line
 ROOT = Path(__file__).resolve().parents[2]
 FULL = Path("/dev/full")
 NEEDS_FULL = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
-SPACE = "No space left on device; this run goes on without it"
+SPACE = "No space left on device; this run continues without it"
 PLAIN = {"use_tensorboard": False, "use_wandb": False}
 KEY = "s3cr3t" * 7
 
@@ -153,7 +153,7 @@ def test_lost_steps_stay_where_the_disk_takes_no_new_file(tmp_path, said, monkey
     monkeypatch.setattr(utils_logger, "write_text", full)
     drop_after(path, 1)
     assert path.read_text() == '{"step": 3, "split": "train"}\n'
-    assert said == ["metrics.jsonl: No space left on device; it keeps lines of steps after 1"]
+    assert said == ["metrics.jsonl: No space left on device; lines of steps after 1 stay in it"]
 
 
 # A disk that fails
@@ -185,10 +185,10 @@ def test_when_space_returns_the_lines_go_on(tmp_path, said):
     run.log(4, "train", {"G_loss": 1.0})
     run.close()
     assert [line["step"] for line in metrics(tmp_path)] == [3, 4]
-    assert said[-2:] == ["metrics.jsonl: written again, 2 line(s) are missing", said[-1]]
+    assert said[-2:] == ["metrics.jsonl: writing works again, 2 line(s) are missing", said[-1]]
     log = (tmp_path / "train.log").read_text()
-    assert "metrics.jsonl: written again" in log
-    assert "train.log: written again, " in log
+    assert "metrics.jsonl: writing works again" in log
+    assert "train.log: writing works again, " in log
 
 
 def test_a_line_that_fits_in_half_is_not_written(tmp_path, said, monkeypatch):
@@ -230,12 +230,12 @@ def test_a_file_that_cannot_be_opened_is_said_once(tmp_path, said):
     for _ in range(3):
         logging.getLogger("spikevrt").info("hello")
     run.close()
-    assert said == ["hello", "train.log: Is a directory; this run goes on without it", "hello", "hello"]
+    assert said == ["hello", "train.log: Is a directory; this run continues without it", "hello", "hello"]
 
 
 def test_a_folder_that_cannot_be_written_stops_the_start(tmp_path, said):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/run: Not a directory; a run must write there"):
+    with pytest.raises(UserError, match=r"file/run: Not a directory; the run must write there"):
         start(tmp_path / "file" / "run")
     run = start(tmp_path)
     (tmp_path / "options.json").mkdir()
@@ -315,13 +315,13 @@ def test_a_board_that_cannot_start_is_said(tmp_path, said):
     run.log(1, "train", {"G_loss": 1.0})
     run.close()
     assert len(said) == 1
-    assert re.fullmatch("TensorBoard: .*; this run goes on without it", said[0])
+    assert re.fullmatch("TensorBoard: .*; this run continues without it", said[0])
 
 
 def test_errors_of_other_threads_are_shown(monkeypatch):
     seen = []
     monkeypatch.setattr(threading, "excepthook", lambda failed: None)
-    boards._aside(seen.append, SimpleNamespace(thread=threading.current_thread()))
+    boards._hide_traceback(seen.append, SimpleNamespace(thread=threading.current_thread()))
     assert len(seen) == 1
 
 
@@ -436,7 +436,7 @@ def test_errors_of_wandb_end_wandb_only(tmp_path, said, wandb, broken, line):
     for step in (1, 2):
         run.log(step, "train", {"lr": 1.0})
     run.close()
-    assert said[-1] == f"{line}; this run goes on without it"
+    assert said[-1] == f"{line}; this run continues without it"
     assert len(metrics(tmp_path)) == 2
 
 
@@ -519,7 +519,7 @@ def test_summary_says_where_everything_is(tmp_path, said):
     run.close()
     assert re.fullmatch(r"0:00:\d\d since this start", lines.pop("time"))
     assert lines == {
-        "steps": "2,000, 3 left out",
+        "steps": "2,000, 3 skipped",
         "best": "psnr 30.0000 at step 1,000",
         "last": "psnr 30.0000, ssim 0.9000",
         "weights": str(weights),
@@ -571,4 +571,4 @@ def test_profile_is_rank_0s_and_never_ends_a_run(tmp_path, said):
     (tmp_path / "profile").write_text("in the way")
     profiled(tmp_path, 1, 0, 3)
     assert len(said) == 1
-    assert said[0].endswith("this run goes on without it")
+    assert said[0].endswith("this run continues without it")

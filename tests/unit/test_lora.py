@@ -267,7 +267,7 @@ def test_states_that_do_not_fit_are_refused_by_name():
         damaged = {key: value for key, value in whole.items() if key != f"{layer}.{part}"}
         with pytest.raises(UserError, match=f"change of {layer} but no {layer}.{part}"):
             load_weights(net_of("restoration"), damaged)
-    with pytest.raises(UserError, match=f"{layer}.lora_B .12, 2. and .* are no change of a weight of .3, 3."):
+    with pytest.raises(UserError, match=f"{layer}.lora_B .12, 2. and .* do not fit a weight of .3, 3."):
         merge({**whole, f"{layer}.weight": torch.zeros(3, 3)})
     other = net_of("restoration")
     add_lora(other, 3, None, TARGETS, ALSO)

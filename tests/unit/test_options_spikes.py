@@ -65,5 +65,5 @@ def test_given_in_chans_that_contradict_the_planes_are_refused(tmp_path):
 def test_networks_that_cannot_be_trained_yet_say_that_testing_works(tmp_path, key, value):
     assert load(tmp_path, {}).untrained is None
     untrained = load(tmp_path, {}, **{key: value}).untrained
-    assert untrained.startswith(f"netG.{key} is {str(value).lower()}: training for this task is not available here")
+    assert untrained.startswith(f"netG.{key} is {str(value).lower()}: this task can be tested here but not trained")
     assert "main_test_vrt.py --task" in untrained

@@ -60,7 +60,9 @@ def test_going_on_needs_the_same_of_everything(tmp_path, clips):
     assert not results_folder.check_same(tmp_path, RECORD)
     results_folder.begin(tmp_path, RECORD, clips)
     assert results_folder.check_same(tmp_path, {**RECORD, "tile": {"frames": 6, "size": (96, 96)}})
-    with pytest.raises(UserError, match=r"--resume: .* restored otherwise: tile.frames: 6 -> 12; .*leave out --resume"):
+    with pytest.raises(
+        UserError, match=r"--resume: .* restored differently: tile.frames: 6 -> 12; .*leave out --resume"
+    ):
         results_folder.check_same(tmp_path, {**RECORD, "tile": {"frames": 12, "size": [96, 96]}})
     with pytest.raises(UserError, match='weights: "abc" -> "xyz"'):
         results_folder.check_same(tmp_path, {**RECORD, "weights": "xyz"})
@@ -71,7 +73,7 @@ def test_frames_of_which_nothing_is_known_are_neither_taken_nor_removed(tmp_path
     write_all(tmp_path, clips)
     for damage in ("{", None):
         (tmp_path / "run.json").write_text(damage) if damage else (tmp_path / "run.json").unlink()
-        with pytest.raises(UserError, match=r"holds frames, but no run.json that says how"):
+        with pytest.raises(UserError, match=r"has frames but no run.json that says how"):
             results_folder.check_same(tmp_path, RECORD)
     assert results_folder.count_existing(tmp_path, clips) == (6, 6)
 

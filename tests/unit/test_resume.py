@@ -252,7 +252,7 @@ def test_a_full_disk_leaves_every_set_as_it_was(tmp_path, two_sets, size):
         save(tmp_path, 3, Trainee(), RECORD, keep=1)
     message = str(error.value)
     assert message.startswith(f"{tmp_path / 'models'}: the checkpoint of step 3 could not be written: File too large")
-    assert "step 2 is as it was" in message
+    assert "step 2 is unchanged" in message
     assert contents(tmp_path / "models") == before
     assert resume(tmp_path, Trainee(), OPTIONS).step == 2
 
@@ -278,7 +278,7 @@ def test_a_failed_first_save_leaves_nothing_that_passes_for_a_checkpoint(tmp_pat
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
     monkeypatch.setattr(utils_file, "_sync_folder", failing)
-    with pytest.raises(SaveError, match="quota.*no checkpoint before it"):
+    with pytest.raises(SaveError, match="quota.*no earlier checkpoint"):
         save(tmp_path, 3, Trainee(), RECORD)
     assert names_in(tmp_path) == []
     assert resume(tmp_path, Trainee(), OPTIONS).step == 0
@@ -407,7 +407,7 @@ def test_the_best_is_chosen_by_the_metric_at_hand(tmp_path, metric, worse, bette
 def test_with_another_metric_the_best_is_chosen_anew_and_that_is_said(tmp_path, heard):
     run_checkpoints.save_best(tmp_path, Trainee(), 5, "psnr", 31.5)
     assert run_checkpoints.is_best(tmp_path, "ssim", 0.1)
-    assert "by ssim these count as the best" in heard.text
+    assert "by ssim the new ones are best" in heard.text
 
 
 def test_where_there_are_no_weights_runs_that_have_some_are_named(tmp_path):
@@ -437,7 +437,7 @@ def test_weights_that_a_run_began_with_are_not_those_to_test(tmp_path):
     assert utils_run_folder.find_weights(tmp_path, None, "start.pth")[0].name == "start.pth"  # nothing else is there
     utils_checkpoint.write_file({"a": torch.ones(1)}, tmp_path / "models" / "best_G.pth")
     path, why = utils_run_folder.find_weights(tmp_path, None, "start.pth")
-    assert (path.name, why) == ("best_G.pth", "the run's best; it began with start.pth")
+    assert (path.name, why) == ("best_G.pth", "the run's best; it started from start.pth")
     assert utils_run_folder.find_weights(tmp_path, None, "other.pth")[0].name == "other.pth"
 
 
@@ -459,14 +459,14 @@ def test_changed_options_are_listed_one_a_line(tmp_path, two_sets, heard):
 
 def test_an_option_that_can_no_longer_count_says_so(tmp_path, two_sets):
     found = resume(tmp_path, Trainee(), changed(netG={"spynet_path": "x.pth"}))
-    assert found.changes == ('netG.spynet_path: null -> "x.pth" (no effect: the weights are the checkpoint\'s)',)
+    assert found.changes == ('netG.spynet_path: null -> "x.pth" (no effect: the weights come from the checkpoint)',)
 
 
 def test_all_refused_changes_are_named_at_once(tmp_path, two_sets):
     options = changed(netG={"upscale": 4, "mlp_ratio": 4.0, "drop_path_rate": 0.0}, train={"G_optimizer_lr": 1.0})
     model = Trainee(seed=1)
     before = [value.clone() for value in model.netG.state_dict().values()]
-    with pytest.raises(UserError, match=r"netG\.upscale: 1 -> 4; netG\.mlp_ratio: 2\.0 -> 4\.0; take back") as error:
+    with pytest.raises(UserError, match=r"netG\.upscale: 1 -> 4; netG\.mlp_ratio: 2\.0 -> 4\.0; undo") as error:
         resume(tmp_path, model, options)
     assert "drop_path_rate" not in str(error.value)
     assert "G_optimizer_lr" not in str(error.value)

@@ -133,7 +133,7 @@ def test_preview_of_very_short_streams(run, tmp_path, spikes):
     [
         (["inspect", "gone.dat"], "no such file"),
         (["inspect", "x.dat", "--spike_h", "48"], "only one is given"),
-        (["inspect", "x.dat", "--spike_h", "0", "--spike_w", "8"], "no number from 1 on"),
+        (["inspect", "x.dat", "--spike_h", "0", "--spike_w", "8"], "not an integer of 1 or more"),
         (["inspect", "x.dat", "--image", "gone.png"], "gone.png"),
         (["decode", "x.dat", "--out", "x.txt"], "no array format"),
         (["decode", "x.dat"], "--out"),
@@ -141,7 +141,7 @@ def test_preview_of_very_short_streams(run, tmp_path, spikes):
         (["decode", "x.dat", "--out", "y.npy", "--steps", "50:61"], r"steps \[50, 61\)"),
         (["decode", "x.dat", "--out", "y.npy", "--spike_h", "7", "--spike_w", "8"], "remainder"),
         (["preview", "x.dat", "--step", "60"], r"--step 60.*\[0, 60\)"),
-        (["preview", "x.dat", "--out", "y.txt"], "no image format"),
+        (["preview", "x.dat", "--out", "y.txt"], "images cannot be written as"),
         (["look", "x.dat"], "invalid choice"),
         ([], "required"),
     ],

@@ -210,10 +210,10 @@ def test_results_are_measured_in_either_unicode_form():
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        (r"D:\data\GoPro", r"\d is no escape"),
-        (r"D:\users\me", r"\u is no escape"),
-        (r"datasets\tiny", r'datasets.test.dataroot_lq: found "datasets\tiny", must hold no tab'),
-        (r"data\new", r'found "data\new", must hold no tab or line break'),
+        (r"D:\data\GoPro", r"\d is not an escape"),
+        (r"D:\users\me", r"\u is not an escape"),
+        (r"datasets\tiny", r'datasets.test.dataroot_lq: found "datasets\tiny", must not contain tabs'),
+        (r"data\new", r'found "data\new", must not contain tabs or line breaks'),
         ("datasets\\", "the string has no end"),
     ],
 )
@@ -278,7 +278,7 @@ def test_a_stream_that_takes_nothing_ends_nothing(tmp_path, streams):
         ran = subprocess.run(words, cwd=ROOT, capture_output=True, check=False)
         assert (ran.returncode, (tmp_path / "done").read_text()) == (code, "went on"), ran.stderr
         (tmp_path / "done").unlink()
-        full = "warning: stdout: No space left on device: lines are missing there\n" * ("full" in streams)
+        full = "warning: stdout: No space left on device: its output is incomplete\n" * ("full" in streams)
         assert "2>" in streams or ran.stderr == f"{full}name \\udcb3 \u221e\n{said}".encode()
 
 

@@ -71,7 +71,7 @@ def test_the_users_number_stays(monkeypatch, heard):
 
     assert choose(busy, 3) == 3
     assert fewer(busy, 3) == 3
-    assert "3 thread(s), as OMP_NUM_THREADS says" in heard.text
+    assert "3 thread(s), set by OMP_NUM_THREADS" in heard.text
 
 
 def test_a_run_gives_way_to_others_that_come_and_says_so_once(monkeypatch, heard):

@@ -342,7 +342,7 @@ def test_out_of_memory_goes_on_with_smaller_tiles(limit, caplog):
     out, _ = run(net, clip, fitting)
     assert net.failed == failed, "the next clip begins with what has fitted"
     torch.testing.assert_close(out, clip, atol=1e-6, rtol=0)
-    assert "out of memory with tiles of 6 frames, all rows, 128 columns, 4 at once; going on with" in caplog.text
+    assert "out of memory with tiles of 6 frames, all rows, 128 columns, 4 at once; continuing with" in caplog.text
 
 
 def test_out_of_memory_that_nothing_helps_is_said():

@@ -244,7 +244,7 @@ def test_moments_of_other_groups_or_shapes_are_refused():
         load_named_state(optimizer, net, saved)
     saved["state"][0]["exp_avg"] = torch.zeros(7)
     net, optimizer = trained(OLD, steps=0)
-    with pytest.raises(UserError, match=r"exp_avg of body.weight is \(7,\), expected \(3, 3\)"):
+    with pytest.raises(UserError, match=r"exp_avg of body.weight has shape \(7,\), expected \(3, 3\)"):
         load_named_state(optimizer, net, saved)
 
 

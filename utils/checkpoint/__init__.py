@@ -1,1 +1,1 @@
-"""What stands behind a run's checkpoints: their files, KAIR's files, the optimizer's state, changed options."""
+"""Checkpoints of a run: their files, KAIR's files, optimizer state, changed options."""

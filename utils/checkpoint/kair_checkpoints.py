@@ -1,4 +1,4 @@
-"""Folders of weights that KAIR wrote: <step>_G.pth, <step>_E.pth, <step>_optimizerG.pth and no state file."""
+"""Checkpoints written by KAIR: <step>_G.pth, <step>_E.pth and <step>_optimizerG.pth, without a state file."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -13,18 +13,18 @@ LOG = logging.getLogger("spikevrt")
 
 
 def read_set(folder: Path, step: int, train: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what KAIR saved at one step, in the form of this project's sets.
+    """Read one KAIR checkpoint, in the form of this project's checkpoints.
 
     Args:
-        folder: with <step>_G.pth and perhaps the two other files of the same step.
-        step: which.
-        train: the `train` block of the options, whose `fix_keys` and `fix_lr_mul` tell the optimizer's groups.
+        folder: contains <step>_G.pth and possibly the two other files of that step.
+        step: the step to read.
+        train: the `train` block of the options; its `fix_keys` and `fix_lr_mul` determine the optimizer groups.
 
     Returns:
-        By kind: G, E where there is one, and state with the optimizer's moments and the names they belong to.
+        By kind: G, E if present, and state with the optimizer moments and the names of their parameters.
 
     Raises:
-        UserError: a file is damaged, or the optimizer is not one of these weights and groups.
+        UserError: a file is damaged, or the optimizer does not match these weights and groups.
     """
     states: dict[str, Any] = {"G": read_state_dict(folder / f"{step}_G.pth")}
     if (folder / f"{step}_E.pth").is_file():
@@ -34,13 +34,13 @@ def read_set(folder: Path, step: int, train: Mapping[str, Any]) -> dict[str, Any
     if path.is_file():
         saved = read_file(path)
         if not isinstance(saved, Mapping) or not {"state", "param_groups"} <= saved.keys():
-            raise UserError(f"{path} holds no optimizer's state")
+            raise UserError(f"{path} does not contain an optimizer state")
         groups = parameter_groups(states["G"], train.get("fix_keys", ()), train.get("fix_lr_mul", 1.0))
         found = [len(group["params"]) for group in saved["param_groups"] if group["params"]]
         if found != [len(group) for group in groups]:
             raise UserError(
                 f"{path} has groups of {found} parameters, expected {[len(group) for group in groups]}; set "
-                "train.fix_keys and fix_lr_mul as in that run, or move the file away to go on without its moments"
+                "train.fix_keys and fix_lr_mul as in that run, or move the file away to continue without its moments"
             )
         optimizer = {"state": saved["state"], "names": [name for group in groups for name in group]}
     states["state"] = {"optimizer": optimizer}
@@ -48,12 +48,12 @@ def read_set(folder: Path, step: int, train: Mapping[str, Any]) -> dict[str, Any
 
 
 def parameter_groups(weights: Collection[str], fix_keys: Sequence[str], fix_lr_mul: float) -> list[list[str]]:
-    """Names of the parameters of each of KAIR's optimizer groups, in its order, which is that of the weights' file.
+    """Parameter names of each KAIR optimizer group, in the order of the weights file.
 
     Args:
-        weights: keys of the file, constants among them.
-        fix_keys: fragments of the names in the second group.
-        fix_lr_mul: 1 = there is one group only.
+        weights: keys of the file, including buffers.
+        fix_keys: name fragments of the second group.
+        fix_lr_mul: 1: there is only one group.
     """
     names = [name for name in weights if not is_buffer(name)]
     if fix_lr_mul == 1:
@@ -65,7 +65,7 @@ def parameter_groups(weights: Collection[str], fix_keys: Sequence[str], fix_lr_m
 
 
 def name_unused(folder: Path, step: int) -> None:
-    """Say which kinds of file the folder has, but not of this step."""
+    """Warn about kinds of file that the folder has only for other steps."""
     for kind, numbers in kair_steps(folder).items():
         if numbers and step not in numbers:
             LOG.warning("%s has no %d_%s.pth; that of step %d is not used", folder, step, kind, numbers[-1])

@@ -1,4 +1,4 @@
-"""An optimizer's state by the names of the parameters, so that it survives other groups and other orders."""
+"""Optimizer state by parameter name, so that it survives changed groups and orders."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,22 +10,22 @@ from utils.utils_error import UserError
 
 
 def named_state(optimizer: Optimizer, net: nn.Module) -> dict[str, Any]:
-    """The optimizer's state_dict and `names`, those of its parameters in the order of their indices."""
+    """The optimizer's state_dict plus `names`, its parameter names in index order."""
     return {**optimizer.state_dict(), "names": _names(optimizer, net)}
 
 
 def load_named_state(optimizer: Optimizer, net: nn.Module, saved: Mapping[str, Any]) -> None:
-    """Give every parameter the moments that were saved under its name; the groups stay as the options have them.
+    """Load saved moments by parameter name; the groups stay as the options define them.
 
-    A parameter without saved moments starts with none. Those of parameters that are no longer trained are dropped.
+    A parameter without saved moments starts without any. Moments of parameters no longer trained are dropped.
 
     Args:
-        optimizer: of parameters of `net`.
+        optimizer: optimizes parameters of `net`.
         net: the network.
-        saved: of `named_state`; without `names`, the order and the sizes of the groups must be today's.
+        saved: result of `named_state`; without `names`, the groups must have the same order and sizes as now.
 
     Raises:
-        UserError: a moment has not the shape of its parameter, or the groups are others and there are no names.
+        UserError: a moment does not have its parameter's shape, or the groups differ and there are no names.
     """
     own, current = _names(optimizer, net), optimizer.state_dict()
     names = saved.get("names")
@@ -43,7 +43,8 @@ def load_named_state(optimizer: Optimizer, net: nn.Module, saved: Mapping[str, A
         for key, value in moments.get(name, {}).items():
             if isinstance(value, Tensor) and value.dim() and value.shape != parameters[name].shape:
                 raise UserError(
-                    f"the optimizer's {key} of {name} is {tuple(value.shape)}, expected {tuple(parameters[name].shape)}"
+                    f"the optimizer's {key} of {name} has shape {tuple(value.shape)}, expected "
+                    f"{tuple(parameters[name].shape)}"
                 )
     current["state"] = {index: moments[name] for index, name in enumerate(own) if name in moments}
     optimizer.load_state_dict(current)

@@ -1,4 +1,4 @@
-"""What differs between the options of a checkpoint and those of today, and what of it a run can take."""
+"""Differences between a checkpoint's options and the current ones, and which of them a run can resume with."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-NET_KEYS_THAT_KEEP_WEIGHTS = (  # keys of netG that neither change the weights nor what they mean
+NET_KEYS_THAT_KEEP_WEIGHTS = (  # keys of netG that change neither the weights nor their meaning
     "use_checkpoint_attn",
     "use_checkpoint_ffn",
     "no_checkpoint_attn_blocks",
@@ -23,32 +23,32 @@ AT_START_ONLY = (
     "train.G_param_strict",
     "train.E_param_strict",
 )
-LONGEST_VALUE = 200  # characters of a value that are shown
+LONGEST_VALUE = 200  # characters shown of a value
 
 
 @dataclass(frozen=True)
 class Change:
-    """An option with two values, null where one version of the program did not know it."""
+    """An option with its old and new value; null where that version of the program lacks the option."""
 
     key: str
     old: Any
     new: Any
     known: bool = True
-    """Both versions of the program know the option."""
+    """Both versions of the program have the option."""
 
     @property
     def is_refused(self) -> bool:
-        """Whether the weights of a run do not go with the new value."""
+        """Whether the new value does not fit the run's weights."""
         block, _, name = self.key.partition(".")
         return self.known and block == "netG" and name not in NET_KEYS_THAT_KEEP_WEIGHTS
 
     def __str__(self) -> str:
-        note = " (no effect: the weights are the checkpoint's)" if self.key in AT_START_ONLY else ""
+        note = " (no effect: the weights come from the checkpoint)" if self.key in AT_START_ONLY else ""
         return f"{self.key}: {_shown(self.old)} -> {_shown(self.new)}{note}"
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> Iterator[Change]:
-    """Yield every option that differs, under its dotted key; blocks that both have are compared key by key."""
+    """Yield every option that differs, by dotted key; blocks present in both are compared key by key."""
     for key in dict.fromkeys((*old, *new)):
         before, after = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
@@ -58,7 +58,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> 
 
 
 def options_hash(options: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits by which resolved options, as JSON values without secrets, are told apart."""
+    """Twelve hex digits that identify resolved options (JSON values without secrets)."""
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: sets of files that are written whole, checked before they are used, and kept few."""
+"""A run's checkpoints: sets of files written atomically, verified before use, pruned to the newest ones."""
 
 import contextlib
 import errno
@@ -29,31 +29,31 @@ from utils.utils_run_folder import kair_steps, saved_steps, set_file
 LOG = logging.getLogger("spikevrt")
 KINDS = ("G", "E", "state")  # in the order in which the files of a set appear
 TEMPORARY = re.compile(r"\.(\d+)_(?:G|E|state)\..*\.tmp\.pth")
-MOST_NAMED = 3  # damaged sets that an error describes
+MOST_NAMED = 3  # damaged checkpoints described in an error
 
 
 class SaveError(RuntimeError):
-    """A checkpoint that could not be written; one line with folder and reason. What was there before is still there."""
+    """A checkpoint could not be written; one line with folder and reason. Earlier checkpoints are unchanged."""
 
 
 class Resumable(Protocol):
-    """What a run can be resumed from: state_dicts by kind, "G", "state" and, with a moving average, "E"."""
+    """A model that can be saved and resumed: state_dicts by kind, "G", "state" and, with a moving average, "E"."""
 
     def state_dicts(self) -> dict[str, dict[str, Any]]:
         """Everything that the next step depends on."""
 
     def load_state_dicts(self, states: Mapping[str, Any]) -> None:
-        """Exact inverse of state_dicts. Of KAIR's runs "state" has the optimizer only, perhaps with no moments."""
+        """Exact inverse of state_dicts. For KAIR runs "state" has only the optimizer, possibly without moments."""
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where a run goes on.
+    """Where a run resumes.
 
     Attributes:
-        step: finished optimizer steps; 0: nothing was found, the run starts.
-        record: what was handed to `save` with it.
-        changes: options that differ from those of then, "key: old -> new".
+        step: finished optimizer steps; 0: no checkpoint, the run starts.
+        record: the `record` given to `save`.
+        changes: options changed since the checkpoint, "key: old -> new".
     """
 
     step: int = 0
@@ -62,30 +62,30 @@ class Resumed:
 
 
 def save(run_dir: Path, step: int, model: Resumable, record: Mapping[str, Any], keep: int = 0) -> None:
-    """Write the set <step>_G.pth, <step>_E.pth and <step>_state.pth; then keep the newest `keep` sets.
+    """Write the set <step>_G.pth, <step>_E.pth and <step>_state.pth, then remove all but the newest `keep` sets.
 
-    All files are written and on disk before the first gets its name; the state, whose presence says "whole", gets its
-    own last and holds size and SHA-256 of the others. Only after that older sets are removed.
+    All files are on disk before the first is renamed into place. The state is renamed last: its presence marks the set
+    as whole, and it holds the size and SHA-256 of the other files.
 
     Args:
-        run_dir: the run's folder; the set goes to its `models`.
+        run_dir: the run's folder; the set goes into its `models`.
         step: finished optimizer steps.
-        model: what is saved.
-        record: JSON values that `resume` gives back, among them `options`, resolved and without secrets.
-        keep: newest sets that stay, this one among them; 0: all. Never touches later steps, best_G.pth and others.
+        model: the model to save.
+        record: JSON values that `resume` returns, including `options`, resolved and without secrets.
+        keep: number of newest sets to keep, including this one; 0: all. Later steps and best_G.pth always stay.
 
     Raises:
-        SaveError: disk full, no permission and the like; every set from before is as it was.
+        SaveError: disk full, no permission or the like; all earlier sets are unchanged.
     """
     folder = run_dir / "models"
     states = model.state_dicts()
-    plain: dict[str, Any] = json.loads(json.dumps(record))  # nothing that would need code on loading
+    plain: dict[str, Any] = json.loads(json.dumps(record))  # plain values load without running code
     with _disk_error_in_words(run_dir, f"the checkpoint of step {step}"):
         _sweep(folder)
         new = [kind for kind in KINDS if not set_file(folder, step, kind).exists()]
         try:
             _write_set(folder, step, states, plain)
-        except BaseException:  # weights without a state would pass for a folder of KAIR's
+        except BaseException:  # weights without a state would look like a KAIR checkpoint
             if "state" in new:
                 _remove(folder, step, new)
             raise
@@ -96,10 +96,10 @@ def save(run_dir: Path, step: int, model: Resumable, record: Mapping[str, Any], 
 
 
 def save_best(run_dir: Path, model: Resumable, step: int, metric: str, score: float) -> None:
-    """Write best_G.pth, averaged weights where the model has them, then best.json with their step and score.
+    """Write best_G.pth (the averaged weights if the model has them), then best.json with step and score.
 
     Raises:
-        SaveError: as `save`.
+        SaveError: as in `save`.
     """
     states = model.state_dicts()
     with _disk_error_in_words(run_dir, f"the best weights, of step {step},"):
@@ -108,7 +108,7 @@ def save_best(run_dir: Path, model: Resumable, step: int, metric: str, score: fl
 
 
 def best(run_dir: Path) -> dict[str, Any] | None:
-    """{"step", <metric>} of the run's best weights so far, the metric usually psnr; None where there are none."""
+    """{"step", <metric>} of the run's best weights so far; None if there are none."""
     path = run_dir / "models" / "best.json"
     if not path.is_file():
         return None
@@ -117,36 +117,36 @@ def best(run_dir: Path) -> dict[str, Any] | None:
         ((metric, score),) = ((key, value) for key, value in content.items() if key != "step")
         return {"step": int(content["step"]), metric: float(score)}
     except (AttributeError, ValueError, KeyError, TypeError):
-        LOG.warning("%s is damaged: the next weights that are measured count as the best", path)
+        LOG.warning("%s is damaged: the next measured weights count as the best", path)
         return None
 
 
 def is_best(run_dir: Path, metric: str, score: float) -> bool:
-    """Whether a score is better than that of the run's best weights so far, or the first one of its metric."""
+    """Whether a score beats the run's best weights so far, or is the first of its metric."""
     found = best(run_dir)
     if math.isnan(score) or found is None:
         return not math.isnan(score)
     if metric not in found:
-        LOG.warning("the best weights were chosen by another metric, %s; by %s these count as the best", found, metric)
+        LOG.warning("best weights so far were chosen by another metric, %s; by %s the new ones are best", found, metric)
         return True
     return score < found[metric] if metric in LOWER_IS_BETTER else score > found[metric]
 
 
 def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resumed:
-    """Load the newest whole checkpoint of a run into the model; a damaged one is named and the one before it is used.
+    """Load a run's newest whole checkpoint into the model; damaged ones are logged and skipped.
 
-    A folder without any state file but with KAIR's files is gone on from as well.
+    Also resumes a folder that has KAIR's files and no state file.
 
     Args:
         run_dir: the run's folder.
-        model: what is loaded into.
-        options: today's resolved options, JSON values without secrets.
+        model: the model to load into.
+        options: current resolved options, JSON values without secrets.
 
     Returns:
-        The step, what was recorded with it, and the options that changed, which are logged as well.
+        The step, its record, and the changed options, which are also logged.
 
     Raises:
-        UserError: no checkpoint is whole, or the newest whole one is of another network than the options'.
+        UserError: no checkpoint is whole, or the newest whole one belongs to a different network.
     """
     folder = run_dir / "models"
     steps, train = saved_steps(run_dir), None
@@ -159,7 +159,7 @@ def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resum
         try:
             states = _read_set(folder, step) if train is None else kair_checkpoints.read_set(folder, step, train)
         except UserError as error:
-            LOG.warning("checkpoint %d is not whole, trying the one before: %s", step, error)
+            LOG.warning("checkpoint %d is not whole, trying the previous one: %s", step, error)
             refused.append(f"{step}: {error}")
             continue
         if train is not None:
@@ -176,13 +176,13 @@ def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resum
 
 
 def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors that load on a machine without the device they were trained on."""
+    """The weights on the CPU, so that they load on any machine."""
     return {key: value.detach().cpu() for key, value in weights.items()}
 
 
 def _write_set(folder: Path, step: int, states: Mapping[str, Any], record: dict[str, Any]) -> None:
     with ExitStack() as stack:
-        # The stack unwinds backwards: G gets its name first, the state last.
+        # The stack unwinds in reverse: G is renamed first, the state last.
         places = {
             kind: stack.enter_context(whole_file(set_file(folder, step, kind)))
             for kind in reversed(KINDS)
@@ -196,15 +196,15 @@ def _write_set(folder: Path, step: int, states: Mapping[str, Any], record: dict[
 
 
 def _read_set(folder: Path, step: int) -> dict[str, Any]:
-    """All of a set by kind; UserError where a file is missing or not what the state says."""
+    """Read a set by kind; UserError if a file is missing or differs from what the state recorded."""
     place = set_file(folder, step, "state")
     state = read_file(place)
     if not isinstance(state, dict) or not {"files", "kinds"} & state.keys():
-        raise UserError(f"{place} is no state of a run")
+        raise UserError(f"{place} is not the state of a run")
     claimed = state.pop("sha256", None)
     if claimed is not None and claimed != _digest(state):
-        raise UserError(f"{place} is damaged: its content is not what was written")
-    files = state.get("files") or dict.fromkeys(state["kinds"])  # `kinds` alone in sets of earlier versions
+        raise UserError(f"{place} is damaged: its content differs from what was written")
+    files = state.get("files") or dict.fromkeys(state["kinds"])  # earlier versions wrote only `kinds`
     states: dict[str, Any] = {"state": state}
     for kind, written in files.items():
         if kind == "state":
@@ -219,7 +219,7 @@ def _read_set(folder: Path, step: int) -> dict[str, Any]:
 
 
 def _apply(folder: Path, step: int, model: Resumable, states: Mapping[str, Any], options: Mapping[str, Any]) -> Resumed:
-    """Load a set into the model and say what differs from the options it was made with."""
+    """Load a set into the model and log which options changed since it was written."""
     record = states["state"].get("record", {})
     changed = list(changes(record.get("options", options), options))
     refused = "; ".join(str(change) for change in changed if change.is_refused)
@@ -229,19 +229,19 @@ def _apply(folder: Path, step: int, model: Resumable, states: Mapping[str, Any],
         model.load_state_dicts(states)
     except ValueError as error:  # a UserError, or the optimizer's refusal
         raise UserError(
-            f"{folder}/{step}_*.pth cannot be resumed with these options: {error}; take back what was changed in netG "
-            "or train, or give the run another task name"
+            f"{folder}/{step}_*.pth cannot be resumed with these options: {error}; undo the changes in netG or train, "
+            "or give the run another task name"
         ) from error
     LOG.info("resumed from step %d in %s (options %s)", step, folder, options_hash(options))
     if changed:
-        LOG.info("options that are not those of step %d:", step)
+        LOG.info("options changed since step %d:", step)
         for change in changed:
             LOG.info("%s", change)
     return Resumed(step, record, tuple(map(str, changed)))
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 of what a file holds, rather than of its bytes, so that the file can say it of itself."""
+    """SHA-256 of a state's content rather than its bytes, so that the file can contain its own digest."""
     sha = hashlib.sha256()
     _feed(sha, content)
     return sha.hexdigest()
@@ -268,7 +268,7 @@ def _feed(sha: Any, value: Any) -> None:
 
 @contextmanager
 def _disk_error_in_words(run_dir: Path, what: str) -> Iterator[None]:
-    """Turn the system's refusal to write into one line that says what is lost and what is not."""
+    """Turn a failed write into one line that says what is lost and what is not."""
     try:
         yield
     except OSError as error:
@@ -277,29 +277,29 @@ def _disk_error_in_words(run_dir: Path, what: str) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 reason += f", {shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
         steps = saved_steps(run_dir)
-        left = f"the checkpoint of step {steps[-1]} is as it was" if steps else "there is no checkpoint before it"
+        left = f"the checkpoint of step {steps[-1]} is unchanged" if steps else "there is no earlier checkpoint"
         raise SaveError(
-            f"{folder}: {what} could not be written: {reason}; {left}; mend that and give the same command again"
+            f"{folder}: {what} could not be written: {reason}; {left}; fix that and run the same command again"
         ) from error
 
 
 def _unfinished(folder: Path, temporary: Iterable[Path]) -> set[int]:
-    """Steps whose files had not all got their names when these temporary ones were there; KAIR's are not among them."""
+    """Steps with temporary files that were never completed; KAIR's checkpoints are not among them."""
     matches = (TEMPORARY.fullmatch(path.name) for path in temporary)
     steps = {int(match[1]) for match in matches if match}
-    ended = ("state", "optimizerG")
-    return {step for step in steps if not any(set_file(folder, step, kind).exists() for kind in ended)}
+    last = ("state", "optimizerG")
+    return {step for step in steps if not any(set_file(folder, step, kind).exists() for kind in last)}
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a process that died while saving has left; what a living one writes stays."""
+    """Remove the files of processes that died while saving; those of live processes stay."""
     for step in _unfinished(folder, utils_file.abandoned(folder)):
         _remove(folder, step, KINDS)
     utils_file.sweep(folder)
 
 
 def _remove(folder: Path, step: int, kinds: Sequence[str]) -> None:
-    """Remove files of a set in the order of `kinds`; one that cannot be removed is named and stays."""
+    """Remove files of a set in the order of `kinds`; warn about those that cannot be removed."""
     for kind in kinds:
         path = set_file(folder, step, kind)
         try:

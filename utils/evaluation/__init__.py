@@ -1,1 +1,1 @@
-"""What stands behind the evaluation of clips: what a clip is, who restores which frames, ensembles, LPIPS."""
+"""Evaluation of clips: the clip interface, work split between processes, ensembles, LPIPS."""

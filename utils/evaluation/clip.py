@@ -1,4 +1,4 @@
-"""What the evaluation works on: test clips, and their frames once restored."""
+"""Test clips and their restored frames."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from utils.utils_video import Playback
 
 
 class Clip(Protocol):
-    """A test clip that is read when asked; frames are [start, stop) of those to restore, H and W those of the input."""
+    """A test clip, read lazily. [start, stop) counts restored frames; H and W are those of the input."""
 
     name: str
     frames: list[str]
@@ -20,7 +20,7 @@ class Clip(Protocol):
 
     @property
     def playback(self) -> Playback:
-        """How its frames are shown, as far as is known."""
+        """Frame times and pixel shape, as far as known."""
         ...
 
     @property
@@ -29,7 +29,7 @@ class Clip(Protocol):
     def has_spike(self) -> bool: ...
     @property
     def planes_in_time(self) -> slice:
-        """The channels of the network's input that follow each other in time within a frame."""
+        """Input channels that are consecutive in time within a frame."""
         ...
 
     def lq(self, start: int, stop: int) -> torch.Tensor:
@@ -37,7 +37,7 @@ class Clip(Protocol):
         ...
 
     def gt(self, start: int, stop: int) -> np.ndarray:
-        """(t, H * s, W * s, 3) uint8; a frame that has no sharp one is left out."""
+        """(t, H * s, W * s, 3) uint8; frames without a sharp one are left out."""
         ...
 
     def spike(self, start: int, stop: int) -> torch.Tensor:
@@ -45,13 +45,13 @@ class Clip(Protocol):
         ...
 
     def network_input(self, start: int, stop: int) -> torch.Tensor:
-        """(n, C, H, W) float32: all that the restored frames are made of."""
+        """(n, C, H, W) float32: the input needed to restore the frames."""
         ...
 
     def references(self, index: int) -> dict[str, np.ndarray]:
-        """Prefix of its metrics -> (H, W, 3) uint8: what is measured beside the restored frame.
+        """Images measured alongside the restored frame: metric prefix -> (H, W, 3) uint8.
 
-        "lq_": the input; "sdm_": the estimate from blur and spikes without any training.
+        "lq_": the input. "sdm_": the training-free estimate from blur and spikes.
         """
         ...
 
@@ -65,16 +65,16 @@ class TestSet(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """One restored frame, (H * s, W * s, 3) uint8, with its place and its metrics (none where nothing was scored).
+    """One restored frame, (H * s, W * s, 3) uint8, with its position and metrics (empty without a sharp frame).
 
-    What it was made of is read at the first question, and again only if its clip has forgotten it: ask while watching.
+    `blurred` and `spikes` are read on first access; access them in a watcher, while the clip still caches them.
     """
 
     clip: Clip
     index: int
     restored: np.ndarray
     metrics: dict[str, float]
-    is_new: bool = True  # False: it was there already
+    is_new: bool = True  # False: it was restored earlier
     sharp: np.ndarray | None = None  # (H * s, W * s, 3) uint8, RGB
 
     @cached_property

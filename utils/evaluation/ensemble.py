@@ -1,4 +1,4 @@
-"""Self-ensembles: the average of what a network makes of a window and of its mirror images."""
+"""Self-ensembles: average the restorations of a window and of its mirror images."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,11 +12,11 @@ MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
 def restore_both_ways(restore: Restore, planes_in_time: slice = slice(0, 0)) -> Restore:
-    """Average of a window restored forwards and restored in reversed time.
+    """Average the restorations of a window played forwards and backwards.
 
     Args:
         restore: see `restore_tiled`.
-        planes_in_time: the channels that follow each other in time within a frame, which are reversed as well.
+        planes_in_time: channels that are consecutive in time within a frame; their order is reversed as well.
     """
 
     def backwards(window: Tensor) -> Tensor:
@@ -29,19 +29,19 @@ def restore_both_ways(restore: Restore, planes_in_time: slice = slice(0, 0)) -> 
 
 
 def restore_mirrored(restore: Restore, transposed: bool = False) -> Restore:
-    """Average of a window restored as it is, mirrored along either axis and along both.
+    """Average the restorations of a window as it is, mirrored along either axis, and along both.
 
     Args:
         restore: see `restore_tiled`.
-        transposed: also with rows and columns exchanged, eight ways in all.
+        transposed: also exchange rows and columns, eight variants in all.
     """
 
     def average(window: Tensor) -> Tensor:
         total = torch.zeros(())
-        ways = [(dims, turn) for turn in ([False, True] if transposed else [False]) for dims in MIRRORS]
-        for dims, turn in ways:
-            seen = window.flip(dims)
-            out = restore(seen.mT.contiguous()).mT if turn else restore(seen)
+        ways = [(dims, transpose) for transpose in ([False, True] if transposed else [False]) for dims in MIRRORS]
+        for dims, transpose in ways:
+            mirrored = window.flip(dims)
+            out = restore(mirrored.mT.contiguous()).mT if transpose else restore(mirrored)
             total = total + out.flip(dims)
         return total / len(ways)
 

@@ -1,4 +1,4 @@
-"""LPIPS, the learned perceptual distance: the library `lpips` with weights that are already on this machine."""
+"""LPIPS, the learned perceptual distance: the library `lpips` with weights already on this machine."""
 
 import functools
 import hashlib
@@ -16,7 +16,7 @@ ORIGIN = f"https://download.pytorch.org/models/{ALEXNET} (torchvision's AlexNet)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """LPIPS 0.1 with AlexNet of two (H, W, 3) uint8 RGB images, on the CPU; 0 for equal ones.
+    """LPIPS 0.1 (AlexNet) of two (H, W, 3) uint8 RGB images, on the CPU; 0 for equal images.
 
     Raises:
         UserError: see `check`.
@@ -27,19 +27,19 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def check() -> None:
-    """Find out whether LPIPS can be computed here.
+    """Check that LPIPS can be computed here.
 
     Raises:
         UserError: the library is not installed, or AlexNet's weights are missing or damaged.
     """
     if importlib.util.find_spec("lpips") is None:
-        raise UserError("metric lpips: needs the library lpips, which is not installed; `pip install lpips`")
+        raise UserError("metric lpips: the library lpips is not installed; run `pip install lpips`")
     weights = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
     if not weights.is_file():
         raise UserError(f"metric lpips: {weights} is missing and nothing is downloaded; put {ORIGIN} there")
     found = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
     if not ALEXNET.endswith(f"-{found}.pth"):
-        raise UserError(f"metric lpips: {weights} is damaged (its SHA-256 starts with {found}); replace it by {ORIGIN}")
+        raise UserError(f"metric lpips: {weights} is damaged (SHA-256 starts with {found}); replace it with {ORIGIN}")
 
 
 @functools.cache
@@ -48,5 +48,5 @@ def _network() -> torch.nn.Module:
     from lpips import LPIPS
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it calls torchvision in an older way
+        warnings.simplefilter("ignore")  # it uses a deprecated torchvision call
         return LPIPS(net="alex", verbose=False)

@@ -1,4 +1,4 @@
-"""Sharing out the frames of a test set among processes: neighbouring clips together, long clips cut in time."""
+"""Split a test set's frames between processes: neighbouring clips together, long clips cut in time."""
 
 import bisect
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Share(NamedTuple):
-    """Frames [first, stop) of the clip with an index."""
+    """Frames [first, stop) of one clip, by its index."""
 
     clip: int
     first: int
@@ -14,13 +14,13 @@ class Share(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What is to be done for one clip.
+    """The work for one clip.
 
     Attributes:
-        cuts: frames at which it may be cut, ascending: the first wanted one, then the beginnings of pieces in time,
-            at last the first that is not wanted any more.
-        cost: of one piece, in any unit.
-        repeated: pieces that both sides of a cut need.
+        cuts: frames where the clip may be cut, ascending: the first wanted frame, the starts of time windows, and the
+            end (exclusive) of the wanted frames.
+        cost: cost of one window, in any unit.
+        repeated: windows that both sides of a cut need.
     """
 
     cuts: Sequence[int]
@@ -29,24 +29,24 @@ class Work(NamedTuple):
 
 
 def split_work(works: Sequence[Work], processes: int) -> list[list[Share]]:
-    """Give every process about the same work, as one stretch of the line on which all clips lie one after another.
+    """Split the clips, laid end to end, into one stretch of about equal cost per process.
 
-    A clip is cut where that is worth the pieces that both sides of the cut have to compute.
+    A clip is cut only where that saves more than the windows that both sides of the cut must compute.
 
     Args:
-        works: of each clip of a test set.
-        processes: how many.
+        works: one entry per clip of a test set.
+        processes: number of processes.
 
     Returns:
-        For each process its shares, in order; every wanted frame is in one of them.
+        The shares of each process, in order; every wanted frame is in exactly one of them.
     """
     units = [(clip, index) for clip, work in enumerate(works) for index in range(len(work.cuts) - 1)]
-    ends = [0.0]  # of each unit on the line
+    ends = [0.0]  # cumulative cost at the end of each unit
     for clip, _ in units:
         ends.append(ends[-1] + works[clip].cost)
 
     def loss(unit: int, target: float) -> float:
-        """How far from even a border before a unit is, and the pieces that it has computed twice."""
+        """Cost of a border before a unit: its distance from the even split plus the windows computed twice."""
         inside = unit < len(units) and units[unit][1] > 0
         clip = units[unit][0] if inside else 0
         return abs(ends[unit] - target) + (works[clip].repeated * works[clip].cost if inside else 0)
@@ -64,7 +64,7 @@ def split_work(works: Sequence[Work], processes: int) -> list[list[Share]]:
 
 
 def _joined(works: Sequence[Work], units: Sequence[tuple[int, int]]) -> list[Share]:
-    """Units one after another as one share a clip."""
+    """Join consecutive units into one share per clip."""
     shares: dict[int, Share] = {}
     for clip, index in units:
         first, stop = works[clip].cuts[index : index + 2]

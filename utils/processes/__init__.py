@@ -1,1 +1,1 @@
-"""What processes do to each other and to the machine: signs of life, signals, locks of folders, threads."""
+"""Processes and the machine: heartbeats, signals, folder locks, thread counts."""

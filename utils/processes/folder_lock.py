@@ -1,8 +1,8 @@
-"""Locks of folders: a small file names the process that writes there, and nobody else does so meanwhile.
+"""Folder locks: a small file names the one process that may write to a folder.
 
-The file is made exclusively, which network file systems can do as well; flock is not needed. It names host, process and
-time. A lock of a process that has ended is taken over: at once where processes can be looked up, which is on the same
-machine, else when its file was not touched for SILENCE seconds. Its owner touches it every BEAT seconds.
+The file is created exclusively, which also works on network file systems without flock. It records host, process and
+time, and its owner touches it every BEAT seconds. A dead process's lock is taken over: at once on the same machine,
+where the process can be looked up, otherwise after SILENCE seconds without a touch.
 """
 
 import json
@@ -24,20 +24,20 @@ from utils.processes.identity import Process, this_process
 from utils.utils_error import UserError
 
 LOG = logging.getLogger("spikevrt")
-NAME = ".lock"  # of the lock of a whole folder, inside it
+NAME = ".lock"  # file name of the lock inside its folder
 BEAT, SILENCE = 10.0, 120.0  # seconds
 POLL = 0.1  # seconds
 TOKEN = re.compile(r"[0-9a-f]{16}")
 
 
 class Owner(NamedTuple):
-    """What a lock's file says.
+    """Content of a lock file.
 
     Attributes:
-        token: no two locks have the same; empty where the file is not readable as a lock.
-        process: who made it; None where the file is not readable as a lock.
-        since: when, in words.
-        touched: time of the last touch, by the clock of the file system.
+        token: unique per lock; empty if the file is not a valid lock.
+        process: the process that made it; None if the file is not a valid lock.
+        since: time of creation, as text.
+        touched: time of the last touch, by the file system's clock.
     """
 
     token: str
@@ -47,16 +47,16 @@ class Owner(NamedTuple):
 
     def __str__(self) -> str:
         if self.process is None:
-            return "a process that its lock does not name"
+            return "an unknown process (its lock is not readable)"
         return f"process {self.process.pid} on {self.process.host} since {self.since}"
 
 
 class Lock:
-    """A lock that is held, until `release`, the end of its context or that of the process.
+    """A held lock, until `release`, the end of its context or the end of the process.
 
     Args:
-        path: the lock's file, in an existing folder.
-        token: what `acquire` has written there.
+        path: the lock file, in an existing folder.
+        token: the token that `acquire` wrote there.
     """
 
     def __init__(self, path: Path, token: str) -> None:
@@ -71,7 +71,7 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        """Give it back; more than once does no harm, and a forked process has nothing to give back."""
+        """Release the lock. Calling it again, or in a forked process, does nothing."""
         if os.getpid() != self._pid or self._released.is_set():
             return
         self._released.set()
@@ -79,14 +79,14 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT):
-            with suppress(OSError, UserError):  # the file system is away for a while, or the folder is gone
+            with suppress(OSError, UserError):  # the file system is temporarily away, or the folder is gone
                 owner = _read(self.path)
                 if owner is not None and owner.process is not None and owner.token != self._token:
                     self._end(owner)
                 os.utime(self.path)
 
     def _end(self, owner: Owner) -> None:
-        """End this process, which was silent for so long that another one took its place."""
+        """End this process: it was silent for so long that another one took the lock."""
         if not self._released.is_set():
             sys.stderr.write(f"failure: {self.path.parent} was taken over by {owner}; this process stops\n")
             sys.stderr.flush()
@@ -98,20 +98,20 @@ def acquire(path: Path, what: str, advice: str, *, wait: float = 0.0) -> Lock:
     """Take a lock.
 
     Args:
-        path: its file, in an existing folder.
+        path: the lock file, in an existing folder.
         what: what it protects, for the message.
-        advice: what to do where another process has it, for the message.
-        wait: seconds to wait for that one's end.
+        advice: what to do if another process holds it, for the message.
+        wait: seconds to wait for that process to end.
 
     Raises:
-        UserError: another process has it; one line with that process, its host and since when. Or it is no file.
+        UserError: another process holds it (one line with process, host and time), or the path is not a file.
         OSError: the file cannot be written.
     """
     return Lock(path, _take(path, what, advice, wait))
 
 
 def _take(path: Path, what: str, advice: str, wait: float) -> str:
-    """Make the lock's file and return its token."""
+    """Create the lock file and return its token."""
     asked, watched = time.monotonic(), _Watch(path)
     while (token := _create(path)) is None:
         owner = _read(path)
@@ -128,7 +128,7 @@ def _take(path: Path, what: str, advice: str, wait: float) -> str:
 
 
 class _Watch:
-    """Watches a lock whose owner cannot be looked up, until it is clear whether that one lives."""
+    """Watches a lock whose owner cannot be looked up until it is clear whether that process is alive."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -136,7 +136,7 @@ class _Watch:
         self._since = 0.0
 
     def is_alive(self, owner: Owner) -> bool | None:
-        """Whether the owner of the lock lives; None: look again."""
+        """Whether the lock's owner is alive; None: look again."""
         alive = owner.process.is_alive() if owner.process is not None else None
         if alive is not None:
             return alive
@@ -152,7 +152,7 @@ class _Watch:
 
 
 def _create(path: Path) -> str | None:
-    """Make a lock's file, return its token; None: there is one."""
+    """Create a lock file and return its token; None if the file exists."""
     token, me = uuid.uuid4().hex[:16], this_process()
     since = datetime.now().astimezone().isoformat(" ", "seconds")
     record = {"host": me.host, "pid": me.pid, "since": since, "started": me.started, "machine": me.machine}
@@ -170,31 +170,31 @@ def _create(path: Path) -> str | None:
 
 
 def _read(path: Path) -> Owner | None:
-    """The owner that a lock's file names; None: there is no such file.
+    """Read the owner from a lock file; None if there is no such file.
 
     Raises:
-        UserError: it is a folder, or a link that leads nowhere.
+        UserError: it is a folder or a broken link.
     """
     try:
-        with path.open("rb") as file:  # to open it makes a network file system ask its server
+        with path.open("rb") as file:  # opening makes a network file system ask its server
             content, touched = file.read(4096), os.fstat(file.fileno()).st_mtime
     except (FileNotFoundError, IsADirectoryError):
         if not path.is_dir() and not path.is_symlink():
             return None
-        raise UserError(f"{path}: is no file, expected a lock or nothing; remove it") from None
+        raise UserError(f"{path}: is not a file, expected a lock or nothing; remove it") from None
     try:
         found = json.loads(content)
         process = Process(str(found["host"]), int(found["pid"]), int(found["started"]), str(found["machine"]))
         token, since = str(found["token"]), str(found["since"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # no JSON, or none of ours
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # not JSON, or not a lock
         return Owner("", None, "", touched)
     return Owner(token, process, since, touched) if TOKEN.fullmatch(token) else Owner("", None, "", touched)
 
 
 def _clear(path: Path, owner: Owner) -> None:
-    """Remove the lock of an owner that has ended, unless another process did: its token is itself locked for that.
+    """Remove the lock of a dead owner, unless another process did.
 
-    Nobody else removes a file with this token meanwhile, so it is never a new owner's file that goes.
+    The token itself is locked meanwhile, so no other process removes this lock and a new owner's file is never removed.
     """
     right = path.with_name(f".{owner.token or 'unreadable'}{NAME}")
     token = _take(right, str(path), "try again", SILENCE)
@@ -207,7 +207,7 @@ def _clear(path: Path, owner: Owner) -> None:
 
 
 def _remove(path: Path, token: str) -> None:
-    """Remove an own lock's file; where it has become another one's, or is out of reach, it stays."""
+    """Remove this process's lock file, unless another process owns it now or it is out of reach."""
     with suppress(OSError, UserError):
         owner = _read(path)
         if owner is not None and owner.token == token:
@@ -215,6 +215,6 @@ def _remove(path: Path, token: str) -> None:
 
 
 def _now(folder: Path) -> float:
-    """Time by the clock of a folder's file system, which may be another machine's."""
+    """Current time by the clock of the folder's file system, which may be another machine's."""
     with tempfile.TemporaryFile(dir=folder) as file:
         return os.fstat(file.fileno()).st_mtime

@@ -1,4 +1,4 @@
-"""Which process, on which machine: tells a process that lives from one that is gone."""
+"""Identify processes across machines, to tell live ones from dead ones."""
 
 import functools
 import hashlib
@@ -10,14 +10,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """One process, told from all others also after its number was given to another one.
+    """One process, identified uniquely even after its pid is reused.
 
     Attributes:
-        host: name of its machine, for people.
-        pid: its number.
-        started: clock ticks from the machine's start to its own; 0 where the system does not say.
-        machine: 8 hex digits, the same for all processes that count each other by the same numbers: those of one
-            start of one machine and, of containers, of one container.
+        host: name of its machine, for display.
+        pid: process id.
+        started: start time in clock ticks since boot; 0 if unknown.
+        machine: 8 hex digits that identify the boot and the pid namespace (container).
     """
 
     host: str
@@ -26,7 +25,7 @@ class Process:
     machine: str
 
     def is_alive(self) -> bool | None:
-        """Whether it still runs; None: it cannot be seen from here."""
+        """Whether it still runs; None if that cannot be seen from here."""
         if self.machine != _machine():
             return None
         try:
@@ -37,12 +36,12 @@ class Process:
 
 
 def this_process() -> Process:
-    """The process that asks."""
+    """The current process."""
     return Process(socket.gethostname(), os.getpid(), _started(os.getpid()) or 0, _machine())
 
 
 def has_pid(pid: int) -> bool:
-    """Whether any process here has a number."""
+    """Whether a process with this pid exists here."""
     try:
         _started(pid)
     except ProcessLookupError:
@@ -51,13 +50,13 @@ def has_pid(pid: int) -> bool:
 
 
 def _started(pid: int) -> int | None:
-    """Start of a process in clock ticks; None: there is one, and the system says no more of it.
+    """Start time of a process in clock ticks since boot; None if it exists but its start is unknown.
 
     Raises:
-        ProcessLookupError: there is none, or it has ended and nobody has waited for it.
+        ProcessLookupError: there is no such process, or it is a zombie.
     """
     try:
-        # The second field, the name in brackets, may hold anything; the state is the 3rd, the start the 22nd.
+        # The 2nd field, the name in parentheses, may contain anything; the state is the 3rd field, the start the 22nd.
         state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         started = int(fields[18])
     except (OSError, ValueError, IndexError):

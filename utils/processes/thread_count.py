@@ -1,8 +1,8 @@
-"""How many threads PyTorch computes with on a CPU: no more than there are free cores.
+"""Choose PyTorch's number of CPU threads: no more than there are free cores.
 
-The threads of an operator wait for each other at its end, some ten thousand times in a training step. Where another
-process holds a core, each of these waits may take a time slice: two threads are then slower than one.
-`OMP_NUM_THREADS` overrides all of this. Free cores are known on Linux; elsewhere PyTorch's own number stays.
+The threads of an operator wait for each other at its end, some ten thousand times per training step. If another process
+holds a core, each wait may cost a time slice, and two threads are slower than one. `OMP_NUM_THREADS` overrides the
+choice. Free cores are known only on Linux; elsewhere PyTorch's default stays.
 """
 
 import logging
@@ -15,11 +15,11 @@ from typing import NamedTuple
 LOG = logging.getLogger("spikevrt")
 
 CPU_TIMES = Path("/proc/stat")
-# The cores that a container may use: "quota period", microseconds (cgroup v2, Linux's admin-guide/cgroup-v2).
+# CPU quota of a container: "quota period" in microseconds (cgroup v2, Linux's admin-guide/cgroup-v2).
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-SHORTEST = 0.5  # seconds that say something about the load
+SHORTEST = 0.5  # shortest interval that tells the load, in seconds
 _IDLE = (3, 4)  # columns of CPU_TIMES: idle, waiting for a disk (proc(5))
-_GUEST = 8  # this column and the next are counted in the first two already
+_GUEST = 8  # this column and the next are already counted in the first two
 
 
 class Look(NamedTuple):
@@ -27,8 +27,8 @@ class Look(NamedTuple):
 
     Attributes:
         at: clock time, s.
-        busy: of the cores that this process may use, all processes.
-        own: of this process.
+        busy: spent by all processes on the cores that this process may use.
+        own: spent by this process.
     """
 
     at: float
@@ -37,18 +37,18 @@ class Look(NamedTuple):
 
 
 class Load:
-    """The cores that other processes keep busy, from one look to the next; the first look is at construction."""
+    """Measures how many cores other processes keep busy between looks; the first look is at construction."""
 
     def __init__(self) -> None:
         self._before = look()
 
     def wait(self) -> None:
-        """Wait until there is something to see since the last look; a program that begins has mostly done so."""
+        """Wait until the last look is old enough; at program start that time has usually passed."""
         if self._before is not None:
             time.sleep(max(0.0, self._before.at + SHORTEST - time.monotonic()))
 
     def others(self) -> float | None:
-        """Return how many cores others have kept busy since the last look; None if unknown, or if it was just now."""
+        """Return how many cores others kept busy since the last look; None if unknown or too recent."""
         before, now = self._before, look()
         if before is None or now is None or now.at - before.at < SHORTEST:
             return None
@@ -57,16 +57,16 @@ class Load:
 
 
 def before_torch() -> None:
-    """Set what PyTorch's threads read when it is imported: how long they spin before they sleep.
+    """Set how long PyTorch's threads spin before they sleep; they read it when torch is imported.
 
-    With the default, a thread that waits for another one holds its core for milliseconds, and beside another busy
-    process a step takes ten times as long.
+    By default a waiting thread holds its core for milliseconds, and a step next to a busy process takes ten times as
+    long.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may use: its affinity, and the quota of its container."""
+    """Return how many cores this process may use, by its affinity and its container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = QUOTA.read_text(encoding="ascii").split()
@@ -76,20 +76,20 @@ def usable_cores() -> int:
 
 
 def threads_for(most: int, cores: int, others: float) -> int:
-    """Return the number of threads, 1 to `most`, that fit beside `others` busy cores; half a core counts as one."""
+    """Return how many threads, 1 to `most`, fit next to `others` busy cores; half a core counts as one."""
     return max(1, min(most, math.floor(cores - others + 0.5)))
 
 
 def choose(load: Load, most: int) -> int:
-    """Choose a number of threads for a program that begins, and say so.
+    """Choose and log the number of threads at program start.
 
     Args:
-        load: first looked at when the program began.
-        most: PyTorch's own number, which `OMP_NUM_THREADS` has set where it is given.
+        load: created at program start.
+        most: PyTorch's number of threads, which follows `OMP_NUM_THREADS` if that is set.
     """
     given = os.environ.get("OMP_NUM_THREADS")
     if given:
-        LOG.info("%d thread(s), as OMP_NUM_THREADS says", most)
+        LOG.info("%d thread(s), set by OMP_NUM_THREADS", most)
         return most
     cores = usable_cores()
     load.wait()
@@ -98,26 +98,26 @@ def choose(load: Load, most: int) -> int:
         return min(most, cores)
     threads = threads_for(most, cores, others)
     busy = f", {others:.1f} of them busy with other processes" if threads < min(most, cores) else ""
-    LOG.info("%d thread(s) on %d core(s)%s; OMP_NUM_THREADS sets another number", threads, cores, busy)
+    LOG.info("%d thread(s) on %d core(s)%s; set OMP_NUM_THREADS to change that", threads, cores, busy)
     return threads
 
 
 def fewer(load: Load, threads: int) -> int:
-    """Return how many threads a program goes on with: fewer where others have taken cores since the last look."""
+    """Return the number of threads to continue with: fewer if others took cores since the last look."""
     if threads == 1 or os.environ.get("OMP_NUM_THREADS"):
         return threads
     others = load.others()
     fitting = threads if others is None else threads_for(threads, usable_cores(), others)
     if fitting < threads:
         LOG.info(
-            "%d thread(s) instead of %d: other processes keep %.1f cores busy; a run that is resumed looks again",
+            "%d thread(s) instead of %d: other processes keep %.1f cores busy; a resumed run looks again",
             *(fitting, threads, others),
         )
     return fitting
 
 
 def look() -> Look | None:
-    """Read the CPU times now; None on a system that does not tell them."""
+    """Read the current CPU times; None if the system does not provide them."""
     try:
         lines = CPU_TIMES.read_text(encoding="ascii").splitlines()
         cores = os.sched_getaffinity(0)

@@ -1,1 +1,1 @@
-"""What a training records besides its log: boards and profiles."""
+"""Training records besides the log: boards and profiles."""

@@ -1,4 +1,4 @@
-"""Where a run's curves and pictures are shown: TensorBoard and W&B. A board that fails is given up, the run is not."""
+"""Boards for a run's curves and pictures: TensorBoard and W&B. A failing board is dropped; the run continues."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ KEY, KEY_OPTION = "WANDB_API_KEY", "wandb_api_key"
 
 
 class Board(Protocol):
-    """One place that shows curves and pictures; `where` says how to get there."""
+    """A place that shows curves and pictures; `where` is its URL or the command that opens it."""
 
     where: str
 
@@ -35,15 +35,15 @@ class Board(Protocol):
         ...
 
     def close(self) -> None:
-        """Write what is still to be written."""
+        """Write everything that is still pending."""
         ...
 
 
 class Boards:
-    """Several boards as one. The first failure of a board is said in one line and is its last.
+    """Several boards as one. A board is dropped at its first failure, with one warning.
 
     Args:
-        makers: name -> what opens the board.
+        makers: name -> function that opens the board.
     """
 
     def __init__(self, makers: Mapping[str, Callable[[], Board]]) -> None:
@@ -53,7 +53,7 @@ class Boards:
 
     @property
     def where(self) -> list[str]:
-        """How to get to each board that still works."""
+        """`where` of each board that still works."""
         return [board.where for board in self._boards.values()]
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -67,7 +67,7 @@ class Boards:
             self._try(board_name, partial(board.image, step, printable(name), image))
 
     def close(self) -> None:
-        """Write what is still to be written, and close all boards."""
+        """Write everything that is still pending, and close all boards."""
         for name, board in list(self._boards.items()):
             self._try(name, board.close)
         self._boards.clear()
@@ -78,30 +78,30 @@ class Boards:
     def _try(self, name: str, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception as error:  # noqa: BLE001 - W&B names "unknown or internal errors", TensorBoard none at all
+        except Exception as error:  # noqa: BLE001 - W&B documents "unknown or internal errors", TensorBoard nothing
             self._boards.pop(name, None)
             reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
             if os.environ.get(KEY):
                 reason = reason.replace(os.environ[KEY], "(hidden)")
-            LOG.warning("%s: %s; this run goes on without it", name, reason)
+            LOG.warning("%s: %s; this run continues without it", name, reason)
 
 
 class TensorBoard:
     """Event files in <folder>/tb_logger.
 
     Args:
-        folder: of the run.
-        step: finished steps; points of later ones, which an earlier start has left, are hidden.
+        folder: the run's folder.
+        step: finished steps; points of later steps, left by an earlier start, are hidden.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._hook = threading.excepthook
-        threading.excepthook = partial(_aside, self._hook)
+        threading.excepthook = partial(_hide_traceback, self._hook)
         logs = str(folder / "tb_logger")
         self.where = f"tensorboard --logdir {shlex.quote(logs)}"
-        self._writer = SummaryWriter(logs, purge_step=step + 1, max_queue=1000)  # a full queue would stop the steps
+        self._writer = SummaryWriter(logs, purge_step=step + 1, max_queue=1000)  # a full queue would block training
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to each curve."""
@@ -119,23 +119,23 @@ class TensorBoard:
 
 
 class WandB:
-    """A run on W&B, the same one for all starts: its id stays in <folder>/wandb_run.json.
+    """A W&B run, the same one for all starts: its id is kept in <folder>/wandb_run.json.
 
-    Steps that W&B already has, those lost by an interruption, are not sent again: the starts of an offline run do not
-    overlap, which is what `wandb sync --append` expects. Neither code, terminal output nor git data are sent.
+    Steps that W&B already has are not sent again, so the starts of an offline run do not overlap, as
+    `wandb sync --append` expects. Code, terminal output and git data are never sent.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         opt: the `logging` block of the options.
         config: resolved options without secrets.
-        reached: last step that earlier starts recorded, -1: none.
+        reached: last step recorded by earlier starts; -1: none.
     """
 
     def __init__(self, folder: Path, opt: LoggingOpt, config: Mapping[str, Any], reached: int) -> None:
         record = _run_record(folder / "wandb_run.json", reached)
         _hide_key(opt.wandb_api_key.get_secret_value() if opt.wandb_api_key else "")
         if opt.wandb_mode == "offline":
-            os.environ["WANDB_ERROR_REPORTING"] = "false"  # no word to W&B's makers either
+            os.environ["WANDB_ERROR_REPORTING"] = "false"  # send no error reports either
         import wandb
 
         self._make_image = wandb.Image
@@ -165,7 +165,7 @@ class WandB:
         self._log(step, {name: self._make_image(image)})
 
     def close(self) -> None:
-        """Send what is still to be sent."""
+        """Send everything that is still pending."""
         self._run.finish()
 
     def _log(self, step: int, values: dict[str, Any]) -> None:
@@ -175,7 +175,7 @@ class WandB:
 
 
 def open_boards(folder: Path, opt: LoggingOpt, config: Mapping[str, Any], step: int, reached: int) -> Boards:
-    """The boards that the options ask for; arguments as those of TensorBoard and WandB."""
+    """Open the boards that the options ask for; arguments as for TensorBoard and WandB."""
     makers: dict[str, Callable[[], Board]] = {}
     if opt.use_tensorboard:
         makers["TensorBoard"] = partial(TensorBoard, folder, step)
@@ -185,12 +185,12 @@ def open_boards(folder: Path, opt: LoggingOpt, config: Mapping[str, Any], step: 
 
 
 def without_key(words: Sequence[str]) -> list[str]:
-    """A command line that may be shown: the account's key in it is null."""
+    """A command line that is safe to show: the account key is replaced by null."""
     return [f"{word.split(KEY_OPTION)[0]}{KEY_OPTION}=null" if KEY_OPTION in word else word for word in words]
 
 
 def _run_record(path: Path, reached: int) -> dict[str, Any]:
-    """Id of the run on W&B and the last step that any start recorded, kept for the next start."""
+    """W&B id of the run and the last step that any start recorded; stored for the next start."""
     new = {"id": uuid.uuid4().hex[:12], "reached": -1}
     kept: dict[str, Any] = json.loads(read_text(path)) if path.exists() else new
     record = {"id": kept["id"], "reached": max(kept["reached"], reached)}
@@ -199,14 +199,14 @@ def _run_record(path: Path, reached: int) -> dict[str, Any]:
 
 
 def _hide_key(given: str) -> None:
-    """Put the account's key where W&B looks for it, and out of the command line, which W&B records."""
+    """Move the account key to where W&B looks for it, out of the command line, which W&B records."""
     key = (os.environ.get(KEY) or given).strip()
     if key:
         os.environ[KEY] = key
     sys.argv = without_key(sys.argv)
 
 
-def _aside(hook: Callable[[threading.ExceptHookArgs], Any], failed: threading.ExceptHookArgs) -> None:
-    """No traceback of TensorBoard's writing thread: its error comes back with the next call."""
+def _hide_traceback(hook: Callable[[threading.ExceptHookArgs], Any], failed: threading.ExceptHookArgs) -> None:
+    """Hide tracebacks of TensorBoard's writer thread: its next call raises the error again."""
     if not type(failed.thread).__module__.startswith("tensorboard."):
         hook(failed)

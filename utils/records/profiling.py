@@ -1,4 +1,4 @@
-"""A look inside a few steps of a run with torch.profiler."""
+"""Profile a few steps of a run with torch.profiler."""
 
 import logging
 from pathlib import Path
@@ -15,14 +15,14 @@ ROWS = 40
 
 
 class ProfileWindow:
-    """Records the steps profile_start .. profile_start + profile_steps - 1 once, in rank 0.
+    """Records the steps profile_start .. profile_start + profile_steps - 1 once, on rank 0.
 
-    Writes <folder>/profile/steps_<first>-<last>.json, which chrome://tracing and Perfetto show, and the most expensive
-    operators as .txt. The step before the window, where there is one, warms the profiler up. Use as a context around
-    the loop; a run that ends inside the window writes what it has.
+    Writes <folder>/profile/steps_<first>-<last>.json, for chrome://tracing and Perfetto, and the most expensive
+    operators as .txt. The step before the window, if any, warms the profiler up. Use as a context around the loop; a
+    run that ends inside the window writes what it has.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         opt: the `logging` block of the options.
         dist: this process.
         done: finished steps.
@@ -44,7 +44,7 @@ class ProfileWindow:
         self._stop()
 
     def step(self, done: int) -> None:
-        """Say that a step is over; `done` steps are finished now."""
+        """Call after each step; `done` steps are finished."""
         self._done = done
         if self._profiler is None:
             self._start_if_due()
@@ -77,6 +77,6 @@ class ProfileWindow:
             write_text(path.with_suffix(".txt"), profiler.key_averages().table(order, row_limit=ROWS) + "\n")
             profiler.export_chrome_trace(str(path))
         except (OSError, RuntimeError) as error:  # a full disk must not end the run
-            LOG.warning("%s: %s; this run goes on without it", path, getattr(error, "strerror", None) or error)
+            LOG.warning("%s: %s; this run continues without it", path, getattr(error, "strerror", None) or error)
             return
         LOG.info("profile of steps %d to %d in %s", self._first, min(self._done, self._last), self._folder)

@@ -1,1 +1,1 @@
-"""What a test leaves: its folder, tables of metrics, pictures, a page, a video, and the comparison of several tests."""
+"""Results of a test: folder, metric tables, pictures, report page, video, and the comparison of two tests."""

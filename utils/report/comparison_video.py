@@ -1,4 +1,4 @@
-"""comparison.mp4 and comparison.png: what a test started from and came to, side by side, written as the frames come."""
+"""comparison.mp4 and comparison.png: input and result of a test side by side, written as frames arrive."""
 
 import os
 import queue
@@ -18,7 +18,7 @@ from utils.report.results_folder import disk_errors_in_words
 from utils.utils_dist import Dist
 from utils.utils_video import fit, write_video
 
-WAITING = 2  # pictures that the encoder may be behind
+WAITING = 2  # pictures queued for the encoder
 QUICK = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 Add = Callable[[np.ndarray], None]
@@ -28,22 +28,22 @@ Add = Callable[[np.ndarray], None]
 def comparison(folder: Path, dist: Dist) -> Iterator[Callable[[Frame], None]]:
     """Yield a watcher for `evaluate` that writes comparison.mp4 (all frames) and comparison.png (middle ones).
 
-    The frames of a process come after those of the processes before it. So the first one writes the video as its
-    frames come; the others lay their pictures aside in a file, which the first one adds at the end of the block.
-    The two files are the same for any number of processes. All must end the block.
+    Each process's frames follow those of the lower ranks. So rank 0 writes the video as its frames arrive; the others
+    put their pictures into a file, which rank 0 appends at the end of the block. Both outputs are the same for any
+    number of processes. All processes must end the block.
 
     Args:
-        folder: of the results.
+        folder: folder of the results.
         dist: this process.
 
     Raises:
-        UserError: PyAV lacks the encoder, or there is no frame.
+        UserError: PyAV lacks the encoder, or there are no frames.
         ResultsError: the folder cannot be written.
     """
-    video, aside = folder / "comparison.mp4", folder / f".comparison.{os.getpid()}.tmp.rows"
+    video, spool = folder / "comparison.mp4", folder / f".comparison.{os.getpid()}.tmp.rows"
     count = 0
-    middle: dict[int, np.ndarray] = {}  # the pictures of the middle frames, by their place among all
-    with growing_video(video) if dist.is_main else _laid_aside(aside) as add:
+    middle: dict[int, np.ndarray] = {}  # pictures of the middle frames, by position among this process's frames
+    with growing_video(video) if dist.is_main else _spooled(spool) as add:
 
         def show(frame: Frame) -> None:
             nonlocal count
@@ -54,13 +54,13 @@ def comparison(folder: Path, dist: Dist) -> Iterator[Callable[[Frame], None]]:
             count += 1
 
         yield show
-        others = utils_dist.gather_objects(dist, (aside, count, list(middle)))[1:]
+        others = utils_dist.gather_objects(dist, (spool, count, list(middle)))[1:]
         rows = list(middle.values())
         for path, number, places in others if dist.is_main else ():
-            for place, row in enumerate(_read_aside(path, number)):
+            for place, row in enumerate(_read_spool(path, number)):
                 add(row)
                 rows += [row] * (place in places)
-        utils_dist.gather_objects(dist, None)  # until now what was laid aside is wanted
+        utils_dist.gather_objects(dist, None)  # the files of the others are needed until here
     if dist.is_main:
         with disk_errors_in_words(folder):
             utils_image.write_rgb(folder / "comparison.png", _stack(rows))
@@ -68,18 +68,18 @@ def comparison(folder: Path, dist: Dist) -> Iterator[Callable[[Frame], None]]:
 
 @contextmanager
 def growing_video(path: Path) -> Iterator[Add]:
-    """Yield a function that adds a picture to a video; the file is there when the block has ended without an error.
+    """Yield a function that adds a picture to a video; the file appears when the block ends without an error.
 
     Raises:
-        UserError, ResultsError: what `write_video`, which runs in a thread, ended with.
+        UserError, ResultsError: `write_video`, which runs in a thread, failed.
     """
-    pictures = _HandedOver()
+    pictures = _PictureQueue()
     with ThreadPoolExecutor(1) as pool:
-        written = pool.submit(write_video, path, pictures.taken(), FRAMES_PER_SECOND)
+        written = pool.submit(write_video, path, pictures.stream(), FRAMES_PER_SECOND)
 
         def add(picture: np.ndarray | None) -> None:
             pictures.put(picture, unless=written.done)
-            if picture is None or written.done():  # before its end only by an error
+            if picture is None or written.done():  # done before the end only after an error
                 with disk_errors_in_words(path):
                     written.result()
 
@@ -91,15 +91,15 @@ def growing_video(path: Path) -> Iterator[Add]:
             raise
 
 
-class _HandedOver:
-    """Pictures that one thread hands over and another takes; neither waits for ever once the other has gone."""
+class _PictureQueue:
+    """A queue of pictures between two threads; neither blocks forever once the other is gone."""
 
     def __init__(self) -> None:
         self.given_up = False
         self._waiting: queue.Queue[np.ndarray | None] = queue.Queue(WAITING)
 
     def put(self, picture: np.ndarray | None, unless: Callable[[], bool]) -> None:
-        """Hand over a picture, or None as the end."""
+        """Add a picture, or None for the end."""
         while not unless():
             try:
                 return self._waiting.put(picture, timeout=0.1)
@@ -107,8 +107,8 @@ class _HandedOver:
                 continue
         return None
 
-    def taken(self) -> Iterator[np.ndarray]:
-        """Take what is handed over, until the end."""
+    def stream(self) -> Iterator[np.ndarray]:
+        """Yield the pictures until the end."""
         while not self.given_up:
             try:
                 picture = self._waiting.get(timeout=0.5)
@@ -121,14 +121,14 @@ class _HandedOver:
 
 
 @contextmanager
-def _laid_aside(path: Path) -> Iterator[Add]:
-    """Yield a function that adds a picture to a file, which is there as long as the block lasts."""
+def _spooled(path: Path) -> Iterator[Add]:
+    """Yield a function that appends a picture to a file; the file is removed at the end of the block."""
 
     def add(picture: np.ndarray) -> None:
         with (
             disk_errors_in_words(path),
             path.open("ab") as file,
-        ):  # closed each time, so that processes elsewhere see it
+        ):  # closed each time, so that processes on other machines see it
             np.save(file, cv2.imencode(".png", picture, QUICK)[1])
 
     try:
@@ -137,8 +137,8 @@ def _laid_aside(path: Path) -> Iterator[Add]:
         path.unlink(missing_ok=True)
 
 
-def _read_aside(path: Path, count: int) -> Iterator[np.ndarray]:
-    """The pictures that were laid aside, (H, W, 3) uint8, one at a time."""
+def _read_spool(path: Path, count: int) -> Iterator[np.ndarray]:
+    """Yield the pictures of another process's file, (H, W, 3) uint8."""
     if count:
         with disk_errors_in_words(path), path.open("rb") as file:
             for _ in range(count):

@@ -1,4 +1,4 @@
-"""What a person looks at after a test: tables, metric files, side-by-side pictures and videos."""
+"""Results of a test for people: tables, metric files and side-by-side pictures."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ INK = (240, 240, 240)
 
 
 class Board(Protocol):
-    """Where a training run shows pictures."""
+    """A place where a training run shows pictures."""
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Show (H, W, 3) uint8, RGB, under a name."""
@@ -35,9 +35,9 @@ class Board(Protocol):
 
 
 def write_metrics(result: dict[str, Any], folder: Path) -> None:
-    """Write metrics.json (means and clips) and metrics.csv (one row a frame) of a result of `evaluate`.
+    """Write metrics.json (means and clips) and metrics.csv (one row per frame) from a result of `evaluate`.
 
-    Values that are not finite (PSNR of equal images) become null and an empty field.
+    Non-finite values (PSNR of equal images) become null in JSON and empty in CSV.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = {key: finite(value) for key, value in result.items() if key != "frames"}
@@ -51,9 +51,9 @@ def write_metrics(result: dict[str, Any], folder: Path) -> None:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Text table of a result of `evaluate`: clip by clip blurred, SDM, restored, and the gain."""
+    """Text table of a result of `evaluate`: blurred, SDM, restored and gain per clip."""
     if "psnr" not in result["mean"]:
-        return "no sharp frames to compare with" if not result["mean"] else _plain(result["mean"])
+        return "no sharp frames to compare with" if not result["mean"] else _mean_line(result["mean"])
     columns = [("lq_", "blurred"), ("sdm_", "SDM (no training)"), ("", "restored")]
     columns = [column for column in columns if column[0] + "psnr" in result["mean"]]
     width = max(len(name) for name in [*result["clips"], "clip", "mean"])
@@ -67,7 +67,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def protocol_table(result: dict[str, Any]) -> str:
-    """The numbers of a result under the names of the protocols: both means, the protocol's own with a star."""
+    """Text table of a result by protocol: both means, with a star at the one that the protocol uses."""
     lines = [f"{'protocol':<12}{'mean of clips':>21}{'mean over frames':>21}"]
     for name, protocol in result["protocols"].items():
         stars = ("*", " ") if protocol["averaging"] == "clips" else (" ", "*")
@@ -78,15 +78,15 @@ def protocol_table(result: dict[str, Any]) -> str:
                 columns = "".join(f"{cell:>19} {star}" for cell, star in zip(cells, stars, strict=True))
                 lines.append(f"{name + suffix:<12}{columns}   {'' if suffix else protocol['description']}".rstrip())
     for name, count in result["equal_frames"].items():
-        lines.append(f"{name} is infinite for {count} frame(s) that equal the sharp ones; means are over the others")
+        lines.append(f"{name} is infinite for {count} frame(s) that equal the sharp ones; means leave them out")
     return "\n".join(lines) if len(lines) > 1 else ""
 
 
 def panels(frame: Frame) -> dict[str, np.ndarray]:
-    """The labelled pictures of one frame: blurred, spikes, restored, sharp, as far as there are.
+    """The labelled pictures of one frame: blurred, spikes, restored and sharp, as available.
 
     Returns:
-        Label -> (H, W, 3) uint8, RGB; labels tell the PSNR where it was measured.
+        Label -> (H, W, 3) uint8, RGB; labels include the PSNR if it was measured.
     """
     metrics = frame.metrics
     decibels = {key: f"  {metrics[key]:.2f} dB" if key in metrics else "" for key in ("psnr", "lq_psnr")}
@@ -100,9 +100,9 @@ def panels(frame: Frame) -> dict[str, np.ndarray]:
 
 
 def error_map(restored: np.ndarray, sharp: np.ndarray) -> np.ndarray:
-    """Absolute difference of two (H, W, 3) uint8 images, mean over the channels, in colours: (H, W, 3) uint8, RGB.
+    """Colour map of the absolute difference of two (H, W, 3) uint8 images, averaged over channels: same shape, RGB.
 
-    The scale is fixed: black is 0, the brightest colour is ERROR_AT_WHITE levels of 255 and more.
+    The scale is fixed: black is 0, the brightest colour ERROR_AT_WHITE of 255 levels or more.
     """
     error = np.abs(restored.astype(np.float32) - sharp).mean(axis=2)
     levels = np.clip(np.rint(error * (255 / ERROR_AT_WHITE)), 0, 255).astype(np.uint8)
@@ -110,7 +110,7 @@ def error_map(restored: np.ndarray, sharp: np.ndarray) -> np.ndarray:
 
 
 def side_by_side(title: str, pictures: dict[str, np.ndarray]) -> np.ndarray:
-    """One row of pictures with a title above and a label over each; large ones shrink, small ones grow."""
+    """One row of pictures scaled to panel width, with a title above the row and a label above each picture."""
     scaled = [_to_panel_width(picture) for picture in pictures.values()]
     height, width = (max(picture.shape[axis] for picture in scaled) for axis in (0, 1))
     font = ImageFont.load_default(size=18)
@@ -128,11 +128,11 @@ def side_by_side(title: str, pictures: dict[str, np.ndarray]) -> np.ndarray:
 class BoardImages:
     """A watcher for `evaluate` that keeps one picture of each of the first clips, for a board.
 
-    It shows the middle frame: blurred, spikes, restored, sharp, and the error as `error_map` draws it.
+    A picture shows the middle frame: blurred, spikes, restored, sharp and its `error_map`.
 
     Args:
-        test_set: the clips that are restored.
-        limit: how many of them, in their order, are kept.
+        test_set: the clips to restore.
+        limit: number of clips to keep, from the first one on.
     """
 
     def __init__(self, test_set: TestSet, limit: int = BOARD_CLIPS) -> None:
@@ -140,7 +140,7 @@ class BoardImages:
         self._rows: dict[str, np.ndarray] = {}
 
     def __call__(self, frame: Frame) -> None:
-        """Keep the picture of a frame, if it is one of those wanted."""
+        """Keep the picture of a frame if it is wanted."""
         clip = frame.clip
         if clip.name not in self._clips or frame.index != len(clip.frames) // 2:
             return
@@ -150,7 +150,7 @@ class BoardImages:
         self._rows[clip.name] = side_by_side(f"{clip.name}  {frame.name}", pictures)
 
     def show(self, board: Board, step: int, dist: Dist) -> None:
-        """Put the pictures of all processes on the board; every process must call this after `evaluate`."""
+        """Show the pictures of all processes on the board; every process must call this after `evaluate`."""
         rows = {name: row for part in utils_dist.gather_objects(dist, self._rows) for name, row in part.items()}
         for name in self._clips:
             if name in rows:
@@ -173,5 +173,5 @@ def _cell(values: dict[str, float], prefix: str) -> str:
     return f"{values[prefix + 'psnr']:.2f} dB{similarity}"
 
 
-def _plain(values: dict[str, float]) -> str:
+def _mean_line(values: dict[str, float]) -> str:
     return "mean: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items())

@@ -1,4 +1,4 @@
-"""Pages that need nothing but a browser: templates, pictures and curves in one HTML file."""
+"""Self-contained HTML pages: templates with embedded pictures and curves."""
 
 import base64
 import io
@@ -12,21 +12,21 @@ import cv2
 import numpy as np
 
 TEMPLATES = Path(__file__).resolve().parent / "pages"
-LARGEST_WIDTH = 480  # pixels of a picture
+LARGEST_WIDTH = 480  # of a picture, in pixels
 QUALITY = 90  # of its JPEG
-CROP = 96  # pixels of a side that is shown enlarged
-MARK, EDGE = (255, 220, 40), (0, 0, 0)  # seen on bright, dark and coloured pictures
-POINTS = 1200  # of a curve at most
-TICKS = 200  # for infinite values of a curve at most
+CROP = 96  # side of the part shown enlarged, in pixels
+MARK, EDGE = (255, 220, 40), (0, 0, 0)  # visible on bright, dark and coloured pictures
+POINTS = 1200  # most points per curve
+TICKS = 200  # most ticks per curve for infinite values
 COLOURS = ("#2f7ed8", "#8a8f98", "#d98b2b", "#3a9a5b")
 
 
 def render(template: str, **context: Any) -> str:
-    """Fill a template of utils/report/pages; text is escaped.
+    """Render a template of utils/report/pages; text is escaped.
 
     Args:
-        template: name of the file.
-        context: names that it uses; markup of ours must be a markupsafe.Markup.
+        template: file name.
+        context: variables of the template; our own markup must be a markupsafe.Markup.
     """
     import jinja2
 
@@ -42,7 +42,7 @@ def render(template: str, **context: Any) -> str:
 
 
 def number(value: float | None, name: str = "") -> str:
-    """A metric for people: decibels with two digits, others with four; "-" where there is none."""
+    """Format a metric: two digits for decibels, four for others, "-" for none."""
     if value is None or math.isnan(value):
         return "-"
     if math.isinf(value):
@@ -51,11 +51,11 @@ def number(value: float | None, name: str = "") -> str:
 
 
 def picture_uri(image: np.ndarray, box: tuple[int, int, int, int] | None = None) -> str:
-    """A picture, shrunk where it is wide, as a JPEG in a data URI.
+    """Encode a picture, shrunk to LARGEST_WIDTH, as a JPEG data URI.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        box: top, left, height, width of a part to mark with a frame.
+        box: top, left, height, width of a part to outline.
     """
     whole = image.shape[:2]
     scale = min(LARGEST_WIDTH / image.shape[1], 1)
@@ -72,13 +72,13 @@ def picture_uri(image: np.ndarray, box: tuple[int, int, int, int] | None = None)
 
 
 def crop_uri(image: np.ndarray, box: tuple[int, int, int, int]) -> str:
-    """A part of a picture, top, left, height, width, pixel for pixel as a PNG in a data URI."""
+    """Encode a part of a picture (top, left, height, width) losslessly as a PNG data URI."""
     top, left, height, width = box
     return _uri(np.ascontiguousarray(image[top : top + height, left : left + width]), ".png", [])
 
 
 def largest_box(error: np.ndarray, side: int = CROP) -> tuple[int, int, int, int]:
-    """The square of `side` pixels, or what there is, with the largest sum of (H, W): top, left, height, width."""
+    """Find the square of at most `side` pixels with the largest sum of (H, W): top, left, height, width."""
     height, width = min(side, error.shape[0]), min(side, error.shape[1])
     total = cv2.integral(error.astype(np.float64))
     sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
@@ -87,9 +87,9 @@ def largest_box(error: np.ndarray, side: int = CROP) -> tuple[int, int, int, int
 
 
 def decimate(values: Sequence[float], most: int = POINTS) -> tuple[list[int], list[float]]:
-    """At most about `most` points of a curve with its lowest and highest ones: their indices and values.
+    """Reduce a curve to about `most` points, keeping its local extremes; returns indices and values.
 
-    Values that are not finite are left out.
+    Non-finite values are left out.
     """
     given = [(index, value) for index, value in enumerate(values) if math.isfinite(value)]
     if len(given) > most:
@@ -103,13 +103,13 @@ def decimate(values: Sequence[float], most: int = POINTS) -> tuple[list[int], li
 def curve_svg(
     curves: Mapping[str, Sequence[float]], unit: str, wide: float = 9.0, baseline: float | None = None
 ) -> str:
-    """Curves over the frames of a clip, as an SVG whose text takes the colour of the page.
+    """Plot curves over the frames of a clip, as an SVG whose text takes the page's colour.
 
     Args:
-        curves: label -> a value for each frame; NaN where there is none, infinite ones are drawn as ticks at the top.
-        unit: of the values.
+        curves: label -> one value per frame; NaN: no value, infinite values become ticks at the top.
+        unit: unit of the values.
         wide: width in inches; the page scales it.
-        baseline: a value to draw a line at.
+        baseline: value at which to draw a horizontal line.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure

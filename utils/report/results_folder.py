@@ -1,4 +1,4 @@
-"""The folder of a test's results: frames that are written as they come, and that a later call can go on from."""
+"""The results folder of a test: frames are written as they arrive, and a later call can resume from them."""
 
 import json
 import shutil
@@ -20,24 +20,24 @@ from utils.utils_error import UserError
 from utils.utils_file import read_text, safe_name, write_text
 
 RECORD = "run.json"
-# Changes nothing where the names of the frames are the same: of two files that would be one frame none is taken.
+# Irrelevant if the frame names are the same: two files with the same frame name are refused anyway.
 ANY_IMAGE = ("data.filename_ext", None)
 SUFFIXES = {"h264": ".mp4", "lossless": ".mkv"}
 OTHER_NAME = "choose another name with --set val.task_name=NAME"
-USUAL_RATE = Fraction(25)  # frames a second of clips that are folders of images
-# What a test writes besides the frames, and what is made of them.
+USUAL_RATE = Fraction(25)  # frames per second of clips that are image folders
+# Files that a test writes besides frames and videos.
 OURS = ("metrics.json", "metrics.csv", "report.html", "compare.html", "comparison.png", "comparison.mp4")
 
 
 class ResultsError(RuntimeError):
-    """Results that could not be written; one line with file and reason. What was written before is still there."""
+    """Results could not be written; one line with file and reason. Earlier output is kept."""
 
 
 def check_writable(folder: Path) -> None:
-    """Find out before any work whether results can be written.
+    """Check that results can be written, before any work is done.
 
     Raises:
-        UserError: they cannot.
+        UserError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,24 +48,24 @@ def check_writable(folder: Path) -> None:
 
 
 def own(folder: Path) -> folder_lock.Lock:
-    """Make a folder this test's alone, until the lock is released.
+    """Lock a results folder for this test.
 
     Raises:
         UserError: another test writes there, or the lock cannot be written.
     """
     try:
         return folder_lock.acquire(
-            folder / folder_lock.NAME, f"{folder}: this folder of results", f"wait until it ends, or {OTHER_NAME}"
+            folder / folder_lock.NAME, f"{folder}: this results folder", f"wait until it ends, or {OTHER_NAME}"
         )
     except OSError as error:
         raise _unwritable(folder, error) from None
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What the frames in a folder were restored with; empty if nothing is known.
+    """Read how the frames in a folder were restored; empty if unknown.
 
     Raises:
-        UserError: it names frames outside the folder.
+        UserError: the record names frames outside the folder.
     """
     try:
         record = json.loads(read_text(folder / RECORD))
@@ -79,12 +79,12 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
-    """Start anew: what an earlier call has left goes, and the record is written.
+    """Start afresh: delete what an earlier call left, then write the record.
 
     Args:
-        folder: of the results.
-        record: all that the frames depend on, JSON values; "clips" has the names of all frames.
-        test_set: the clips that will be restored.
+        folder: folder of the results.
+        record: everything the frames depend on, JSON values; "clips" lists all frame names.
+        test_set: the clips to restore.
 
     Raises:
         ResultsError: the folder cannot be written.
@@ -103,28 +103,28 @@ def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
 
 
 def check_apart(folder: Path, inputs: Mapping[str, str | None]) -> None:
-    """Refuse to write results over what they are made of.
+    """Refuse a results folder that contains the inputs.
 
     Args:
-        folder: of the results.
-        inputs: option -> folder or file that is read.
+        folder: folder of the results.
+        inputs: option -> input folder or file.
 
     Raises:
-        UserError: one lies in the folder.
+        UserError: an input lies in the results folder.
     """
     for key, path in inputs.items():
         if path is not None and Path(path).resolve().is_relative_to(folder.resolve()):
             raise UserError(
-                f"{key}: {path} lies in {folder}, where the results go; choose another name for these with --set "
+                f"{key}: {path} lies in {folder}, where the results go; choose another name for the results with --set "
                 "val.task_name=NAME"
             )
 
 
 def check_same(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Whether there are frames to go on from; they must have been restored as `record` says.
+    """Whether there are frames to resume from; they must have been restored as `record` says.
 
     Raises:
-        UserError: they were restored otherwise, with what differs; or nothing says how.
+        UserError: they were restored differently (names what differs), or it is unknown how.
     """
     before = read_record(folder)
     if not before:
@@ -132,8 +132,8 @@ def check_same(folder: Path, record: Mapping[str, Any]) -> bool:
             frame_path_of(folder, clip, name).is_file() for clip, names in record["clips"].items() for name in names
         ):
             raise UserError(
-                f"--resume: {folder} holds frames, but no {RECORD} that says how they were restored; leave out "
-                "--resume to restore all again, or choose another name with --set val.task_name=NAME"
+                f"--resume: {folder} has frames but no {RECORD} that says how they were restored; leave out "
+                "--resume to restore everything again, or choose another name with --set val.task_name=NAME"
             )
         return False
     found = changes(before, json.loads(json.dumps(record)))
@@ -141,26 +141,26 @@ def check_same(folder: Path, record: Mapping[str, Any]) -> bool:
     if differing:
         more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
         raise UserError(
-            f"--resume: {folder} was restored otherwise: {'; '.join(differing[:3])}{more}; leave out --resume to "
-            "restore all again, or choose another name with --set val.task_name=NAME"
+            f"--resume: {folder} was restored differently: {'; '.join(differing[:3])}{more}; leave out --resume to "
+            "restore everything again, or choose another name with --set val.task_name=NAME"
         )
     return True
 
 
 def frame_path(folder: Path, clip: Clip, index: int) -> Path:
-    """Where `frame_writer` puts a frame."""
+    """File of a frame, as `frame_writer` writes it."""
     return frame_path_of(folder, clip.name, clip.frames[index])
 
 
 def frame_path_of(folder: Path, clip: str, frame: str) -> Path:
-    """The same by the names of clip and frame."""
+    """File of a frame, by the names of clip and frame."""
     return folder / clip / f"{frame}.png"
 
 
 def frame_writer(folder: Path) -> Callable[[Frame], None]:
-    """A watcher for `evaluate` that writes <folder>/<clip>/<frame>.png, unless the frame comes from there.
+    """A watcher for `evaluate` that writes <folder>/<clip>/<frame>.png, unless the frame was read from there.
 
-    It raises a ResultsError where that fails.
+    The watcher raises a ResultsError if writing fails.
     """
 
     def write(frame: Frame) -> None:
@@ -173,27 +173,27 @@ def frame_writer(folder: Path) -> Callable[[Frame], None]:
 
 
 def existing_frames(folder: Path) -> Callable[[Clip, int], np.ndarray | None]:
-    """For `evaluate`: the frames that `frame_writer` has written before; one that is damaged counts as absent."""
+    """For `evaluate`: returns frames that `frame_writer` wrote earlier; a damaged one counts as absent."""
 
-    def there(clip: Clip, index: int) -> np.ndarray | None:
+    def read(clip: Clip, index: int) -> np.ndarray | None:
         path = frame_path(folder, clip, index)
         try:
             return utils_image.read_rgb(path) if path.is_file() else None
         except UserError:
             return None
 
-    return there
+    return read
 
 
 def write_videos(folder: Path, test_set: TestSet, output: Sequence[str], dist: Dist) -> None:
-    """Make the videos that are wanted of the frames that were written; every process makes some of them.
+    """Make the requested videos from the written frames; the processes share the clips.
 
     Args:
-        folder: of the results; receives <clip>.mp4 (h264) and <clip>.mkv (lossless), with the times and the shape of
-            pixels that the clip was recorded with.
+        folder: folder of the results; gets <clip>.mp4 (h264) and <clip>.mkv (lossless), with the frame times and pixel
+            shape of the recording.
         test_set: the clips.
         output: kinds of output, see `val.output`.
-        dist: this process; all must call this once `evaluate` is done.
+        dist: this process; all must call this after `evaluate`.
     """
     kinds = [kind for kind in output if kind in SUFFIXES]
     for number in range(dist.rank, len(test_set), dist.world_size) if kinds else ():
@@ -211,29 +211,31 @@ def write_videos(folder: Path, test_set: TestSet, output: Sequence[str], dist: D
 
 
 def remove_frames(folder: Path, test_set: TestSet) -> None:
-    """Remove the frames of a test set, of which there are videos now."""
+    """Remove the frames of a test set once their videos exist."""
     for clip in (test_set[index] for index in range(len(test_set))):
         _remove(folder / clip.name, clip.frames)
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:
-    return UserError(f"{folder}: {error.strerror or error}; results go there: make room or access, or {OTHER_NAME}")
+    return UserError(
+        f"{folder}: {error.strerror or error}; results go there: free space or grant access, or {OTHER_NAME}"
+    )
 
 
 def _remove(folder: Path, frames: Sequence[str]) -> None:
-    """Remove frames, and their folder if nothing else is in it."""
+    """Remove frames, and their folder if it is then empty."""
     for frame in frames:
         (folder / f"{frame}.png").unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
-        folder.parent.rmdir()  # of a clip <outer>/<inner>; that of all results holds their record
+        folder.parent.rmdir()  # for a clip <outer>/<inner>; the results folder itself holds the record
 
 
 def sweep(folder: Path, test_set: TestSet) -> None:
-    """Remove half-written files that a killed run has left.
+    """Remove half-written files of killed runs.
 
     Raises:
-        ResultsError: one cannot be removed.
+        ResultsError: a file cannot be removed.
     """
     clips = (test_set[index].name for index in range(len(test_set)))
     for place in (folder, *(folder / clip for clip in clips)):
@@ -242,21 +244,21 @@ def sweep(folder: Path, test_set: TestSet) -> None:
 
 
 def count_existing(folder: Path, test_set: TestSet) -> tuple[int, int]:
-    """How many frames of a test set are there, and how many it has."""
+    """Number of a test set's frames that exist in the folder, and number of all its frames."""
     clips = [test_set[index] for index in range(len(test_set))]
-    there = sum(frame_path(folder, clip, index).is_file() for clip in clips for index in range(len(clip.frames)))
-    return there, sum(len(clip.frames) for clip in clips)
+    existing = sum(frame_path(folder, clip, index).is_file() for clip in clips for index in range(len(clip.frames)))
+    return existing, sum(len(clip.frames) for clip in clips)
 
 
 @contextmanager
 def disk_errors_in_words(path: Path) -> Iterator[None]:
-    """Turn a disk that is full, read-only or gone into one line that says how to go on."""
+    """Turn a full, read-only or missing disk into one line that says how to continue."""
     try:
         yield
     except OSError as error:
         parent = next(folder for folder in (path, *path.parents) if folder.is_dir())
         free = shutil.disk_usage(parent).free / 2**20
         raise ResultsError(
-            f"{path}: {error.strerror or error}, {free:,.0f} MiB free; what was written before it is kept: make room "
-            "and give the same command again, a test with --resume"
+            f"{path}: {error.strerror or error}, {free:,.0f} MiB free; earlier output is kept: free some space "
+            "and run the same command again, a test with --resume"
         ) from error

@@ -1,4 +1,4 @@
-"""Two tests of the same frames: reading them, bringing them together, and what their difference is worth."""
+"""Compare two tests of the same frames: read and pair them, and estimate their difference."""
 
 import csv
 import io
@@ -17,15 +17,15 @@ from utils.utils_file import read_text
 
 LEVEL = 0.95
 DRAWS, SEED = 10_000, 0  # of the bootstrap
-AT_ONCE = 2**22  # frames drawn at once, which bounds the memory
-MAKE = "give a folder that main_test_vrt.py or scripts/evaluate.py --out has written"
+AT_ONCE = 2**22  # frames drawn at once; bounds the memory
+MAKE = "give a folder written by main_test_vrt.py or scripts/evaluate.py --out"
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One metric of a test: clip -> frame -> value; frames that have none are left out, infinite ones are not."""
+    """One metric of a test: clip -> frame -> value. Frames without a value are left out, infinite values are not."""
 
     folder: Path
     protocol: str
@@ -34,7 +34,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Pair:
-    """One clip in both runs: the names of its frames and their values, (n,) float64, perhaps infinite."""
+    """One clip in both runs: frame names and values, (n,) float64, possibly infinite."""
 
     clip: str
     frames: tuple[str, ...]
@@ -43,28 +43,28 @@ class Pair:
 
     @property
     def gains(self) -> np.ndarray:
-        """B - A of each frame, (n,); NaN where one of the two is infinite."""
+        """B - A per frame, (n,); NaN where one of the two is infinite."""
         finite = np.isfinite(self.a) & np.isfinite(self.b)
         return np.subtract(self.b, self.a, out=np.full(len(self.a), math.nan), where=finite)
 
     @property
     def counted(self) -> np.ndarray:
-        """B - A of the frames that have it."""
+        """B - A without the NaNs."""
         gains = self.gains
         return gains[np.isfinite(gains)]
 
     @property
     def means(self) -> tuple[float, float, float]:
-        """A, B and B - A over the frames that have it; where none has, it is NaN, and A and B are over all frames."""
-        there = np.isfinite(self.gains)
-        if not there.any():
+        """Means of A, B and B - A over the frames with a finite difference; without any: over all frames, and NaN."""
+        finite = np.isfinite(self.gains)
+        if not finite.any():
             return utils_metric.mean_of(self.a), utils_metric.mean_of(self.b), math.nan
-        return float(self.a[there].mean()), float(self.b[there].mean()), float(self.counted.mean())
+        return float(self.a[finite].mean()), float(self.b[finite].mean()), float(self.counted.mean())
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All clips together: means of clips, and intervals of the difference; None where one clip does not allow any."""
+    """All clips together: means of clips, and intervals of the difference (None for a single clip)."""
 
     a: float
     b: float
@@ -79,7 +79,7 @@ class Summary:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a metric, of whatever picture, falls where the picture gets better."""
+    """Whether lower values of a metric, with or without prefix, are better."""
     return metric.removeprefix("lq_").removeprefix("sdm_") in utils_metric.LOWER_IS_BETTER
 
 
@@ -87,42 +87,42 @@ def read_run(folder: Path, metric: str) -> Run:
     """Read one metric of a test.
 
     Args:
-        folder: of its results.
-        metric: as its column in metrics.csv is called.
+        folder: folder of its results.
+        metric: name of its column in metrics.csv.
 
     Raises:
         UserError: a file is missing or damaged, or lacks the metric; names the file.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: is no folder, expected the results of a test; {MAKE}")
+        raise UserError(f"{folder}: is not a folder, expected the results of a test; {MAKE}")
     path = folder / "metrics.json"
     try:
         result = json.loads(_text(path))
     except ValueError as error:
-        raise UserError(f"{path}: is no JSON ({error}); test again, or {MAKE}") from None
+        raise UserError(f"{path}: is not JSON ({error}); test again, or {MAKE}") from None
     protocol = result.get("protocol") if isinstance(result, dict) else None
     if not isinstance(protocol, str):
-        raise UserError(f'{path}: has no text "protocol", so it holds no metrics of a test; {MAKE}')
+        raise UserError(f'{path}: has no text "protocol", so these are not the metrics of a test; {MAKE}')
     equal = result.get("equal_frames")
     infinite = equal.get(metric) if isinstance(equal, dict) else None
     return Run(folder, protocol, _frames(folder / "metrics.csv", metric, infinite))
 
 
 def paired(a: Run, b: Run, common: bool) -> list[Pair]:
-    """Bring the frames of two runs together, in the order of the first.
+    """Pair the frames of two runs, in the order of the first.
 
     Args:
-        a: the first run.
-        b: the second.
-        common: leave out what only one of them has.
+        a: first run.
+        b: second run.
+        common: compare only the frames that both have.
 
     Raises:
-        UserError: the protocols differ; the frames do, without `common`; or no frame is in both.
+        UserError: the protocols differ, the frames differ without `common`, or no frame is in both.
     """
     if a.protocol != b.protocol:
         raise UserError(
-            f"the metrics are not the same: {a.folder} has the protocol '{a.protocol}', {b.folder} has '{b.protocol}'; "
-            "measure both in one way, e.g. with scripts/evaluate.py"
+            f"the protocols differ: {a.folder} has '{a.protocol}', {b.folder} has '{b.protocol}'; "
+            "measure both the same way, e.g. with scripts/evaluate.py"
         )
     shared = {clip: [name for name in a.clips[clip] if name in b.clips[clip]] for clip in a.clips if clip in b.clips}
     shared = {clip: names for clip, names in shared.items() if names}
@@ -139,10 +139,10 @@ def paired(a: Run, b: Run, common: bool) -> list[Pair]:
 
 
 def summarize(pairs: Sequence[Pair], metric: str) -> Summary:
-    """Average the clips, and say how far the mean difference is to be trusted."""
+    """Average the clips, with confidence intervals for the mean difference."""
     measured = [pair for pair in pairs if len(pair.counted)]
     if not measured:
-        raise UserError(f"{metric} is infinite in one of the runs for all frames; choose another --metric")
+        raise UserError(f"{metric} is infinite in one of the runs for every frame; choose another --metric")
     means = np.array([pair.means for pair in measured])
     a, b, gain = means.mean(axis=0)
     sign = -1 if lower_is_better(metric) else 1
@@ -162,7 +162,7 @@ def summarize(pairs: Sequence[Pair], metric: str) -> Summary:
 
 
 def student_interval(gains: np.ndarray) -> Interval | None:
-    """Interval of the mean of (n,) differences, one a clip, by Student's t; None for fewer than two."""
+    """Student's t interval for the mean of (n,) differences, one per clip; None for fewer than two."""
     if len(gains) < 2:
         return None
     reach = stats.t.ppf((1 + LEVEL) / 2, len(gains) - 1) * stats.sem(gains)
@@ -170,13 +170,13 @@ def student_interval(gains: np.ndarray) -> Interval | None:
 
 
 def bootstrap_interval(clips: Sequence[np.ndarray]) -> Interval | None:
-    """Percentile interval of the mean of clip means: clips drawn with replacement, then frames within each.
+    """Bootstrap percentile interval for the mean of clip means: draws clips with replacement, then frames within each.
 
     Args:
-        clips: the differences of each clip's frames, (n,).
+        clips: per clip, the differences of its frames, (n,).
 
     Returns:
-        None for fewer than two clips. The same draws every time.
+        The interval, with the same draws every time; None for fewer than two clips.
     """
     if len(clips) < 2:
         return None
@@ -198,24 +198,24 @@ def _text(path: Path) -> str:
 
 
 def _frames(path: Path, metric: str, infinite: int | None) -> dict[str, dict[str, float]]:
-    """One column of metrics.csv, of which `infinite` values are infinite, if that is known."""
+    """Read one column of metrics.csv, in which `infinite` values are infinite, if known."""
     reader = csv.DictReader(io.StringIO(_text(path), newline=""))
     names = [name for name in reader.fieldnames or () if name not in ("clip", "frame")]
     if not {"clip", "frame"} <= set(reader.fieldnames or ()):
-        raise UserError(f"{path}: has no columns clip and frame, so it holds no metrics of frames; {MAKE}")
+        raise UserError(f"{path}: has no columns clip and frame, so these are not metrics of frames; {MAKE}")
     if metric not in names:
-        there = f"it has {', '.join(names)}" if names else "there were no sharp frames to compare with"
-        raise UserError(f"{path}: has no {metric}; {there}: choose by --metric, or test again with it in val.metrics")
+        found = f"it has {', '.join(names)}" if names else "there were no sharp frames to compare with"
+        raise UserError(f"{path}: has no {metric}; {found}: choose another --metric, or test with it in val.metrics")
     clips: dict[str, dict[str, float]] = {}
     blank = []
     for row in reader:
         clip, frame = row["clip"], row["frame"]
         if frame in clips.setdefault(clip, {}):
-            raise UserError(f"{path} line {reader.line_num}: clip {clip} frame {frame} stands there twice; test again")
+            raise UserError(f"{path} line {reader.line_num}: clip {clip} frame {frame} is there twice; test again")
         clips[clip][frame] = value = _value(row, metric, f"{path} line {reader.line_num}")
         if math.isinf(value) and ("psnr" not in metric or not any(row[name] for name in names)):
             blank.append((clip, frame))
-    # A frame without a sharp one has no metric at all; so has an equal one of which nothing but PSNR was measured.
+    # A blank row is a frame without a sharp one, or an equal one for which only PSNR was measured.
     if "psnr" not in metric or infinite != sum(math.isinf(value) for of in clips.values() for value in of.values()):
         for clip, frame in blank:
             del clips[clip][frame]
@@ -226,10 +226,10 @@ def _frames(path: Path, metric: str, infinite: int | None) -> dict[str, dict[str
 
 
 def _value(row: Mapping[str, str | None], metric: str, where: str) -> float:
-    """The metric in a row of metrics.csv, infinite if its cell is empty; `where` the row is, for the message."""
+    """The metric in a row of metrics.csv, infinite if its cell is empty; `where` names the row for the message."""
     text = row[metric]
     if text is None or None in row or None in row.values():
-        raise UserError(f"{where}: has not as many columns as the first line; test again")
+        raise UserError(f"{where}: has a different number of columns than the first line; test again")
     try:
         value = float(text) if text else math.inf
     except ValueError:
@@ -244,7 +244,7 @@ def _count(clips: Mapping[str, Sized]) -> int:
 
 
 def _difference(a: Run, b: Run) -> str:
-    """The first clip or frame that one of two runs lacks, and how many there are; empty if there is none."""
+    """Describe the first clip or frame that one of two runs lacks, with the counts; empty if there is none."""
     for has, lacks in ((a, b), (b, a)):
         for clip in has.clips:
             if clip not in lacks.clips:
@@ -260,7 +260,7 @@ def _difference(a: Run, b: Run) -> str:
 
 
 def _means_of_draws(gains: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """The means of `count` draws of n from (n,) values, with replacement."""
+    """Means of `count` resamples of (n,) values, drawn with replacement."""
     step = max(AT_ONCE // len(gains), 1)
     parts = [
         gains[random.integers(len(gains), size=(min(step, count - first), len(gains)), dtype=np.int32)].mean(axis=1)

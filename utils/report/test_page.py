@@ -1,4 +1,4 @@
-"""report.html: what a test has come to, on one page that opens offline."""
+"""report.html: the results of a test on one page that opens offline."""
 
 import importlib.metadata
 import json
@@ -26,20 +26,20 @@ from utils.utils_file import write_text
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "scikit-image", "av")
 PROJECT = Path(__file__).resolve().parents[1]
 SECRET = re.compile(r"(key|token|secret|password)\W*[=:].*", re.IGNORECASE | re.DOTALL)  # as in --set wandb_api_key=...
-CURVES = 24  # clips whose PSNR over time is drawn
-_Rank = tuple[float, str, int]  # PSNR, clip, index: what the pictures are sorted by
+CURVES = 24  # most clips whose PSNR over time is plotted
+_Rank = tuple[float, str, int]  # PSNR, clip, index: sort key of the pictures
 REFERENCES = {"lq_": "input", "sdm_": "SDM"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One frame on the page: pictures and enlarged parts of them as data URIs, by label.
+    """One frame on the page: pictures and enlarged crops as data URIs, by label.
 
     Attributes:
-        clip: its clip.
-        frame: its name.
-        index: its place in the clip.
-        psnr: None without a sharp frame.
+        clip: name of its clip.
+        frame: name of the frame.
+        index: its position in the clip.
+        psnr: in dB; None without a sharp frame.
     """
 
     clip: str
@@ -51,13 +51,13 @@ class Picture:
 
 
 class ReportImages:
-    """A watcher for `evaluate` that keeps the frames that were restored worst and best by PSNR.
+    """A watcher for `evaluate` that keeps the worst and best restored frames by PSNR.
 
-    Of clips without sharp frames it keeps the first, the middle and the last one. What it holds does not depend on how
-    much there is to see, and what `gathered` gives not on how the frames were shared out among processes.
+    Of clips without sharp frames it keeps the first, middle and last frame. Its memory does not grow with the test set,
+    and the result of `gathered` does not depend on the number of processes.
 
     Args:
-        count: of the worst, as many of the best, and of clips without sharp frames.
+        count: number of worst frames, of best frames, and of clips without sharp frames.
     """
 
     def __init__(self, count: int = 3) -> None:
@@ -68,7 +68,7 @@ class ReportImages:
         self._pictures: dict[_Rank, Picture] = {}
 
     def __call__(self, frame: Frame) -> None:
-        """Keep the pictures of a frame, if it is one of the extremes so far."""
+        """Keep the pictures of a frame if it is among the worst or best so far."""
         rank = frame.metrics.get("psnr", math.nan), frame.clip.name, frame.index
         length = len(frame.clip.frames)
         if "psnr" in frame.metrics:
@@ -82,7 +82,7 @@ class ReportImages:
             self._pictures = {one: self._pictures[one] for one in kept}
 
     def gathered(self, dist: Dist) -> dict[str, list[Picture]]:
-        """The pictures of all processes, the same in each, by heading; every process must call this."""
+        """The pictures of all processes by heading, the same in each; every process must call this."""
         extremes = dict.fromkeys([*self._worst, *self._best])
         mine = [self._pictures[rank] for rank in extremes], [self._pictures[rank] for rank in self._plain]
         everybody = utils_dist.gather_objects(dist, mine)
@@ -96,12 +96,12 @@ class ReportImages:
 def write_report(
     folder: Path, result: Mapping[str, Any], pictures: Mapping[str, Sequence[Picture]], facts: Mapping[str, Any]
 ) -> Path:
-    """Write report.html, whole or not at all.
+    """Write report.html atomically.
 
     Args:
-        folder: of the results.
-        result: of `evaluate`.
-        pictures: of `ReportImages.gathered`.
+        folder: folder of the results.
+        result: result of `evaluate`.
+        pictures: result of `ReportImages.gathered`.
         facts: "title", "options" (JSON values without secrets) and "environment" (name -> text).
 
     Returns:
@@ -113,7 +113,7 @@ def write_report(
 
 
 def report_page(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Picture]], facts: Mapping[str, Any]) -> str:
-    """The text of report.html; arguments as of `write_report`."""
+    """The text of report.html; arguments as for `write_report`."""
     frames: dict[str, list[Mapping[str, Any]]] = {}
     for row in result["frames"]:
         frames.setdefault(row["clip"], []).append(row)
@@ -147,7 +147,7 @@ def report_page(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Pictu
 
 
 def environment() -> dict[str, str]:
-    """What the numbers were computed with."""
+    """The command, versions, device and commit that produced the numbers."""
     found = {"command": _command(sys.argv), "python": f"{platform.python_version()} on {platform.system()}"}
     for package in PACKAGES:
         try:
@@ -167,7 +167,7 @@ def environment() -> dict[str, str]:
 
 
 def _command(words: Sequence[str]) -> str:
-    """A command line as it can be given again, without the values of keys and passwords."""
+    """A command line that can be run again, with the values of keys and passwords hidden."""
     return shlex.join(SECRET.sub(r"\1=HIDDEN", word) for word in words)
 
 
@@ -202,7 +202,7 @@ def _picture(frame: Frame) -> Picture:
 
 
 def _headlines(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The means under the names of the protocols, each one's own averaging first; else under no name."""
+    """The means by protocol, with the protocol's own averaging first; without protocols, one unnamed entry."""
     found = []
     for name, protocol in result.get("protocols", {}).items():
         means = [("mean of clips", protocol["mean_of_clips"]), ("mean over frames", protocol["mean_over_frames"])]
@@ -229,6 +229,6 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _gain(metrics: Mapping[str, float]) -> float | None:
-    """Decibels above the input; None where one of the two is not measured or infinite."""
+    """PSNR gain over the input in dB; None if either is infinite or was not measured."""
     gain = metrics.get("psnr", math.nan) - metrics.get("lq_psnr", math.nan)
     return gain if math.isfinite(gain) else None
