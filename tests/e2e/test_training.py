@@ -300,7 +300,7 @@ def test_mistakes_in_the_options_get_one_line(program, data, tmp_path):
 
 def test_a_missing_folder_gets_one_line(program, training, tmp_path):
     shutil.rmtree(tmp_path / "set/lq")
-    assert_one_line(program(training), "dataroot_lq", str(tmp_path / "set/lq"), "is no folder", "correct the path")
+    assert_one_line(program(training), "dataroot_lq", str(tmp_path / "set/lq"), "is not a folder", "correct the path")
 
 
 def test_a_spike_file_of_wrong_size_gets_one_line(program, training, tmp_path):

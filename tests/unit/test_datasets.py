@@ -147,11 +147,11 @@ def remove(path):
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        ("lq", "dataroot_lq: .*lq is no folder"),
+        ("lq", "dataroot_lq: .*lq is not a folder"),
         ("lq/clip_b", "clip clip_b: .*gt/clip_b has frames, but dataroot_lq has no such clip"),
-        ("gt/clip_b", "clip clip_b: .*gt/clip_b is no folder"),
-        ("gt/clip_a/000049.png", "clip clip_a frame 000049: .* lacks it"),
-        ("lq/clip_a/000049.png", "clip clip_a frame 000049: .* has it unpaired"),
+        ("gt/clip_b", "clip clip_b: .*gt/clip_b is not a folder"),
+        ("gt/clip_a/000049.png", "clip clip_a frame 000049: missing in .*"),
+        ("lq/clip_a/000049.png", "clip clip_a frame 000049: unpaired in"),
         ("spikes/train/clip_b", "clip clip_b: no .dat files"),
         ("spikes/train/clip_b/spike/000050.dat", "clip clip_b frame 000050: .*no such spike file"),
     ],

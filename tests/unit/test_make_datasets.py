@@ -277,7 +277,7 @@ def test_staged_files_are_counted_before_they_are_moved(tmp_path):
         add(writer, "train", "a")
         add(writer, "train", "b")
         next((tmp_path / layout.STAGING / "b").rglob("000001.dat")).unlink()
-        with pytest.raises(RuntimeError, match="spike: 1 files, 2 were written: .*the set is as it was"):
+        with pytest.raises(RuntimeError, match="spike: 1 files, 2 were written: .*the set is unchanged"):
             writer.finish()
     assert list(tmp_path.iterdir()) == []
 

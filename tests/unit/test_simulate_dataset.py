@@ -110,7 +110,7 @@ def test_bad_recordings_are_named(tmp_path):
     with pytest.raises(UserError, match=r"none.mp4: no such file"):
         simulation.simulate([tmp_path / "none.mp4"], tmp_path / "out", "train", settings)
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(UserError, match=r"text.mp4 is no video that can be read"):
+    with pytest.raises(UserError, match=r"text.mp4 is not a readable video"):
         simulation.simulate([tmp_path / "text.mp4"], tmp_path / "out", "train", settings)
     make_folder(tmp_path / "short", 3)
     with pytest.raises(UserError, match="clip short: 0 frames"):

@@ -82,7 +82,7 @@ def test_a_folder_with_a_defect_exits_with_2(run, dat):
     dat.with_name("y.dat").write_bytes(dat.read_bytes()[:-3])
     code, out, _ = run("inspect", dat.parent, *SIZE)
     assert code == 2
-    assert "y.dat: cut off: 59 whole steps of 48x64 and 381 bytes more" in out
+    assert "y.dat: truncated: 59 whole steps of 48x64 and 381 bytes more" in out
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz"])

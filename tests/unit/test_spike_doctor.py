@@ -117,7 +117,7 @@ def test_a_truncated_file_and_one_too_short_for_anything(tmp_path):
     for given in (Given(), Given((48, 64))):
         report = inspect_file(tmp_path / "a.dat", given)
         assert (report.size, report.steps) == ((48, 64), 59)
-        assert_wrong(report, ["cut off: 59 whole steps of 48x64 and 284 bytes more"])
+        assert_wrong(report, ["truncated: 59 whole steps of 48x64 and 284 bytes more"])
     (tmp_path / "b.dat").write_bytes(bytes(range(200, 255)))
     with pytest.raises(UserError, match="give --spike_h and --spike_w"):
         inspect_file(tmp_path / "b.dat")
@@ -192,7 +192,7 @@ def test_a_survey_names_every_defect_of_a_folder(tmp_path):
     spoilt, sound = survey(root)
     assert sound["wrong"] == []
     assert all(path.name in line for line, path in zip(spoilt["wrong"], (first, second, third), strict=True))
-    assert "remainder" in spoilt["wrong"][0] or "cut off" in spoilt["wrong"][0]
+    assert "remainder" in spoilt["wrong"][0] or "truncated" in spoilt["wrong"][0]
     assert "23 steps, the manifest promises 24" in spoilt["wrong"][1]
     assert "empty" in spoilt["wrong"][2]
     with pytest.raises(UserError, match="no spike files"):
