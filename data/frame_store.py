@@ -299,7 +299,7 @@ class FrameStore:
         return frame in self._names[clip]
 
     def playback(self, clip: str, frames: Sequence[str]) -> Playback:
-        """Return how frames of a clip are shown; images do not tell."""
+        """Return how frames of a clip are shown; unknown for images."""
         return self._frames.playback(clip, frames) if isinstance(self._frames, VideoFrames) else Playback()
 
     def file(self, clip: str, frame: str) -> Path:

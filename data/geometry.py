@@ -28,6 +28,6 @@ class Box:
 
 
 def whole_ratio(large: tuple[int, int], small: tuple[int, int]) -> int:
-    """Return the integer by which `large` (H, W) exceeds `small` along both axes, 0 if there is none."""
+    """Return the integer ratio of `large` (H, W) to `small`, the same along both axes, 0 if there is none."""
     ratio = large[0] // small[0]
     return ratio if large == (small[0] * ratio, small[1] * ratio) else 0

@@ -222,7 +222,7 @@ class ImageFolders:
         return list(by_number(set(names) - set(self._files.get(clip, {}).values())))
 
     def _instead(self) -> str:
-        """Say where frames or images were found, or what else is there, and what to do."""
+        """Return what was found instead of clips, and what to do, for a message."""
         deeper = _first_images(self.root, self.ext)
         if deeper:
             return (

@@ -233,9 +233,7 @@ class DatasetWriter:
                 other = taken.get(clip, split)
                 if other != split or clip in self.locks:
                     where = self.root if other == split else gt_dir(self.root, other)
-                    raise UserError(
-                        f"{where}: clip {clip} is there already, expected a new name for {split}; rename one"
-                    )
+                    raise UserError(f"{where}: clip {clip} already exists, expected a new name for {split}; rename one")
                 self.locks[clip] = claim(self.root, clip)
                 shutil.rmtree(self.staging(clip), ignore_errors=True)
             self._sweep()

@@ -25,7 +25,7 @@ def define_Dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
         upscale: the network's upscaling factor, which must be sharp size over blurred size.
 
     Returns:
-        VideoTrainDatasetRGBSpike or VideoTestDataset, as DATASETS says.
+        VideoTrainDatasetRGBSpike or VideoTestDataset, see DATASETS.
 
     Raises:
         UserError: the type is not available, or the files do not match; see the classes.

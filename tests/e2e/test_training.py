@@ -370,7 +370,7 @@ def test_a_file_cut_off_while_training_gets_one_line(training, tmp_path):
     code, err = mistakes(process)
     assert code == 2, err
     assert len(err) == 1, err
-    assert err[0].startswith(f"error: clip clip_b frame 000051: {path} has 2 steps of 16x24, 24 expected")
+    assert err[0].startswith(f"error: clip clip_b frame 000051: {path} has 2 steps of 16x24, expected 24")
     wait_until(lambda: not training.alive())
 
 

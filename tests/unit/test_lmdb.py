@@ -425,14 +425,14 @@ def test_all_folders_of_a_set_get_an_lmdb_which_then_stays(data_set, caplog):
 
 
 CHANGES = {
-    "has 4 frames of clip clip_b, other ones than the 5": lambda root: None,
-    r"clip_a/000047 is \(32, 48, 3\), in .*it is \(8, 8, 3\)": lambda root: write_rgb(
+    "has 4 frames of clip clip_b, which are not the 5": lambda root: None,
+    r"clip_a/000047 is \(32, 48, 3\), but \(8, 8, 3\) in": lambda root: write_rgb(
         root / "train_GT/clip_a/000047.png", np.zeros((8, 8, 3), np.uint8)
     ),
-    "clip_a/000047 has another content": lambda root: write_rgb(
+    "clip_a/000047 differs in content": lambda root: write_rgb(
         root / "train_GT/clip_a/000047.png", np.zeros((32, 48, 3), np.uint8)
     ),
-    r"clip_b/000047 is \(24, 16, 24\), in .*it is \(12, 16, 24\)": lambda root: cut(
+    r"clip_b/000047 is \(24, 16, 24\), but \(12, 16, 24\) in": lambda root: cut(
         root / SPIKES / "train/clip_b/spike/000047.dat"
     ),
 }
@@ -472,7 +472,7 @@ def test_any_changed_frame_is_noticed_also_where_nothing_was_recorded(data_set, 
     else:
         path.write_bytes(path.read_bytes()[::-1])
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as an archive restores it
-    with pytest.raises(UserError, match="clip_b/000050 has another content than in .*; --force writes it again"):
+    with pytest.raises(UserError, match="clip_b/000050 differs in content from .*; --force writes it again"):
         lmdb_writer.create_lmdbs(data_set, ["train"])
 
 
@@ -485,7 +485,7 @@ def test_only_files_that_may_have_changed_are_read(data_set, monkeypatch, caplog
     monkeypatch.setattr(PngFiles, "value", lambda self, *key: (read.append(key), value(self, *key))[1])
     lmdb_writer.create_lmdbs(data_set, ["train"])
     assert read == [("clip_b", "000050")]
-    assert "comparing 1 of 10 files, which may have changed" in caplog.text
+    assert "comparing the 1 of 10 files that may have changed" in caplog.text
 
 
 def test_hidden_folders_beside_clips_are_no_clips(data_set):
@@ -509,7 +509,7 @@ def test_a_record_of_another_lmdb_does_not_count(data_set):
     lmdb_writer.create_lmdbs(data_set, ["train"], force=True)
     record_path(target).write_text(changed)
     write_rgb(path, 255 - image)
-    with pytest.raises(UserError, match="has another content"):
+    with pytest.raises(UserError, match="differs in content"):
         lmdb_writer.create_lmdbs(data_set, ["train"])
     assert record != changed
 
@@ -543,7 +543,7 @@ def test_clip_names_cannot_leave_their_folder(tmp_path, clip):
 def test_a_folder_that_is_no_lmdb_is_not_touched(data_set):
     (data_set / "train_GT.lmdb").mkdir()
     (data_set / "train_GT.lmdb/mine.txt").touch()
-    with pytest.raises(UserError, match="train_GT.lmdb: is there and is no LMDB .* move it away"):
+    with pytest.raises(UserError, match="train_GT.lmdb: exists and is not an LMDB .* move it away"):
         lmdb_writer.create_lmdbs(data_set, ["train"], force=True)
     assert (data_set / "train_GT.lmdb/mine.txt").exists()
 
@@ -565,7 +565,7 @@ def test_what_is_missing_or_damaged_is_named_and_leaves_nothing(data_set):
     with pytest.raises(UserError, match="000049.dat: .* is no multiple"):
         lmdb_writer.create_lmdbs(data_set, ["test"])
     (data_set / SPIKES / "manifest.json").unlink()
-    with pytest.raises(UserError, match=f"{SPIKES}: neither manifest.json nor config.yaml"):
+    with pytest.raises(UserError, match=f"{SPIKES}: has neither manifest.json nor config.yaml"):
         lmdb_writer.create_lmdbs(data_set, ["test"])
     shutil.rmtree(data_set / "test_GT_blurred")
     with pytest.raises(UserError, match="--dataset_root: .*test_GT_blurred is not a folder"):

@@ -191,7 +191,7 @@ def test_hdr_video_is_refused(tmp_path, transfer, kind):
 def test_unequal_times_are_said_with_the_place(tmp_path, heard):
     path = make_video(tmp_path / "v.mp4", frames=12, times=[*range(0, 28, 4), *range(32, 52, 4)])
     simulate_video(path, tmp_path / "out")
-    assert "v.mp4: has a variable frame rate, 40 to 80 ms from frame to frame (80 from 000006 to 000007)" in heard.text
+    assert "v.mp4: has a variable frame rate, 40 to 80 ms between frames (80 from 000006 to 000007)" in heard.text
     heard.clear()
     simulate_video(path, tmp_path / "before", span=(0, 7))
     assert "variable" not in heard.text
@@ -206,7 +206,7 @@ def test_pixels_that_are_not_square_are_said(tmp_path, heard):
 def test_a_rate_that_nobody_says_is_asked_for(tmp_path, monkeypatch):
     path = make_video(tmp_path / "v.mp4", frames=3)
     monkeypatch.setattr(VideoFrames, "playback", lambda *_: Playback())
-    with pytest.raises(UserError, match="v.mp4: does not say how many frames a second .*--fps"):
+    with pytest.raises(UserError, match="v.mp4: has no frame rate.*--fps"):
         simulate_video(path, tmp_path / "out")
     simulate_video(path, tmp_path / "out", fps=30.0)
     assert Manifest.load(layout.spike_dir(tmp_path / "out", "train")).clock_hz == 30
@@ -386,9 +386,9 @@ def test_mistakes_take_one_line(tmp_path, monkeypatch, capsys, arguments, words)
 @pytest.mark.parametrize(
     ("option", "path", "words"),
     [
-        ("--frames", ".", r"has no frames; its folders do, give those, as \S+walk"),
-        ("--frames", "walk/0000.png", "is a file; give a folder of frames, or a video to --video"),
-        ("--video", "walk", "is a folder; give a video, or a folder of frames to --frames"),
+        ("--frames", ".", r"has no frames; give its subfolders, such as \S+walk"),
+        ("--frames", "walk/0000.png", "is a file; give a folder of frames, or use --video for a video"),
+        ("--video", "walk", "is a folder; give a video, or use --frames for a folder of frames"),
         ("--video", "v.mp4", "no such file"),
         ("--frames", "run", "no such folder"),
     ],
@@ -412,7 +412,7 @@ def test_frames_of_mixed_sizes_are_named(tmp_path):
 def test_odd_sizes_are_cut(tmp_path, capsys):
     make_folder(tmp_path / "walk", 7, (17, 25))
     simulation.simulate([tmp_path / "walk"], tmp_path / "out", "train", simulation.Settings(), video=False)
-    assert "are cut to (16, 24)" in capsys.readouterr().out
+    assert "are center-cropped to (16, 24)" in capsys.readouterr().out
     assert num_steps(layout.dat_path(tmp_path / "out", "train", "walk", "000000"), 8, 12) == 49
 
 

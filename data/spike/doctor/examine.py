@@ -70,12 +70,12 @@ def examine(packed: np.ndarray, name: str, declared: Declared, *, header: bool =
     step = size[0] * size[1] // 8
     steps, rest = divmod(packed.size, step)
     if rest:
-        wrong.append(f"truncated: {steps} whole steps of {by(size)} and {rest} bytes more; copy the file again")
-    sayers = list(declared.sizes.items())
+        wrong.append(f"truncated: {steps} whole steps of {size_text(size)} and {rest} bytes more; copy the file again")
+    sources = list(declared.sizes.items())
     wrong += [
-        f"{who} says {by(said)}, {sayers[0][0]} says {by(sayers[0][1])}; correct one of them"
-        for who, said in sayers[1:]
-        if said != sayers[0][1]
+        f"{source} says {size_text(other)}, {sources[0][0]} says {size_text(sources[0][1])}; correct one of them"
+        for source, other in sources[1:]
+        if other != sources[0][1]
     ]
     seams = seam(mean_plane(packed, step))
     order = _bit_order(seams, declared, wrong, notes)
@@ -89,9 +89,8 @@ def candidates(packed: np.ndarray, first: list[Size]) -> list[dict[str, Any]]:
     """Rate every fitting size in use and those in `first`: periodic ones first, then by row difference.
 
     Returns:
-        For each: `size`, `steps` (whole or not), `echo` (periodicity: standard errors by which the stream repeats after
-        one step), `rows` (0: neighbouring rows are equal, 1: unrelated), `seam` (positive: little, negative: big
-        bit order).
+        For each: `size`, `steps` (whole or not), `periodicity` (see `texture.periodicity`), `rows` (0: neighbouring
+        rows are equal, 1: unrelated), `seam` (positive: little, negative: big bit order).
     """
     rows: list[dict[str, Any]] = []
     for size in dict.fromkeys([*first, *fitting_sizes(packed.size)]):
@@ -104,40 +103,42 @@ def candidates(packed: np.ndarray, first: list[Size]) -> list[dict[str, Any]]:
             {
                 "size": list(size),
                 "steps": packed.size / step,
-                "echo": periodicity(packed, step),
+                "periodicity": periodicity(packed, step),
                 "rows": row_difference(plane, size[1], order).value,
                 "seam": seam(plane),
             }
         )
-    return [*rows[:1], *sorted(rows[1:], key=lambda row: (row["echo"] < PERIODIC_MIN, row["rows"]))]
+    return [*rows[:1], *sorted(rows[1:], key=lambda row: (row["periodicity"] < PERIODIC_MIN, row["rows"]))]
 
 
-def by(size: Size) -> str:
+def size_text(size: Size) -> str:
     """Format a size as HxW."""
     return f"{size[0]}x{size[1]}"
 
 
 def _size(packed: np.ndarray, name: str, declared: Declared, header: bool, wrong: list[str], notes: list[str]) -> Size:
     """Return the size that the stream clearly implies, otherwise the declared one."""
-    said = [RAW416 if header and size == RAW416_PICTURE else size for size in declared.sizes.values()]
-    found = RAW416 if header else find_geometry(packed, [*said, RAW416])
-    if not said:
+    sizes = [RAW416 if header and size == RAW416_PICTURE else size for size in declared.sizes.values()]
+    found = RAW416 if header else find_geometry(packed, [*sizes, RAW416])
+    if not sizes:
         if found is None:
             raise UserError(f"{name}: {_no_size(packed)}; give --spike_h and --spike_w if these are spikes")
-        notes.append(f"no size is declared; the stream implies {by(found)}")
+        notes.append(f"no size is declared; the stream implies {size_text(found)}")
         return found
-    believed = said[0]
-    if believed == RAW416_PICTURE and found == RAW416 and is_raw416(packed, RAW416):
+    first = sizes[0]
+    if first == RAW416_PICTURE and found == RAW416 and is_raw416(packed, RAW416):
         return RAW416
-    misfit = _misfit(packed, believed)
+    misfit = _misfit(packed, first)
     if misfit and found is None:
         raise UserError(f"{name}: {misfit}")
-    if found is None or found == believed or not (misfit or suits_better(packed, found, believed)):
-        if not misfit and not _is_plausible(packed, believed):
-            notes.append(f"the stream neither confirms nor contradicts {by(believed)}")
-        return believed
+    if found is None or found == first or not (misfit or suits_better(packed, found, first)):
+        if not misfit and not _is_plausible(packed, first):
+            notes.append(f"the stream neither confirms nor contradicts {size_text(first)}")
+        return first
     steps = packed.size * 8 // (found[0] * found[1])
-    wrong.append(f"{by(believed)} ({next(iter(declared.sizes))}) is wrong: these are {steps} steps of {by(found)}")
+    wrong.append(
+        f"{size_text(first)} ({next(iter(declared.sizes))}) is wrong: these are {steps} steps of {size_text(found)}"
+    )
     return found
 
 
@@ -158,20 +159,20 @@ def _misfit(packed: np.ndarray, size: Size) -> str | None:
 
 
 def _no_size(packed: np.ndarray) -> str:
-    fitting = ", ".join(map(by, fitting_sizes(packed.size))) or "none"
-    return f"no step length is periodic in its {packed.size} bytes (sizes in use that would fit: {fitting})"
+    fitting = ", ".join(map(size_text, fitting_sizes(packed.size))) or "none"
+    return f"no step length found in its {packed.size} bytes (sizes in use that would fit: {fitting})"
 
 
 def _bit_order(seams: float, declared: Declared, wrong: list[str], notes: list[str]) -> BitOrder:
     """Return the bit order that the seams imply, else the declared one."""
-    said = declared.orders or {"the default": DEFAULT_ORDER}
+    orders = declared.orders or {"the default": DEFAULT_ORDER}
     if abs(seams) < SIGNIFICANT:
-        whose, believed = next(iter(said.items()))
-        notes.append(f"the stream does not show its bit order; using {believed} ({whose})")
-        return believed
+        source, order = next(iter(orders.items()))
+        notes.append(f"the stream does not show its bit order; using {order} ({source})")
+        return order
     found: BitOrder = "little" if seams > 0 else "big"
     which = "highest" if found == "big" else "lowest"
-    mistaken = ", ".join(whose for whose, believed in said.items() if believed != found)
-    if mistaken:
-        wrong.append(f"bits are stored {which} first: bit_order {found}, not as {mistaken} says")
+    contradicted = ", ".join(source for source, order in orders.items() if order != found)
+    if contradicted:
+        wrong.append(f"bits are stored {which} first: bit_order {found}, not as {contradicted} says")
     return found
