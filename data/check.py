@@ -143,9 +143,7 @@ def spike_defects(clip: str, frame: str, reader: SpikeReader, blur: np.ndarray |
     steps = len(spikes)
     found: list[str | None] = []
     if not spikes.any():
-        found.append(
-            f"no pixel fires in any of its {steps} steps; was the lens covered, or the file only preallocated?"
-        )
+        found.append(f"no pixel fires in any of its {steps} steps; was the lens covered, the file preallocated?")
     elif spikes.all():
         found.append(
             f"every pixel fires in each of its {steps} steps; the sensor is saturated, or the file holds no spikes"

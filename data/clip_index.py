@@ -143,9 +143,7 @@ def _frames_of(count: int, start: int, filename_tmpl: str) -> tuple[str, ...]:
 def _meta_lines(path: Path) -> dict[str, tuple[int, int | None]]:
     """Read {clip: (count, start)}; start is None if the line has none."""
     if not path.is_file():
-        raise UserError(
-            f"meta_info_file: {path} does not exist; correct the path or set it to null to scan the folders"
-        )
+        raise UserError(f"meta_info_file: {path} does not exist; correct the path or use null to scan the folders")
     clips: dict[str, tuple[int, int | None]] = {}
     for number, line in enumerate(read_text(path, "surrogateescape").splitlines(), start=1):
         if not line.strip():

@@ -65,9 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--opt", type=Path, required=True, help="the run's options.json")
     parser.add_argument("--batch", type=Path, required=True, metavar="FILE", help="a file in the run's replay/ folder")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. train.tf32=false"
-    )
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change options")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     with program(args.debug):

@@ -158,15 +158,9 @@ def main() -> None:
     """Read the command line, estimate and print."""
     parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--opt", type=Path, required=True, help="option file, JSON with comments")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. netG.img_size=[6,64,64]"
-    )
-    parser.add_argument(
-        "--size", type=int, nargs=3, metavar=("D", "H", "W"), help="frames, rows and columns of the input"
-    )
-    parser.add_argument(
-        "--fit", metavar="12GB", help="propose crop, batch, checkpointing and tile for this much memory"
-    )
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change options")
+    parser.add_argument("--size", type=int, nargs=3, metavar=("D", "H", "W"), help="frames, rows, columns of the input")
+    parser.add_argument("--fit", metavar="12GB", help="propose crop, batch, checkpointing and tile for this memory")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()

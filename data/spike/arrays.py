@@ -49,9 +49,7 @@ def planes_of(frames: np.ndarray, spikes: np.ndarray, opt: SpikeOpt, channels: i
     if rate is None:
         raise UserError("rate_at_white: is missing and spike.rate_at_white of the options is null; give one of them")
     if not 0 < rate <= 1:
-        raise UserError(
-            f"rate_at_white: found {rate:g}, expected spikes per step of a white pixel, above 0 and up to 1"
-        )
+        raise UserError(f"rate_at_white: found {rate:g}, expected spikes per step of a white pixel, above 0, at most 1")
     represent = REPRESENTATIONS[opt.representation]
     finish = PlaneMaker(represent, channels, rate, recording.is_linear)
     reach = represent.reach(opt.window, center, exposure)

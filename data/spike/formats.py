@@ -217,12 +217,10 @@ def _load_array(path: Path, kind: Format) -> np.ndarray:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile, MemoryError) as error:
         raise UserError(
-            f"{path}: cannot be read as .{kind} ({error}), expected an array of numbers; save it again"
+            f"{path}: cannot be read as .{kind} ({error}), expected a numeric array; save it again"
         ) from None
     if not isinstance(content, np.ndarray) or content.ndim != 3 or content.size == 0:
-        raise UserError(
-            f"{path}: has shape {getattr(content, 'shape', None)}, expected (T, H, W); save it in this shape"
-        )
+        raise UserError(f"{path}: has shape {getattr(content, 'shape', None)}, expected (T, H, W); reshape it")
     if content.dtype not in (np.uint8, np.bool_):
         raise UserError(f"{path}: holds {content.dtype}, expected uint8 or bool of 0 and 1; convert it")
     if content.max() > 1:

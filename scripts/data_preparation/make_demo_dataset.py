@@ -150,9 +150,7 @@ def why_make(root: Path, recipe: Recipe, force: bool) -> str:
     clips = (path for path in root.glob("*_GT*/*") if path.parent.suffix != ".lmdb")
     foreign += [path.name for path in clips if not path.name.startswith("demo_")]
     if foreign:
-        raise UserError(
-            f"{root}: holds {foreign[0]}, which is not part of a demo set; set --out to a new or empty folder"
-        )
+        raise UserError(f"{root}: holds {foreign[0]}, not part of a demo set; set --out to a new or empty folder")
     if force:
         return "--force"
     if not (root / STAMP).is_file():

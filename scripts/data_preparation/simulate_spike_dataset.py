@@ -295,10 +295,8 @@ def main() -> None:
     parser.add_argument("--spike-scale", type=int, default=2, help="RGB pixels per spike pixel, along each axis")
     parser.add_argument("--theta", type=float, default=2.0, help="firing threshold: white fires every theta steps")
     parser.add_argument("--noise", choices=["none", "sensor"], default="none", help="noise of the spike sensor")
-    parser.add_argument("--transfer", choices=["srgb", "linear"], default="srgb", help="what is integrated")
-    parser.add_argument(
-        "--interpolation", choices=["flow", "blend"], default="flow", help="light between source frames"
-    )
+    parser.add_argument("--transfer", choices=["srgb", "linear"], default="srgb", help="what the sensor integrates")
+    parser.add_argument("--interpolation", choices=["flow", "blend"], default="flow", help="between source frames")
     parser.add_argument("--fps", type=float, help="source frames per second; default: the video's, 240 for --frames")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")

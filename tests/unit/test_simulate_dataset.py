@@ -405,7 +405,7 @@ def test_what_is_no_recording_is_named_with_the_option_for_it(tmp_path, monkeypa
 def test_frames_of_mixed_sizes_are_named(tmp_path):
     make_folder(tmp_path / "walk", 7)
     write_rgb(tmp_path / "walk" / "0003.png", np.zeros((20, 24, 3), np.uint8))
-    with pytest.raises(UserError, match="walk: 0003.png has 20x24 pixels, expected 16x24 as 0000.png"):
+    with pytest.raises(UserError, match="walk: 0003.png has 20x24 pixels, expected 16x24 like 0000.png"):
         simulation.simulate([tmp_path / "walk"], tmp_path / "out", "train", simulation.Settings(), video=False)
 
 

@@ -135,13 +135,13 @@ def bad_files(folder):
     (folder / "video.dat").write_bytes(b"\0\0\0\x20ftypisom" + rng.bytes(50))
     (folder / "noise.dat").write_bytes(rng.bytes(5001))
     return {
-        "pickled.npy": "array of numbers",
+        "pickled.npy": "a numeric array",
         "flat.npy": r"\(T, H, W\)",
         "gray.npy": "values up to",
         "float.npy": "float64",
         "none.npy": r"\(0, 8, 8\)",
         "key.npz": "holds spikes, expected the array spk",
-        "object.npz": "array of numbers",
+        "object.npz": "a numeric array",
         "cut.npy": "cannot be read",
         "cut.npz": "cannot be read",
         "other.npz": "not a NumPy file",

@@ -5,19 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from data.spike import texture
 from data.spike.doctor.declared import Declared, Size
 from data.spike.formats import RAW416, RAW416_PICTURE, Format, is_raw416
-from data.spike.texture import (
-    PERIODIC_MIN,
-    SIGNIFICANT,
-    Mean,
-    find_geometry,
-    mean_plane,
-    periodicity,
-    row_difference,
-    seam,
-    suits_better,
-)
 from utils.spike_loader import BitOrder, fitting_sizes, steps_in
 from utils.utils_error import UserError
 
@@ -77,7 +67,7 @@ def examine(packed: np.ndarray, name: str, declared: Declared, *, header: bool =
         for source, other in sources[1:]
         if other != sources[0][1]
     ]
-    seams = seam(mean_plane(packed, step))
+    seams = texture.seam(texture.mean_plane(packed, step))
     order = _bit_order(seams, declared, wrong, notes)
     flipud = next(iter(declared.flips.values()), DEFAULT_FLIPUD)
     kind: Format = "raw416" if header or is_raw416(packed, size) else "dat"
@@ -97,18 +87,18 @@ def candidates(packed: np.ndarray, first: list[Size]) -> list[dict[str, Any]]:
         step = size[0] * size[1] // 8
         if size[0] * size[1] % 8 or not 0 < step <= packed.size:
             continue
-        plane = mean_plane(packed, step)
-        order: BitOrder = "big" if seam(plane) < 0 else "little"
+        plane = texture.mean_plane(packed, step)
+        order: BitOrder = "big" if texture.seam(plane) < 0 else "little"
         rows.append(
             {
                 "size": list(size),
                 "steps": packed.size / step,
-                "periodicity": periodicity(packed, step),
-                "rows": row_difference(plane, size[1], order).value,
-                "seam": seam(plane),
+                "periodicity": texture.periodicity(packed, step),
+                "rows": texture.row_difference(plane, size[1], order).value,
+                "seam": texture.seam(plane),
             }
         )
-    return [*rows[:1], *sorted(rows[1:], key=lambda row: (row["periodicity"] < PERIODIC_MIN, row["rows"]))]
+    return [*rows[:1], *sorted(rows[1:], key=lambda row: (row["periodicity"] < texture.PERIODIC_MIN, row["rows"]))]
 
 
 def size_text(size: Size) -> str:
@@ -119,7 +109,7 @@ def size_text(size: Size) -> str:
 def _size(packed: np.ndarray, name: str, declared: Declared, header: bool, wrong: list[str], notes: list[str]) -> Size:
     """Return the size that the stream clearly implies, otherwise the declared one."""
     sizes = [RAW416 if header and size == RAW416_PICTURE else size for size in declared.sizes.values()]
-    found = RAW416 if header else find_geometry(packed, [*sizes, RAW416])
+    found = RAW416 if header else texture.find_geometry(packed, [*sizes, RAW416])
     if not sizes:
         if found is None:
             raise UserError(f"{name}: {_no_size(packed)}; give --spike_h and --spike_w if these are spikes")
@@ -131,7 +121,7 @@ def _size(packed: np.ndarray, name: str, declared: Declared, header: bool, wrong
     misfit = _misfit(packed, first)
     if misfit and found is None:
         raise UserError(f"{name}: {misfit}")
-    if found is None or found == first or not (misfit or suits_better(packed, found, first)):
+    if found is None or found == first or not (misfit or texture.suits_better(packed, found, first)):
         if not misfit and not _is_plausible(packed, first):
             notes.append(f"the stream neither confirms nor contradicts {size_text(first)}")
         return first
@@ -145,9 +135,10 @@ def _size(packed: np.ndarray, name: str, declared: Declared, header: bool, wrong
 def _is_plausible(packed: np.ndarray, size: Size) -> bool:
     """Return whether the stream's periodicity or the similarity of its rows supports a size."""
     step = size[0] * size[1] // 8
-    if periodicity(packed, step) >= PERIODIC_MIN:
+    if texture.periodicity(packed, step) >= texture.PERIODIC_MIN:
         return True
-    return Mean(1.0, 0.0).exceeds(row_difference(mean_plane(packed, step), size[1])) > SIGNIFICANT
+    rows = texture.row_difference(texture.mean_plane(packed, step), size[1])
+    return texture.Mean(1.0, 0.0).exceeds(rows) > texture.SIGNIFICANT
 
 
 def _misfit(packed: np.ndarray, size: Size) -> str | None:
@@ -166,7 +157,7 @@ def _no_size(packed: np.ndarray) -> str:
 def _bit_order(seams: float, declared: Declared, wrong: list[str], notes: list[str]) -> BitOrder:
     """Return the bit order that the seams imply, else the declared one."""
     orders = declared.orders or {"the default": DEFAULT_ORDER}
-    if abs(seams) < SIGNIFICANT:
+    if abs(seams) < texture.SIGNIFICANT:
         source, order = next(iter(orders.items()))
         notes.append(f"the stream does not show its bit order; using {order} ({source})")
         return order

@@ -59,9 +59,8 @@ def _examine_array(path: Path, kind: Format, declared: Declared) -> Report:
     report = Report(str(path), path.stat().st_size, kind, size, found.steps, found.bit_order, False)
     for source, other in declared.sizes.items():
         if other != size:
-            report.wrong.append(
-                f"{size_text(other)} ({source}) is wrong: the file holds {found.steps} steps of {size_text(size)}"
-            )
+            steps = f"{found.steps} steps of {size_text(size)}"
+            report.wrong.append(f"{size_text(other)} ({source}) is wrong: the file holds {steps}")
     if any(found.skipped):
         report.notes.append("skipped {} bytes before the first frame and {} after the last".format(*found.skipped))
     return report
