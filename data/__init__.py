@@ -1,1 +1,1 @@
-"""From files to samples: clip index, frames, spikes, augmentation, loaders."""
+"""Data sets: clip index, frames, spikes, augmentation, loaders."""

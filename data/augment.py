@@ -1,4 +1,4 @@
-"""Random cuts and flips, drawn once per sample and applied to all of its parts alike."""
+"""Random crops and flips, drawn once per sample and applied to all of its parts."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from data.geometry import Box
 
 
 def draw_box(rng: np.random.Generator, size: tuple[int, int], side: int, step: int) -> Box:
-    """Draw a square that lies inside an image, with its corner on a multiple of `step`.
+    """Draw a square inside an image, with its corner on a multiple of `step`.
 
     Args:
         rng: source of randomness.
@@ -23,7 +23,7 @@ def draw_box(rng: np.random.Generator, size: tuple[int, int], side: int, step: i
 
 @dataclass(frozen=True)
 class Flips:
-    """What happens to a sample: `hflip`, `vflip`, then `transpose` in space; `reverse` in time."""
+    """Augmentation of a sample: `hflip`, `vflip`, then `transpose` in space; `reverse` in time."""
 
     hflip: bool
     vflip: bool
@@ -31,7 +31,7 @@ class Flips:
     reverse: bool
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Flip and transpose a tensor (..., H, W) in space; time is reversed while reading."""
+        """Flip and transpose a tensor (..., H, W) in space; time is reversed on reading."""
         if self.hflip:
             x = x.flip(-1)
         if self.vflip:

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set, in one list: clip by clip, frame by frame."""
+"""List every defect of a data set, clip by clip and frame by frame."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -24,11 +24,10 @@ from utils.utils_error import ProblemsError, UserError
 
 LOG = logging.getLogger("spikevrt")
 
-# Correlation of a blurred frame with the mean of its spikes: that of a true pair is above 0.9. A picture with less
-# contrast than this says nothing.
+# Correlation of a blurred frame with the mean of its spikes; true pairs reach more than 0.9.
 UNRELATED_BELOW = 0.2
-CONTRAST = 0.02
-LISTED = 20  # defects in the log at most
+CONTRAST = 0.02  # standard deviation; pictures with less are not compared
+LISTED = 20  # most defects in the log
 FRAME_KEYS = ("dataroot_lq", "dataroot_gt")
 
 
@@ -37,18 +36,18 @@ def check_dataset(
 ) -> list[str]:
     """List every defect of a data set.
 
-    The fast form compares names, counts and file sizes. The full form also decodes every frame and every `.dat` and
-    looks at them: picture sizes, spikes that never or always fire, that lie upside down or belong to another frame,
-    bytes in the wrong order, a size (H, W) that the bits contradict.
+    The fast check compares names, counts and file sizes. The full check also decodes every frame and `.dat` file and
+    looks for wrong picture sizes, spikes that never or always fire, are upside down or belong to another frame, a wrong
+    bit order, and a size (H, W) that the bits contradict.
 
     Args:
         opt: one block of `datasets`.
-        upscale: of the network; sharp frames are as many times larger than blurred ones.
-        full: read all files.
-        report: called with a number of frames each time that many have been read.
+        upscale: the network's upscaling factor: sharp size over blurred size.
+        full: decode all files.
+        report: called with the number of frames read since the last call.
 
     Returns:
-        One line per defect; names clip and frame where it has one.
+        One line per defect, naming clip and frame where they apply.
     """
     defects: list[str] = []
     stores: dict[str, FrameStore] = {}
@@ -80,10 +79,10 @@ def check_dataset(
 
 
 def open_dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
-    """Build a data set as `define_Dataset` does; where it cannot be built, the log lists all defects.
+    """Build a data set as `define_Dataset` does; if that fails, log all defects.
 
     Raises:
-        UserError: the names, counts or file sizes of the data set have defects; the first one.
+        UserError: names, counts or file sizes are wrong; the message has the first defect.
     """
     try:
         return define_Dataset(opt, upscale)
@@ -101,13 +100,13 @@ def open_dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
 def frame_defects(
     clip: str, frame: str, *, stores: dict[str, FrameStore], reader: SpikeReader | None, upscale: int
 ) -> list[str]:
-    """Read all that belongs to one frame and list what is wrong with it; what is not there is passed over.
+    """Read all files of one frame and list their defects; missing files are skipped.
 
     Args:
         clip: clip name.
         frame: frame name.
         stores: blurred and sharp frames by option key.
-        reader: the spikes, if there are any.
+        reader: the spikes, or None.
         upscale: sharp size over blurred size.
     """
     defects: list[str] = []
@@ -129,25 +128,25 @@ def frame_defects(
 
 
 def spike_defects(clip: str, frame: str, reader: SpikeReader, blur: np.ndarray | None) -> list[str]:
-    """Read the whole `.dat` of one frame and list what is wrong with it.
+    """Read the whole `.dat` file of one frame and list its defects.
 
     Args:
         clip: clip name.
         frame: frame name.
         reader: the spikes.
-        blur: the blurred frame, (H, W, 3) uint8, RGB, if there is one.
+        blur: the blurred frame, (H, W, 3) uint8, RGB, or None.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     spikes = reader.read(clip, frame, (0, reader.num_steps(clip, frame)))
     steps = len(spikes)
     found: list[str | None] = []
     if not spikes.any():
-        found.append(f"no pixel fires in all of its {steps} steps; was the lens covered, the file preallocated?")
+        found.append(f"no pixel fires in any of its {steps} steps; was the lens covered, the file preallocated?")
     elif spikes.all():
         found.append(
-            f"every pixel fires in each of its {steps} steps; the sensor is saturated, or the file is no stream"
+            f"every pixel fires in each of its {steps} steps; the sensor is saturated, or the file holds no spikes"
         )
     else:
         found += [reader.size_warning(clip, frame), _order_defect(clip, frame, reader)]
@@ -161,11 +160,11 @@ def _order_defect(clip: str, frame: str, reader: SpikeReader) -> str | None:
     looks = bit_order(mean_plane(reader.store.packed(clip, frame), height * width // 8))
     if looks in (None, reader.sensor.bit_order):
         return None
-    return f'its bits look like bit_order "{looks}", it is read as "{reader.sensor.bit_order}"; correct the manifest'
+    return f'its bits look like bit_order "{looks}", but are read as "{reader.sensor.bit_order}"; correct the manifest'
 
 
 def _pairing_defect(spikes: np.ndarray, blur: np.ndarray, reader: SpikeReader, clip: str) -> str | None:
-    """Compare what the spikes saw during the exposure with the blurred frame."""
+    """Compare the mean of the spikes over the exposure with the blurred frame."""
     first, last = reader.timings[clip].exposure
     seen = tfp_of(spikes[first:last]) / np.float32(reader.sensor.rate_at_white)
     if reader.is_linear:
@@ -175,19 +174,19 @@ def _pairing_defect(spikes: np.ndarray, blur: np.ndarray, reader: SpikeReader, c
     found = match(seen, blur)
     if found.best not in ("as_is", None):
         return (
-            f"it lies {found.best.replace('_', ' ')} on the blurred frame: correlation {found.as_is:.2f} as read, "
-            f"{max(found):.2f} so; correct flipud in the manifest"
+            f"it is {found.best.replace('_', ' ')} relative to the blurred frame: correlation {found.as_is:.2f} as "
+            f"read, {max(found):.2f} when corrected; correct flipud in the manifest"
         )
     if found.as_is < UNRELATED_BELOW:
         return (
-            f"it does not show what the blurred frame shows (correlation {found.as_is:.2f}, expected near 1); is it "
-            "another frame's, is the size right?"
+            f"it does not match the blurred frame (correlation {found.as_is:.2f}, expected near 1); does it belong to "
+            "another frame, or is the size wrong?"
         )
     return None
 
 
 def _checked_reader(opt: DatasetOpt, clips: Clips, defects: list[str], lq: FrameStore | None) -> SpikeReader | None:
-    """Open the spikes of all clips that can be; what is wrong with the others, and with file sizes, is noted."""
+    """Open the spikes of all readable clips; note the defects of the others and wrong file sizes."""
     with _noting(defects):
         root = existing_folder(opt.dataroot_spike, f"{opt.name}: dataroot_spike")
         manifest, store = Manifest.load(root), open_store(root, clips)
@@ -207,7 +206,7 @@ def _checked_reader(opt: DatasetOpt, clips: Clips, defects: list[str], lq: Frame
 
 @contextmanager
 def _noting(defects: list[str]) -> Iterator[None]:
-    """Turn a UserError into lines of the list."""
+    """Add a UserError to the list instead of raising it."""
     try:
         yield
     except ProblemsError as error:

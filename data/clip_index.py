@@ -1,4 +1,4 @@
-"""Which clips a data set has, which frames a clip has, and where a training sample starts."""
+"""Find the clips of a data set and their frames, and count the training windows."""
 
 import logging
 import re
@@ -18,20 +18,20 @@ from utils.utils_file import own_name, own_path, printable, read_text, safe_name
 LOG = logging.getLogger("spikevrt")
 T = TypeVar("T")
 
-LISTED = 20  # lines of one kind in the log at most
+LISTED = 20  # most log lines of one kind
 Clips = dict[str, tuple[str, ...]]  # clip name -> its frame names (no extension), in order
 
 META_LINE = re.compile(r"(?P<clip>\S+)\s+(?P<count>[1-9]\d*)\s+\([^)]*\)(?:\s+(?P<start>\d+))?")
 
 
 def raise_first(problems: Sequence[str]) -> None:
-    """Raise one UserError for a list of problems: the first one and how many more there are."""
+    """Raise one UserError for a list of problems, with the first one and the number of others."""
     if problems:
         raise ProblemsError(problems)
 
 
 def existing_folder(path: Path | str | None, key: str) -> Path:
-    """Return a folder, or a video file, that an option names.
+    """Return the folder or video file that an option names.
 
     Raises:
         UserError: the option is null or the folder does not exist; names the option.
@@ -45,17 +45,17 @@ def existing_folder(path: Path | str | None, key: str) -> Path:
         if folder.is_file():
             create = "give the folder that holds it"
         elif (alike := own_path(Path(folder.anchor or "."), str(folder.relative_to(folder.anchor)))).exists():
-            create = f"rename {alike}, which differs in its Unicode form alone (as of macOS)"
+            create = f"rename {alike}, which differs only in its Unicode form (as on macOS)"
         kind = "folder" if is_for_lmdb else "folder or video"
-        raise UserError(f"{key}: {folder} is no {kind}; correct the path or {create}")
+        raise UserError(f"{key}: {folder} is not a {kind}; correct the path or {create}")
     return folder
 
 
 def check_folders(opt: DatasetsOpt) -> None:
-    """Look for the folders of a run's data sets, which takes no time, before anything else is done.
+    """Check that the folders of a run's data sets exist, before any slow work.
 
     Raises:
-        UserError: some are missing; the first one and how many more, all of them in the log.
+        UserError: some are missing; the log lists all of them.
     """
     problems = []
     for block, data in opt:
@@ -72,22 +72,22 @@ def check_folders(opt: DatasetsOpt) -> None:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a path is a file that is named as a video."""
+    """Return whether a path is a file with a video suffix."""
     return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
 
 
 def video_files(root: Path) -> dict[str, Path]:
-    """Find the videos of a folder, or the one that root is, by the name of their clip; sorted.
+    """Return {clip: video} of a folder, sorted, or of the single video `root`.
 
     Raises:
-        UserError: two are of one name, or one is a link that leads nowhere.
+        UserError: two have the same stem, or one is a broken link.
     """
     if not root.is_dir():
         return {root.stem: root}
     found: dict[str, Path] = {}
     for path in _videos_in(root):
         if not path.is_file():
-            raise UserError(f"{path}: is a link to a file that is not there, expected a video; mend or remove the link")
+            raise UserError(f"{path}: is a broken link, expected a video; fix or remove the link")
         if path.stem in found:
             raise UserError(
                 f"{root}: {found[path.stem].name} and {path.name} would both be clip {path.stem}; rename one"
@@ -97,10 +97,10 @@ def video_files(root: Path) -> dict[str, Path]:
 
 
 def holds_videos(root: Path, ext: str | None) -> bool:
-    """Whether the clips at a place are videos: root is one, or a folder of them. Beside clip folders they are no clips.
+    """Return whether `root` is a video or a folder of videos. Videos beside clip folders do not count.
 
     Raises:
-        UserError: it is a folder of videos and of frames; names one of each.
+        UserError: the folder mixes videos and frames; names one of each.
     """
     if not root.is_dir():
         return is_video(root)
@@ -110,27 +110,27 @@ def holds_videos(root: Path, ext: str | None) -> bool:
     frames = image_files(root, ext)
     if frames:
         raise UserError(
-            f"{root}: holds videos ({videos[0].name}) and frames ({next(iter(frames.values()))}), expected one of "
-            "the two; move one of them away"
+            f"{root}: holds videos ({videos[0].name}) and frames ({next(iter(frames.values()))}), expected only one of "
+            "the two; move the other away"
         )
     return True
 
 
 def _videos_in(root: Path) -> list[Path]:
-    """List what is named as a video in a folder, sorted, links that lead nowhere too; hidden files are no videos."""
+    """List the visible files with a video suffix in a folder, sorted, including broken links."""
     named = (path for path in root.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir())
     return sorted(path for path in named if not path.name.startswith("."))
 
 
 def read_meta_info(path: Path | str, filename_tmpl: str) -> Clips:
-    """Read a meta info file: a line `clip count (h,w,c) start` per clip; without `start` frames count from 0.
+    """Read a meta info file with one line `clip count (h,w,c) start` per clip; `start` defaults to 0.
 
     Args:
         path: the text file; blank lines are skipped.
         filename_tmpl: format of a frame number, e.g. "06d".
 
     Raises:
-        UserError: the file is missing or empty, or a line has another form; names file and line.
+        UserError: the file is missing or empty, or a line is malformed; names file and line.
     """
     lines = _meta_lines(Path(path).expanduser())
     return {clip: _frames_of(count, start or 0, filename_tmpl) for clip, (count, start) in lines.items()}
@@ -141,7 +141,7 @@ def _frames_of(count: int, start: int, filename_tmpl: str) -> tuple[str, ...]:
 
 
 def _meta_lines(path: Path) -> dict[str, tuple[int, int | None]]:
-    """Read {clip: (count, start)}; start is None where the line has none."""
+    """Read {clip: (count, start)}; start is None if the line has none."""
     if not path.is_file():
         raise UserError(f"meta_info_file: {path} does not exist; correct the path or use null to scan the folders")
     clips: dict[str, tuple[int, int | None]] = {}
@@ -155,25 +155,25 @@ def _meta_lines(path: Path) -> dict[str, tuple[int, int | None]]:
         safe_name(match["clip"], f"{path} line {number}")
         clips[match["clip"]] = int(match["count"]), None if match["start"] is None else int(match["start"])
     if not clips:
-        raise UserError(f"{path}: names no clip, expected a line `clip count (h,w,c) start` per clip")
+        raise UserError(f"{path}: names no clip, expected one line `clip count (h,w,c) start` per clip")
     return clips
 
 
 def scan_clips(root: Path, ext: str | None = None, filename_tmpl: str = "06d", key: str = "") -> Clips:
-    """Find the clips below a folder, see `ImageFolders`, or the one clip that it is; their frames are in time.
+    """Find the clips below a folder, or the one clip that it is (see `ImageFolders`), with frames in time order.
 
-    An LMDB has the clips that its meta_info.txt names; `ext` does not matter there. Where there are videos, each is a
-    clip, and its frames have their numbers for names, as `filename_tmpl` writes them.
+    The clips of an LMDB are those of its meta_info.txt; `ext` is ignored. Each video is a clip whose frames are named
+    by their numbers in the number format of `filename_tmpl`.
 
     Raises:
-        UserError: there are no frames (says what there is), or their names tell no order; the LMDB or a video is
-            damaged.
+        UserError: there are no frames (says what was found), their names do not determine the order, or the LMDB or a
+            video is damaged.
     """
     if is_lmdb(root):
         return {clip: in_time(names, f"clip {clip}: {root}") for clip, names in LmdbStore(root).clips().items()}
     if holds_videos(root, ext):
         if root.is_dir() and (others := clip_folders(root, None)):
-            say_once(f"{root}: its videos are the clips; left out: {listed(others)} (no *.{ext})")
+            say_once(f"{root}: its videos are the clips; left out: {listed(others)} (not *.{ext})")
         counts = {clip: index_of(clip, path).count for clip, path in video_files(root).items()}
         number = number_format(filename_tmpl)
         return {clip: tuple(frame_name(at, number) for at in range(count)) for clip, count in counts.items()}
@@ -183,32 +183,32 @@ def scan_clips(root: Path, ext: str | None = None, filename_tmpl: str = "06d", k
 def find_clips(
     root: Path, ext: str | None, meta_info_file: str | None, filename_tmpl: str, key: str = "dataroot_lq"
 ) -> Clips:
-    """Return the frames that a meta info file names or, where there is none, all that `scan_clips` finds.
+    """Return the frames that a meta info file names or, without one, all that `scan_clips` finds.
 
-    Where a line has no start, and the clip has just as many frames in a row that begin elsewhere than at 0, those are
-    meant. Clips have the names of their folders in root, also where the file writes them in another Unicode form.
+    If a line has no start and the clip has exactly that many consecutive frames not beginning at 0, these are used.
+    Clips are named after their folders in root, even if the file uses another Unicode form.
     """
     if not meta_info_file:
         return scan_clips(root, ext, filename_tmpl, key)
     lines = _by_own_names(_meta_lines(Path(meta_info_file).expanduser()), root, ext, meta_info_file)
-    there = _frames_there(root, ext, key)
+    existing = _existing_frames(root, ext, key)
     clips, moved = {}, []
     for clip, (count, start) in lines.items():
         clips[clip] = _frames_of(count, start or 0, filename_tmpl)
-        if start is None and clips[clip][0] not in (found := there(clip)) and _is_run(found, count):
+        if start is None and clips[clip][0] not in (found := existing(clip)) and _is_run(found, count):
             clips[clip] = found
             moved.append(clip)
     if moved:
         more = f" and {len(moved) - 1} more clips" if len(moved) > 1 else ""
         say_once(
-            f"{meta_info_file}: has no start frame for {moved[0]}{more}; their frames are those that there are, "
+            f"{meta_info_file}: has no start frame for {moved[0]}{more}; using the existing frames, "
             f"{clips[moved[0]][0]} to {clips[moved[0]][-1]}"
         )
     return clips
 
 
 def _by_own_names(lines: dict[str, T], root: Path, ext: str | None, meta_info_file: str) -> dict[str, T]:
-    """Give clips the names that they have in root; UserError if one is no UTF-8 and there is no such clip."""
+    """Rename clips as they are named in root; UserError if a name is not UTF-8 and there is no such clip."""
     if all(clip.isascii() for clip in lines):
         return lines
     if is_lmdb(root) or holds_videos(root, ext):
@@ -218,14 +218,14 @@ def _by_own_names(lines: dict[str, T], root: Path, ext: str | None, meta_info_fi
     wrong = next((clip for clip, path in paths.items() if printable(clip) != clip and not path.is_dir()), None)
     if wrong:
         raise UserError(
-            f"{meta_info_file}: clip {printable(wrong)} is no UTF-8 text, and {root} has no such folder; save the file "
-            "as UTF-8"
+            f"{meta_info_file}: clip {printable(wrong)} is not UTF-8, and {root} has no such folder; save the file as "
+            "UTF-8"
         )
     return {path.relative_to(root).as_posix(): lines[clip] for clip, path in paths.items()}
 
 
-def _frames_there(root: Path, ext: str | None, key: str) -> Callable[[str], tuple[str, ...]]:
-    """Look up the frames of a clip in time; none where there is no such clip, or its names tell no order."""
+def _existing_frames(root: Path, ext: str | None, key: str) -> Callable[[str], tuple[str, ...]]:
+    """Return a function that looks up the frames of a clip, sorted by number; empty if there is no such clip."""
     if is_lmdb(root):
         clips = LmdbStore(root).clips()
         return lambda clip: clips.get(clip, ())
@@ -240,13 +240,13 @@ def _is_run(frames: Sequence[str], count: int) -> bool:
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:
-    """Write out the first few names, and how many more there are."""
+    """Format the first few names and the number of others."""
     names = list(names)
     return ", ".join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
 
 
 def warn_of_gaps(clips: Clips, root: Path) -> None:
-    """Say, a line a clip, where frames seem to be missing between those of a clip."""
+    """Warn, one line per clip, where frames seem to be missing."""
     lines = []
     for clip, frames in clips.items():
         if found := gaps(frames):
@@ -254,26 +254,26 @@ def warn_of_gaps(clips: Clips, root: Path) -> None:
             more = f" and at {len(found) - 1} more places" * (len(found) > 1)
             lines.append(
                 f"clip {clip}: in {root} frame {after} comes after {before}{more}; frames on both sides of a gap are "
-                "not consecutive in time: restore those between, or make two clips of it"
+                "not consecutive in time; restore the missing ones, or split the clip there"
             )
     warn_each(lines)
 
 
 def warn_each(lines: Sequence[str]) -> None:
-    """Log warnings of one kind; of many the first few, and how many more there are."""
+    """Log warnings of one kind: the first LISTED and the number of others."""
     for line in lines[:LISTED]:
         LOG.warning(line)
     if len(lines) > LISTED:
-        LOG.warning("... and %d more clips of which the same is true", len(lines) - LISTED)
+        LOG.warning("... and %d more clips with the same problem", len(lines) - LISTED)
 
 
 def count_windows(clip_length: int, num_frame: int, interval: int) -> int:
-    """Count the frames of a clip at which `num_frame` frames can start that lie `interval` apart; 0 if it is short."""
+    """Count the windows of `num_frame` frames, `interval` apart, in a clip; 0 if it is too short."""
     return max(clip_length - (num_frame - 1) * interval, 0)
 
 
 def short_clips(clips: Clips, num_frame: int, interval: int) -> list[str]:
-    """One line per clip that is too short for a sample of `num_frame` frames, each `interval` apart."""
+    """Return one line per clip that is too short for a sample of `num_frame` frames, `interval` apart."""
     need = (num_frame - 1) * interval + 1
     return [
         f"clip {clip}: has {len(frames)} frames, num_frame {num_frame} with interval {interval} needs "

@@ -21,18 +21,18 @@ RecentFrames = Recent[tuple[str, str], np.ndarray]
 
 
 class TestClip:
-    """One clip; frames are addressed by half-open ranges of their index and read when asked for.
+    """One clip; frames are addressed by half-open index ranges and read on demand.
 
     Args:
         name: name of the clip.
         frames: names of its frames, in order.
         lq: blurred frames.
-        gt: sharp frames, None if there are none.
-        spikes: spikes, None if there are none.
-        recent: the blurred frames of this and other clips that were read last, by clip and frame.
+        gt: sharp frames, or None.
+        spikes: spikes, or None.
+        recent: cache of blurred frames by clip and frame, shared by all clips.
     """
 
-    __test__ = False  # no test class of pytest's
+    __test__ = False  # not a pytest class
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class TestClip:
 
     @property
     def playback(self) -> Playback:
-        """How its frames are shown, as far as the recording tells."""
+        """How the frames are shown, as far as the recording tells."""
         return self._lq.playback(self.name, self.frames)
 
     @property
@@ -78,7 +78,7 @@ class TestClip:
         """Return sharp frames, (t, H, W, 3) uint8, RGB.
 
         Raises:
-            ValueError: the clip has none.
+            ValueError: the clip has no sharp frames.
         """
         if self._gt is None or self.gt_size is None:
             raise ValueError(f"clip {self.name} has no sharp frames")
@@ -88,24 +88,25 @@ class TestClip:
         """Return spike planes on the RGB grid, (t, S, H, W) float32; white is 1.
 
         Raises:
-            ValueError: the clip has none.
+            ValueError: the clip has no spikes.
         """
         return self._planes(start, stop, self._blurred(start, stop))
 
     def network_input(self, start: int, stop: int) -> torch.Tensor:
-        """Return the network's input, (t, 3 + S, H, W) float32: blurred frames, then spikes where there are."""
+        """Return the network's input, (t, 3 + S, H, W) float32: blurred frames, then spike planes if any."""
         lq = self._blurred(start, stop)
         return torch.cat([to_float(lq), self._planes(start, stop, lq)], dim=1) if self.has_spike else to_float(lq)
 
     @property
     def planes_in_time(self) -> slice:
-        """The channels of the network's input that follow each other in time within a frame."""
+        """The channels of the network's input that are consecutive in time within a frame."""
         return slice(RGB, RGB + self._spikes.channels) if self._spikes and self._spikes.in_time else slice(0, 0)
 
     def references(self, index: int) -> dict[str, np.ndarray]:
-        """Return what a restored frame is measured beside, (H, W, 3) uint8, RGB, by the prefix of its metrics.
+        """Return the baselines that are measured too, (H, W, 3) uint8, RGB, by the prefix of their metrics.
 
-        lq_: the blurred frame; sdm_, with spikes: the training-free estimate, blur times a ratio of spike rates.
+        lq_: the blurred frame; sdm_, with spikes: the training-free estimate, the blurred frame times a ratio of spike
+        rates.
         """
         blur = self._blurred(index, index + 1)[0]
         if self._spikes is None:
@@ -139,7 +140,7 @@ class VideoTestDataset:
         opt: options of the test set; dataroot_gt may be null.
 
     Raises:
-        UserError: folders, frames or `.dat` files are missing or do not fit together.
+        UserError: folders, frames or `.dat` files are missing or do not match.
     """
 
     def __init__(self, opt: DatasetOpt) -> None:
@@ -165,14 +166,14 @@ class VideoTestDataset:
         self.scale = self._find_scale()
 
     def _find_scale(self) -> int | None:
-        """Return gt size : lq size, the same whole number for all clips; None without sharp frames."""
+        """Return gt size / lq size, the same integer for all clips; None without sharp frames."""
         scales = {clip.gt_size[0] // clip.size[0]: clip for clip in self.clips if clip.gt_size}
         if len(scales) > 1:
             found = " and ".join(
                 "clip {} gt frames of {}x{} over {}x{}".format(clip.name, *(clip.gt_size or ()), *clip.size)
                 for clip in list(scales.values())[:2]
             )
-            raise UserError(f"dataroot_gt: {found}; expected the same ratio in all clips, restore or leave out one")
+            raise UserError(f"dataroot_gt: {found}; expected the same ratio in all clips; restore or leave out one")
         return next(iter(scales), None)
 
     def __len__(self) -> int:
@@ -183,7 +184,7 @@ class VideoTestDataset:
 
 
 class SingleVideoTestDataset(VideoTestDataset):
-    """Clips that are restored without measuring: sharp frames are not looked for."""
+    """Clips to restore without measuring: sharp frames are ignored."""
 
     def __init__(self, opt: DatasetOpt) -> None:
         super().__init__(opt.model_copy(update={"dataroot_gt": None}))

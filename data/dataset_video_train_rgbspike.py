@@ -1,4 +1,4 @@
-"""Training samples: T frames of blurred RGB, their spikes and sharp targets, cut and flipped alike."""
+"""Training samples: T blurred RGB frames, their spikes and sharp targets, cropped and flipped alike."""
 
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,15 @@ from utils.utils_image import to_float
 
 
 class VideoTrainDatasetRGBSpike:
-    """One sample per window of `num_frame` frames of all clips; without spikes where the options use none.
+    """One sample per window of `num_frame` frames of all clips; spikes are optional.
 
-    Windows are those of the smallest interval. Of the windows of one interval in a clip, each is as likely as another.
+    The index lists the windows of the smallest interval. Within a clip, all windows of an interval are equally likely.
 
     Args:
         opt: options of the training set.
 
     Raises:
-        UserError: folders, frames or `.dat` files are missing or do not fit together.
+        UserError: folders, frames or `.dat` files are missing or do not match.
     """
 
     def __init__(self, opt: DatasetOpt) -> None:
@@ -60,15 +60,15 @@ class VideoTrainDatasetRGBSpike:
         """Read one sample.
 
         Args:
-            index: its window, counted over all clips.
-            rng: decides interval, cut, flips and reversal; for a larger interval that does not fit there, the window.
+            index: index of the window over all clips.
+            rng: draws interval, crop, flips and reversal; redraws the window if a larger interval does not fit.
 
         Returns:
             lq (T, 3, h, w), gt (T, 3, h * scale, w * scale): float32, RGB in [0, 1];
             spike (T, S, h, w): float32, white is 1, noise may exceed it; key: `<clip>/<first frame>`.
 
         Raises:
-            UserError: a file has become missing, empty or truncated; names clip and frame.
+            UserError: a file is missing, empty or truncated; names clip and frame.
         """
         clip, frames = self._frames(index, rng)
         ratio, side = self.ratios[clip], self.opt.gt_size // self.scale
@@ -95,12 +95,12 @@ class VideoTrainDatasetRGBSpike:
         return {name: flips.apply(value) for name, value in sample.items()} | {"key": f"{clip}/{frames[0]}"}
 
     def name(self, index: int, rng: np.random.Generator) -> str:
-        """Say which clip and frames `sample` reads for the same arguments."""
+        """Return the clip and frames that `sample` reads for the same arguments, for messages."""
         clip, frames = self._frames(index, rng)
         return f"clip {clip} frames {' '.join(frames)}"
 
     def _frames(self, index: int, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
-        """Return clip and frames of a sample, in the order of time; draws the interval."""
+        """Draw the interval; return clip and frames of a sample in time order."""
         clip, start = self.index[index]
         names = self.clips[clip]
         interval = int(rng.choice(self.opt.interval_list))
@@ -110,7 +110,7 @@ class VideoTrainDatasetRGBSpike:
         return clip, names[start : start + self.opt.num_frame * interval : interval]
 
     def _size(self, clip: str) -> tuple[int, int]:
-        """(H, W) of a clip's blurred frames."""
+        """Return (H, W) of a clip's blurred frames."""
         return self.lq.size(clip, self.clips[clip][0])
 
     def _read(self, store: FrameStore, clip: str, frames: tuple[str, ...], box: Box, scale: int) -> np.ndarray:
@@ -129,7 +129,7 @@ class VideoTrainDatasetRGBSpike:
         return clips
 
     def _find_scale(self) -> int:
-        """Return gt size : lq size, the same whole number for all clips."""
+        """Return gt size / lq size, the same integer for all clips."""
         scales = set()
         for clip, size in self.sizes.items():
             gt_size = self.gt.size(clip, self.clips[clip][0])

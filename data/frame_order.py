@@ -1,4 +1,4 @@
-"""The order of frames in time, which is that of the numbers in their names: 2 before 10, 9999 before 10000."""
+"""Sort frames in time by the numbers in their names: 2 before 10, 9999 before 10000."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,45 +8,44 @@ from statistics import median_low
 from utils.utils_error import UserError
 
 _NUMBER = re.compile(r"(\d+)")
-# Numbers that say one time together: seconds and their fraction, a date or time of at least three parts.
+# Numbers that form one time: seconds and their fraction, or a date or time of at least three parts.
 _TIME_STAMP = re.compile(r"#\.#|#(?:[-_.:T ]#){2,}")
 _FRACTION = re.compile(r"(?<=\d\.)\d+")
-_DIGITS = 20  # to which fractions are filled up, so that they compare as numbers
-_YEAR = 4
-_PAUSE = 10  # frames; a longer one between two recordings is none
-_LONG = 9  # digits of a number that counts no recordings: 1712345678_123456
+_DIGITS = 20  # fractions are padded to this length, so that they compare as numbers
+_YEAR = 4  # digits
+_PAUSE = 10  # frames; a longer gap separates two recordings
+_LONG = 9  # digits; a number as long is a time, not a recording's index: 1712345678_123456
 
 
 def by_number(names: Iterable[str]) -> tuple[str, ...]:
-    """Sort names so that the numbers in them count."""
+    """Sort names by the numbers in them."""
     return tuple(sorted(names, key=_key))
 
 
 def in_time(names: Iterable[str], where: str) -> tuple[str, ...]:
-    """Sort the names of a clip's frames in time.
+    """Sort the names of a clip's frames in time order.
 
-    One number may differ from name to name. Several may where they grow together, or are a time stamp of a fixed
-    width.
+    One number may vary between names; several may if they grow together or form a time stamp of fixed width.
 
     Args:
-        names: without extension.
+        names: frame names without extension.
         where: the clip, for the message.
 
     Raises:
-        UserError: the names do not tell the order; names two of them.
+        UserError: the names do not determine the order; the message has two of them.
     """
     found = by_number(names)
     problem = _problem(found)
     if problem:
         raise UserError(
-            f"{where}: {problem}; the order of frames in time is that of the one number in their names, so rename "
-            "them, or move away what is no frame of this clip"
+            f"{where}: {problem}; frames are ordered by the one number in their names, so rename them, or move away "
+            "what does not belong to this clip"
         )
     return found
 
 
 def follows(name: str, following: str, step: int = 1) -> bool:
-    """Whether a frame's number is `step` above that of another, and the rest of their names is the same."""
+    """Return whether two names differ only in one number, which grows by `step`."""
     first, second = _NUMBER.split(name), _NUMBER.split(following)
     differing = [at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b]
     if len(first) != len(second) or len(differing) != 1 or not differing[0] % 2:
@@ -55,32 +54,32 @@ def follows(name: str, following: str, step: int = 1) -> bool:
 
 
 def gaps(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Find the neighbours of a clip that are further apart than its frames usually are, which may be every second one.
+    """Find the pairs of neighbouring frames that are further apart than usual for the clip.
 
     Args:
-        names: in time, of one varying number; others have no gaps.
+        names: in time order, with one varying number; other names have no gaps.
     """
     steps = [_step(*pair) for pair in pairwise(names)]
     usual = median_low([step for step in steps if step] or [0])
-    # Times as numbers are rounded, or jitter.
+    # Numbers that are times may be rounded or jitter.
     return [pair for pair, step in zip(pairwise(names), steps, strict=True) if 2 * step > 3 * usual]
 
 
 def frame_name(number: int, template: str) -> str:
-    """Name the frame of a number: as the format "06d" writes it, or "im{}", "frame_{:04d}" with text around it."""
+    """Return the name of a frame; the template is a format such as "06d", or "im{}", "frame_{:04d}" with text."""
     return template.format(number) if "{" in template else f"{number:{template}}"
 
 
 def number_format(template: str) -> str:
-    """Return the format of the number alone: "06d" of "06d", "04d" of "frame_{:04d}", "d" of "im{}"."""
+    """Return only the number format of a template: "06d" for "06d", "04d" for "frame_{:04d}", "d" for "im{}"."""
     return (re.findall(r"\{:?(\w*)\}", template) or [template])[0] or "d"
 
 
 def template_of(name: str) -> tuple[str, int]:
-    """Return the template and the number that `frame_name` makes a name of; its last number counts.
+    """Return the template and number from which `frame_name` makes `name`; uses the last number in it.
 
     Raises:
-        ValueError: there is no number in it.
+        ValueError: the name has no number.
     """
     match = re.fullmatch(r"(.*?)(\d+)(\D*)", name)
     if match is None:
@@ -96,19 +95,19 @@ def _key(name: str) -> tuple[list[str | int], str]:
 
 
 def _step(name: str, following: str) -> int:
-    """Return by how much the one number grows; 0 where it is not one."""
+    """Return by how much the one varying number grows; 0 if several vary."""
     first, second = (_NUMBER.findall(each) for each in (name, following))
     differing = [int(b) - int(a) for a, b in zip(first, second, strict=False) if a != b]
     return differing[0] if len(differing) == 1 and len(first) == len(second) else 0
 
 
 def _problem(names: Sequence[str]) -> str:
-    """Say why sorted names have no order in time; nothing where they have one."""
+    """Return why sorted names have no time order; empty if they have one."""
     if len(names) < 2:
         return ""
     below = [name for name in names if re.match(r"-\d", name)]
     if len(below) > 1:
-        return f"{below[0]} and {below[1]} may be numbers below zero, whose order is the other way round"
+        return f"{below[0]} and {below[1]} may be negative numbers, which would reverse the order"
     shapes = [_NUMBER.sub("#", name) for name in names]
     for name, shape in zip(names, shapes, strict=True):
         if shape != shapes[0]:
@@ -121,20 +120,20 @@ def _problem(names: Sequence[str]) -> str:
         if any(a > b for a, b in zip(first, second, strict=True)):
             if _are_stamps(names, shapes[0]):
                 break
-            return f"{names[at]} and {names[at + 1]} differ in several numbers, and which one is time is not clear"
+            return f"{names[at]} and {names[at + 1]} differ in several numbers; which one is time is unclear"
     return _decimal_problem(names) if "#.#" in shapes[0] and not _is_run(names) else ""
 
 
 def _decimal_problem(names: Sequence[str]) -> str:
-    """Say which sorted names have another order as decimals: 1.5 comes after 1.25; nothing where none have."""
+    """Return which sorted names have another order as decimals, as 1.25 before 1.5; empty if none have."""
     for a, b in pairwise(names):
         if _key(_filled(a)) > _key(_filled(b)):
-            return f"{a} comes before {b} as numbers behind the dot, and after it as decimals"
+            return f"{a} comes before {b} as integers after the dot, but after it as decimals"
     return ""
 
 
 def _is_run(names: Sequence[str]) -> bool:
-    """Whether numbers count: one by one, or more than twice in the same step."""
+    """Return whether the numbers count: in steps of one, or in three or more equal steps."""
     steps = {_step(*pair) for pair in pairwise(names)}
     return steps == {1} or (len(steps) == 1 and len(names) > 2)
 
@@ -144,7 +143,7 @@ def _filled(name: str) -> str:
 
 
 def _are_stamps(names: Sequence[str], shape: str) -> bool:
-    """Whether all numbers that vary are parts of one time stamp and, but for the first, of a fixed width."""
+    """Return whether all varying numbers are parts of one time stamp and, except the first, of fixed width."""
     columns = list(zip(*(_NUMBER.findall(name) for name in names), strict=True))
     varying = [at for at, column in enumerate(columns) if len(set(map(int, column))) > 1]
     if any(len(set(map(len, columns[at]))) > 1 for at in varying[1:]):
@@ -153,15 +152,15 @@ def _are_stamps(names: Sequence[str], shape: str) -> bool:
         return not _are_recordings([columns[at] for at in varying])
     spans = [(shape[: m.start()].count("#"), m[0].count("#")) for m in _TIME_STAMP.finditer(shape)]
     inside = [(first, count) for first, count in spans if first <= varying[0] and varying[-1] < first + count]
-    # 31-01-2024 is before 01-02-2024: a year that comes last counts first.
+    # 31-01-2024 is before 01-02-2024: such dates, with the year last, do not sort by number.
     return any(count < 3 or len(columns[first + 2][0]) < _YEAR for first, count in inside)
 
 
 def _are_recordings(columns: Sequence[Sequence[str]]) -> bool:
-    """Whether sorted pairs of numbers are a long serial number, of a camera or a clip, and a frame that is counted.
+    """Return whether sorted pairs of numbers are a long serial number (of a camera or clip) and a frame counter.
 
-    The frames of each serial begin with the same number and have steps of one length, and one serial is further from
-    the next than a pause would be.
+    If so, the frames of each serial start at the same number and have equal steps, and the gap between serials is
+    longer than a pause.
     """
     width = sum(len(column[0]) for column in columns[1:])
     times = [int(first) * 10**width + int("".join(rest)) for first, *rest in zip(*columns, strict=True)]

@@ -1,4 +1,4 @@
-"""Reading RGB frames of clips: from image files, videos or an LMDB, or from memory once read."""
+"""Read RGB frames of clips from image files, videos or an LMDB, optionally cached in memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,19 +21,19 @@ from utils.utils_video import Playback
 class Frames(Protocol):
     """The frames below one root."""
 
-    is_one_clip: bool  # the root is a clip itself, which may have any name
+    is_one_clip: bool  # the root is a clip itself, and serves a clip of any name
 
     def clips(self) -> list[str]:
-        """List the clips that have frames; empty where the root is one clip."""
+        """List the clips that have frames; empty if the root is one clip."""
 
     def names(self, clip: str) -> set[str]:
         """Return the names of a clip's frames; UserError if there is no such clip."""
 
     def where(self, clip: str) -> str:
-        """Name the place of a clip for a message."""
+        """Return a clip's location for a message."""
 
     def untaken(self, clip: str) -> str:
-        """Say which images lie there and are none of the clip's frames, for a message; nothing where all are."""
+        """Describe the images there that are not read as frames, for a message; empty if all are."""
 
     def file(self, clip: str, frame: str) -> Path:
         """Return the file that holds a frame; UserError if there is none."""
@@ -42,14 +42,14 @@ class Frames(Protocol):
         """Return (H, W) without decoding; UserError if there is no such image."""
 
     def encoded(self, clip: str, frame: str) -> np.ndarray | None:
-        """Return the bytes of an image file, (n,) uint8, read when they are touched; None if it is none."""
+        """Return the bytes of an image file, (n,) uint8, read on access; None for a video."""
 
     def read(self, clip: str, frame: str) -> np.ndarray:
         """Return (H, W, 3) uint8, RGB; UserError if the frame is missing or damaged."""
 
 
 class DiskFrames:
-    """Frames in image files, where `ImageFolders` finds them."""
+    """Frames in the image files that `ImageFolders` finds."""
 
     def __init__(self, root: Path, ext: str | None, key: str = "", *, pictures_beside: bool = False) -> None:
         self._folders = ImageFolders(root, ext, key, pictures_beside=pictures_beside)
@@ -76,7 +76,7 @@ class DiskFrames:
         return self._path(clip, frame)
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
-        """See Frames; the file's header alone is read."""
+        """See Frames; reads only the file's header."""
         try:
             return image_size(self._path(clip, frame))
         except UserError as error:
@@ -101,7 +101,7 @@ class DiskFrames:
 
 
 class LmdbFrames:
-    """Frames of an LMDB with the keys `<clip>/<frame>`."""
+    """Frames in an LMDB with the keys `<clip>/<frame>`."""
 
     is_one_clip = False
 
@@ -147,7 +147,7 @@ class LmdbFrames:
         image = decode_rgb(self._store.get(clip, frame))
         if image is None:
             raise UserError(
-                f"clip {clip} frame {frame}: {self.root} has no whole image at {clip}/{frame}; create the LMDB again"
+                f"clip {clip} frame {frame}: {self.root} has no valid image at {clip}/{frame}; create the LMDB again"
             )
         return image
 
@@ -155,10 +155,10 @@ class LmdbFrames:
 def open_frames(
     root: Path, ext: str | None, backend: str, filename_tmpl: str, key: str, pictures_beside: bool
 ) -> Frames:
-    """Open a folder of images, an LMDB of them, a video or a folder of videos; arguments as of `FrameStore`.
+    """Open a folder of images, an LMDB of images, a video or a folder of videos; arguments as in `FrameStore`.
 
     Raises:
-        UserError: `backend` is one and the root the other, the LMDB is damaged, or there are videos beside images.
+        UserError: the root does not match `backend`, the LMDB is damaged, or videos and images are mixed.
     """
     if backend == "lmdb" and not is_lmdb(root):
         ready = lmdb_path(root)
@@ -177,17 +177,17 @@ class FrameStore:
     """RGB frames of clips.
 
     Args:
-        root: an existing folder: of clips, of frames, of videos, or an LMDB; or a video file.
-        ext: the only extension of image files that is taken, no dot; None: that of any image. An LMDB has its own.
+        root: an existing folder of clips, frames or videos, an LMDB, or a video file.
+        ext: extension of the image files to read, no dot; None reads all image formats. Ignored for an LMDB.
         backend: "disk" or "lmdb".
-        cache: keep every decoded frame (uint8) in the memory of this process.
-        filename_tmpl: format of the numbers that name frames; those of videos have no text around them.
-        key: option that names the root, for messages; where a clip has a folder for its blurred and one for its sharp
-            frames, dataroot_lq or dataroot_gt chooses.
-        pictures_beside: pass over images that lie beside clip folders.
+        cache: keep every decoded frame (uint8) in this process's memory.
+        filename_tmpl: format of frame names; videos use only its number format.
+        key: option that names the root, for messages; dataroot_lq or dataroot_gt also selects the blurred or sharp
+            subfolder of each clip.
+        pictures_beside: ignore images beside clip folders.
 
     Raises:
-        UserError: the root does not suit the backend, or its LMDB is damaged.
+        UserError: the root does not match the backend, or its LMDB is damaged.
     """
 
     def __init__(
@@ -207,14 +207,14 @@ class FrameStore:
         self._cache: dict[tuple[str, str], np.ndarray] | None = {} if cache else None
 
     def problems(self, clips: Clips, *, exact: bool) -> list[str]:
-        """Compare wanted clips and frames with those that are there.
+        """Compare the wanted clips and frames with the existing ones.
 
         Args:
             clips: the wanted frames of each clip.
-            exact: whether clips and frames beyond the wanted ones are a problem as well.
+            exact: report clips and frames beyond the wanted ones too.
 
         Returns:
-            One line per frame or clip that does not match; empty if all do.
+            One line per frame or clip that does not match.
         """
         found = self.root_problems(clips)
         if found:
@@ -231,12 +231,12 @@ class FrameStore:
         return found
 
     def root_problems(self, clips: Clips) -> list[str]:
-        """Say that the root is one clip's, where several are wanted; such a root serves a clip of any name."""
+        """Report a root that holds a single clip when several are wanted."""
         if not self._frames.is_one_clip or len(clips) < 2:
             return []
         return [
             f"{self._key or 'frames'}: {self._root} holds the frames of one clip, expected those of {len(clips)} "
-            f"({listed(clips)}); give the folder that holds a folder for each, or one clip alone"
+            f"({listed(clips)}); give the folder that holds one folder per clip, or use a single clip"
         ]
 
     def _problems(self, clip: str, frames: tuple[str, ...], exact: bool) -> list[str]:
@@ -250,26 +250,26 @@ class FrameStore:
         alike = {one_form(name) for name in extra} & {one_form(name) for name in missing}
         if alike:
             return [
-                f"clip {clip}: {self._frames.where(clip)} names {len(alike)} frames, as {min(alike)}, in another "
-                "Unicode form than is expected (as of macOS); rename them"
+                f"clip {clip}: {self._frames.where(clip)} names {len(alike)} frames, such as {min(alike)}, in another "
+                "Unicode form than expected (as macOS does); rename them"
             ]
         where, inside, untaken = self._frames.where(clip), by_number(names), self._frames.untaken(clip)
         there = f"{len(names)} frames" + (f", {inside[0]} to {inside[-1]}" if inside else "")
-        there += f", beside {untaken} files, which are not taken" * bool(untaken)
+        there += f", and {untaken} files, which are not read" * bool(untaken)
         advice = "names must match one to one" if exact else self._meta_advice(clip, inside, len(frames))
         if len(missing) == len(wanted):
             return [
-                f"clip {clip}: {where} has none of the {len(frames)} frames {frames[0]} to {frames[-1]}; there are "
+                f"clip {clip}: {where} has none of the {len(frames)} frames {frames[0]} to {frames[-1]}; it has "
                 f"{there}; {advice}"
             ]
-        tail = f"({there}, {len(wanted)} expected); {advice}"
+        tail = f"(found {there}, expected {len(wanted)}); {advice}"
         return [
-            *(f"clip {clip} frame {frame}: {where} lacks it {tail}" for frame in missing),
-            *(f"clip {clip} frame {frame}: {where} has it unpaired {tail}" for frame in extra),
+            *(f"clip {clip} frame {frame}: missing in {where} {tail}" for frame in missing),
+            *(f"clip {clip} frame {frame}: unpaired in {where} {tail}" for frame in extra),
         ]
 
     def _meta_advice(self, clip: str, there: tuple[str, ...], count: int) -> str:
-        """Say how a line of a meta info file names the frames that are there."""
+        """Return advice: the meta info line that would match the existing frames."""
         try:
             (template, start), (height, width) = template_of(there[0]), self.size(clip, there[0])
         except (IndexError, ValueError):
@@ -279,7 +279,7 @@ class FrameStore:
         return f"write `{clip} {count} ({height},{width},3) {start}`{of_template}"
 
     def warn_of_losses(self, clips: Clips) -> None:
-        """Say, a line a clip, what reading loses of its frames, see `remark`; looks at the first, middle and last."""
+        """Warn, one line per clip, of what reading loses (see `remark`); checks the first, middle and last frame."""
         lines = []
         for clip, frames in clips.items():
             some = dict.fromkeys((frames[0], frames[len(frames) // 2], frames[-1]))
@@ -290,7 +290,7 @@ class FrameStore:
         warn_each(lines)
 
     def has(self, clip: str, frame: str) -> bool:
-        """Say whether there is such a frame."""
+        """Return whether the frame exists."""
         if clip not in self._names:
             try:
                 self._names[clip] = self._frames.names(clip)
@@ -299,7 +299,7 @@ class FrameStore:
         return frame in self._names[clip]
 
     def playback(self, clip: str, frames: Sequence[str]) -> Playback:
-        """Return how frames of a clip are shown, as far as is known: of images, nothing is."""
+        """Return how frames of a clip are shown; unknown for images."""
         return self._frames.playback(clip, frames) if isinstance(self._frames, VideoFrames) else Playback()
 
     def file(self, clip: str, frame: str) -> Path:
@@ -310,7 +310,7 @@ class FrameStore:
         """Return (H, W) of a frame without decoding it.
 
         Raises:
-            UserError: the frame is missing or no image; names clip and frame.
+            UserError: the frame is missing or not an image; names clip and frame.
         """
         return self._frames.size(clip, frame)
 
@@ -318,7 +318,7 @@ class FrameStore:
         """Read a frame.
 
         Returns:
-            (H, W, 3) uint8, RGB; not to be written into.
+            (H, W, 3) uint8, RGB; do not modify.
 
         Raises:
             UserError: the frame is missing, empty or truncated; names clip and frame.
@@ -333,14 +333,14 @@ class FrameStore:
     def read_many(
         self, clip: str, frames: tuple[str, ...], size: tuple[int, int], rows: slice, cols: slice
     ) -> np.ndarray:
-        """Read the same cut of several frames.
+        """Read the same crop of several frames.
 
         Args:
             clip: clip name.
             frames: T frame names, in the order wanted.
             size: (H, W) that every frame must have.
-            rows: rows of the cut.
-            cols: columns of the cut.
+            rows: rows of the crop.
+            cols: columns of the crop.
 
         Returns:
             (T, h, w, 3) uint8, RGB.
@@ -348,21 +348,21 @@ class FrameStore:
         Raises:
             UserError: a frame cannot be read or has another size; names clip and frame.
         """
-        cuts = []
+        crops = []
         for frame in frames:
             image = self.read(clip, frame)
             if image.shape[:2] != size:
                 found = "x".join(map(str, image.shape[:2]))
                 raise UserError(
                     f"clip {clip} frame {frame}: in {self._frames.where(clip)} it has {found} pixels, expected "
-                    f"{size[0]}x{size[1]}; all frames of a clip need one size"
+                    f"{size[0]}x{size[1]}; all frames of a clip must have the same size"
                 )
-            cuts.append(image[rows, cols])
-        return np.stack(cuts)
+            crops.append(image[rows, cols])
+        return np.stack(crops)
 
 
 def store_of(opt: DatasetOpt, root: Path, key: str) -> FrameStore:
-    """Open the folder, LMDB or video that one of the options of a data set names, as the others say."""
+    """Open the folder, LMDB or video that a data set's option `key` names."""
     return FrameStore(
         root,
         opt.filename_ext,

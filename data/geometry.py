@@ -23,11 +23,11 @@ class Box:
         return slice(self.left, self.left + self.width)
 
     def scaled(self, factor: int) -> "Box":
-        """Return the same rectangle on a grid that is `factor` times finer."""
+        """Return the same rectangle on a grid `factor` times finer."""
         return Box(self.top * factor, self.left * factor, self.height * factor, self.width * factor)
 
 
 def whole_ratio(large: tuple[int, int], small: tuple[int, int]) -> int:
-    """Return how often `small` (H, W) fits into `large`: one whole number for both axes, 0 if there is none."""
+    """Return the integer ratio of `large` (H, W) to `small`, the same along both axes, 0 if there is none."""
     ratio = large[0] // small[0]
     return ratio if large == (small[0] * ratio, small[1] * ratio) else 0

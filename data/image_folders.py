@@ -1,9 +1,9 @@
-"""Where the image frames of clips lie on disk: in one folder, in a folder a clip, or one level deeper.
+"""Find the image frames of clips on disk: in one folder, in one folder per clip, or one level deeper.
 
 <root>/<frame>.png                  one clip
-<root>/<clip>/<frame>.png           several
-<root>/<outer>/<inner>/<frame>.png  clips called <outer>/<inner>, as Vimeo-90K has them; or, where the inner folders
-                                    are parts of a clip (GoPro's blur and sharp, DVD's input and GT), one part of each
+<root>/<clip>/<frame>.png           several clips
+<root>/<outer>/<inner>/<frame>.png  clips named <outer>/<inner>, as in Vimeo-90K; if the inner folders are parts of a
+                                    clip (GoPro's blur and sharp, DVD's input and GT), one part of each clip
 """
 
 import os
@@ -16,26 +16,26 @@ from utils.utils_error import UserError, say_once
 from utils.utils_file import own_path
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-# Pictures that are not read; a message names them, so that nobody looks for them in vain.
+# Image formats that are not read, but named in messages.
 OTHER_SUFFIXES = {".exr", ".hdr", ".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".tga"}
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
-# Option -> names of the part of a clip that it means.
+# Option -> folder names of the part of a clip that it selects.
 PARTS = {"dataroot_lq": ("blur", "input"), "dataroot_gt": ("sharp", "gt")}
-# Words in the names of folders that hold the same clips blurred and sharp, or the splits of a data set.
+# Words in folder names that tell blurred from sharp clips, or splits of a data set.
 _SETS = {"blur", "blurred", "sharp", "gt", "lq", "input", "train", "val", "test"}
 _NOT_CLIPS = ("@eaDir", "__MACOSX")
 _NAMED, _DEPTH, _LOOKED_AT = 5, 4, 2000
 
 
 def image_files(folder: Path, ext: str | None) -> dict[str, str]:
-    """Return the image files of a folder, {frame name: file name}, by number.
+    """Return the image files of a folder, {frame name: file name}, sorted by number.
 
     Args:
-        folder: without folders below it; hidden files do not count.
-        ext: the only extension that is taken, no dot, in any case; None: that of any image.
+        folder: not searched recursively; hidden files are ignored.
+        ext: the extension to read, no dot, case-insensitive; None reads all image formats.
 
     Raises:
-        UserError: two files would be one frame.
+        UserError: two files have the same frame name.
     """
     found: dict[str, str] = {}
     for name in sorted(_files(folder)):
@@ -44,7 +44,7 @@ def image_files(folder: Path, ext: str | None) -> dict[str, str]:
             continue
         if stem in found:
             raise UserError(
-                f"{folder}: {found[stem]} and {name} would both be frame {stem}; move one away, or choose one "
+                f"{folder}: {found[stem]} and {name} would both be frame {stem}; move one away, or select one "
                 "extension (filename_ext, --ext)"
             )
         found[stem] = name
@@ -52,23 +52,23 @@ def image_files(folder: Path, ext: str | None) -> dict[str, str]:
 
 
 def clip_folders(root: Path, ext: str | None) -> list[str]:
-    """List the folders in a root that hold images, or whose own folders do."""
+    """List the folders in a root that hold images, directly or one level deeper."""
     folders = _folders(root)
     places = {name: [root / name, *(root / name / sub for sub in _folders(root / name))] for name in folders}
     return [name for name in folders if any(_has_images(place, ext) for place in places[name])]
 
 
 class ImageFolders:
-    """The clips below a root, by the files that are there.
+    """The clips below a root, found from its files.
 
     Args:
         root: an existing folder.
         ext: see `image_files`.
-        key: dataroot_lq or dataroot_gt, where clips have a folder for each.
-        pictures_beside: pass over images that lie beside clip folders.
+        key: dataroot_lq or dataroot_gt selects the part of each clip if clips have a folder for each.
+        pictures_beside: ignore images beside clip folders.
 
     Raises:
-        UserError: the root holds frames and clip folders, clips of parts of which none is the wanted one, or several
+        UserError: the root holds both frames and clip folders, its clips lack the wanted part, or it holds several
             data sets.
     """
 
@@ -93,33 +93,33 @@ class ImageFolders:
             self._look_deeper(folders)
 
     def clips(self) -> list[str]:
-        """List the clips that have frames; none where the root is the one clip."""
+        """List the clips that have frames; empty if the root is one clip."""
         return [] if self.is_one_clip else self._direct or self._deeper
 
     def folder(self, clip: str) -> Path:
-        """Return where a clip's frames lie, or would lie."""
+        """Return the folder of a clip's frames, existing or not."""
         if clip not in self._places:
             self._places[clip] = (self.root if self.is_one_clip else own_path(self.root, clip)) / self._part
         return self._places[clip]
 
     def files(self, clip: str) -> dict[str, str]:
-        """Return the files of a clip as `image_files` does; they are listed once.
+        """Return the files of a clip as `image_files` does, cached.
 
         Raises:
-            UserError: there is no such folder, or two files are one frame.
+            UserError: there is no such folder, or two files have the same frame name.
         """
         if clip not in self._files:
             folder = self.folder(clip)
             if not folder.is_dir():
-                raise UserError(f"clip {clip}: {folder} is no folder; every clip needs one of the same name")
+                raise UserError(f"clip {clip}: {folder} is not a folder; every clip needs one of the same name")
             self._files[clip] = image_files(folder, self.ext)
         return self._files[clip]
 
     def every_clip(self) -> list[str]:
-        """List the clips that have frames; the root's own name where it is the one clip.
+        """List the clips that have frames; the root's own name if it is one clip.
 
         Raises:
-            UserError: there is none; says what there is instead.
+            UserError: there are none; the message says what was found instead.
         """
         clips = [self.root.resolve().name] if self.is_one_clip else self.clips()
         if not clips:
@@ -127,10 +127,10 @@ class ImageFolders:
         return clips
 
     def scan(self) -> dict[str, tuple[str, ...]]:
-        """Return the frames of all clips in time, {clip: names}; what is left out is said in one line.
+        """Return the frames of all clips in time order, {clip: names}; log one line on what is left out.
 
         Raises:
-            UserError: there is none, or names do not tell the order.
+            UserError: there are none, or the names do not determine the order.
         """
         clips = self.every_clip()
         found = {clip: in_time(self.files(clip), f"clip {clip}: {self.folder(clip)}") for clip in clips}
@@ -141,12 +141,12 @@ class ImageFolders:
         return found
 
     def others(self, clip: str) -> str:
-        """Say which images of a clip's folder are not taken, for a message; nothing where all are."""
+        """Describe the images of a clip's folder that are not read, for a message; empty if all are."""
         kinds = [os.path.splitext(name)[1][1:] for name in self._untaken(clip)]
         return ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
 
     def _are_parts(self, names: list[str]) -> bool:
-        """Whether folders are the parts of one clip: a blurred and a sharp one."""
+        """Return whether folders are the parts of one clip, a blurred and a sharp one."""
         known = {name.lower() for name in names}
         return all(known & set(part) for part in PARTS.values())
 
@@ -158,12 +158,12 @@ class ImageFolders:
         if len(names) == 1:
             return names[0]
         raise UserError(
-            f"{self.root}: each clip has the folders {', '.join(names)}, and which of them is meant is not clear; give "
-            "a folder that holds one of them a clip"
+            f"{self.root}: each clip has the folders {', '.join(names)}, so the wanted one is ambiguous; give a folder "
+            "that holds only one of them per clip"
         )
 
     def _inner(self, folders: list[str]) -> dict[str, list[str]]:
-        """Return the folders with images inside each of some folders."""
+        """Return, for each folder, its subfolders that hold images."""
         subs = {name: _folders(self.root / name) for name in folders}
         return {name: [sub for sub in subs[name] if _has_images(self.root / name / sub, self.ext)] for name in folders}
 
@@ -179,19 +179,18 @@ class ImageFolders:
             self._deeper = [f"{name}/{sub}" for name, subs in inner.items() for sub in subs]
 
     def _check_one_set(self, outer: list[str]) -> None:
-        """Refuse folders of clips that are several data sets, as val_blur and val_sharp: their clips do not mix."""
+        """Refuse folders that belong to several data sets, such as val_blur and val_sharp."""
         sets: dict[frozenset[str], str] = {}
         for name in outer:
             if words := _SETS.intersection(re.split(r"[\W_]+", name.lower())):
                 sets.setdefault(frozenset(words), name)
         if len(sets) > 1:
             raise UserError(
-                f"{self.root}: holds the clips of several data sets, in {', '.join(sets.values())}; give one of these "
-                "folders"
+                f"{self.root}: holds several data sets, in {', '.join(sets.values())}; give one of these folders"
             )
 
     def _clips_left_out(self) -> Iterator[str]:
-        """Say which entries of the root look like clips and are none."""
+        """Yield the entries of the root that look like clips but are not."""
         if self.is_one_clip:
             parts = {name for part in PARTS.values() for name in part}
             others = [name for name in self._direct if not any(name.lower().startswith(part) for part in parts)]
@@ -200,21 +199,22 @@ class ImageFolders:
         taken = {clip.partition("/")[0] for clip in self.clips()}
         for path in sorted(self.root.iterdir()):
             if path.is_symlink() and not path.exists():
-                yield f"{path.name} (a link that leads nowhere)"
+                yield f"{path.name} (a broken link)"
             elif path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() and not is_hidden(path.name):
                 yield f"{path.name} (a video beside clip folders)"
             elif path.is_dir() and path.name not in taken and not is_hidden(path.name):
                 deeper = _first_images(path, self.ext)
                 kinds = _kinds(path)
-                what = f"frames lie in {deeper.relative_to(self.root)}" if deeper else f"holds {kinds or 'no images'}"
+                what = f"frames are in {deeper.relative_to(self.root)}" if deeper else f"holds {kinds or 'no images'}"
                 yield f"{path.name} ({what})"
 
     def _images_left_out(self, clips: list[str]) -> Iterator[str]:
-        """Say how many images of the clips are not of the wanted kind, and name the first of each clip."""
+        """Yield, per clip, the first image of another format and how many more there are."""
+        why = f"not *.{self.ext}" if self.ext else "not read"
         for clip in clips:
             if names := self._untaken(clip):
                 more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-                yield f"{clip}/{names[0]}{more} (no {_kind(self.ext)})"
+                yield f"{clip}/{names[0]}{more} ({why})"
 
     def _untaken(self, clip: str) -> list[str]:
         known = IMAGE_SUFFIXES | OTHER_SUFFIXES
@@ -222,22 +222,22 @@ class ImageFolders:
         return list(by_number(set(names) - set(self._files.get(clip, {}).values())))
 
     def _instead(self) -> str:
-        """Say where frames are, which images there are, or what else is there; and what to do."""
+        """Return what was found instead of clips, and what to do, for a message."""
         deeper = _first_images(self.root, self.ext)
         if deeper:
             return (
-                f"frames lie deeper, in {deeper.relative_to(self.root)}: give a folder one or two levels above them, "
+                f"frames are deeper, in {deeper.relative_to(self.root)}: give a folder one or two levels above them, "
                 f"such as {deeper.parent}"
             )
         taken = _first_images(self.root, None)
         if taken:
             kinds = _kinds(taken)
-            return f"there are {kinds} files: set filename_ext to one of them, or to null for images of any kind"
+            return f"there are {kinds} files: set filename_ext to one of them, or to null for all image formats"
         others = _kinds(self.root) or next(
             (kinds for name in _folders(self.root) if (kinds := _kinds(self.root / name))), ""
         )
         if others:
-            return f"there are {others} files, which are not read; convert them to png of 8 or 16 bits"
+            return f"there are {others} files, which are not read; convert them to 8- or 16-bit PNG"
         names = sorted(path.name for path in self.root.iterdir())
         return f"it holds {', '.join(names[:_NAMED]) or 'nothing'}{', ...' * (len(names) > _NAMED)}; correct the path"
 
@@ -247,7 +247,7 @@ def _kind(ext: str | None) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's own: hidden, or made by a file system."""
+    """Return whether a file or folder is hidden or was made by a file system, not the user."""
     return name.startswith(".") or name in _NOT_CLIPS
 
 
@@ -256,7 +256,7 @@ def _is_wanted(suffix: str, ext: str | None) -> bool:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """List what is no folder and not hidden; links that lead nowhere are among it, so that reading names them."""
+    """Yield visible names that are not folders, including broken links, so that reading reports them."""
     with os.scandir(folder) as entries:
         yield from (entry.name for entry in entries if not is_hidden(entry.name) and not _is_folder(entry))
 
@@ -269,7 +269,7 @@ def _folders(folder: Path) -> list[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return False
 
 
@@ -278,13 +278,13 @@ def _has_images(folder: Path, ext: str | None) -> bool:
 
 
 def _kinds(folder: Path) -> str:
-    """Name the extensions of all pictures in a folder, read or not."""
+    """Return the extensions of all images in a folder, readable or not."""
     suffixes = {os.path.splitext(name)[1] for name in _files(folder)}
     return ", ".join(sorted(suffix[1:] for suffix in suffixes if suffix.lower() in IMAGE_SUFFIXES | OTHER_SUFFIXES))
 
 
 def _first_images(root: Path, ext: str | None) -> Path | None:
-    """Find the first folder, from the top, that holds images; looks some levels deep."""
+    """Find the topmost folder that holds images, at most _DEPTH levels deep."""
     level, looked_at = [root], 0
     for _ in range(_DEPTH + 1):
         for folder in level:

@@ -1,4 +1,4 @@
-"""The folders and files of a data set on disk: where each thing lies, and a writer that makes a whole set.
+"""The layout of a data set on disk, and a writer that makes a whole set.
 
 ROOT/{train,test}_GT/<clip>/<frame>.png                            sharp
 ROOT/{train,test}_GT_blurred/<clip>/<frame>.png                    blurred
@@ -30,8 +30,8 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 SPIKES = "GOPRO_Large_spike_seq"
 META_INFO = "meta_info"
 STAGING = ".partial"
-TURN = 600.0  # seconds; to move clips takes moments, to remove those that were left behind takes longer
-# What a data set's folder may hold; a folder with anything else in it belongs to somebody else.
+TURN = 600.0  # seconds; moving clips is quick, removing abandoned ones takes longer
+# What a data set's folder may hold; a folder with anything else is not ours.
 _FRAMES = {f"{split}_{kind}" for split in SPLITS for kind in ("GT", "GT_blurred")}
 _LMDBS = {f"{name}.lmdb" for name in _FRAMES}
 TOP_LEVEL = _FRAMES | _LMDBS | {record_path(Path(name)).name for name in _LMDBS} | {SPIKES, META_INFO, STAGING}
@@ -49,7 +49,7 @@ class Frame(NamedTuple):
 
 
 class MetaLine(NamedTuple):
-    """One line of a meta_info file; size is (H, W) of the RGB frames, start the name of the first frame."""
+    """One line of a meta_info file; `size` is (H, W) of the RGB frames, `start` the name of the first frame."""
 
     clip: str
     frames: int
@@ -61,22 +61,22 @@ class MetaLine(NamedTuple):
 
 
 def gt_dir(root: Path, split: Split) -> Path:
-    """Return the folder of the sharp clips: dataroot_gt."""
+    """Return the folder of the sharp clips, dataroot_gt."""
     return root / f"{split}_GT"
 
 
 def lq_dir(root: Path, split: Split) -> Path:
-    """Return the folder of the blurred clips: dataroot_lq."""
+    """Return the folder of the blurred clips, dataroot_lq."""
     return root / f"{split}_GT_blurred"
 
 
 def spike_dir(root: Path, split: Split) -> Path:
-    """Return the folder of the clips' spikes: dataroot_spike."""
+    """Return the folder of the clips' spikes, dataroot_spike."""
     return root / SPIKES / split
 
 
 def clip_dirs(root: Path, split: Split, clip: str) -> tuple[Path, Path, Path]:
-    """Return the folders of one clip: sharp, blurred and the one that holds `spike/`."""
+    """Return the folders of one clip: sharp, blurred, and the parent of `spike/`."""
     return gt_dir(root, split) / clip, lq_dir(root, split) / clip, spike_dir(root, split) / clip
 
 
@@ -86,12 +86,12 @@ def dat_path(root: Path, split: Split, clip: str, frame: str) -> Path:
 
 
 def meta_info_path(root: Path, split: Split) -> Path:
-    """Return the path of the list of a split's clips."""
+    """Return the path of a split's meta_info file."""
     return root / META_INFO / f"meta_info_{split}.txt"
 
 
 def read_meta_info(root: Path, split: Split) -> dict[str, str]:
-    """Return the lines of a split's meta_info file by clip name; empty where there is no such file."""
+    """Return the lines of a split's meta_info file by clip name; empty if there is no such file."""
     path = meta_info_path(root, split)
     if not path.is_file():
         return {}
@@ -100,15 +100,15 @@ def read_meta_info(root: Path, split: Split) -> dict[str, str]:
 
 
 def known_clips(root: Path) -> dict[str, Split]:
-    """Return the split of every clip that the data set's meta_info files list."""
+    """Return the split of every clip listed in the data set's meta_info files."""
     return {clip: split for split in SPLITS for clip in read_meta_info(root, split)}
 
 
 def merged_manifest(root: Path, manifest: Manifest) -> Manifest:
-    """Add the clips of the manifest that lies in `root` to a new one; of two same names the new clip stays.
+    """Add the clips of the manifest in `root` to a new manifest, whose own clips take precedence.
 
     Raises:
-        UserError: geometry or physics of the two differ: one data set has one camera.
+        UserError: geometry or physics differ: one data set has one camera.
     """
     old = Manifest.load(root / SPIKES)
     if old is None:
@@ -125,26 +125,26 @@ def merged_manifest(root: Path, manifest: Manifest) -> Manifest:
 
 @contextmanager
 def set_locked(root: Path) -> Iterator[None]:
-    """Context in which nobody else changes what describes a set, or begins with a clip; waits for its turn.
+    """Lock a set's description and the start of new clips; waits for the lock.
 
     Raises:
-        UserError: another process takes too long.
+        UserError: another process holds the lock too long.
     """
     with _acquire(root, "", wait=TURN):
         yield
 
 
 def claim(root: Path, clip: str) -> Lock:
-    """Make a clip of a set this process's alone until the lock is released.
+    """Reserve a clip of a set for this process until the lock is released.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process has reserved it.
     """
     return _acquire(root, f"clip {clip}", wait=0.0)
 
 
 def write_description(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]) -> None:
-    """Write meta_info, config.yaml and manifest.json; clips that other calls described stay described.
+    """Write meta_info, config.yaml and manifest.json, keeping the clips that other calls described.
 
     Args:
         root: the data set's folder.
@@ -152,7 +152,7 @@ def write_description(root: Path, manifest: Manifest, lines: dict[Split, list[Me
         lines: the new clips of each split.
 
     Raises:
-        UserError: the set in `root` has another geometry or other physics; nothing is written then.
+        UserError: the set in `root` has different geometry or physics; nothing is written.
     """
     with set_locked(root):
         _describe(root, manifest, lines)
@@ -160,7 +160,7 @@ def write_description(root: Path, manifest: Manifest, lines: dict[Split, list[Me
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that nothing is in any more."""
+    """Remove a folder if it is empty."""
     with suppress(OSError):
         folder.rmdir()
 
@@ -171,7 +171,7 @@ def _acquire(root: Path, part: str, wait: float) -> Lock:
     folder = root / STAGING
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # another process was ready and removed the folder
+        with suppress(FileNotFoundError):  # another process has finished and removed the folder
             return acquire(folder / name, what, advice, wait=wait)
 
 
@@ -185,22 +185,22 @@ def _describe(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]
 
 
 class DatasetWriter:
-    """Writes clips into a data set: they become part of it all together, in `finish`.
+    """Writes clips into a data set; all of them become part of it together, in `finish`.
 
-    Until then they lie in ROOT/.partial/<clip>, so an interrupted run leaves the set as it was. Leaving the context
-    removes them. Several threads may add clips at the same time, and so may several processes: a clip is one's alone
-    from `claim`, or the beginning of `add_clip`, to the end.
+    Until then they are staged in ROOT/.partial/<clip>, so an interrupted run leaves the set unchanged. Leaving the
+    context removes them. Several threads and processes may add clips at the same time: a clip is reserved from `claim`,
+    or the beginning of `add_clip`, to the end.
     """
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
         """Start with nothing staged.
 
         Args:
-            root: the data set's folder; made where missing.
+            root: the data set's folder; created if missing.
             manifest: geometry and physics of all clips to come; its `clips` are ignored.
 
         Raises:
-            UserError: the set in `root` has another geometry or other physics.
+            UserError: the set in `root` has different geometry or physics.
         """
         self.root = root
         self.manifest = manifest.model_copy(update={"clips": {}})
@@ -216,16 +216,16 @@ class DatasetWriter:
         self._leave()
 
     def staging(self, clip: str) -> Path:
-        """Return the folder in which a clip is staged, laid out as a set."""
+        """Return the folder in which a clip is staged, in the layout of a set."""
         return self.root / STAGING / clip
 
     def claim(self, split: Split, clips: Iterable[str]) -> None:
-        """Make clips this writer's alone, and remove what writers that were killed have staged.
+        """Reserve clips for this writer, and remove what killed writers left staged.
 
-        A clip that the set has in the same split is replaced.
+        An existing clip of the same name and split is replaced.
 
         Raises:
-            UserError: the other split, or another process, has one of the names.
+            UserError: the other split has a clip of that name, or another process has reserved one.
         """
         with set_locked(self.root):
             taken = known_clips(self.root)
@@ -233,15 +233,13 @@ class DatasetWriter:
                 other = taken.get(clip, split)
                 if other != split or clip in self.locks:
                     where = self.root if other == split else gt_dir(self.root, other)
-                    raise UserError(
-                        f"{where}: clip {clip} is there already, expected a new name for {split}; rename one"
-                    )
+                    raise UserError(f"{where}: clip {clip} already exists, expected a new name for {split}; rename one")
                 self.locks[clip] = claim(self.root, clip)
                 shutil.rmtree(self.staging(clip), ignore_errors=True)
             self._sweep()
 
     def _sweep(self) -> None:
-        """Remove staged clips that nobody claims; the set is locked, so nobody begins to meanwhile."""
+        """Remove staged clips that nobody has reserved; call with the set locked."""
         for folder in self.root.joinpath(STAGING).glob("[!.]*"):
             if folder.name not in self.locks:
                 with suppress(UserError), claim(self.root, folder.name):
@@ -258,17 +256,17 @@ class DatasetWriter:
         """Stage one clip, frame by frame; frames are named 000000, 000001, ...
 
         Args:
-            split: where the clip belongs.
+            split: split of the clip.
             clip: its name, no blanks.
-            frames: RGB (rgb_h, rgb_w, 3) and spikes (T, spike_h, spike_w) as the manifest says.
-            timing: of the clip; `steps_of` is filled in here from the frames whose T is not `timing.steps`.
+            frames: RGB (rgb_h, rgb_w, 3) and spikes (T, spike_h, spike_w), sizes as in the manifest.
+            timing: timing of the clip; `steps_of` is set here from the frames whose T is not `timing.steps`.
 
         Returns:
-            How many frames were written.
+            Number of frames written.
 
         Raises:
-            UserError: the name is taken, or there is no frame at all.
-            ValueError: a frame has another size than the manifest says.
+            UserError: the name is taken, or there are no frames.
+            ValueError: a frame's size differs from the manifest's.
         """
         if clip not in self.locks or clip in self.timings:
             self.claim(split, [clip])
@@ -298,11 +296,11 @@ class DatasetWriter:
         return count
 
     def finish(self) -> None:
-        """Count what is staged, move it into the set, then write what describes it.
+        """Count the staged files, move them into the set, then write its description.
 
         Raises:
-            UserError: the set has got another geometry or other physics meanwhile.
-            RuntimeError: staged files are missing. Nothing is moved then.
+            UserError: the set's geometry or physics have changed meanwhile.
+            RuntimeError: staged files are missing; nothing is moved.
         """
         manifest = self.manifest.model_copy(update={"clips": dict(sorted(self.timings.items()))})
         added = [(split, line) for split, lines in self.lines.items() for line in lines]
@@ -320,12 +318,12 @@ class DatasetWriter:
         self._leave()
 
     def _count(self, split: Split, line: MetaLine) -> None:
-        """Compare the files that are staged for a clip with those that were written."""
+        """Compare the number of staged files of a clip with the number written."""
         gt, lq, spikes = clip_dirs(self.staging(line.clip), split, line.clip)
         for folder, pattern in ((gt, "*.png"), (lq, "*.png"), (spikes / "spike", "*.dat")):
             found = sum(1 for _ in folder.glob(pattern))
             if found != line.frames:
                 raise RuntimeError(
                     f"{folder}: {found} files, {line.frames} were written: another program removes files there; the "
-                    "set is as it was"
+                    "set is unchanged"
                 )

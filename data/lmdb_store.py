@@ -1,8 +1,8 @@
-"""Reading clips out of an LMDB folder as KAIR and BasicSR make them: data.mdb beside meta_info.txt.
+"""Read clips from an LMDB folder in the layout of KAIR and BasicSR: data.mdb and meta_info.txt.
 
-Key `<clip>/<frame>` (no extension), value the bytes of the frame's file. meta_info.txt names every key in a line
-`<clip>/<frame>.<ext> (<size>) <level>`: `(720,1280,3) 1` of a PNG frame of compression level 1, `(88,360,640) 0` of
-88 steps of spikes. The order of the lines does not matter.
+A key is `<clip>/<frame>` (no extension), its value the bytes of the frame's file. meta_info.txt has one line per key,
+`<clip>/<frame>.<ext> (<size>) <level>`: `(720,1280,3) 1` for a PNG frame of compression level 1, `(88,360,640) 0` for
+88 spike steps. The order of the lines does not matter.
 """
 
 import os
@@ -26,14 +26,14 @@ META_LINE = re.compile(
 MAKE_AGAIN = "copy it again or create it with scripts/data_preparation/create_lmdb.py --force"
 
 # (device, inode) of a data.mdb -> the process that opened it, its environment, the bytes that it needs. An
-# environment is opened once a process and never closed, so that what `get` returned stays valid.
+# environment is opened once per process and never closed, so that the results of `get` stay valid.
 _OPEN: dict[tuple[int, int], tuple[int, "lmdb.Environment", int]] = {}
 
 
 class Entry(NamedTuple):
-    """What meta_info.txt says of one key.
+    """The line of meta_info.txt for one key.
 
-    name: `<frame>.<ext>`. size: (H, W, C) of a frame, (T, H, W) of spikes. compression: PNG level, 0 of spikes.
+    name: `<frame>.<ext>`. size: (H, W, C) of a frame, (T, H, W) of spikes. compression: PNG level, 0 for spikes.
     """
 
     name: str
@@ -42,17 +42,17 @@ class Entry(NamedTuple):
 
 
 def is_lmdb(path: Path | str) -> bool:
-    """Whether a path is an LMDB folder: one with a data.mdb."""
+    """Return whether a path is an LMDB folder, that is, contains data.mdb."""
     return (Path(path) / DATA).is_file()
 
 
 def lmdb_path(folder: Path) -> Path:
-    """Return where the LMDB of a folder lies: beside it, as `<folder>.lmdb`."""
+    """Return the path of a folder's LMDB: `<folder>.lmdb` beside it."""
     return folder if folder.suffix == ".lmdb" else folder.with_name(f"{folder.name}.lmdb")
 
 
 def record_path(target: Path) -> Path:
-    """Return where the writer of an LMDB keeps what it knows of the source files."""
+    """Return the path of an LMDB writer's record of its source files."""
     return target.with_name(f".{target.name}.sources.json")
 
 
@@ -62,13 +62,13 @@ def key_of(clip: str, frame: str) -> bytes:
 
 
 class LmdbStore:
-    """An LMDB folder, checked at construction; may be pickled, and read after a fork.
+    """An LMDB folder, checked at construction; can be pickled, and read after a fork.
 
     Args:
         root: the folder.
 
     Raises:
-        UserError: data.mdb or meta_info.txt is missing, damaged or cut off, or one does not fit the other.
+        UserError: data.mdb or meta_info.txt is missing, damaged or truncated, or they do not match.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -81,18 +81,18 @@ class LmdbStore:
             raise UserError(f"{self._data}: holds {found} keys, its {META} names {lines}; {MAKE_AGAIN}")
 
     def clips(self) -> dict[str, tuple[str, ...]]:
-        """Return the names of each clip's frames, without extension, by number; clips are sorted."""
+        """Return the frame names of each clip, without extension, sorted by number; clips are sorted."""
         return {clip: tuple(entries) for clip, entries in self._entries.items()}
 
     def own(self, clip: str) -> str:
-        """Return the name that a clip has here, perhaps in another Unicode form."""
+        """Return the clip's name as stored here, which may be in another Unicode form."""
         return own_name(clip, self._entries)
 
     def entry(self, clip: str, frame: str) -> Entry:
-        """Return what meta_info.txt says of a frame.
+        """Return a frame's entry in meta_info.txt.
 
         Raises:
-            UserError: it does not name the frame.
+            UserError: there is none.
         """
         try:
             return self._entries[self.own(clip)][frame]
@@ -105,10 +105,10 @@ class LmdbStore:
         """Return the stored bytes of a frame.
 
         Returns:
-            (n,) uint8, read-only; the file's own memory, valid in this process as long as it lives.
+            (n,) uint8, read-only; memory of the file, valid for the life of this process.
 
         Raises:
-            UserError: the key or the file is missing, or the file has been cut off; names clip and frame.
+            UserError: the key or the file is missing, or the file is truncated; names clip and frame.
         """
         import lmdb
 
@@ -122,7 +122,7 @@ class LmdbStore:
         return np.frombuffer(value, dtype=np.uint8)
 
     def _environment(self) -> "lmdb.Environment":
-        """Return this process's environment of data.mdb; touching pages that a cut-off file lacks would be fatal."""
+        """Return this process's environment of data.mdb, after checking its size: reading missing pages is fatal."""
         try:
             status = os.stat(self._data)
         except OSError as error:
@@ -138,7 +138,7 @@ class LmdbStore:
             _OPEN[place] = os.getpid(), environment, needed
         _, environment, needed = _OPEN[place]
         if status.st_size < needed:
-            raise UserError(f"{self._data}: is cut off, {status.st_size} of {needed} bytes; {MAKE_AGAIN}")
+            raise UserError(f"{self._data}: is truncated, {status.st_size} of {needed} bytes; {MAKE_AGAIN}")
         return environment
 
     def _open(self) -> "lmdb.Environment":
@@ -148,15 +148,15 @@ class LmdbStore:
         try:
             return lmdb.open(folder, create=False, readonly=True, lock=False, readahead=False, meminit=False)
         except lmdb.Error as error:
-            raise UserError(f"{self._data}: is no readable LMDB ({error}); {MAKE_AGAIN}") from None
+            raise UserError(f"{self._data}: is not a readable LMDB ({error}); {MAKE_AGAIN}") from None
 
 
 def _read_meta_info(path: Path) -> dict[str, dict[str, Entry]]:
-    """Read meta_info.txt: entries by clip, sorted by name, and frame, sorted by number."""
+    """Read meta_info.txt: entries by clip, sorted by name, then by frame, sorted by number."""
     try:
         lines = read_text(path, "surrogateescape").splitlines()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error}), expected a line a key; {MAKE_AGAIN}") from None
+        raise UserError(f"{path}: cannot be read ({error}), expected one line per key; {MAKE_AGAIN}") from None
     clips: dict[str, dict[str, Entry]] = {}
     for number, line in enumerate(lines, start=1):
         match = META_LINE.fullmatch(line.strip())
@@ -167,5 +167,5 @@ def _read_meta_info(path: Path) -> dict[str, dict[str, Entry]]:
         size = tuple(map(int, match["size"].split(",")))
         entries[match["frame"]] = Entry(f"{match['frame']}.{match['ext']}", size, int(match["compression"]))
     if not clips:
-        raise UserError(f"{path}: is empty, expected a line `clip/frame.ext (sizes) level` a key; {MAKE_AGAIN}")
+        raise UserError(f"{path}: is empty, expected one line `clip/frame.ext (sizes) level` per key; {MAKE_AGAIN}")
     return {clip: {frame: clips[clip][frame] for frame in by_number(clips[clip])} for clip in sorted(clips)}

@@ -1,4 +1,4 @@
-"""Training batches: a function of (seed, step) alone, whatever processes, workers and first step are."""
+"""Training batches that depend only on (seed, step), not on processes, workers or the first step."""
 
 import atexit
 import logging
@@ -26,30 +26,31 @@ from utils.utils_dist import share
 from utils.utils_error import UserError
 
 LOG = logging.getLogger("spikevrt")
-PERMUTATION = 1  # keeps the stream that orders an epoch apart from the samples' own streams
+PERMUTATION = 1  # separates the random stream of an epoch's order from those of the samples
 IDLE = -1
-PREFETCH = 2  # batches, where nobody says how many
-POLL = 0.5  # seconds between two looks at the data workers while a batch is waited for
-# Looks in a row at which no worker has begun another sample: then it is said, then the run ends. Looks are counted, not
-# time: a machine that slept has lost nothing.
-LOOKS_TO_WARN, LOOKS_TO_END = 120, 1200
-TIMED_OUT = "DataLoader timed out"  # how torch's error for a batch that is late begins
-GRACE = 3.0  # seconds that data workers have to end by themselves
+PREFETCH = 2  # default number of batches
+POLL = 0.5  # seconds between two checks of the data workers while waiting for a batch
+# Consecutive checks without a new sample before a warning, and before the run ends. Checks are counted, not time, so a
+# suspended machine does not end the run.
+CHECKS_TO_WARN, CHECKS_TO_END = 120, 1200
+TIMED_OUT = "DataLoader timed out"  # beginning of torch's error for a late batch
+GRACE = 3.0  # seconds for data workers to end by themselves
 HINTS = {signal.SIGKILL: "is the memory full?", signal.SIGBUS: "is /dev/shm full?"}
 
 
 class DeadWorkerError(RuntimeError):
-    """A process that reads samples has ended by itself; the message has the sample."""
+    """A data worker has died; the message names its sample."""
 
 
 class StalledError(RuntimeError):
-    """Data workers that read nothing any more; the message has what each of them is at."""
+    """The data workers make no progress; the message names the sample of each."""
 
 
 class SampleSource(Protocol):
-    """A training set; `sample` gives a dict of tensors and a `key`, `shuffle` asks for random order.
+    """A training set.
 
-    `name` says what `sample` reads for the same arguments.
+    `sample` returns a dict of tensors and a `key`; `name` describes what `sample` reads for the same arguments;
+    `shuffle` requests random order.
     """
 
     shuffle: bool
@@ -62,7 +63,7 @@ class SampleSource(Protocol):
 
 
 class Workers(TypedDict, total=False):
-    """How batches are made: torch.utils.data.DataLoader's arguments of the same names, and `stop`."""
+    """Arguments of torch.utils.data.DataLoader by the same names, and `stop`."""
 
     num_workers: int
     prefetch_factor: int
@@ -71,13 +72,13 @@ class Workers(TypedDict, total=False):
 
 
 class StepBatches(Dataset):
-    """This rank's share of each global batch, addressed by the batch's number.
+    """This rank's share of each global batch, indexed by batch number.
 
     Attributes:
-        reading: (workers, 2) int64 in memory that all of them share: a data worker's process id and the global position
-            of the sample that it is reading, IDLE between batches.
-        room: where workers put their batches; None without workers.
-        stop: asked before each sample where there are no workers.
+        reading: (workers, 2) int64 in shared memory: a data worker's process id and the global position of the sample
+            that it is reading, IDLE between batches.
+        room: shared memory for the workers' batches; None without workers.
+        stop: checked before each sample if there are no workers.
     """
 
     room: Room | None = None
@@ -90,7 +91,7 @@ class StepBatches(Dataset):
         self.reading = torch.empty((0, 2), dtype=torch.int64)
 
     def index(self, position: int) -> int:
-        """Return the sample at a global position; every epoch has an order of its own."""
+        """Return the index of the sample at a global position; every epoch has its own order."""
         epoch, place = divmod(position, len(self.source))
         if not self.source.shuffle:
             return place
@@ -100,18 +101,18 @@ class StepBatches(Dataset):
         first = number * self.batch_size + self.offset
         try:
             samples = [self._sample(position) for position in range(first, first + self.local)]
-        except UserError as error:  # a value, so that it crosses the process border as one line
+        except UserError as error:  # returned, so that it crosses the process boundary as one line
             return error
         finally:
             self._note(IDLE)
         return self._batch(samples)
 
     def name(self, position: int) -> str:
-        """Say what the sample at a global position is made of."""
+        """Describe the sample at a global position."""
         return self.source.name(self.index(position), self._rng(position))
 
     def _batch(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any] | UserError:
-        """Stack samples; in a worker right into shared memory, so that its end shows here and not in torch's thread."""
+        """Stack samples; workers stack into shared memory, so running out of it fails here, not in torch's thread."""
         try:
             return dict(default_collate(list(samples)))
         except RuntimeError as error:
@@ -135,7 +136,7 @@ class StepBatches(Dataset):
 
 
 def bytes_of(batch: Mapping[str, Any]) -> int:
-    """Bytes of the tensors of a sample or a batch."""
+    """Return the bytes of all tensors of a sample or batch."""
     return sum(value.nbytes for value in batch.values() if isinstance(value, torch.Tensor))
 
 
@@ -151,35 +152,35 @@ def train_batches(
     accumulate: int = 1,
     **workers: Unpack[Workers],
 ) -> Iterator[dict[str, Any]]:
-    """Yield this rank's batches of the steps start_step .. total_steps - 1, `accumulate` batches a step.
+    """Yield this rank's batches for steps start_step .. total_steps - 1, `accumulate` batches per step.
 
     Args:
         dataset: the training set.
-        seed: decides order and augmentation.
+        seed: determines order and augmentation.
         start_step: number of finished optimizer steps.
         total_steps: optimizer steps of the whole run.
-        batch_size: samples of all processes together in one batch.
+        batch_size: samples per batch, over all processes.
         rank: this process.
         world_size: number of processes.
-        accumulate: batches in one optimizer step.
-        **workers: num_workers (0), prefetch_factor (2), pin_memory (False); stop (never): asked before each batch and,
-            again and again, while one is waited for.
+        accumulate: batches per optimizer step.
+        **workers: num_workers (0), prefetch_factor (2), pin_memory (False); stop (never): polled before each batch and
+            while waiting for one.
 
     Returns:
         Iterator over dicts of stacked tensors (B, ...) and `key`: list of B strings.
 
     Raises:
-        UserError: the batch cannot be shared by the processes; while iterating, a sample cannot be read, or shared
+        UserError: batch_size cannot be divided among the processes; while iterating, a sample cannot be read, or shared
             memory is too small for the batches.
-        DeadWorkerError: while iterating, a data worker has ended by itself.
-        StalledError: while iterating, data workers read nothing any more.
-        StoppedError: while iterating, `stop` said so.
+        DeadWorkerError: while iterating, a data worker died.
+        StalledError: while iterating, the data workers stopped making progress.
+        StoppedError: while iterating, `stop` returned True.
     """
     batches = StepBatches(dataset, seed, batch_size, rank, world_size)
     steps = range(start_step * accumulate, total_steps * accumulate)
     num_workers, prefetch = workers.get("num_workers", 0), workers.get("prefetch_factor", PREFETCH)
     if num_workers:
-        # What is copied to pinned memory leaves this room at once; else it fills where training is slower than reading.
+        # Pinning moves a batch out of shared memory at once; otherwise batches pile up when training is the bottleneck.
         waiting = num_workers + 1 if workers.get("pin_memory") else num_workers * prefetch + accumulate
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         batches.room = Room(shared_memory.free_bytes(), min(waiting, len(steps)), num_workers, prefetch, processes)
@@ -201,29 +202,32 @@ def _iterate(batches: StepBatches, steps: range, seed: int, workers: Workers) ->
             if isinstance(batch, Exception):
                 raise batch
             if batch is None:
-                patience.look()
+                patience.check()
                 continue
             if room is not None:
                 room.check(bytes_of(batch))
                 room = None
-            patience.looks = 0
+            patience.checks = 0
             yield batch
     finally:
         ending = threading.Timer(GRACE, _kill, [processes])
         ending.start()
-        del iterator  # ends the workers: no error's traceback may keep them
+        del iterator  # ends the workers; no traceback may hold a reference
         ending.cancel()
 
 
 def _next(
     iterator: Iterator[Any], processes: Sequence[BaseProcess], batches: StepBatches
 ) -> dict[str, Any] | Exception | None:
-    """Return the next batch, None if it is late, or what ends the loading: as a value, which holds no iterator."""
+    """Return the next batch, None if it is late, or the error that ends loading.
+
+    Errors are returned because a raised one's traceback would keep the iterator alive.
+    """
     try:
         return next(iterator)
     except StopIteration:
         return StopIteration()
-    except (RuntimeError, OSError, EOFError) as error:  # the last two: a batch that a dead worker had to hand over
+    except (RuntimeError, OSError, EOFError) as error:  # the last two: a worker died while handing over a batch
         if str(error).startswith(TIMED_OUT):
             return None
         wait([process.sentinel for process in processes], timeout=1.0)
@@ -234,40 +238,41 @@ def _next(
 
 
 class _Patience:
-    """Counts looks at data workers between which none of them has begun another sample."""
+    """Counts consecutive checks of the data workers that find no new sample begun."""
 
     def __init__(self, batches: StepBatches) -> None:
-        self.batches, self.looks, self._before = batches, 0, batches.reading.tolist()
+        self.batches, self.checks, self._before = batches, 0, batches.reading.tolist()
 
-    def look(self) -> None:
-        """Look once more.
+    def check(self) -> None:
+        """Check once more.
 
         Raises:
-            StalledError: it was the last time.
+            StalledError: CHECKS_TO_END is reached, or all workers are idle.
         """
         now = self.batches.reading.tolist()
-        self.looks, self._before = self.looks + 1 if now == self._before else 0, now
-        if self.looks not in (LOOKS_TO_WARN, LOOKS_TO_END):
+        self.checks, self._before = self.checks + 1 if now == self._before else 0, now
+        if self.checks not in (CHECKS_TO_WARN, CHECKS_TO_END):
             return
         busy = [f"data worker {pid} reads {self.batches.name(at)}" for pid, at in now if at != IDLE]
-        waited = f"no batch came and no sample was begun for {self.looks * POLL:.0f} s"
+        waited = f"no batch arrived and no sample was begun for {self.checks * POLL:.0f} s"
         if not busy:
             raise StalledError(f"{waited}: all {len(now)} data workers are idle; one could not hand over its batch")
-        if self.looks == LOOKS_TO_END:
+        if self.checks == CHECKS_TO_END:
             raise StalledError(f"{waited}: {'; '.join(busy)}; is the disk or the network behind it gone?")
-        LOG.warning("%s: %s; waiting on, %.0f s at most", waited, "; ".join(busy), (LOOKS_TO_END - self.looks) * POLL)
+        left = (CHECKS_TO_END - self.checks) * POLL
+        LOG.warning("%s: %s; waiting up to %.0f s more", waited, "; ".join(busy), left)
 
 
 @lru_cache(maxsize=2)  # the workers read ahead into the next epoch
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of the samples of one epoch, (count,) int64."""
+    """Return the sample order of one epoch, (count,) int64."""
     return np.random.default_rng([seed, epoch, PERMUTATION]).permutation(count)
 
 
 def _start(
     batches: StepBatches, steps: range, seed: int, workers: Workers
 ) -> tuple[list[BaseProcess], Iterator[dict[str, Any] | UserError]]:
-    """Make the loader, and start its workers.
+    """Create the loader and start its workers.
 
     Raises:
         UserError: shared memory is full.
@@ -297,8 +302,8 @@ def _start(
 def _start_workers(loader: DataLoader) -> tuple[list[BaseProcess], Iterator[Any]]:
     """Start the loader's workers and return their processes.
 
-    The loader looks for dead ones when it has waited for a batch for some seconds. Its handler of SIGCHLD, which would
-    raise an error in the middle of whatever the program does, is taken away.
+    The loader's SIGCHLD handler is removed: it would raise an error at an arbitrary point of the program. The loader
+    still finds dead workers when a batch is late.
     """
     before = set(multiprocessing.active_children())
     handler = signal.getsignal(signal.SIGCHLD)
@@ -306,7 +311,7 @@ def _start_workers(loader: DataLoader) -> tuple[list[BaseProcess], Iterator[Any]
     if loader.num_workers:
         signal.signal(signal.SIGCHLD, handler)
         atexit.unregister(signals.end_children)
-        atexit.register(signals.end_children)  # before the exit waits for workers that nobody asks any more
+        atexit.register(signals.end_children)  # registered last, so it runs before the exit waits for the workers
     return [child for child in multiprocessing.active_children() if child not in before], iterator
 
 
@@ -317,15 +322,15 @@ def _kill(processes: Sequence[BaseProcess]) -> None:
 
 def _obituary(process: BaseProcess, batches: StepBatches) -> str:
     code = process.exitcode or 0
-    ended = f"with exit code {code}"
+    cause = f"ended with exit code {code}"
     if code < 0:
         hint = HINTS.get(signal.Signals(-code))
-        ended = f"by {signal.Signals(-code).name}" + (f" ({hint})" if hint else "")
+        cause = f"was ended by {signal.Signals(-code).name}" + (f" ({hint})" if hint else "")
     place = "between two batches"
     for pid, position in batches.reading.tolist():
         if pid == process.pid and position != IDLE:
-            place = f"while it read {batches.name(position)}"
-    return f"data worker {process.pid} was ended {ended} {place}"
+            place = f"while reading {batches.name(position)}"
+    return f"data worker {process.pid} {cause} {place}"
 
 
 def _as_is(batch: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The official tasks: their option files, and what the flags of main_test_vrt.py change in them. Needs no torch."""
+"""The official tasks: their option files and the changes made by main_test_vrt.py's flags. Does not import torch."""
 
 import argparse
 import difflib
@@ -17,7 +17,7 @@ GOPRO_SPIKE_SIZE = 360, 640
 
 
 def task_file(task: str) -> Path:
-    """Option file of a task.
+    """Return the option file of a task.
 
     Raises:
         UserError: the task is unknown.
@@ -30,7 +30,7 @@ def task_file(task: str) -> Path:
 
 
 def changes_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of a task, by dotted key, that the flags of the call change."""
+    """Return the options, by dotted key, that the command line changes."""
     changes = folders_of(args)
     existing_folder(changes["dataroot_lq"], "--folder_lq")
     changes |= spike_changes(args.task, args.folder_spike)
@@ -38,33 +38,33 @@ def changes_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def tile_changes(args: argparse.Namespace) -> dict[str, Any]:
-    """Options of the tiles that follow from --tile and --tile_overlap."""
+    """Return the tile options given by --tile and --tile_overlap."""
     frame_overlap, *overlap = args.tile_overlap or (2, 20, 20)
     shared = {"val.num_frame_overlapping": frame_overlap, "val.size_patch_overlapping": overlap}
     if args.tile == ["auto"]:
         return {"val.tile": "auto", **shared}
     frames, *size = args.tile or (40, 128, 128)
-    TileOpt(frames, frame_overlap, (size[0], size[1]), (overlap[0], overlap[1]))  # refuses lengths that do not fit
+    TileOpt(frames, frame_overlap, (size[0], size[1]), (overlap[0], overlap[1]))  # refuses invalid lengths
     return {"val.num_frame_testing": frames, "val.size_patch_testing": size, **shared}
 
 
 def folders_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Options of the test set that follow from --folder_lq and --folder_gt; denoising has clean frames in both."""
+    """Return the test set's options given by --folder_lq and --folder_gt; denoising has clean frames in both."""
     lq, gt = args.folder_lq, args.folder_gt
     if "videodenoising" in args.task:
         lq, gt = lq or gt, gt or lq
     if lq is None:
-        raise UserError(f"--folder_lq is missing, expected the folder of the clips that {args.task} is to restore")
+        raise UserError(f"--folder_lq is missing, expected the folder of the clips to restore with {args.task}")
     return {"dataroot_lq": lq, "dataroot_gt": gt}
 
 
 def noise_level(opt: Opt, sigma: float | None) -> float | None:
-    """The noise level of --sigma or else of the test set; None where the network takes none.
+    """Return the noise level of --sigma, else of the test set; None if the network takes none.
 
     Raises:
-        UserError: the network takes none and --sigma gives one, or it needs one and there is none.
+        UserError: --sigma is given but the network takes none, or the network needs one and there is none.
     """
-    wanted = "0 or more, on the scale where white is 255"
+    wanted = "0 or more, on a scale where white is 255"
     if not opt.netG.nonblind_denoising:
         if sigma:
             raise UserError(f"--sigma is {sigma:g}, but {opt.task} takes no noise level; leave it out")
@@ -72,14 +72,14 @@ def noise_level(opt: Opt, sigma: float | None) -> float | None:
     if sigma is None and opt.datasets.test is not None:
         sigma = opt.datasets.test.sigma
     if sigma is None:
-        raise UserError(f"--sigma is missing, expected the noise level that {opt.task} is to remove, {wanted}")
+        raise UserError(f"--sigma is missing, expected the noise level for {opt.task} to remove, {wanted}")
     if not 0 <= sigma < math.inf:
         raise UserError(f"--sigma is {sigma:g}, expected a noise level, {wanted}")
     return sigma
 
 
 def spike_changes(task: str, folder: str | None) -> dict[str, Any]:
-    """Options of the test set that follow from --folder_spike; without a manifest the spikes are GoPro's."""
+    """Return the test set's options given by --folder_spike; without a manifest GoPro's spike size is assumed."""
     if ("rgbspike" in task) != (folder is not None):
         raise UserError(f"--folder_spike is {folder}, but {task} {'needs' if folder is None else 'takes no'} spikes")
     if folder is None:

@@ -1,4 +1,4 @@
-"""What was read last, kept for a second look."""
+"""A cache of the most recently read things."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,13 +9,13 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """The things that were read last, as many as `hold` has asked for at once.
+    """An LRU cache as large as the largest `hold`.
 
-    Overlapping pieces of a clip, the metrics and the pictures of a test look at a frame within the time in which its
-    piece is restored. So what is held is as much as one piece has, however long the clip is.
+    Overlapping pieces of a clip, the metrics and the pictures of a test use a frame while its piece is restored, so
+    holding the frames of one piece is enough for a clip of any length.
 
     Args:
-        room: things held from the beginning on; with 0 and without `hold` nothing is, and threads may share it.
+        room: initial capacity; with 0 and without `hold` nothing is cached, and threads may share the object.
     """
 
     def __init__(self, room: int = 1) -> None:
@@ -23,11 +23,11 @@ class Recent(Generic[K, V]):
         self._held: OrderedDict[K, V] = OrderedDict()
 
     def hold(self, count: int) -> None:
-        """Make room for `count` things, which are needed together."""
+        """Raise the capacity to at least `count`."""
         self._room = max(self._room, count)
 
     def get(self, key: K, read: Callable[[], V]) -> V:
-        """Return what `key` stands for, from `read` if it is not held."""
+        """Return the value of `key`, calling `read` if it is not cached."""
         if not self._room:
             return read()
         if key in self._held:

@@ -1,4 +1,4 @@
-"""From options to a data set."""
+"""Build a data set from its options."""
 
 from typing import Any
 
@@ -18,17 +18,17 @@ DATASETS: dict[str, type[VideoTrainDatasetRGBSpike] | type[VideoTestDataset]] = 
 
 
 def define_Dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
-    """Build the data set that `opt.dataset_type` names; all of its files are checked on the way.
+    """Build the data set that `opt.dataset_type` names, checking names, counts and sizes of its files.
 
     Args:
         opt: one block of `datasets`.
-        upscale: of the network; sharp frames must be as many times larger than blurred ones.
+        upscale: the network's upscaling factor, which must be sharp size over blurred size.
 
     Returns:
-        VideoTrainDatasetRGBSpike or VideoTestDataset, as DATASETS says.
+        VideoTrainDatasetRGBSpike or VideoTestDataset, see DATASETS.
 
     Raises:
-        UserError: the type is not available, or the files do not fit; see the classes.
+        UserError: the type is not available, or the files do not match; see the classes.
     """
     if opt.dataset_type not in DATASETS:
         raise UserError(f"dataset_type is {opt.dataset_type!r}: {only_tested(OTHER_DATASET_TYPES[opt.dataset_type])}")

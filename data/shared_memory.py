@@ -1,4 +1,4 @@
-"""Room for batches on their way from data workers to the program: torch keeps them in files of /dev/shm."""
+"""Check that shared memory can hold the data workers' batches, which torch keeps in files in /dev/shm."""
 
 import errno
 import math
@@ -14,14 +14,14 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Room:
-    """What is free, and how many batches lie there at once.
+    """Free shared memory, and what has to fit into it.
 
     Attributes:
-        free: bytes; infinite where nobody knows.
-        at_once: batches of each process that lie there at the same time.
-        workers: data workers of each process.
+        free: bytes; infinite if unknown.
+        at_once: most batches per process that are in shared memory at the same time.
+        workers: data workers per process.
         prefetch: batches that each worker prepares in advance.
-        processes: on this machine.
+        processes: processes on this machine.
     """
 
     free: float
@@ -31,19 +31,19 @@ class Room:
     processes: int = 1
 
     def check(self, batch: int) -> None:
-        """Refuse what must fill it up sooner or later.
+        """Check that the batches fit.
 
         Args:
             batch: bytes of one batch of one process.
 
         Raises:
-            UserError: the batches do not fit; with the ways out.
+            UserError: they do not; the message has the remedies.
         """
         if batch * self.at_once * self.processes > self.free:
             raise self.error(batch, self.free)
 
     def error(self, batch: int, free: float) -> UserError:
-        """Say what does not fit into `free` bytes, and the ways out; a batch of 0 bytes is one of unknown size."""
+        """Return the error for batches that do not fit into `free` bytes; `batch` 0 means an unknown size."""
         batches = self.at_once * self.processes
         need = batch * batches
         use = f"{need / MIB:.1f} MiB ({batches} at once of {batch / MIB:.1f} MiB)" if batch else "some"
@@ -51,13 +51,13 @@ class Room:
         return UserError(
             f"{PLACE}: {free / MIB:.1f} MiB of shared memory are free, but the batches of the data workers need {use}: "
             f"dataloader_num_workers is {self.workers}{many}, dataloader_prefetch_factor {self.prefetch}; give the "
-            f"container more (docker run --shm-size={_generous(need)}m), lower one of the two, or set "
+            f"container more (docker run --shm-size={_generous(need)}m), lower either option, or set "
             "dataloader_num_workers to 0, which needs none"
         )
 
 
 def free_bytes() -> float:
-    """Bytes of shared memory that are free; infinite where the system does not say."""
+    """Return the free bytes of shared memory; infinite if unknown."""
     if not PLACE.is_dir():
         return math.inf
     found = os.statvfs(PLACE)
@@ -65,12 +65,12 @@ def free_bytes() -> float:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error of torch or of the system says that shared memory has run out."""
+    """Return whether an error of torch or the system means that shared memory has run out."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOSPC
     return "shared memory" in str(error) and f"({errno.ENOSPC})" in str(error)
 
 
 def _generous(need: float) -> int:
-    """A power of two of MiB, at least twice as much as needed."""
+    """Return a power of two of MiB, at least twice what is needed."""
     return int(2 ** math.ceil(math.log2(max(2 * need / MIB, 64))))

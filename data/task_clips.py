@@ -1,4 +1,4 @@
-"""Test clips of other tasks than restoring what was recorded: with noise added, or of the frames in between."""
+"""Test clips for denoising (noise is added) and frame interpolation (the frames in between)."""
 
 import re
 import zlib
@@ -19,13 +19,13 @@ NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
 class NoisyClip:
-    """A clip of clean frames to which Gaussian noise is added, and the network's noise map.
+    """A clip of clean frames with added Gaussian noise, and the network's noise map.
 
-    The noise of a frame depends on the names of clip and frame alone: tiles, order and processes change nothing.
+    A frame's noise depends only on the names of clip and frame, not on tiles, order or processes.
 
     Args:
-        clip: the clean frames, and what they are measured against.
-        sigma: standard deviation of the noise, on the scale where white is 255.
+        clip: the clean frames.
+        sigma: standard deviation of the noise, on a scale where white is 255.
     """
 
     has_spike = False
@@ -44,17 +44,17 @@ class NoisyClip:
         return self._clip.gt(start, stop)
 
     def spike(self, start: int, stop: int) -> torch.Tensor:
-        """There is nothing to show: ValueError."""
+        """Raise ValueError: there are no spikes to show."""
         raise ValueError(f"clip {self.name} with noise shows no spikes")
 
     def network_input(self, start: int, stop: int) -> torch.Tensor:
-        """Return the network's input, (t, 3 + S + 1, H, W) float32: noisy frames, spikes if any, the noise map."""
+        """Return the network's input, (t, 3 + S + 1, H, W) float32: noisy frames, spikes if any, noise map."""
         planes = self._clip.network_input(start, stop)
         noise_map = planes.new_full((len(planes), 1, *self.size), self._sigma)
         return torch.cat((planes[:, :3] + self._noise(start, stop), planes[:, 3:], noise_map), dim=1)
 
     def references(self, index: int) -> dict[str, np.ndarray]:
-        """Return the noisy frame, clipped, (H, W, 3) uint8, RGB, as "lq_"."""
+        """Return the clipped noisy frame as "lq_", (H, W, 3) uint8, RGB."""
         return {"lq_": to_uint8(self.lq(index, index + 1)[0])}
 
     def _noise(self, start: int, stop: int) -> torch.Tensor:
@@ -66,15 +66,15 @@ class NoisyClip:
 
 
 class MiddleClip:
-    """The frames in the middle of each `window` consecutive frames of a clip, which the network is to make.
+    """The frames to interpolate in the middle of each `window` consecutive frames of a clip.
 
     Args:
-        clip: the frames that there are.
-        window: frames that one is made of, even.
-        sharp: frames to measure against, None if there are none.
+        clip: the existing frames.
+        window: input frames per interpolated frame, even.
+        sharp: frames to measure against, or None.
 
     Raises:
-        UserError: the clip has fewer frames than `window`, or sharp ones of another size.
+        UserError: the clip has fewer frames than `window`, or sharp frames of another size.
     """
 
     has_spike = False  # nothing was recorded at the middle frame
@@ -93,25 +93,26 @@ class MiddleClip:
         self.measured = set(measured)
         if sharp is not None and measured and (found := sharp.size(clip.name, measured[0])) != clip.size:
             raise UserError(
-                "clip {}: frame {} of dataroot_gt is {}x{}, which is not the size of the frames around it, expected "
-                "{}x{}; restore it".format(clip.name, measured[0], *found, *clip.size)
+                "clip {}: frame {} of dataroot_gt is {}x{}, expected {}x{} as the frames around it; restore it".format(
+                    clip.name, measured[0], *found, *clip.size
+                )
             )
 
     @property
     def has_gt(self) -> bool:
-        """Whether any of the frames has a sharp one."""
+        """Whether any frame has a sharp one to measure against."""
         return bool(self.measured)
 
     def lq(self, start: int, stop: int) -> torch.Tensor:
-        """Return the average of the two frames around each, (t, 3, H, W) float32: what needs no network."""
+        """Return the average of the two neighbours of each frame, (t, 3, H, W) float32: the baseline."""
         around = self._clip.lq(start + self._window // 2 - 1, stop + self._window // 2)
         return (around[:-1] + around[1:]) / 2
 
     def gt(self, start: int, stop: int) -> np.ndarray:
-        """Return the sharp frames that there are of [start, stop), (t, H, W, 3) uint8, RGB.
+        """Return the existing sharp frames in [start, stop), (t, H, W, 3) uint8, RGB.
 
         Raises:
-            UserError: a frame cannot be read or has another size than the clip's.
+            UserError: a frame cannot be read or differs in size from the clip.
         """
         names = tuple(frame for frame in self.frames[start:stop] if frame in self.measured)
         if self._sharp is None or not names:
@@ -119,33 +120,33 @@ class MiddleClip:
         return self._sharp.read_many(self.name, names, self.size, slice(None), slice(None))
 
     def spike(self, start: int, stop: int) -> torch.Tensor:
-        """There is nothing to show: ValueError."""
-        raise ValueError(f"clip {self.name} has no spikes at the frames in the middle")
+        """Raise ValueError: there are no spikes to show."""
+        raise ValueError(f"clip {self.name} has no spikes at its middle frames")
 
     def network_input(self, start: int, stop: int) -> torch.Tensor:
-        """Return the frames that those of [start, stop) are made of, (t + window - 1, 3 + S, H, W) float32."""
+        """Return the input frames needed to make frames [start, stop), (t + window - 1, 3 + S, H, W) float32."""
         return self._clip.network_input(start, stop + self._window - 1)
 
     def references(self, index: int) -> dict[str, np.ndarray]:
-        """Return the average of the two frames around, (H, W, 3) uint8, RGB, as "lq_"."""
+        """Return the average of the two neighbours as "lq_", (H, W, 3) uint8, RGB."""
         return {"lq_": to_uint8(self.lq(index, index + 1)[0])}
 
 
 def noisy_clips(test_set: VideoTestDataset, sigma: float) -> list[NoisyClip]:
-    """All clips of a test set with noise, see NoisyClip."""
+    """Return all clips of a test set with added noise, see NoisyClip."""
     return [NoisyClip(clip, sigma) for clip in test_set.clips]
 
 
 def middle_clips(test_set: VideoTestDataset, opt: DatasetOpt, window: int) -> list[MiddleClip]:
-    """What is to be interpolated in all clips of a test set, see MiddleClip.
+    """Return the frames to interpolate in all clips of a test set, see MiddleClip.
 
     Args:
-        test_set: the frames that there are.
-        opt: its options; dataroot_gt, if any, holds the frames to measure against, and may hold others too.
-        window: frames that one is made of.
+        test_set: the existing frames.
+        opt: its options; dataroot_gt, if any, holds the frames to measure against, possibly among others.
+        window: input frames per interpolated frame.
 
     Raises:
-        UserError: a clip is too short, or dataroot_gt is no folder or has none of the frames.
+        UserError: a clip is too short, or dataroot_gt is not a folder or has none of the frames.
     """
     sharp = None
     if opt.dataroot_gt is not None:
@@ -155,16 +156,16 @@ def middle_clips(test_set: VideoTestDataset, opt: DatasetOpt, window: int) -> li
     clips = [MiddleClip(clip, window, sharp) for clip in test_set.clips]
     if sharp is not None and not any(clip.has_gt for clip in clips):
         raise UserError(
-            f"dataroot_gt: {opt.dataroot_gt} has none of the frames in the middle, e.g. clip {clips[0].name} frame "
-            f"{clips[0].frames[0]}; give the clips that dataroot_lq takes every second frame of, or leave it out"
+            f"dataroot_gt: {opt.dataroot_gt} has none of the middle frames, e.g. clip {clips[0].name} frame "
+            f"{clips[0].frames[0]}; give the full clips of which dataroot_lq has every second frame, or leave it out"
         )
     return clips
 
 
 def middle_name(left: str, right: str) -> str:
-    """Name the frame halfway between two: "000004" of "000003" and "000005", else "000003_to_000004".
+    """Name the frame halfway between two: "000004" for "000003" and "000005", else "000003_to_000004".
 
-    The name is never that of a frame between which and another it lies.
+    The name never equals that of an existing neighbour.
     """
     ends = NUMBERED.fullmatch(left), NUMBERED.fullmatch(right)
     if ends[0] and ends[1] and ends[0][1] == ends[1][1]:

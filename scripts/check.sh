@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Set-up, lint, format, types and all tests; arguments go to pytest: ./scripts/check.sh -m "not slow"
-# Tests run in one process a core, four at most; with -n 0 all in one, for --pdb and -s. Exit code 0 only if every step
-# passed.
+# Tests run in one process per core, at most four; -n 0 runs all in one, for --pdb and -s. Exit code 0 only if every
+# step passed.
 set -euo pipefail
 ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/setup_env.sh
@@ -29,7 +29,7 @@ say "python: $PYTHON"
 step "ruff check" "$PYTHON" -m ruff check .
 step "ruff format" "$PYTHON" -m ruff format --check .
 step "mypy" "$PYTHON" -m mypy
-# Whole files, the longest first; a process that hangs until pytest ends it is not started again, to hang again.
+# Whole files, the longest first; a worker that pytest ends because it hangs is not restarted.
 step "pytest" "$PYTHON" -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
     --durations=15 "$@"
 printf '\n%s' "$summary"

@@ -1,9 +1,9 @@
-"""Read everything that an option file points to and list every defect with its clip and frame.
+"""Check the data sets of an option file and list every defect with its clip and frame.
 
 python scripts/check_data.py --opt CONFIG.json [--set KEY=VALUE ...] [--fast]
 
-Without --fast every frame and every `.dat` is decoded and looked at; with it names, counts and file sizes are
-compared, as training does when it starts. Exit code 0: no defect; 2: defects, listed on stdout.
+Every frame and `.dat` file is decoded and checked; --fast compares only names, counts and file sizes, as training does
+when it starts. Exit code 0: no defects; 2: defects, listed on stdout.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def check(opt: Opt, full: bool) -> int:
 
     Args:
         opt: the options.
-        full: read all files.
+        full: decode all files.
 
     Returns:
         Number of defects.
@@ -34,7 +34,7 @@ def check(opt: Opt, full: bool) -> int:
     """
     blocks = {name: block for name, block in (("train", opt.datasets.train), ("test", opt.datasets.test)) if block}
     if not blocks:
-        raise UserError("datasets: has neither train nor test, expected a data set to check; give another file")
+        raise UserError("datasets: has neither train nor test, expected a data set to check; give another option file")
     count = 0
     for name, block in blocks.items():
         with tqdm(desc=f"datasets.{name}", unit="frame", disable=None if full else True) as bar:
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. datasets.train.gt_size=96"
     )
-    parser.add_argument("--fast", action="store_true", help="compare names, counts and file sizes; decode nothing")
+    parser.add_argument("--fast", action="store_true", help="compare only names, counts and file sizes")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     with utils_cli.program(args.debug):

@@ -1,13 +1,13 @@
-"""Say whether this Python can run the project: `PYTHON scripts/check_requirements.py requirement.txt`.
+"""Check whether this Python can run the project: `PYTHON scripts/check_requirements.py requirement.txt`.
 
-Exit code 0: it can. 2: it cannot; one line on stderr says what is missing. Needs the standard library only.
+Exit code 0: it can. 2: it cannot; one line on stderr says what is missing. Needs only the standard library.
 """
 
 import re
 import sys
 from importlib import metadata
 
-# Packages that bring the same module.
+# Packages that provide the same module.
 SAME = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
 
 
@@ -21,7 +21,7 @@ def release(version: str) -> tuple[int, ...]:
 
 
 def installed(name: str) -> str | None:
-    """Return the version of a package or of one that stands for it; None where there is none."""
+    """Return the version of a package or an equivalent one; None if none is installed."""
     for candidate in (name, *SAME.get(name, ())):
         try:
             return metadata.version(candidate)
@@ -31,7 +31,7 @@ def installed(name: str) -> str | None:
 
 
 def missing(requirements: str) -> list[str]:
-    """Return what the lines `name>=version` ask for and this Python does not have."""
+    """Return the lines `name>=version` that this Python does not satisfy."""
     problems = []
     for line in requirements.split():
         name, lowest = line.split(">=")

@@ -1,11 +1,11 @@
-"""Compare two tests of the same frames: what the second gains, how sure that is, and where.
+"""Compare two tests of the same frames: the gain of the second, its confidence interval, and where it occurs.
 
 python scripts/compare.py RUN_A RUN_B [--metric psnr] [--common] [--out FILE.html]
 
-A run is a folder with metrics.json and metrics.csv, as main_test_vrt.py and scripts/evaluate.py --out write them. This
-prints a table and writes a page, <RUN_B>/compare.html, with curves over time and, where both runs have their frames as
-PNG, those that gain and lose most. Differences are B - A; means are over the frames that have a finite value in both
-runs, first of each clip, then of the clips.
+A run is a folder with metrics.json and metrics.csv, written by main_test_vrt.py or scripts/evaluate.py --out. This
+prints a table and writes a page, <RUN_B>/compare.html, with curves over time and, if both runs have PNG frames, those
+that gain and lose most. Differences are B - A; means are over the frames with a finite value in both runs, first per
+clip, then over clips.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from utils.utils_file import read_text, write_text
 from utils.utils_image import read_rgb
 
 PAGE = "compare.html"
-PICTURES = 3  # frames that gain most, and as many that lose
+PICTURES = 3  # frames that gain most, and as many that lose most
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,21 @@ class Picture:
 
 
 def signed(value: float, metric: str) -> str:
-    """A difference for people: decibels with three digits, others with five; "-" where there is none."""
+    """Format a difference: decibels with three digits, others with five; "-" if there is none."""
     if math.isnan(value):
         return "-"
     return f"{round(value, 3) + 0.0:+.3f}" if "psnr" in metric else f"{round(value, 5) + 0.0:+.5f}"
 
 
 def tone(gain: float, metric: str) -> str:
-    """The class of a difference on the page: "good", "bad", or "" where it is shown as 0 or as none."""
+    """Return the CSS class of a difference: "good", "bad", or "" if it is shown as 0 or "-"."""
     if math.isnan(gain) or not float(signed(gain, metric)):
         return ""
     return "good" if (gain < 0) == lower_is_better(metric) else "bad"
 
 
 def table(pairs: Sequence[Pair], summary: Summary, metric: str) -> str:
-    """Clip by clip A, B and B - A, then the means."""
+    """Format A, B and B - A of every clip, then the means."""
     rows = [(pair.clip, *pair.means) for pair in pairs]
     width = max(len(name) for name in [*(row[0] for row in rows), "clip", "mean"])
     lines = [f"{'clip':<{width}}{'A':>12}{'B':>12}{'B - A':>12}"]
@@ -71,37 +71,37 @@ def table(pairs: Sequence[Pair], summary: Summary, metric: str) -> str:
 
 
 def statements(summary: Summary, metric: str) -> list[str]:
-    """What the numbers mean, and what they do not, a sentence each."""
+    """Return what the numbers mean, and what they do not, one sentence each."""
     unit = " dB" if "psnr" in metric else ""
     better = "lower" if lower_is_better(metric) else "higher"
     lines = [
-        f"{metric}, {better} is better: B - A is {signed(summary.gain, metric)}{unit} in the mean of {summary.clips} "
+        f"{metric}, {better} is better: B - A is {signed(summary.gain, metric)}{unit} on average over {summary.clips} "
         f"clip(s); B is better in {summary.better_clips} of them, and in {summary.better_frames} of {summary.frames} "
         "frames"
     ]
     if summary.student is None or summary.bootstrap is None:
         lines.append(
-            "no interval: there is one clip, so nothing tells how much clips differ, and its frames are not independent"
+            "no interval: with one clip, the variation between clips is unknown, and its frames are not independent"
         )
     else:
         student, bootstrap = (
             f"[{', '.join(signed(end, metric) for end in ends)}]{unit}" for ends in (summary.student, summary.bootstrap)
         )
-        zero = "; it holds 0: no difference is shown" if summary.student[0] <= 0 <= summary.student[1] else ""
+        zero = "; it contains 0: no difference is shown" if summary.student[0] <= 0 <= summary.student[1] else ""
         lines += [
             f"{LEVEL:.0%} interval over clips: {student} (paired, Student's t, {summary.clips} clips){zero}",
             f"{LEVEL:.0%} interval by bootstrap: {bootstrap} ({DRAWS} draws of clips, then of frames in each; frames "
-            "of a clip are not independent, and of few clips it comes out too narrow)",
+            "of a clip are not independent, and with few clips it is too narrow)",
         ]
     if summary.left_out:
         lines.append(
-            f"left out: {summary.left_out} frame(s) whose {metric} is infinite in A or B, equal to the sharp ones"
+            f"left out: {summary.left_out} frame(s) whose {metric} is infinite in A or B (equal to the sharp frame)"
         )
     return lines
 
 
 def extremes(pairs: Sequence[Pair], runs: Sequence[Path], metric: str) -> tuple[list[Picture], list[Picture]]:
-    """Show the frames where B gains most and where it loses most, of those that both runs have as PNG.
+    """Return the frames where B gains most and loses most, among those that both runs have as PNG.
 
     Raises:
         UserError: one of these PNGs is damaged.
@@ -129,7 +129,7 @@ def extremes(pairs: Sequence[Pair], runs: Sequence[Path], metric: str) -> tuple[
 
 
 def page(pairs: Sequence[Pair], summary: Summary, runs: Sequence[Run], metric: str) -> str:
-    """The text of the page; see `extremes` for what it raises."""
+    """Return the page's HTML; raises as `extremes` does."""
     folders = [run.folder for run in runs]
     measured = {pair.clip: pair for pair in pairs if len(pair.counted)}
     drawn = sorted(measured, key=lambda clip: -abs(measured[clip].means[2]))[: test_page.CURVES]
@@ -156,13 +156,13 @@ def page(pairs: Sequence[Pair], summary: Summary, runs: Sequence[Run], metric: s
         groups={"Frames that gain most": gained, "Frames that lose most": lost},
         protocol=runs[0].protocol,
         shown=bool(gained or lost),
-        without=f"No pictures: no frame whose {metric} differs is there as <run>/<clip>/<frame>.png in both runs.",
+        without=f"No pictures: no frame whose {metric} differs exists as <run>/<clip>/<frame>.png in both runs.",
         columns=4,
     )
 
 
 def _sharp_frames(runs: Sequence[Path]) -> Callable[[str, str], np.ndarray | None]:
-    """Reads the sharp frame of a clip and a frame, where the options of a run say where it is and it is there."""
+    """Return a function that reads a sharp frame by clip and frame, from the folders in the runs' options, or None."""
     stores = [store for run in runs for store in _sharp_store(run)]
 
     def read(clip: str, frame: str) -> np.ndarray | None:
@@ -175,14 +175,14 @@ def _sharp_frames(runs: Sequence[Path]) -> Callable[[str, str], np.ndarray | Non
 
 
 def _sharp_store(run: Path) -> Iterator[FrameStore]:
-    """The sharp frames that a run was measured with, if they are still there."""
+    """Yield the store of the sharp frames that a run was measured with, if it still exists."""
     try:
         test = json.loads(read_text(run / "options.json"))["datasets"]["test"]
         root = Path(test["dataroot_gt"]).expanduser()
         ext, backend = test["filename_ext"], test["io_backend"]["type"]
         if root.exists():
             yield FrameStore(root, ext, backend=backend, filename_tmpl=test["filename_tmpl"], key="dataroot_gt")
-    except (OSError, ValueError, KeyError, TypeError):  # the page goes without them
+    except (OSError, ValueError, KeyError, TypeError):  # the page omits them
         return
 
 
@@ -210,7 +210,7 @@ def _picture(pair: Pair, index: int, images: Sequence[np.ndarray], sharp: np.nda
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> tuple[str, np.ndarray]:
-    """Colours of |A - B|, as `error_map` draws them, on a scale that suits the two; its label says which."""
+    """Return the colours of |A - B| as in `error_map`, on a scale that fits the two, and a label with the scale."""
     most = float(np.abs(a.astype(np.int16) - b).mean(axis=2).max())
     white = 2.0 ** max(math.ceil(math.log2(max(most, 1))), 0)
     times = np.float32(metric_files.ERROR_AT_WHITE / white)
@@ -218,13 +218,13 @@ def _difference(a: np.ndarray, b: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def _name(folder: Path, other: Path) -> str:
-    """The short name of a run, or its path where the other one has the same."""
+    """Return the short name of a run, or its path if the other run has the same name."""
     name = folder.resolve().name
     return name if name != other.resolve().name else str(folder)
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Compare two runs as the command line says."""
+    """Compare two runs according to the command line."""
     runs = [read_run(folder, args.metric) for folder in args.runs]
     pairs = paired(runs[0], runs[1], args.common)
     summary = summarize(pairs, args.metric)
@@ -242,11 +242,11 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Read the command line, compare, print, write the page."""
+    """Read the command line, compare, print the table and write the page."""
     parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="folders of results, first A, then B")
+    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="results folders, first A, then B")
     parser.add_argument("--metric", default="psnr", help="a column of metrics.csv (default psnr)")
-    parser.add_argument("--common", action="store_true", help="compare what both have where clips or frames differ")
+    parser.add_argument("--common", action="store_true", help="compare only the clips and frames that both have")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page (default <RUN_B>/{PAGE})")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)

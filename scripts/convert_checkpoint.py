@@ -1,15 +1,15 @@
-"""Convert weights: to the official layout, from 3 channels to 3 + S, to and from safetensors, without LoRA.
+"""Convert weights: to the official layout, from 3 to 3 + S channels, to and from safetensors, merging LoRA.
 
 convert_checkpoint.py model_zoo/vrt/006_VRT_videodeblurring_GoPro.pth --out gopro_spike.pth --spike_channels 1
 convert_checkpoint.py experiments/x/models/best_G.pth --out best.safetensors --layout plain
 convert_checkpoint.py experiments/x/models/best_G.pth --out part.safetensors --lora_only BASE.pth
 convert_checkpoint.py BASE.pth --add part.safetensors --out whole.pth
 
-The official layout holds the constants of the network as well and, in a .pth file, lies under the key "params"; a
-.safetensors file is flat. Both layouts load here, with main_test_vrt.py --weights or path.pretrained_netG.
-Channels of spikes start without effect: the first outputs are those of the weights that were converted.
-Low-rank changes (netG.lora) are put into the weights they change. --lora_only instead writes a small file of what such
-a training made of BASE, the weights it started from: the changes, and the parameters that were trained in full.
+The official layout also holds the constants of the network and, in a .pth file, is stored under the key "params"; a
+.safetensors file is flat. Both layouts can be loaded with main_test_vrt.py --weights or path.pretrained_netG.
+Spike channels start without effect: the initial outputs equal those of the converted weights.
+Low-rank changes (netG.lora) are merged into the weights. --lora_only instead writes a small file with only what such a
+training changed in BASE, the weights it started from: the low-rank changes and the fully trained parameters.
 """
 
 import argparse
@@ -29,18 +29,18 @@ SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors"}
 
 
 def converted(state: dict[str, Tensor], spike_channels: int, layout: str) -> dict[str, Tensor]:
-    """Weights of another width and layout.
+    """Convert weights to another width and layout.
 
     Args:
         state: parameters by their official names, with or without constants and low-rank changes.
-        spike_channels: S, channels that a frame gets beside RGB; 0: as it is.
+        spike_channels: S, channels to add to RGB per frame; 0: none.
         layout: "official", with the constants of the published network, or "plain", without.
 
     Returns:
-        The new weights; those that do not change are the same tensors.
+        The new weights; unchanged ones are the same tensors.
 
     Raises:
-        UserError: there is nothing to widen, or the layout cannot be made of these weights.
+        UserError: there is nothing to widen, or these weights do not allow the layout.
     """
     state = utils_lora.merge({key: value for key, value in state.items() if not utils_checkpoint.is_buffer(key)})
     if spike_channels:
@@ -49,7 +49,7 @@ def converted(state: dict[str, Tensor], spike_channels: int, layout: str) -> dic
 
 
 def with_spikes(state: dict[str, Tensor], spike_channels: int) -> Tensor:
-    """The first convolution for 3 + S channels a frame; UserError where it is not one for 3."""
+    """Return the first convolution for 3 + S channels per frame; UserError if it is not one for 3."""
     weight = state.get(utils_checkpoint.FIRST)
     if weight is None:
         raise UserError(f"--spike_channels {spike_channels}: the weights have no {utils_checkpoint.FIRST} to widen")
@@ -57,16 +57,16 @@ def with_spikes(state: dict[str, Tensor], spike_channels: int) -> Tensor:
     channels = weight.shape[1] // copies
     if channels != utils_checkpoint.RGB:
         raise UserError(
-            f"--spike_channels {spike_channels}: {utils_checkpoint.FIRST} takes {channels} channels a frame, expected "
-            f"{utils_checkpoint.RGB}; start from weights without spikes"
+            f"--spike_channels {spike_channels}: {utils_checkpoint.FIRST} takes {channels} channels per frame, "
+            f"expected {utils_checkpoint.RGB}; start from weights without spikes"
         )
     return utils_checkpoint.widened(weight, copies, utils_checkpoint.RGB + spike_channels)
 
 
 def trained_part(state: dict[str, Tensor], base: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The low-rank changes in `state`, and the parameters that are not those of `base`; UserError without changes."""
+    """Return the low-rank changes in `state` and what else differs from `base`; UserError without low-rank changes."""
     if not any(map(utils_lora.is_lora, state)):
-        raise UserError("--lora_only: the weights have no low-rank changes; they come from a training with netG.lora")
+        raise UserError("--lora_only: the weights have no low-rank changes; give those of a training with netG.lora")
     return {
         key: value
         for key, value in state.items()
@@ -75,7 +75,7 @@ def trained_part(state: dict[str, Tensor], base: dict[str, Tensor]) -> dict[str,
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Check the names, read, convert, write."""
+    """Check the arguments, read, convert and write."""
     out: Path = args.out
     suffix = SUFFIXES[args.format] if args.format else out.suffix
     if out.suffix != suffix or suffix not in SUFFIXES.values():
@@ -100,15 +100,15 @@ def convert(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and convert."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, metavar="IN", help="a .pth or .safetensors file of weights")
+    parser.add_argument("weights", type=Path, metavar="IN", help="weights, a .pth or .safetensors file")
     parser.add_argument("--out", type=Path, required=True, help="the new file, .pth or .safetensors")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--spike_channels", type=int, default=0, metavar="S", help="widen 3 channels a frame to 3 + S")
-    form.add_argument("--lora_only", type=Path, metavar="BASE", help="write what training with LoRA made of BASE alone")
-    form.add_argument("--add", type=Path, metavar="PART", help="put a file of --lora_only into its BASE, here IN")
+    form.add_argument("--spike_channels", type=int, default=0, metavar="S", help="widen 3 channels per frame to 3 + S")
+    form.add_argument("--lora_only", type=Path, metavar="BASE", help="write only what LoRA training changed in BASE")
+    form.add_argument("--add", type=Path, metavar="PART", help="merge a file of --lora_only into its BASE, here IN")
     parser.add_argument("--format", choices=SUFFIXES, help="default: by the suffix of --out")
     parser.add_argument("--layout", choices=("official", "plain"), default="official", help="default: official")
-    parser.add_argument("--force", action="store_true", help="replace --out where it exists")
+    parser.add_argument("--force", action="store_true", help="replace an existing --out")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     with program(args.debug):

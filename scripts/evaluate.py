@@ -1,12 +1,12 @@
-"""Measure frames that exist, from whatever program, against sharp ones.
+"""Measure existing frames, made by any program, against sharp ones.
 
 python scripts/evaluate.py --restored D --gt D [--lq D] [--ext png] [--metrics psnr ssim ...] [--border N]
                            [--out DIR] [--name-by-order] [--workers N]
 
-Each D is a folder of clip folders (pictures beside them are passed over), one folder of frames, or an LMDB. Clips and
-frames belong together by name; two single folders of frames are one clip, whatever they are called. With
---name-by-order names that differ are paired in their order, 2 before 10, if there are equally many. Frames of --lq, the
-blurred input, may be smaller by a whole ratio; they are enlarged bilinearly. --out gets metrics.json and metrics.csv.
+Each D is a folder of clip folders (pictures beside them are ignored), one folder of frames, or an LMDB. Clips and
+frames are paired by name; two single folders of frames are one clip, whatever their names. --name-by-order pairs
+equally many differing names in order, 2 before 10. Frames of --lq, the blurred input, may be smaller by an integer
+ratio; they are enlarged bilinearly. --out gets metrics.json and metrics.csv.
 """
 
 import argparse
@@ -50,22 +50,22 @@ class Frames:
     names: tuple[str, ...]
 
     def read(self, index: int, border: int) -> np.ndarray:
-        """(H, W, 3) uint8, RGB, without the border."""
+        """Return (H, W, 3) uint8, RGB, without the border."""
         image = self.store.read(self.clip, self.names[index])
         return image[border : len(image) - border, border : image.shape[1] - border]
 
 
 class FoundClip:
-    """Sharp frames of a clip and those to compare with them: a Clip of which nothing needs to be restored.
+    """The sharp frames of a clip and the frames to compare with them: a Clip that is already restored.
 
     Args:
         gt: the sharp frames.
-        restored: as many.
-        lq: as many, None if there are none.
-        border: pixels left out at each side.
+        restored: equally many restored frames.
+        lq: equally many blurred frames, or None.
+        border: pixels to ignore at each side.
 
     Raises:
-        UserError: a frame has another size than it must have; names clip and frame.
+        UserError: a frame has the wrong size; names clip and frame.
     """
 
     has_gt, has_spike, planes_in_time = True, False, slice(0, 0)
@@ -94,13 +94,13 @@ class FoundClip:
         return {"lq_": self._lq.read(index, self._border)} if self._lq else {}
 
     def lq(self, start: int, stop: int) -> NoReturn:
-        """There is nothing to restore from: ValueError."""
-        raise ValueError(f"clip {self.name}: nothing of it is to be restored")
+        """Raise ValueError: the clip is already restored."""
+        raise ValueError(f"clip {self.name} is already restored")
 
     spike = network_input = lq
 
     def _check(self, index: int) -> None:
-        """Compare the sizes of the frames of one index, decoding nothing."""
+        """Compare the sizes of the frames of one index, without decoding."""
         name = self.frames[index]
         sizes = {of.option: of.store.size(of.clip, of.names[index]) for of in self._all}
         sharp = sizes["--gt"]
@@ -109,7 +109,7 @@ class FoundClip:
             found = ", ".join("{} {}x{}".format(option, *size) for option, size in sizes.items())
             raise UserError(
                 f"clip {self.name} frame {name}: sizes differ ({found}); expected one size, or a whole ratio between "
-                "--gt and --lq where there is no --border"
+                "--gt and --lq without --border"
             )
 
     @property
@@ -118,15 +118,15 @@ class FoundClip:
 
 
 def open_clips(path: str, option: str, ext: str | None) -> dict[str, Frames]:
-    """Open a folder of clips or the one clip that it is.
+    """Open a folder of clips, or the one clip that it is.
 
     Args:
         path: the folder.
-        option: that names it.
-        ext: the only extension of its images that is taken; None: that of any image.
+        option: the option that names it.
+        ext: extension of the images to read; None reads all image formats.
 
     Raises:
-        UserError: there is nothing to read, or two images are one frame.
+        UserError: there are no frames, or two images have the same frame name.
     """
     root = existing_folder(path, option)
     if is_lmdb(root) or holds_videos(root, ext):
@@ -140,16 +140,16 @@ def open_clips(path: str, option: str, ext: str | None) -> dict[str, Frames]:
 
 
 def paired(wanted: Sequence[str], given: Sequence[str], where: str, by_order: bool) -> list[str]:
-    """Find the given name of each wanted one.
+    """Return the given name that belongs to each wanted name.
 
     Args:
         wanted: names in --gt.
         given: names in the other folder.
-        where: what the names are, for the message, with a place for one of them.
-        by_order: pair what has other names in the given order.
+        where: subject of the message.
+        by_order: pair differing names in the given order.
 
     Raises:
-        UserError: they do not belong together; says the first that has no partner and how many there are.
+        UserError: the names do not match; the message has the first unpaired one and the counts.
     """
     forms = {one_form(name): name for name in given}
     if {one_form(name) for name in wanted} == set(forms):
@@ -162,7 +162,7 @@ def paired(wanted: Sequence[str], given: Sequence[str], where: str, by_order: bo
     what = f"lacks {lacks[0]}" if lacks else f"has {unpaired[0]}, which --gt lacks"
     more = " (or, if their order is right, --name-by-order)" if len(wanted) == len(given) else ""
     raise UserError(
-        f"{where} {what}: {len(given)} there, {len(wanted)} in --gt, names must match one to one; rename them{more}"
+        f"{where} {what}: {len(given)} found, {len(wanted)} in --gt, names must match one to one; rename them{more}"
     )
 
 
@@ -170,7 +170,7 @@ def partners(gt: dict[str, Frames], others: dict[str, Frames], by_order: bool) -
     """Pair clips and their frames with the sharp ones.
 
     Returns:
-        Clip in `gt` -> frames of the other folder, one for each sharp one in its order.
+        Clip in `gt` -> frames of the other folder, in the order of the sharp ones.
 
     Raises:
         UserError: see `paired`.
@@ -190,7 +190,7 @@ def partners(gt: dict[str, Frames], others: dict[str, Frames], by_order: bool) -
 
 
 def find(args: argparse.Namespace) -> list[FoundClip]:
-    """All clips that the command line names, paired and checked without decoding a frame."""
+    """Return all clips of the command line, paired and checked without decoding."""
     gt = open_clips(args.gt, "--gt", args.ext)
     restored = partners(gt, open_clips(args.restored, "--restored", args.ext), args.name_by_order)
     lq = partners(gt, open_clips(args.lq, "--lq", args.ext), args.name_by_order) if args.lq else {}
@@ -198,8 +198,8 @@ def find(args: argparse.Namespace) -> list[FoundClip]:
 
 
 def restore_nothing(window: torch.Tensor) -> NoReturn:
-    """Stand where a network would: all frames are there."""
-    raise ValueError("a frame that should be there was to be restored")
+    """Take the place of a network; never called, because all frames exist."""
+    raise ValueError("a frame is missing that should exist")
 
 
 def measure(clips: list[FoundClip], metrics: tuple[str, ...]) -> dict[str, Any]:
@@ -213,17 +213,17 @@ def measure(clips: list[FoundClip], metrics: tuple[str, ...]) -> dict[str, Any]:
 
 
 def measure_one(clip: FoundClip, metrics: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Rows of one clip's frames, in a process of several."""
+    """Return the rows of one clip's frames; runs in a worker process."""
     cv2.setNumThreads(1)
     return measure([clip], metrics)["frames"]
 
 
 def measure_all(clips: list[FoundClip], metrics: tuple[str, ...], workers: int) -> dict[str, Any]:
-    """Evaluate clips, each in one of some processes; the numbers are the same for any number of them."""
+    """Evaluate clips in parallel processes; the results do not depend on the number of processes."""
     workers = min(workers, len(clips))
     if workers == 1:
         return measure(clips, metrics)
-    os.environ["TQDM_DISABLE"] = "1"  # read by the processes when they start; their bars would cross
+    os.environ["TQDM_DISABLE"] = "1"  # inherited by the workers, whose bars would overlap
     rows = []
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         found = pool.map(measure_one, clips, [metrics] * len(clips))
@@ -234,7 +234,7 @@ def measure_all(clips: list[FoundClip], metrics: tuple[str, ...], workers: int) 
 
 
 def table(result: dict[str, Any]) -> str:
-    """All metrics clip by clip, then both means."""
+    """Format all metrics of every clip, then both means."""
     columns = {name: max(len(name), 8) for name in result["mean"]}
     rows = {**result["clips"], "mean of clips": result["mean"], "mean over frames": result["mean_over_frames"]}
     width = max(map(len, rows))
@@ -256,15 +256,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--ext",
         type=lambda text: text.removeprefix("."),
-        help="the only extension of frames that is taken; default: that of any image",
+        help="extension of the frames to read; default: all image formats",
     )
     known = [*utils_metric.METRICS, *utils_metric.TEMPORAL_METRICS]
     parser.add_argument(
         "--metrics", nargs="+", choices=known, default=ValOpt().metrics, metavar="M", help=", ".join(known)
     )
-    parser.add_argument("--border", type=int, default=0, help="pixels left out at each side")
+    parser.add_argument("--border", type=int, default=0, help="pixels to ignore at each side")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for metrics.json and metrics.csv")
-    parser.add_argument("--name-by-order", action="store_true", help="pair frames of other names in their order")
+    parser.add_argument("--name-by-order", action="store_true", help="pair differing names in order")
     parser.add_argument("--workers", type=utils_cli.positive, default=1, help="processes; each measures whole clips")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# On a machine with a CUDA card: the tests that need one, then every GPU benchmark, within nine minutes. Installs
-# nothing; takes $PYTHON, else python3. Logs go to ${OUT:-.}/gpu_check/. Exit code 0 only if every step passed.
+# On a machine with a CUDA card: run the tests that need one, then every GPU benchmark, within nine minutes. Installs
+# nothing; uses $PYTHON, else python3. Logs go to ${OUT:-.}/gpu_check/. Exit code 0 only if every step passed.
 set -euo pipefail
 ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
@@ -12,12 +12,12 @@ LOGS="$(cd "$LOGS" && pwd)"
 cd "$ROOT"
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
-    die 2 "$PYTHON finds no CUDA card, or no torch; set PYTHON to one that does"
+    die 2 "$PYTHON finds no CUDA card or no torch; set PYTHON to one that does"
 "$PYTHON" -c 'import torch; p = torch.cuda.get_device_properties(0)
 print(p.name, f"{p.total_memory / 2**30:.0f} GiB,", f"compute capability {p.major}.{p.minor}, torch {torch.__version__}")'
 
 summary="" failed=0
-# step NAME SECONDS COMMAND...: run it with a time limit; its output goes to the log and to the screen.
+# step NAME SECONDS COMMAND...: run it with a time limit; its output goes to a log and the screen.
 step() {
     local name=$1 limit=$2 began=$SECONDS code=0 verdict=ok
     shift 2

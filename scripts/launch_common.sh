@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# launch_train.sh and launch_test.sh: arguments, data preparation, choice of processes. For `source`.
+# Shared by launch_train.sh and launch_test.sh: arguments, data preparation, choice of processes. To be sourced.
 
 ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
@@ -9,37 +9,37 @@ FLAGS="--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --datas
 
 usage() {
     local demo=" [--resume]" demo_help="" restarts="
-  --resume           go on with the frames that an interrupted call has left in results/<task>"
+  --resume           continue an interrupted call, keeping its frames in results/<task>"
     if [[ $MODE == train ]]; then
         demo=" [--demo] [--max-restarts N]"
         restarts="
-  --max-restarts N   after a failure start all processes again, up to N times; they go on from the newest checkpoint"
+  --max-restarts N   restart all processes after a failure, up to N times; they resume from the newest checkpoint"
         demo_help="
-  --demo             make a small data set, train on it, test, write a picture and a video: minutes on a CPU"
+  --demo             make a small data set, train on it, test, and write a picture and a video: minutes on a CPU"
     fi
     cat <<EOF
 ./launch_$MODE.sh [GPU_COUNT] [CONFIG.json] [--prepare-data] [--generate-lmdb] [--force-prepare]
     [--dataset-root P] [--gopro-root P] [--spike-root P] [--gpus 0,2]$demo [--set KEY=VALUE ...] [--debug] [--help]
 
-  GPU_COUNT          how many GPUs; 0 is the CPU; default: 1 if there is a GPU, else the CPU
-  CONFIG.json        options, also as --opt CONFIG.json; default: $DEFAULT_CONFIG
+  GPU_COUNT          number of GPUs; 0 is the CPU; default: 1 if there is a GPU, else the CPU
+  CONFIG.json        option file, also as --opt CONFIG.json; default: $DEFAULT_CONFIG
   --gpus 0,2         use these GPUs; without GPU_COUNT all of them$demo_help$restarts
   --set KEY=VALUE    change options for this run, dotted keys and JSON values: --set train.total_iter=200
-  --dataset-root P   take sharp, blurred and spike folders below P instead of those in CONFIG.json
-  --spike-root P     take the spikes from P/train and P/test
-  --gopro-root P     where the downloaded GoPro set lies, for --prepare-data
+  --dataset-root P   read sharp, blurred and spike folders below P instead of those in CONFIG.json
+  --spike-root P     read the spikes from P/train and P/test
+  --gopro-root P     folder of the downloaded GoPro set, for --prepare-data
   --prepare-data     first bring the downloaded sets into the layout that the options expect
-  --generate-lmdb    as --prepare-data, then put all into LMDB folders and read those: faster, 8 MB of disk a frame
-  --force-prepare    as --prepare-data, also what has been prepared before
+  --generate-lmdb    like --prepare-data, then write and read LMDB folders: faster, 8 MB of disk per frame
+  --force-prepare    like --prepare-data, but replace what was prepared before
   --debug            show the traceback of an error
 
-Python: \$PYTHON, else an active environment that satisfies requirement.txt, else .venv here, made on first use.
-Several machines: NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT, or one SLURM task a node. Where a platform has set
+Python: \$PYTHON, else an active environment that satisfies requirement.txt, else .venv here, created on first use.
+Several machines: NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT, or one SLURM task per node. If the platform sets
 WORLD_SIZE, one plain process is started that reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 EOF
 }
 
-# from_caller PATH: a path that was typed in another folder than the checkout, made absolute.
+# from_caller PATH: make a path absolute that was typed in a folder other than the checkout.
 from_caller() {
     if [[ "$1" == /* || "$PWD" == "$ROOT" ]]; then printf '%s' "$1"; else printf '%s' "$PWD/$1"; fi
 }
@@ -52,7 +52,7 @@ die_unknown() {
             break
         fi
     done
-    die 2 "unknown argument $1${hint:-; --help lists what is known}"
+    die 2 "unknown argument $1${hint:-; --help lists the known ones}"
 }
 
 set_config() {
@@ -99,7 +99,7 @@ parse_arguments() {
             --generate-lmdb) PREPARE=true && LMDB=true && PREPARE_ARGS+=(--generate_lmdb) ;;
             --force-prepare) PREPARE=true && PREPARE_ARGS+=(--force) ;;
             --resume)
-                if [[ $MODE != test ]]; then die 2 "--resume belongs to ./launch_test.sh; a training always goes on where it stopped"; fi
+                if [[ $MODE != test ]]; then die 2 "--resume belongs to ./launch_test.sh; training always resumes where it stopped"; fi
                 PROGRAM_ARGS+=(--resume)
                 ;;
             --debug) PROGRAM_ARGS+=(--debug) ;;
@@ -122,21 +122,21 @@ KEY_VALUE='^[A-Za-z_][A-Za-z0-9_.]*='
 check_arguments() {
     if $DEMO; then
         if [[ -n "$CONFIG$DATASET_ROOT$GOPRO_ROOT$SPIKE_ROOT" ]] || $PREPARE; then
-            die 2 "--demo has its own options and data; of the other arguments it takes GPU_COUNT, --gpus, --set and --debug"
+            die 2 "--demo has its own options and data; combine it only with GPU_COUNT, --gpus, --set and --debug"
         fi
         CONFIG=options/vrt/demo.json
         return
     fi
     if [[ -z "$CONFIG" ]]; then CONFIG="$DEFAULT_CONFIG"; elif [[ -f "$CONFIG" ]]; then CONFIG="$(from_caller "$CONFIG")"; fi
     if [[ "$CONFIG" == /* ]]; then CONFIG_PATH="$CONFIG"; else CONFIG_PATH="$ROOT/$CONFIG"; fi
-    if [[ ! -f "$CONFIG_PATH" ]]; then die 2 "no option file $CONFIG; options/vrt/ has some"; fi
-    if [[ -n "$GOPRO_ROOT" ]] && ! $PREPARE; then say "note: --gopro-root does nothing without --prepare-data"; fi
+    if [[ ! -f "$CONFIG_PATH" ]]; then die 2 "no option file $CONFIG; see options/vrt/"; fi
+    if [[ -n "$GOPRO_ROOT" ]] && ! $PREPARE; then say "note: --gopro-root has no effect without --prepare-data"; fi
     if $PREPARE && { ((${WORLD_SIZE:-1} > 1)) || ((NODES > 1)); }; then
         die 2 "--prepare-data in a run of several machines; prepare once on one machine, then start the run without it"
     fi
 }
 
-# Fills GPUS_HERE with the GPUs that a run may use, by the names that CUDA_VISIBLE_DEVICES takes.
+# Fills GPUS_HERE with the usable GPUs, named as in CUDA_VISIBLE_DEVICES.
 find_gpus() {
     local count="" device
     if command -v nvidia-smi >/dev/null; then
@@ -175,17 +175,17 @@ choose_gpus() {
     fi
     GPU_COUNT=$((10#${GPU_COUNT:-$((present > 0 ? 1 : 0))}))
     if ((GPU_COUNT > present)); then
-        die 2 "GPU_COUNT is $GPU_COUNT, but there are $present GPUs to use; give $present or fewer (0: the CPU)"
+        die 2 "GPU_COUNT is $GPU_COUNT, but only $present GPUs are usable; give $present or fewer (0: the CPU)"
     fi
     if ((GPU_COUNT == 0)); then export CUDA_VISIBLE_DEVICES=""; fi
 }
 
-# The first host of a SLURM list: "gpu[03-05,9],big1" -> gpu03.
+# Prints the first host of a SLURM list: "gpu[03-05,9],big1" -> gpu03.
 first_host() {
     [[ "$1" =~ ^([^][,]+)(\[([0-9]+))? ]] && printf '%s' "${BASH_REMATCH[1]}${BASH_REMATCH[3]:-}"
 }
 
-# NODES, NODE, MASTER_ADDR and MASTER_PORT from the environment, SLURM's variables where the plain ones are missing.
+# Sets NODES, NODE and MASTER_ADDR from the environment, falling back to SLURM's variables.
 find_nodes() {
     local hosts="${SLURM_STEP_NODELIST:-${SLURM_JOB_NODELIST:-${SLURM_NODELIST:-}}}"
     NODES="${NNODES:-${SLURM_STEP_NUM_NODES:-${SLURM_NNODES:-${SLURM_JOB_NUM_NODES:-1}}}}"
@@ -196,18 +196,18 @@ find_nodes() {
         die 2 "NNODES is $NODES and NODE_RANK is ${NODE:-not set}; set it to this machine's number, 0 to $((NODES - 1))"
     fi
     if [[ -z "${NNODES:-}" ]] && ((${SLURM_STEP_NUM_TASKS:-${SLURM_NTASKS:-$NODES}} > NODES)); then
-        die 2 "SLURM starts more tasks than nodes; start one a node: srun --ntasks-per-node=1"
+        die 2 "SLURM starts more tasks than nodes; start one per node: srun --ntasks-per-node=1"
     fi
     MASTER_ADDR="${MASTER_ADDR:-$(first_host "$hosts" || true)}"
     if [[ -z "$MASTER_ADDR" ]]; then die 2 "NNODES is $NODES and MASTER_ADDR is not set; set it to the first machine's address"; fi
 }
 
-# COMMAND: what runs a program of this project in the chosen number of processes.
+# Sets COMMAND, which runs a program of this project in the chosen number of processes.
 choose_processes() {
     local count cores
     COMMAND=("$PYTHON")
     if [[ -n "${WORLD_SIZE:-}" ]]; then
-        if [[ -n "$RESTARTS" ]]; then die 2 "--max-restarts: here the platform starts the processes; let it start them again"; fi
+        if [[ -n "$RESTARTS" ]]; then die 2 "--max-restarts: the platform starts the processes here; let it restart them"; fi
         if [[ -n "$GPUS" ]]; then export CUDA_VISIBLE_DEVICES="$GPUS"; fi
         return
     fi
@@ -235,12 +235,11 @@ prepare_data() {
         ${arguments[@]+"${arguments[@]}"} ${PREPARE_ARGS[@]+"${PREPARE_ARGS[@]}"} || exit $?
 }
 
-# The user's option file stays as it is: other roots and LMDB folders go into a copy in the folder of the experiment, or of
-# the results, which then is CONFIG.
+# Sets CONFIG to a copy of the option file with other roots or LMDB folders, in the experiment's or results folder.
 override_roots() {
     local arguments=(--mode "$MODE" --opt "$CONFIG")
     if [[ -n "$DATASET_ROOT" ]]; then arguments+=(--dataset-root "$DATASET_ROOT"); fi
-    # Prepared spikes lie below the data set, beside their manifest; --spike-root was where they came from.
+    # Prepared spikes are below the data set, beside their manifest; --spike-root was only their source.
     if [[ -n "$SPIKE_ROOT" ]] && ! $PREPARE; then arguments+=(--spike-root "$SPIKE_ROOT"); fi
     if $LMDB; then arguments+=(--lmdb); fi
     if ((${#SETS[@]})); then arguments+=(--set "${SETS[@]}"); fi

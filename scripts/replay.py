@@ -1,9 +1,9 @@
-"""Look at the batch that a run gave up on: its loss by sample, the first module and the parameters that break.
+"""Examine the batch at which a run gave up: loss per sample, and the first module and parameters that fail.
 
 python scripts/replay.py --opt experiments/RUN/options.json --batch experiments/RUN/replay/STEP_rankR.pth
 
-A run writes the file after train.nonfinite_limit steps in a row without a finite loss and gradient. It is run once with
-the weights and random numbers of that step: in float32 and, where train.amp is on, in the run's precision beside it.
+A run writes the file after train.nonfinite_limit consecutive steps without a finite loss and gradient. The batch is run
+once with the weights and random numbers of that step, in float32 and, with train.amp, in the run's precision.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from options.schema import Opt
 from utils import utils_checkpoint, utils_dist, utils_option, utils_seed
 from utils.utils_cli import Parser, program
 
-SHOWN = 8  # names in a list
+SHOWN = 8  # most names in a list
 
 
 def replay(opt: Opt, content: dict[str, Any]) -> dict[str, Findings]:
-    """Run the batches of a replay file; the findings by precision."""
+    """Run the batches of a replay file; return the findings by precision."""
     device = utils_dist.init().device
     batches = [(network_input(batch), batch["gt"]) for batch in content["batches"]]
     net = define_G(opt.netG.model_copy(update={"spynet_path": None}), opt.train.manual_seed).to(device)
@@ -41,7 +41,7 @@ def replay(opt: Opt, content: dict[str, Any]) -> dict[str, Findings]:
 
 
 def report(content: dict[str, Any], findings: dict[str, Findings]) -> str:
-    """All that was found, for the terminal."""
+    """Format all findings for the terminal."""
     frames = content["batches"][0]["lq"].shape[1]
     keys = (key.rpartition("/") for key in content["keys"])
     names = [f"{clip}: {frames} frames from {first}" for clip, _, first in keys]
@@ -50,12 +50,12 @@ def report(content: dict[str, Any], findings: dict[str, Findings]) -> str:
     lines.append("loss".ljust(width) + "".join(f"{precision:>12}" for precision in findings))
     for i, name in enumerate(names):
         lines.append(name.ljust(width) + "".join(f"{found.losses[i]:>12.4e}" for found in findings.values()))
-    lines += ["", f"not finite in the data: {_few(broken_inputs(content['batches']))}"]
+    lines += ["", f"non-finite values in the data: {_few(broken_inputs(content['batches']))}"]
     for precision_name, found in findings.items():
         lines += [
             "",
-            f"{precision_name}: first module with an output that is not finite: {found.module or 'none'}",
-            f"{precision_name}: parameters with a gradient that is not finite: {_few(found.gradients)}",
+            f"{precision_name}: first module with a non-finite output: {found.module or 'none'}",
+            f"{precision_name}: parameters with a non-finite gradient: {_few(found.gradients)}",
         ]
     return "\n".join(lines)
 
@@ -63,9 +63,9 @@ def report(content: dict[str, Any], findings: dict[str, Findings]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, replay, print."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--opt", type=Path, required=True, help="options of the run, its options.json")
-    parser.add_argument("--batch", type=Path, required=True, metavar="FILE", help="file in the run's folder replay/")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="train.tf32=false")
+    parser.add_argument("--opt", type=Path, required=True, help="the run's options.json")
+    parser.add_argument("--batch", type=Path, required=True, metavar="FILE", help="a file in the run's replay/ folder")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change options")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     with program(args.debug):

@@ -1,7 +1,7 @@
-"""Write a copy of an option file in which the data sets lie elsewhere; the launch scripts run with that copy.
+"""Write a copy of an option file with other data folders, for the launch scripts, and print its path.
 
-The copy is experiments/<task>/runtime_train.json or, beside a test's results, results/<task>/runtime_test.json. It
-inherits from the option file, so it holds folders only. Its path is printed.
+The copy is experiments/<task>/runtime_train.json or results/<task>/runtime_test.json. It inherits from the option file,
+so it holds only the folders.
 
 python scripts/runtime_config.py --mode train --opt CONFIG.json [--dataset-root P] [--spike-root P] [--lmdb]
                                  [--set KEY=VALUE ...]
@@ -26,10 +26,10 @@ from utils.utils_run_folder import RESULTS
 
 
 def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root: Path | None) -> dict[str, Path]:
-    """Return the folders and files of one data set that lie elsewhere.
+    """Return the moved folders and files of one data set.
 
     Args:
-        dataset: as the option file has it; of its folders only those that it names are moved.
+        dataset: options of the data set; only folders that it names are moved.
         split: "train" or "test".
         root: holds <split>_GT, <split>_GT_blurred and GOPRO_Large_spike_seq/<split>; None: only spikes move.
         spike_root: holds <split> with the spikes; None: those below `root`.
@@ -50,7 +50,7 @@ def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root
 
 
 def lmdb_roots(dataset: DatasetOpt, moved: dict[str, Path]) -> dict[str, Path]:
-    """Return the LMDB of each folder of a data set, moved or not; spikes may as well be in their folder."""
+    """Return the LMDB of each folder of a data set, moved or not; spikes may stay in their folder."""
     roots = {key: getattr(dataset, key) for key in ("dataroot_lq", "dataroot_gt", "dataroot_spike")} | moved
     ready = {key: lmdb_path(Path(path)) for key, path in roots.items() if path is not None}
     if "dataroot_spike" in ready and not is_lmdb(ready["dataroot_spike"]):
@@ -61,7 +61,7 @@ def lmdb_roots(dataset: DatasetOpt, moved: dict[str, Path]) -> dict[str, Path]:
 def changed_options(
     dataset: DatasetOpt, split: Split, root: Path | None, spike_root: Path | None, lmdb: bool
 ) -> dict[str, Any]:
-    """Return the options of one data set that change; arguments as of `moved_roots` and `write_runtime_config`."""
+    """Return the changed options of one data set; arguments as in `moved_roots` and `write_runtime_config`."""
     moved = moved_roots(dataset, split, root, spike_root)
     changes: dict[str, Any] = {}
     if lmdb:
@@ -69,14 +69,14 @@ def changed_options(
     if lmdb or dataset.io_backend.type == "lmdb":
         moved = lmdb_roots(dataset, moved)
     if "dataroot_spike" in moved and Manifest.load(moved["dataroot_spike"]):
-        changes |= {"spike_h": None, "spike_w": None}  # the manifest there knows them
+        changes |= {"spike_h": None, "spike_w": None}  # that manifest has them
     return {key: str(path) for key, path in moved.items()} | changes
 
 
 def write_runtime_config(
     config: Path, mode: str, root: Path | None, spike_root: Path | None, overrides: list[str], *, lmdb: bool = False
 ) -> Path:
-    """Write the copy, whole or not at all, into the folder of the run, or of the results, that `config` describes.
+    """Write the copy atomically into the run or results folder that `config` describes.
 
     Args:
         config: the user's option file.
@@ -84,7 +84,7 @@ def write_runtime_config(
         root: folder of a whole data set, or None.
         spike_root: folder of the spikes, or None.
         overrides: "KEY=VALUE" of the same run; they may name another task.
-        lmdb: read the LMDB folders that lie beside the folders.
+        lmdb: read the LMDBs beside the folders.
 
     Returns:
         Path of the copy.
@@ -113,11 +113,11 @@ def main() -> None:
     parser.add_argument("--opt", type=Path, required=True, help="the option file")
     parser.add_argument("--dataset-root", type=Path, help="folder of a whole data set")
     parser.add_argument("--spike-root", type=Path, help="folder with train and test spikes")
-    parser.add_argument("--lmdb", action="store_true", help="use the LMDB folders that lie beside the folders")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of the same run")
+    parser.add_argument("--lmdb", action="store_true", help="use the LMDBs beside the folders")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for the same run")
     args = parser.parse_args()
     with program():
-        logging.getLogger("spikevrt").setLevel(logging.WARNING)  # stdout is the path, for the caller
+        logging.getLogger("spikevrt").setLevel(logging.WARNING)  # the caller reads the path from stdout
         print(write_runtime_config(args.opt, args.mode, args.dataset_root, args.spike_root, args.set, lmdb=args.lmdb))
 
 

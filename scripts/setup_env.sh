@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The one set-up: finds or makes the Python that runs this project. After `source scripts/setup_env.sh` it is $PYTHON;
-# run by itself it does the same and prints its path. The order:
-#   1. $PYTHON, where set: it must satisfy requirement.txt
-#   2. the active environment (venv, conda) or the python3 on PATH, where it satisfies requirement.txt
-#   3. .venv in the checkout, made and filled on first use, by uv where present, else by pip
+# Find or create the Python that runs this project. `source scripts/setup_env.sh` sets $PYTHON; run as a program, it
+# prints the path. In order of preference:
+#   1. $PYTHON, if set: it must satisfy requirement.txt
+#   2. the active environment (venv, conda) or the python3 on PATH, if it satisfies requirement.txt
+#   3. .venv in the checkout, created on first use with uv if available, else with pip
 # Nothing is installed outside .venv. A copy of requirement.txt in it marks a finished installation.
 set -euo pipefail
 
@@ -17,10 +17,10 @@ is_python_310() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
 }
 
-# Silent where all is well, else one line on stderr.
+# Silent on success, else prints one line on stderr.
 satisfies_requirements() {
     if ! is_python_310 "$1"; then
-        say "it is no Python 3.10 or newer"
+        say "it is not Python 3.10 or newer"
         return 2
     fi
     "$1" "$SETUP_ROOT/scripts/check_requirements.py" "$SETUP_ROOT/requirement.txt"
@@ -54,7 +54,7 @@ make_venv() {
     fi
 }
 
-# pip's output goes to a file; of it the user sees the large downloads and the last step.
+# pip's output goes to a file; the user sees only the large downloads and the last step.
 pip_install() {
     local log="$VENV/install.log" line
     PIP_USER=0 "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
@@ -62,15 +62,15 @@ pip_install() {
         case "$line" in
             *Downloading*[MG]B\)*) say "  downloading ${line##*Downloading }" ;;
             *"Using cached"*[MG]B\)*) say "  using ${line##*Using cached }" ;;
-            "Installing collected packages"*) say "  unpacking all of them, about a minute" ;;
+            "Installing collected packages"*) say "  installing all of them, about a minute" ;;
         esac
     done || die 1 "the installation failed: $(grep -i '^error' "$log" | tail -n 1 | cut -c 1-300) (whole log: $log)"
 }
 
 fill_venv() {
     if satisfies_requirements "$VENV/bin/python" 2>/dev/null; then return; fi
-    say "installing the packages of requirement.txt into .venv, once: PyTorch and what it needs,"
-    say "on Linux about 3 GB to download and 7 GB on disk; it takes 2 to 10 minutes"
+    say "installing the packages of requirement.txt into .venv, once: PyTorch and its dependencies,"
+    say "on Linux about 3 GB to download and 7 GB on disk; this takes 2 to 10 minutes"
     if command -v uv >/dev/null; then
         uv pip install --python "$VENV/bin/python" -r "$SETUP_ROOT/requirement.txt" >&2 ||
             die 1 "the installation failed; uv's message is above"
@@ -83,7 +83,7 @@ fill_venv() {
     say "installed"
 }
 
-# One start installs, others that begin meanwhile wait for it.
+# Install into .venv; concurrent starts wait for the first.
 install_locked() {
     if command -v flock >/dev/null; then
         exec 9>"$SETUP_ROOT/.venv.lock"
@@ -100,7 +100,7 @@ install_locked() {
     mv "$STAMP.tmp" "$STAMP"
 }
 
-# Prints the Python of an environment that the user has made ready, if there is one.
+# Prints the first of the given Pythons that satisfies requirement.txt.
 find_ready_python() {
     local candidate
     for candidate in "$@"; do
@@ -118,7 +118,7 @@ check_given_python() {
     command -v "$PYTHON" >/dev/null || die 2 "PYTHON is $PYTHON, which cannot be run; set it to a Python, or unset it"
     problem="$(satisfies_requirements "$PYTHON" 2>&1)" || code=$?
     if ((code != 0)); then
-        die 2 "PYTHON is $PYTHON: ${problem##*$'\n'}; install it there, or unset PYTHON to have .venv made"
+        die 2 "PYTHON is $PYTHON: ${problem##*$'\n'}; install it there, or unset PYTHON to create .venv"
     fi
 }
 

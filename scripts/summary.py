@@ -1,10 +1,10 @@
-"""What the network of an option file costs: parameters, arithmetic and memory by part, before anything runs.
+"""Estimate the cost of an option file's network: parameters, operations and memory by part, without running it.
 
 python scripts/summary.py --opt CONFIG.json [--set KEY=VALUE ...] [--size D H W] [--json]
 python scripts/summary.py --opt CONFIG.json --fit 12GB
 
-Memory is that of tensors, in the precision of train.amp, for one sample; a card needs a little more for itself. With
---fit, the crop, batch, checkpointing and tile that a card of that size can hold, ready for --set.
+Memory is that of tensors, in the precision of train.amp, for one sample; a card needs a little more. --fit proposes the
+crop, batch, checkpointing and tile that fit into a card of that size, ready for --set.
 """
 
 import argparse
@@ -31,14 +31,14 @@ from utils.utils_tile_opt import tile_of
 LOG = logging.getLogger("spikevrt")
 UNITS = {"MB": 1e6, "GB": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}
 GIB = 2**30
-GIVEN = "netG"  # the checkpointing of netG's own keys
+GIVEN = "netG"  # checkpointing as set in netG
 
 
 def bytes_of(text: str) -> float:
-    """Read "12GB" or "11.5GiB".
+    """Parse "12GB" or "11.5GiB".
 
     Raises:
-        UserError: it is neither.
+        UserError: the text has another form.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]i?B)", text)
     if match is None or match[2] not in UNITS:
@@ -47,7 +47,7 @@ def bytes_of(text: str) -> float:
 
 
 def input_shapes(opt: Opt, size: list[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(1, D, C, H, W) of a training sample and of a tile in testing."""
+    """Return (1, D, C, H, W) of a training sample and of a tile in testing."""
     net, data, val = opt.netG, opt.datasets.train, opt.val
     channels = net.in_chans + net.nonblind_denoising
     if size is not None:
@@ -61,7 +61,7 @@ def input_shapes(opt: Opt, size: list[int] | None) -> tuple[tuple[int, ...], tup
 
 
 def parameters_by_part(net: nn.Module) -> dict[str, int]:
-    """Number of parameters of each part."""
+    """Return the number of parameters of each part."""
     counts: dict[str, int] = {}
     for name, part in parts_of(net):
         counts[name] = counts.get(name, 0) + sum(parameter.numel() for parameter in part.parameters())
@@ -69,7 +69,7 @@ def parameters_by_part(net: nn.Module) -> dict[str, int]:
 
 
 def summarize(opt: Opt, net: nn.Module, size: list[int] | None) -> dict[str, Any]:
-    """Everything that the table shows; numbers of bytes and operations."""
+    """Return everything in the table, in bytes and operations."""
     training, testing = input_shapes(opt, size)
     dtype = amp_dtype(opt.train.amp)
     tests = memory_of(net, testing, training=False, dtype=dtype)
@@ -94,13 +94,13 @@ def summarize(opt: Opt, net: nn.Module, size: list[int] | None) -> dict[str, Any
 
 
 def print_table(summary: dict[str, Any]) -> None:
-    """The summary for people."""
+    """Print the summary as a table."""
     sizes = {kind: "x".join(map(str, summary[f"{kind}_input"])) for kind in ("training", "testing")}
     steps, flops, parameters = summary["training_bytes"], summary["flops_per_frame"], summary["parameters"]
     print(
         f"{summary['task']}: {summary['dtype']}, training input {sizes['training']}, testing input {sizes['testing']}"
     )
-    print("kept: what a part leaves for the backward pass, by checkpointing, and the peak of a whole step; GiB\n")
+    print("by checkpointing: memory that a part keeps for the backward pass, and the peak of a whole step; GiB\n")
     print(f"{'part':<22}{'parameters':>12}{'GFLOP/frame':>13}{'share':>8}{'testing':>9}", end="")
     print("".join(f"{name:>9}" for name in steps))
     total = sum(flops.values())
@@ -111,14 +111,14 @@ def print_table(summary: dict[str, Any]) -> None:
     cells = f"{'peak':<22}{sum(parameters.values()):>12,}{total / 1e9:>13.2f}{1:>8.0%}"
     cells += f"{summary['testing_bytes']['peak'] / GIB:>9.2f}"
     print(cells + "".join(f"{step['peak'] / GIB:>9.2f}" for step in steps.values()))
-    print(f"\nweights, moments and average in training: {summary['state_bytes'] / GIB:.2f} GiB besides")
+    print(f"\nweights, moments and average in training: another {summary['state_bytes'] / GIB:.2f} GiB")
 
 
 def propose(opt: Opt, net: nn.Module, total: float) -> dict[str, Any]:
-    """What fits into `total` bytes, with the values to --set.
+    """Propose what fits into `total` bytes, with the values to --set.
 
     Raises:
-        UserError: nothing does.
+        UserError: nothing fits.
     """
     training, dtype = input_shapes(opt, None)[0], amp_dtype(opt.train.amp)
     tile = tile_of(opt.val)
@@ -126,7 +126,7 @@ def propose(opt: Opt, net: nn.Module, total: float) -> dict[str, Any]:
     tests = fit.propose_tile(net, training[2], total, overlap, dtype)
     steps = fit.propose_training(net, training, total, opt.train.E_decay > 0, dtype)
     if tests is None or steps is None:
-        raise UserError(f"--fit: {total / 1e9:g} GB hold neither crop nor tile of this network; use a smaller preset")
+        raise UserError(f"--fit: {total / 1e9:g} GB hold no crop or tile of this network; use a smaller preset")
     crop = steps.crop * opt.netG.upscale
     changes = {
         "netG.use_checkpoint_attn": False,
@@ -143,22 +143,22 @@ def propose(opt: Opt, net: nn.Module, total: float) -> dict[str, Any]:
 
 
 def print_proposal(proposal: dict[str, Any]) -> None:
-    """The proposal for people."""
+    """Print the proposal as text."""
     steps, tests = proposal["training"], proposal["testing"]
     print(
-        f"\ntraining: crops of {steps['crop']}, {steps['batch']} at once on a card, checkpointing {steps['policy']!r}: "
+        f"\ntraining: crops of {steps['crop']}, {steps['batch']} per card, checkpointing {steps['policy']!r}: "
         f"{steps['bytes'] / GIB:.1f} GiB\n"
-        f"testing: tiles of {tests['frames']}x{tests['side']}x{tests['side']}, {tests['useful']:.0%} of the work not "
-        f"repeated: {tests['bytes'] / GIB:.1f} GiB"
+        f"testing: tiles of {tests['frames']}x{tests['side']}x{tests['side']}, {tests['useful']:.0%} of the work "
+        f"not repeated: {tests['bytes'] / GIB:.1f} GiB"
     )
     print("--set " + " ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in proposal["set"].items()))
 
 
 def main() -> None:
-    """Read the command line, estimate, print."""
+    """Read the command line, estimate and print."""
     parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--opt", type=Path, required=True, help="option file, JSON with comments")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. train.amp...")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change options")
     parser.add_argument("--size", type=int, nargs=3, metavar=("D", "H", "W"), help="frames, rows, columns of the input")
     parser.add_argument("--fit", metavar="12GB", help="propose crop, batch, checkpointing and tile for this memory")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
@@ -166,7 +166,7 @@ def main() -> None:
     args = parser.parse_args()
     with utils_cli.program(args.debug):
         total = bytes_of(args.fit) if args.fit else 0.0
-        LOG.setLevel(logging.WARNING)  # nothing but the summary
+        LOG.setLevel(logging.WARNING)  # print only the summary
         opt = utils_option.load(args.opt, Opt, [*args.set, "netG.spynet_path=null"])
         net = define_G(opt.netG)
         summary = summarize(opt, net, args.size)

@@ -1,7 +1,7 @@
-"""torchrun that leaves stopping to the program: signals are handed on, its exit code is the program's, no traceback.
+"""torchrun that leaves stopping to the program: it forwards signals, returns its exit code and prints no traceback.
 
-Torch's own ends processes half a minute after a signal whatever they are saving, knows nothing of SIGUSR1 before its
-version 2.10, and calls a run that has stopped in good order a failure.
+Torch's own kills processes half a minute after a signal even while they save, ignores SIGUSR1 before version 2.10, and
+reports a run that has stopped cleanly as a failure.
 """
 
 import os
@@ -19,7 +19,7 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Forwarding:
-    """Starts torchrun's processes and hands signals on to them; after a signal none are started anew."""
+    """Starts torchrun's processes and forwards signals to them; after a signal no process is restarted."""
 
     def __init__(self) -> None:
         self._start = local_elastic_agent.start_processes
@@ -27,14 +27,14 @@ class Forwarding:
         self._asked: signal.Signals | None = None
 
     def start(self, *args: Any, **options: Any) -> PContext:
-        """As torch's `start_processes`.
+        """Do what torch's `start_processes` does.
 
         Raises:
-            SignalException: the processes before these were asked to stop.
+            SignalException: the previous processes were asked to stop.
         """
         if self._asked is not None:
             raise SignalException("stopped by a signal", sigval=self._asked)
-        self._processes = self._start(*args, **options)  # which sets torch's own handlers
+        self._processes = self._start(*args, **options)  # sets torch's handlers, replaced below
         for number in FORWARDED:
             signal.signal(number, self._forward)
         return self._processes

@@ -1,1 +1,1 @@
-"""The library behind the programs that prepare data sets."""
+"""Library of the programs that prepare data sets."""

@@ -1,7 +1,7 @@
-"""A moving scene made of photographs: a virtual camera pans over one, cut-outs of others move in front of it.
+"""A moving scene made of photographs: a virtual camera pans over one; cut-outs of others move in front of it.
 
-Every path is a sum of sines, so position is a function of the step alone. Lengths are relative to the frame's
-height, so a small frame shows the same scene.
+Every path is a sum of sines, so positions depend only on the step. Lengths are relative to the frame height, so a small
+frame shows the same scene.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from PIL import Image
 from utils.utils_error import UserError
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
-# Background speed and cut-out speed in frame heights a step, at the fastest point of a path.
+# Peak speeds of background and cut-outs, in frame heights per step.
 PAN_SPEED = (0.0013, 0.0019)
 CUTOUT_SPEED = (0.0013, 0.002)
 
@@ -38,17 +38,17 @@ def position(path: Path1D, step: float) -> float:
 
 
 def random_wave(rng: np.random.Generator, amplitude: float, speed: tuple[float, float]) -> Wave:
-    """Return a wave whose fastest change a step is drawn from `speed`, in the unit of `amplitude`."""
+    """Return a wave whose peak speed per step is drawn from `speed`, in the unit of `amplitude`."""
     period = 2 * np.pi * amplitude / rng.uniform(*speed)
     return Wave(amplitude, period, rng.uniform())
 
 
 def read_photograph(name: str, height: int) -> np.ndarray:
-    """Read a photograph that scikit-image ships and make its short side fit a frame of `height` rows.
+    """Read a photograph that scikit-image ships, scaled to suit a frame of `height` rows.
 
     Args:
         name: file name inside skimage/data.
-        height: of the frames, pixels; the short side becomes 1.75 to 2.4 times that.
+        height: frame height in pixels; the photograph's short side becomes 1.75 to 2.4 times that.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -90,7 +90,7 @@ def outline(side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 class Camera:
-    """A view of (height, width) pixels that pans, shakes, turns and zooms over a photograph."""
+    """A view of (height, width) pixels that pans, shakes, rotates and zooms over a photograph."""
 
     def __init__(self, photo: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> None:
         height, width = size
@@ -124,7 +124,7 @@ class Camera:
 
 
 class Cutout:
-    """A piece of a photograph that moves and turns in front of the background."""
+    """A piece of a photograph that moves and rotates in front of the background."""
 
     def __init__(self, photo: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> None:
         height, width = size
@@ -168,15 +168,15 @@ class Scene:
 
         Args:
             background: file name inside skimage/data.
-            cutouts: file names of the photographs that the moving pieces come from, back to front.
+            cutouts: file names of the photographs for the moving pieces, back to front.
             size: (H, W) of the frames, pixels.
-            rng: source of all that is random.
+            rng: source of randomness.
         """
         self.camera = Camera(read_photograph(background, size[0]), size, rng)
         self.cutouts = [Cutout(read_photograph(name, size[0]), size, rng) for name in cutouts]
 
     def render(self, step: int) -> np.ndarray:
-        """Return what is seen at one step: (H, W, 3) uint8, RGB."""
+        """Return the view at one step: (H, W, 3) uint8, RGB."""
         frame = self.camera.render(step)
         for cutout in self.cutouts:
             cutout.draw(frame, step)

@@ -1,6 +1,6 @@
-"""What a GoPro download and its spikes hold, and everything in which they are not whole.
+"""Scan a GoPro download and its spikes, and find everything that is missing or damaged.
 
-Files are looked at, not decoded: names, image sizes from the headers, the ends of the images, bytes of the `.dat`.
+Nothing is decoded: only names, image headers, the ends of images and `.dat` sizes are checked.
 """
 
 import re
@@ -23,11 +23,11 @@ from utils.utils_error import UserError
 from utils.utils_image import mapped
 from utils.utils_image_header import header_of
 
-SPIKE_SCALE = 2  # RGB pixels a spike pixel, along each axis
+SPIKE_SCALE = 2  # RGB pixels per spike pixel, along each axis
 SPIKE = "spike"
 SHARP = "sharp"
 _NAME = re.compile(r"\d{6}")
-_TAIL, _PNG_END = 64, b"IEND"  # bytes that hold an image's end, as a rule
+_TAIL, _PNG_END = 64, b"IEND"  # bytes at the end of a file that usually contain the end mark
 
 Size = tuple[int, int]  # (H, W)
 Job = TypeVar("Job")
@@ -35,9 +35,9 @@ Result = TypeVar("Result")
 
 
 class Problem(NamedTuple):
-    """One line of the report: a clip, or a run of its frames, and what is wrong with it.
+    """One line of the report: a problem of a clip or a run of its frames.
 
-    `first` and `last` are names of frames, both empty where the whole clip is meant; `kind` is the folder.
+    `first` and `last` are frame names, both empty for the whole clip; `kind` is the folder.
     """
 
     split: Split
@@ -55,19 +55,19 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Scan:
-    """What lies on disk for one clip: `source` holds the image folders, `spikes` the folder of the `.dat` files."""
+    """The files of one clip: `source` holds the image folders, `spikes` the folder of the `.dat` files."""
 
     split: Split
     name: str
     source: Path
     spikes: Path
-    images: dict[str, dict[str, Size | str]]  # folder -> frame -> its size, or what is wrong with the file
-    dats: dict[str, int | str]  # frame -> bytes, or what is wrong with the file
-    strays: dict[str, list[str]]  # folder -> names that are no number of six digits; they are nowhere else
+    images: dict[str, dict[str, Size | str]]  # folder -> frame -> size, or the file's problem
+    dats: dict[str, int | str]  # frame -> bytes, or the file's problem
+    strays: dict[str, list[str]]  # folder -> names that are not six digits, excluded above
 
     @property
     def frames(self) -> list[str]:
-        """All frames that some folder has, in order."""
+        """The frames of all folders together, in order."""
         return list(by_number(set(self.dats).union(*self.images.values())))
 
     @property
@@ -81,7 +81,7 @@ class Scan:
 
 
 def in_threads(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, what: str) -> list[Result]:
-    """Call a function on all jobs, with a progress bar; Ctrl-C stops after the jobs that have begun."""
+    """Call a function on all jobs, with a progress bar; Ctrl-C stops after the running jobs."""
     with ThreadPoolExecutor(workers) as pool:
         try:
             done = pool.map(function, jobs)
@@ -92,44 +92,44 @@ def in_threads(function: Callable[[Job], Result], jobs: Sequence[Job], workers: 
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number and what it counts: 1 clip, 2,103 frames."""
+    """Format a count with its noun: 1 clip, 2,103 frames."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def folder_names(folder: Path) -> list[str]:
-    """Return the sorted names of the folders inside a folder; none where it is missing."""
+    """Return the sorted names of the folders inside a folder; empty if it is missing."""
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def names_in(folder: Path, ext: str) -> tuple[str, ...]:
-    """Return the names, without extension, of the files `*.<ext>` in a folder, by number; none where it is missing."""
+    """Return the stems of the files `*.<ext>` in a folder, sorted by number; empty if it is missing."""
     return by_number(path.stem for path in folder.glob(f"*.{ext}") if not path.name.startswith("."))
 
 
 def found_in(folder: Path) -> str:
-    """Say which folders a folder holds, for a message."""
+    """Return which folders a folder holds, for a message."""
     names = folder_names(folder)
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{folder} holds {'the folders ' + ', '.join(names[:5]) + more if names else 'no folders'}"
 
 
 def missing_folders(roots: Mapping[str, Path], splits: Sequence[Split]) -> list[str]:
-    """Name every folder of a split that is missing, with the option that would say where it is.
+    """Return one line per missing folder of a split, with the option that sets it.
 
     Args:
         roots: option -> folder that should hold the splits.
-        splits: the wanted ones.
+        splits: the wanted splits.
     """
     lines = []
     for option, root in roots.items():
         if not root.is_dir():
-            lines.append(f"{option}: {root} is no folder ({found_in(root.parent)}); give {option} the right one")
+            lines.append(f"{option}: {root} is not a folder ({found_in(root.parent)}); correct {option}")
             continue
         lines += [
-            f"{option}: {root} has no folder {split} ({found_in(root)}); give {option} the folder that holds "
-            f"{' and '.join(SPLITS)}, or --splits those that you have"
+            f"{option}: {root} has no folder {split} ({found_in(root)}); set {option} to the folder that holds "
+            f"{' and '.join(SPLITS)}, or --splits to those that you have"
             for split in splits
             if not (root / split).is_dir()
         ]
@@ -137,17 +137,17 @@ def missing_folders(roots: Mapping[str, Path], splits: Sequence[Split]) -> list[
 
 
 def byte_count(path: Path) -> int | str:
-    """Return the size of a file, or what is wrong where there is none behind its name."""
+    """Return the size of a file, or why it cannot be read."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
-        return "a link to a file that is not there; restore the file or remove the link"
+        return "a broken link; restore the file or remove the link"
     except OSError as error:
         return f"cannot be read ({error.strerror}); restore it"
 
 
 def image_fact(path: Path) -> Size | str:
-    """Read an image's size from its header and look for its end; return what is wrong where it is not whole."""
+    """Return an image's size from its header, or its problem if it is unreadable or truncated."""
     count = byte_count(path)
     if isinstance(count, str):
         return count
@@ -158,21 +158,21 @@ def image_fact(path: Path) -> Size | str:
             file.seek(max(0, count - _TAIL))
             tail = file.read()
     except OSError as error:
-        return f"{count} bytes, no readable PNG{f' ({error.strerror})' if error.strerror else ''}; extract it again"
-    header = None if _PNG_END in tail else header_of(mapped(path))  # what comes behind the end does not matter
+        return f"{count} bytes, not a readable PNG{f' ({error.strerror})' if error.strerror else ''}; extract it again"
+    header = None if _PNG_END in tail else header_of(mapped(path))  # data after the end mark is allowed
     if _PNG_END not in tail and not (header and header.is_whole):
-        return f"cut off after {count} bytes, expected a PNG that ends with an IEND chunk; extract it again"
+        return f"truncated after {count} bytes, expected a PNG that ends with an IEND chunk; extract it again"
     return size
 
 
 def scan_clip(source: Path, spikes: Path, split: Split, name: str, blur: str) -> Scan:
-    """Look at all files of one clip.
+    """Scan all files of one clip.
 
     Args:
         source: `GOPRO_Large/<split>/<clip>`.
         spikes: `GOPRO_Large_spike_seq/<split>/<clip>`.
         split: train or test.
-        name: of the clip.
+        name: clip name.
         blur: folder of the blurred frames.
     """
     names = {kind: names_in(source / kind, "png") for kind in (SHARP, blur)}
@@ -191,20 +191,20 @@ def scan_clip(source: Path, spikes: Path, split: Split, name: str, blur: str) ->
 
 
 def common_size(scans: Sequence[Scan]) -> Size | None:
-    """Return the size that most images have, of equally many the first; None where no image is readable."""
+    """Return the most common image size, among ties the first; None if no image is readable."""
     counts = Counter(size for scan in scans for size in scan.sizes)
     return counts.most_common(1)[0][0] if counts else None
 
 
 def short_steps(scan: Scan, timing: ClipTiming, size: Size) -> dict[str, int]:
-    """Return {frame: steps} of a clip's last `.dat` where it is the short one; `size` is that of the RGB frames."""
+    """Return {frame: steps} of a clip's last `.dat` file if it is short; `size` is that of the RGB frames."""
     last = by_number(scan.dats)[-1]
     steps = timing.steps - GOPRO_SHORT_BY
     return {last: steps} if scan.dats[last] == steps * _step_bytes(size) else {}
 
 
 def find_problems(scans: Sequence[Scan]) -> list[Problem]:
-    """Find all that is wrong with a set; sorted by split, clip and frame."""
+    """Find all problems of a set, sorted by split, clip and frame."""
     size = common_size(scans)
     names = Counter(scan.name for scan in scans)
     problems = [
@@ -218,7 +218,7 @@ def find_problems(scans: Sequence[Scan]) -> list[Problem]:
 
 
 def report(lines: Sequence[object], summary: str) -> None:
-    """List all problems and end with the one error; does nothing where there are none."""
+    """Print all problems to stderr and raise one error; do nothing if there are none."""
     if lines:
         sys.stderr.writelines(f"{line}\n" for line in lines)
         raise UserError(f"{summary}, expected none; nothing was written")
@@ -234,10 +234,10 @@ def check(gopro_root: Path, spike_root: Path, splits: Sequence[Split], blur: str
     """Check every file of the two sets.
 
     Returns:
-        The clips, in order; all is well with them.
+        The clips, in order, without problems.
 
     Raises:
-        UserError: something is wrong; all of it went to stderr.
+        UserError: there are problems; all of them are printed to stderr.
     """
     roots = {"--gopro_root": gopro_root, "--spike_root": spike_root}
     missing = missing_folders(roots, splits)
@@ -257,7 +257,7 @@ def check(gopro_root: Path, spike_root: Path, splits: Sequence[Split], blur: str
 
 
 def _missing_parts(scan: Scan) -> list[Problem]:
-    """The folders that a clip lacks, or its name where it tells no timing: then frames are not looked at."""
+    """Find the missing folders of a clip, or its invalid name; if there are any, frames are not checked."""
 
     def problem(kind: str, what: str) -> Problem:
         return Problem(scan.split, scan.name, "", "", kind, what)
@@ -265,7 +265,7 @@ def _missing_parts(scan: Scan) -> list[Problem]:
     try:
         gopro_timing(scan.name)
     except UserError:
-        return [problem("", "no name of a GoPro clip, expected one such as GOPR0372_07_00; move the folder away")]
+        return [problem("", "not a GoPro clip name, expected one such as GOPR0372_07_00; move the folder away")]
     if not scan.source.is_dir():
         return [problem("", f"spikes without frames, {scan.source} is missing; add it or move the spikes away")]
     if not scan.spikes.is_dir():
@@ -282,7 +282,7 @@ def _missing_parts(scan: Scan) -> list[Problem]:
 
 
 def _stray_files(scan: Scan) -> list[Problem]:
-    """Files whose name is no frame's, one line a folder."""
+    """Find files that are not named like frames; one problem per folder."""
     problems = []
     for kind, names in scan.strays.items():
         if names:
@@ -293,7 +293,7 @@ def _stray_files(scan: Scan) -> list[Problem]:
 
 
 def _frame_faults(scan: Scan, size: Size | None) -> Iterator[tuple[str, str, str]]:
-    """Yield (frame, folder, what is wrong); `size` is what the images should have."""
+    """Yield (frame, folder, problem); `size` is the expected image size."""
     yield from _pairing_faults(scan)
     for kind, facts in scan.images.items():
         for frame, fact in facts.items():
@@ -301,14 +301,14 @@ def _frame_faults(scan: Scan, size: Size | None) -> Iterator[tuple[str, str, str
                 yield frame, kind, fact
             elif size and fact != size:
                 found, wanted = _text(fact), _text(size)
-                yield frame, kind, f"{found} pixels, expected {wanted} as most frames of the set; extract it again"
+                yield frame, kind, f"{found} pixels, expected {wanted} like most frames of the set; extract it again"
     yield from ((frame, SPIKE, fact) for frame, fact in scan.dats.items() if isinstance(fact, str))
     if size and scan.dats:
         yield from _dat_faults(scan, size)
 
 
 def _pairing_faults(scan: Scan) -> Iterator[tuple[str, str, str]]:
-    """Yield (frame, folder, what is wrong) for every frame that a folder lacks, and for every gap."""
+    """Yield (frame, folder, problem) for every frame missing in a folder, and for every gap."""
     present, frames = scan.present(), scan.frames
     for frame in frames:
         having = [kind for kind in present if frame in present[kind]]
@@ -319,18 +319,18 @@ def _pairing_faults(scan: Scan) -> Iterator[tuple[str, str, str]]:
             yield frame, having[0], f"unpaired, {' and '.join(lacking)} lack it; restore them or move it away"
     for before, after in zip(frames, frames[1:], strict=False):
         if int(after) != int(before) + 1:
-            yield before, "", f"the next frame is {after}, expected {int(before) + 1:06d}; restore what is between"
+            yield before, "", f"the next frame is {after}, expected {int(before) + 1:06d}; restore those between"
 
 
 def _dat_faults(scan: Scan, size: Size) -> Iterator[tuple[str, str, str]]:
-    """Yield (frame, folder, what is wrong) for every `.dat` of a wrong number of bytes under RGB frames of `size`."""
+    """Yield (frame, folder, problem) for every `.dat` file of a wrong size for RGB frames of `size`."""
     timing, per_step = gopro_timing(scan.name), _step_bytes(size)
     grid = _text((size[0] // SPIKE_SCALE, size[1] // SPIKE_SCALE))
     if size[0] % SPIKE_SCALE or size[1] % SPIKE_SCALE or size[0] * size[1] % (8 * SPIKE_SCALE**2):
         yield (
             by_number(scan.dats)[0],
             SPIKE,
-            f"frames are {_text(size)}, expected twice the spikes' size, a multiple of 8 pixels",
+            f"frames are {_text(size)}, expected twice the spikes' size, which is a multiple of 8 pixels",
         )
         return
     ends = {
@@ -349,7 +349,7 @@ def _dat_faults(scan: Scan, size: Size) -> Iterator[tuple[str, str, str]]:
 
 
 def _as_runs(scan: Scan, faults: Iterable[tuple[str, str, str]]) -> list[Problem]:
-    """Make one problem of the same fault in frames that follow each other."""
+    """Merge the same fault in consecutive frames into one problem."""
     frames_of: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for frame, kind, what in faults:
         frames_of[kind, what].append(frame)
@@ -364,7 +364,7 @@ def _as_runs(scan: Scan, faults: Iterable[tuple[str, str, str]]) -> list[Problem
 
 
 def _step_bytes(size: Size) -> int:
-    """Bytes of one spike step under RGB frames of a size."""
+    """Return the bytes of one spike step for RGB frames of this size."""
     return (size[0] // SPIKE_SCALE) * (size[1] // SPIKE_SCALE) // 8
 
 

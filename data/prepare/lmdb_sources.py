@@ -1,4 +1,4 @@
-"""The files that become an LMDB: image frames, encoded again, and spikes as they are."""
+"""The source files of an LMDB: image frames, which are encoded anew, and spikes, which are copied."""
 
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from utils.utils_image import decode_rgb
 
 
 class Value(NamedTuple):
-    """One value to write: its bytes (n,) uint8, its line in meta_info.txt, and the checksum of what a reader gets."""
+    """One value to write: its bytes (n,) uint8, its entry in meta_info.txt, and the checksum of its decoded content."""
 
     data: np.ndarray
     entry: Entry
@@ -34,27 +34,27 @@ class Files(Protocol):
     clips: Clips
 
     def lengths(self) -> Iterator[int]:
-        """Yield how many bytes each value takes, to a good estimate."""
+        """Yield the approximate bytes of each value."""
 
     def size(self, clip: str, frame: str) -> tuple[int, ...]:
-        """Return the size that belongs into meta_info.txt, without reading the whole file."""
+        """Return the size for meta_info.txt, without reading the whole file."""
 
     def stamp(self, clip: str, frame: str) -> tuple[int, int, int]:
-        """Return size in bytes, mtime and ctime in ns of a file."""
+        """Return a file's size in bytes, and mtime and ctime in ns."""
 
     def value(self, clip: str, frame: str) -> Value:
         """Read a file and encode it."""
 
     def checksum(self, data: np.ndarray) -> int:
-        """Return the checksum of what a reader gets from a value's bytes; 0 if it gets nothing."""
+        """Return the checksum of the decoded content of a value's bytes; 0 if they cannot be decoded."""
 
 
 class PngFiles:
-    """Image frames `<root>/<clip>/<frame>.png`, or of another format, encoded again as PNG.
+    """Image frames `<root>/<clip>/<frame>.png`, or of another format, encoded anew as PNG.
 
     Args:
         root: folder of the clips.
-        compression: PNG level; 0 is without compression and the fastest to decode, by far.
+        compression: PNG level; 0 is uncompressed and by far the fastest to decode.
     """
 
     def __init__(self, root: Path, compression: int) -> None:
@@ -64,7 +64,7 @@ class PngFiles:
         self._frames.warn_of_losses(self.clips)
 
     def lengths(self) -> Iterator[int]:
-        """See Files: all frames of a clip are taken to be as large as its first, which is exact at level 0."""
+        """See Files; assumes all frames of a clip to be as large as its first, which is exact at level 0."""
         for clip, frames in self.clips.items():
             yield from [self.value(clip, frames[0]).data.size] * len(frames)
 
@@ -94,10 +94,10 @@ class DatFiles:
     Args:
         root: folder of the clips.
         size: (H, W) of the sensor.
-        sizes: (H, W) of clips that have another.
+        sizes: (H, W) of clips whose size differs.
 
     Raises:
-        UserError: a clip without `.dat`, or a file that is no whole number of steps.
+        UserError: a clip has no `.dat` files, or a file is not a whole number of steps.
     """
 
     def __init__(
@@ -145,15 +145,15 @@ class DatFiles:
 
 
 def stamp_of(path: Path) -> tuple[int, int, int]:
-    """Size in bytes, mtime and ctime in ns: the last changes also where an older file takes the place of one."""
+    """Return size in bytes, mtime and ctime in ns; ctime changes even if an older file replaces this one."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def encode_png(image: np.ndarray, compression: int) -> np.ndarray:
-    """Encode (H, W, 3) uint8, RGB, as the bytes (n,) uint8 of a PNG file of a compression level from 0 to 9."""
+    """Encode (H, W, 3) uint8, RGB, as the bytes (n,) uint8 of a PNG file; compression level 0 to 9."""
     parameters = [cv2.IMWRITE_PNG_COMPRESSION, compression]
-    # Rows that are stored as they are decode fastest; OpenCV before 4.12 cannot be told so.
+    # Unfiltered rows decode fastest; OpenCV before 4.12 lacks the option.
     if compression == 0 and hasattr(cv2, "IMWRITE_PNG_FILTER"):
         parameters += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
     return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)[1]

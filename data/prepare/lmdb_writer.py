@@ -1,8 +1,8 @@
-"""Writing clips into LMDB folders that KAIR and BasicSR read; see data/lmdb_store.py for what lies in them.
+"""Write clips into LMDB folders that KAIR and BasicSR can read; see data/lmdb_store.py for the format.
 
 An LMDB is built in `<target>.partial`, every value is read back and compared, meta_info.txt is written last, and then
-the folder gets its name: what has the name is whole. Beside it `.<target>.sources.json` keeps size and times of each
-source file, so that a later call need compare the content of those alone that have changed.
+the folder is renamed: a folder of the final name is complete. `.<target>.sources.json` beside it records size and times
+of each source file, so that a later call compares the content of changed files only.
 """
 
 import json
@@ -34,7 +34,7 @@ LOG = logging.getLogger("spikevrt")
 
 PARTIAL, OLD = ".partial", ".old"
 MB = 1e6
-_PAGE_HEADER = 16  # bytes of the first page of a value that are LMDB's own
+_PAGE_HEADER = 16  # bytes used by LMDB in the first page of a value
 
 
 class Job(NamedTuple):
@@ -51,15 +51,15 @@ def create_lmdbs(
     """Write an LMDB beside each folder of sharp frames, blurred frames and spikes of a data set.
 
     Args:
-        dataset_root: holds <split>_GT, <split>_GT_blurred and, where the set has spikes, GOPRO_Large_spike_seq/<split>.
-        splits: which of train and test.
-        force: write again what is there; otherwise it is compared with the folder and kept.
+        dataset_root: holds <split>_GT, <split>_GT_blurred and, if there are spikes, GOPRO_Large_spike_seq/<split>.
+        splits: train, test or both.
+        force: rewrite existing LMDBs; otherwise they are compared with the folders and kept.
         workers: threads that read, encode and compare frames.
         compression: PNG level of the frames, 0 to 9.
 
     Raises:
-        UserError: a folder is missing, an LMDB that is there differs from it, or the disk is too small: nothing is
-            written then; or a file is damaged.
+        UserError: a folder is missing, an existing LMDB differs from it, or the disk is too small (nothing is written);
+            or a file is damaged.
     """
     dataset_root = existing_folder(dataset_root, "--dataset_root")
     sources: list[Files] = []
@@ -78,32 +78,33 @@ def spike_size(dataroot_spike: Path) -> tuple[int, int]:
     """Return (H, W) of the sensor from manifest.json or config.yaml.
 
     Raises:
-        UserError: there is neither.
+        UserError: neither exists.
     """
     described = Manifest.load(dataroot_spike) or SpikeConfig.load(dataroot_spike)
     if described is None:
         raise UserError(
-            f"{dataroot_spike.parent}: neither manifest.json nor config.yaml, expected one that gives spike_h and "
+            f"{dataroot_spike.parent}: has neither manifest.json nor config.yaml, expected one with spike_h and "
             "spike_w; prepare the data set first"
         )
     return described.spike_h, described.spike_w
 
 
 def write_lmdbs(wanted: Sequence[tuple[Files, Path]], *, force: bool = False, workers: int = 8) -> None:
-    """Write LMDBs: first all that can go wrong is checked, then one after the other is built.
+    """Check all LMDBs, then write one after the other.
 
     Args:
-        wanted: sources and the folders to make of them, `<name>.lmdb`.
-        force: write again what is there.
+        wanted: sources and their target folders, `<name>.lmdb`.
+        force: rewrite existing LMDBs.
         workers: threads.
 
     Raises:
-        UserError: a target differs from its source, is no LMDB, another process writes it, or the disk is too small.
+        UserError: a target differs from its source, is not an LMDB, another process writes it, or the disk is too
+            small.
     """
     jobs = []
     with ThreadPoolExecutor(max(1, workers)) as pool, ExitStack() as locks:
         for source, path in wanted:
-            target = path.resolve()  # a link to another disk stays one
+            target = path.resolve()  # keeps a link to another disk
             current = is_current(source, target, force, pool)
             leftovers = [target.with_name(target.name + suffix) for suffix in (PARTIAL, OLD)]
             if current and not any(leftover.exists() for leftover in leftovers):
@@ -120,15 +121,15 @@ def write_lmdbs(wanted: Sequence[tuple[Files, Path]], *, force: bool = False, wo
 
 
 def is_current(source: Files, target: Path, force: bool, pool: ThreadPoolExecutor) -> bool:
-    """Return whether an LMDB is there that need not be written.
+    """Return whether the LMDB exists and is up to date.
 
     Raises:
-        UserError: what is there differs from the source or is no LMDB.
+        UserError: it differs from the source, or the target is not an LMDB.
     """
     if not target.exists():
         return False
     if not is_lmdb(target):
-        raise UserError(f"{target}: is there and is no LMDB (no {DATA}), expected nothing; move it away")
+        raise UserError(f"{target}: exists and is not an LMDB (no {DATA}), expected an LMDB or nothing; move it away")
     if force:
         return False
     store, again = LmdbStore(target), "--force writes it again"
@@ -142,28 +143,28 @@ def is_current(source: Files, target: Path, force: bool, pool: ThreadPoolExecuto
 
 
 def find_difference(source: Files, store: LmdbStore, pool: ThreadPoolExecutor) -> str | None:
-    """Compare an LMDB with its source: all names, and size and content of all files that were changed since.
+    """Compare an LMDB with its source: all names, and size and content of all changed files.
 
-    A file of the size and times that were recorded was not changed; where nothing was, all files are compared.
+    A file with the recorded size and times is unchanged; without a record, all files are compared.
     """
     there, wanted = store.clips(), source.clips
     for clip in sorted(there.keys() | wanted.keys()):
         if there.get(clip) != wanted.get(clip):
             found, expected = (len(clips.get(clip, ())) for clips in (there, wanted))
-            return f"has {found} frames of clip {clip}, other ones than the {expected} in {source.root}"
+            return f"has {found} frames of clip {clip}, which are not the {expected} in {source.root}"
 
     def difference(key: tuple[str, str]) -> str | None:
         found, size = store.entry(*key).size, source.size(*key)
         if found != size:
-            return f"{'/'.join(key)} is {found}, in {source.root} it is {size}"
+            return f"{'/'.join(key)} is {found}, but {size} in {source.root}"
         same = source.checksum(store.get(*key)) == source.value(*key).checksum
-        return None if same else f"{'/'.join(key)} has another content than in {source.root}"
+        return None if same else f"{'/'.join(key)} differs in content from {source.root}"
 
     known, now = read_stamps(store.root.resolve()), stamps_of(source, pool)
     changed = [key for key in keys_of(source) if known.get("/".join(key)) != now["/".join(key)]]
     if not changed:
         return None
-    LOG.info("%s: comparing %d of %d files, which may have changed", store.root, len(changed), len(now))
+    LOG.info("%s: comparing the %d of %d files that may have changed", store.root, len(changed), len(now))
     with tqdm(total=len(changed), desc="comparing", unit="key") as bar:
         for problem in pool.map(difference, changed):
             if problem:
@@ -173,14 +174,14 @@ def find_difference(source: Files, store: LmdbStore, pool: ThreadPoolExecutor) -
 
 
 def stamps_of(source: Files, pool: ThreadPoolExecutor) -> dict[str, list[int]]:
-    """Size and times of all source files by key, before they are read."""
+    """Return size and times of all source files by key; call before reading them."""
     keys = keys_of(source)
     stamps = pool.map(lambda key: list(source.stamp(*key)), keys)
     return {"/".join(key): stamp for key, stamp in zip(keys, stamps, strict=True)}
 
 
 def read_stamps(target: Path) -> dict[str, list[int]]:
-    """Read what `stamps_of` returned when this very LMDB was written; empty where that is not known."""
+    """Read the record of `stamps_of` for this LMDB; empty if there is none or it belongs to another file."""
     try:
         record = json.loads(read_text(record_path(target)))
         return dict(record["files"]) if record["data"] == list(stamp_of(target / DATA)) else {}
@@ -189,22 +190,22 @@ def read_stamps(target: Path) -> dict[str, list[int]]:
 
 
 def keys_of(source: Files) -> list[tuple[str, str]]:
-    """List (clip, frame) of all that a source has, in order."""
+    """List the keys (clip, frame) of a source, in order."""
     return [(clip, frame) for clip, frames in source.clips.items() for frame in frames]
 
 
 def capacity(lengths: Sequence[int]) -> int:
-    """Return the bytes of an LMDB with values of these lengths: each in pages of its own, and the tree of the keys."""
+    """Return the bytes of an LMDB with values of these lengths, each in its own pages, and the tree of keys."""
     page = mmap.PAGESIZE
     values = sum(-(-(length + _PAGE_HEADER) // page) for length in lengths)
     return (values + len(lengths) // 10 + 64) * page
 
 
 def check_disk(jobs: Sequence[Job]) -> None:
-    """Say how much will be written where.
+    """Log how much will be written where.
 
     Raises:
-        UserError: a disk has less free.
+        UserError: a disk has too little free space.
     """
     needed: dict[int, int] = {}
     for job in jobs:
@@ -215,12 +216,12 @@ def check_disk(jobs: Sequence[Job]) -> None:
         if free < needed[disk]:
             raise UserError(
                 f"{job.target}: {free / MB:.1f} MB are free on its disk, {needed[disk] / MB:.1f} MB needed; "
-                "free space, use another disk, or a --compression above 0"
+                "free up space, use another disk, or a --compression above 0"
             )
 
 
 def build(job: Job, pool: ThreadPoolExecutor, chunk: int) -> None:
-    """Write one LMDB and give it its name at the end.
+    """Write one LMDB, and rename it to its final name at the end.
 
     Args:
         job: what to write.
@@ -229,7 +230,7 @@ def build(job: Job, pool: ThreadPoolExecutor, chunk: int) -> None:
 
     Raises:
         UserError: a source file is damaged.
-        RuntimeError: the disk does not give back what was written.
+        RuntimeError: a value read back differs from the one written.
     """
     source, target = job.source, job.target
     partial = target.with_name(target.name + PARTIAL)
@@ -254,10 +255,10 @@ def build(job: Job, pool: ThreadPoolExecutor, chunk: int) -> None:
 
 
 def write_values(job: Job, folder: Path, pool: ThreadPoolExecutor, chunk: int) -> list[tuple[str, Entry, int]]:
-    """Write all values; returns clip, entry and checksum of each."""
+    """Write all values; return clip, entry and checksum of each."""
     written = []
     keys = keys_of(job.source)
-    # Nothing is fetched from an unfinished LMDB, so one synchronisation at the end is enough.
+    # An unfinished LMDB is never used, so one sync at the end is enough.
     with (
         lmdb.open(os.fspath(folder), map_size=job.capacity, sync=False) as environment,
         tqdm(total=len(keys), desc=f"writing {job.target.name}", unit="key") as bar,
@@ -273,7 +274,7 @@ def write_values(job: Job, folder: Path, pool: ThreadPoolExecutor, chunk: int) -
 
 
 def put(environment: lmdb.Environment, values: dict[bytes, np.ndarray]) -> None:
-    """Write values in one transaction; the map grows if the estimate of its size was short."""
+    """Write values in one transaction, enlarging the map if its estimated size was too small."""
     while True:
         try:
             with environment.begin(write=True) as transaction:
@@ -315,7 +316,7 @@ def check_values(
 
 
 def sync_folder(folder: Path) -> None:
-    """Make sure that the names in a folder are on disk."""
+    """Flush the names in a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

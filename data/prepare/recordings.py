@@ -1,4 +1,4 @@
-"""Recordings that become clips of a simulated data set: the frames of a video, or of a folder."""
+"""Source recordings of a simulated data set: the frames of a video or folder."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,15 +20,15 @@ from utils.utils_video import Playback, ratio
 
 Span = tuple[int, int | None]  # frames [first, last) of a recording; None: to its end
 WHOLE: Span = (0, None)
-# GoPro's rate, taken for folders of frames, which have none of their own.
+# GoPro's rate, the default for folders of frames.
 FRAMES_PER_SECOND = 240.0
-# Steps from frame to frame are equal if they differ by no more than this part, and the rounding of times in seconds.
+# Steps between frames are equal if they differ by at most this fraction plus the rounding of times in seconds.
 UNEQUAL, ROUNDING = Fraction(1, 10), Fraction(1, 1000)
 
 
 @dataclass(frozen=True)
 class Source:
-    """One recording: the frames of a video or of a folder that --range leaves, and the clip that they become."""
+    """One recording: the frames of a video or folder within --range, and the clip that they become."""
 
     path: Path
     clip: str
@@ -41,7 +41,7 @@ class Source:
         """Yield the frames as (H, W, 3) uint8 RGB.
 
         Raises:
-            UserError: a frame cannot be decoded or has another size.
+            UserError: a frame cannot be decoded or its size differs.
         """
         for name in self.names:
             frame = self.read(name)
@@ -54,13 +54,13 @@ class Source:
 
 
 def video_source(path: Path, span: Span = WHOLE, fps: float | None = None) -> Source:
-    """Look at a video; the clip is named as the file, with the range where one is given.
+    """Open a video; the clip is named after the file and the range, if given.
 
     Raises:
-        UserError: the file is missing, damaged or no video, it is interlaced or HDR, or its frame rate is unknown.
+        UserError: the file is missing, damaged, not a video, interlaced or HDR, or its frame rate is unknown.
     """
     if path.is_dir():
-        raise UserError(f"--video {path}: is a folder; give a video, or a folder of frames to --frames")
+        raise UserError(f"--video {path}: is a folder; give a video, or use --frames for a folder of frames")
     if not path.is_file():
         raise UserError(f"{path}: no such file, expected a video; check --video")
     video = VideoFrames(path, as_light=True)
@@ -69,29 +69,30 @@ def video_source(path: Path, span: Span = WHOLE, fps: float | None = None) -> So
     shown = video.playback(path.stem, chosen)
     rate = fps or shown.rate
     if rate is None:
-        raise UserError(f"{path}: does not say how many frames a second it has, expected a number; give it with --fps")
+        raise UserError(f"{path}: has no frame rate, expected frames per second; give them with --fps")
     warn_of_times(path, chosen, shown, float(rate))
     if shown.pixel_aspect != 1:
-        say_once(f"{path}: its pixels are not square ({ratio(shown.pixel_aspect)}), but taken as square")
+        say_once(f"{path}: its pixels are not square ({ratio(shown.pixel_aspect)}), but treated as square")
     return Source(path, clip_name(path.stem, span), chosen, partial(video.read, path.stem), size, float(rate))
 
 
 def folder_source(path: Path, span: Span = WHOLE, fps: float | None = None) -> Source:
-    """Look at a folder of frames; the clip is named as the folder, with the range where one is given.
+    """Open a folder of frames; the clip is named after the folder and the range, if given.
 
     Raises:
-        UserError: the folder is missing or has no frame, one is no image or of another size, or names tell no order.
+        UserError: the folder is missing or empty, a file is not an image or differs in size, or the names do not
+            determine the order.
     """
     if path.is_file():
-        raise UserError(f"--frames {path}: is a file; give a folder of frames, or a video to --video")
+        raise UserError(f"--frames {path}: is a file; give a folder of frames, or use --video for a video")
     if not path.is_dir():
         raise UserError(f"{path}: no such folder, expected a folder of frames; check --frames")
     files = image_files(path, None)
     names = in_time(files, f"--frames {path}")
     if not names:
         clips = clip_folders(path, None)
-        those = f"; its folders do, give those, as {path / clips[0]}" if clips else ", expected some; check --frames"
-        raise UserError(f"{path}: has no frames{those}")
+        advice = f"; give its subfolders, such as {path / clips[0]}" if clips else ", expected some; check --frames"
+        raise UserError(f"{path}: has no frames{advice}")
     warn_of_gaps({path.name: names}, path.parent)
     some = dict.fromkeys((names[0], names[len(names) // 2], names[-1]))
     if found := remark({files[name]: mapped(path / files[name]) for name in some}):
@@ -102,8 +103,8 @@ def folder_source(path: Path, span: Span = WHOLE, fps: float | None = None) -> S
         if (other := image_size(path / files[name])) != size:
             found, wanted = ("x".join(map(str, sides)) for sides in (other, size))
             raise UserError(
-                f"{path}: {files[name]} has {found} pixels, expected {wanted} as {files[names[0]]}; end --range before "
-                "it"
+                f"{path}: {files[name]} has {found} pixels, expected {wanted} like {files[names[0]]}; end --range "
+                "before it"
             )
     return Source(
         path=path,
@@ -116,14 +117,14 @@ def folder_source(path: Path, span: Span = WHOLE, fps: float | None = None) -> S
 
 
 def clip_name(recording: str, span: Span) -> str:
-    """Name the clip of a recording, with the range where one is given."""
+    """Return the name of a recording's clip, with the range if one is given."""
     first, last = span
     suffix = "" if span == WHOLE else f"_{first:06d}" + ("" if last is None else f"_{last:06d}")
     return re.sub(r"[^\w-]+", "_", recording) + suffix
 
 
 def warn_of_times(path: Path, names: Sequence[str], shown: Playback, fps: float) -> None:
-    """Say so where the frames of a video do not follow each other in equal steps, as the spikes take them to do."""
+    """Warn if the frames of a video are not equally spaced in time, as the simulation assumes."""
     steps = [following - time for time, following in pairwise(shown.times or ())]
     if not steps:
         return
@@ -131,9 +132,9 @@ def warn_of_times(path: Path, names: Sequence[str], shown: Playback, fps: float)
     other = max(steps, key=lambda step: abs(step - usual))
     if abs(other - usual) > UNEQUAL * usual + ROUNDING:
         at = steps.index(other)
-        least, most, there, taken = (f"{1000 * float(step):.4g}" for step in (min(steps), max(steps), other, 1 / fps))
+        least, most, worst, taken = (f"{1000 * float(step):.4g}" for step in (min(steps), max(steps), other, 1 / fps))
         say_once(
-            f"{path}: has a variable frame rate, {least} to {most} ms from frame to frame ({there} from {names[at]} to "
-            f"{names[at + 1]}), taken as {taken} ms throughout; leave such places out with --range, or make the steps "
-            f"equal first: ffmpeg -i {path.name} -vf fps={fps:.4g} -c:v ffv1 {path.stem}_new.mkv"
+            f"{path}: has a variable frame rate, {least} to {most} ms between frames ({worst} from {names[at]} to "
+            f"{names[at + 1]}), treated as {taken} ms throughout; exclude such places with --range, or convert it to a "
+            f"constant rate first: ffmpeg -i {path.name} -vf fps={fps:.4g} -c:v ffv1 {path.stem}_new.mkv"
         )

@@ -1,1 +1,1 @@
-"""Spike streams: what describes them, where they lie, one axis of time, planes of them, simulated ones, a doctor."""
+"""Spike streams: descriptions, storage, timeline, planes, simulation and the doctor."""

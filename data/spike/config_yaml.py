@@ -1,4 +1,4 @@
-"""config.yaml: the description that SpikeCV's data sets have; it says the size of the stream and no timing."""
+"""config.yaml, SpikeCV's description of a data set; it has the size of the stream, but no timing."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ FILE_NAME = "config.yaml"
 
 
 class SpikeConfig(BaseModel):
-    """SpikeCV's keys; those that this project does not use are kept."""
+    """SpikeCV's keys; unused ones are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -27,10 +27,10 @@ class SpikeConfig(BaseModel):
 
     @classmethod
     def load(cls, dataroot_spike: str | Path) -> "SpikeConfig | None":
-        """Read config.yaml in `dataroot_spike` or, if there is none, in its parent; None if neither has one.
+        """Read config.yaml in `dataroot_spike` or its parent; None if neither has one.
 
         Raises:
-            UserError: the file is no valid YAML, or the size of the stream is missing or no size.
+            UserError: the file is not valid YAML, or the size of the stream is missing or invalid.
         """
         folder = Path(dataroot_spike)
         path = next((at / FILE_NAME for at in (folder, folder.parent) if (at / FILE_NAME).is_file()), None)
@@ -43,8 +43,8 @@ class SpikeConfig(BaseModel):
             place = ".".join(map(str, first["loc"])) or "the file"
             raise UserError(f"{path}: {place}: {first['msg']}, found {first['input']!r}; correct it") from None
         except yaml.YAMLError as error:
-            raise UserError(f"{path}: is no YAML ({' '.join(str(error).split())}); correct it") from None
+            raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())}); correct it") from None
 
     def save(self, folder: str | Path) -> None:
-        """Write config.yaml into `folder`; the file appears whole or not at all."""
+        """Write config.yaml into `folder` atomically."""
         write_text(Path(folder) / FILE_NAME, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))

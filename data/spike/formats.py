@@ -1,10 +1,10 @@
-"""Every form that spikes are stored in, opened as one: (T, H, W) uint8, 0 or 1, row 0 at the top.
+"""Read spike files of any format as (T, H, W) uint8, 0 or 1, row 0 at the top.
 
-| format | what it is |
+| format | content |
 | --- | --- |
 | dat | bare bit planes (`utils.spike_loader`) |
-| raw416 | a 250x400 camera's own file: rows of 416 bits, of which the last 16 are a header |
-| raw1024 | a 1000x1000 camera's own file: rows of 2 x 512 bits, of which the last 12 of each half are a header |
+| raw416 | raw file of a 250x400 camera: rows of 416 bits, the last 16 of them a header |
+| raw1024 | raw file of a 1000x1000 camera: rows of 2 x 512 bits, the last 12 of each half a header |
 | npz | NumPy archive with the array `spk`, upright |
 | npy | NumPy array, upright |
 """
@@ -24,15 +24,15 @@ Format = Literal["dat", "raw416", "raw1024", "npz", "npy"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 RAW416 = 250, 416
-RAW416_PICTURE = 250, 400  # the last 16 columns of a row are its header
-_HEADER_STANDS_OUT = 3.0  # times the usual difference of neighbouring columns
+RAW416_PICTURE = 250, 400  # without the row headers
+_HEADER_CONTRAST = 3.0  # times the usual difference of neighbouring columns
 
 RAW1024 = 1000, 1024
 _FRAME1024 = 1000 * 1024 // 8
 _HALF_ROW, _HALF_PIXELS, _WORD = 64, 500, 16  # bytes, pixels, bytes
 _START_LINE, _START_CHANNEL = 500, 0
 
-# Beginnings of files that people mistake for spikes, and what helps.
+# Magic numbers of files mistaken for spikes, and advice.
 _ADVICE_VIDEO = "simulate_spike_dataset.py --video makes spikes of a video"
 _ADVICE_IMAGE = "simulate_spike_dataset.py --frames makes spikes of a folder of images"
 _KINDS: tuple[tuple[int, bytes, str, str], ...] = (
@@ -50,14 +50,14 @@ _TEXT_HEAD = 4096
 
 
 class Found(NamedTuple):
-    """What was found out about a file while it was opened."""
+    """Properties of a file, found on opening it."""
 
     format: Format
     height: int
     width: int
-    steps: int  # in the file, not in the window that was read
+    steps: int  # in the file, not only those read
     flipud: bool  # the file stores its rows bottom-up
-    bit_order: BitOrder | None  # None where the file stores no bits
+    bit_order: BitOrder | None  # None if the file is not packed
     skipped: tuple[int, int] = (0, 0)  # bytes before the first and after the last whole step
 
 
@@ -73,18 +73,18 @@ def open_spikes(
     """Read spikes from a file of any format.
 
     Args:
-        path: the file; its format is told from its content where `format` is None.
-        size: (H, W) of a bare .dat, row header included in no format; None asks the stream itself.
+        path: the file.
+        size: (H, W) of a .dat, without row headers; None estimates it from the bits.
         flipud: a .dat or raw416 stores its rows bottom-up; the other formats are upright.
-        bit_order: of a .dat; None asks the stream itself, "little" where that tells nothing.
-        format: one of FORMATS.
+        bit_order: bit order of a .dat; None estimates it from the bits, "little" if they are inconclusive.
+        format: one of FORMATS; None detects it from the content.
         steps: [first, last) in time; None reads all.
 
     Returns:
-        (t, H, W) uint8, 0 or 1, row 0 at the top, and what was found out.
+        (t, H, W) uint8, 0 or 1, row 0 at the top, and the file's properties.
 
     Raises:
-        UserError: the file is missing, empty, no spike file, does not fit, or `steps` leave it.
+        UserError: the file is missing, empty, not a spike file, does not fit, or `steps` are out of range.
     """
     path = Path(path)
     kind = format or format_of(path)
@@ -100,7 +100,7 @@ def open_spikes(
         _check_given(path, size, RAW416, RAW416_PICTURE)
     size = RAW416 if kind == "raw416" else size or find_geometry(packed, [RAW416])
     if size is None:
-        raise UserError(f"{path}: {packed.size} bytes tell no height and width; give --spike_h and --spike_w")
+        raise UserError(f"{path}: its {packed.size} bytes do not imply a size; give --spike_h and --spike_w")
     if format is None and is_raw416(packed, size):
         kind = "raw416"
     try:
@@ -121,17 +121,17 @@ def read_bits(
     flipud: bool = True,
     bit_order: BitOrder = "little",
 ) -> np.ndarray:
-    """Decode the bytes of a bare stream, or of raw416 (`header`), whose `size` includes the header, which is dropped.
+    """Decode the bytes of a bare stream or, with `header`, of raw416; `size` includes the header, the result does not.
 
     Raises:
-        UserError: as `utils.spike_loader.decode`.
+        UserError: see `utils.spike_loader.decode`.
     """
     cols = (0, RAW416_PICTURE[1]) if header else None
     return decode(packed, *size, steps=steps, cols=cols, flipud=flipud, bit_order=bit_order)
 
 
 def format_of(path: Path) -> Format:
-    """Tell the format of a file from its first bytes and its name; raw cameras' files need a closer look.
+    """Detect the format of a file from its first bytes and name; raw camera files are reported as "dat".
 
     Raises:
         UserError: the file is missing, empty, or of another kind; says which and what to do.
@@ -145,14 +145,14 @@ def format_of(path: Path) -> Format:
         if head[offset:].startswith(magic):
             raise UserError(f"{path}: is {name}, expected spikes (.dat, .npz, .npy); {advice}")
     if path.suffix in (".npy", ".npz"):
-        raise UserError(f"{path}: is no NumPy file, expected spikes in one; save it again with NumPy")
+        raise UserError(f"{path}: is not a NumPy file, expected one; save it again with NumPy")
     if _is_text(head):
         raise UserError(f"{path}: is a text file, expected spikes (.dat, .npz, .npy); give a spike file")
     return "dat"
 
 
 def is_raw416(packed: np.ndarray, size: tuple[int, int]) -> bool:
-    """Whether steps of 250x416 end in 16 columns that are visibly no part of the picture."""
+    """Return whether the last 16 columns of 250x416 steps are clearly not part of the picture."""
     if size != RAW416 or packed.size * 8 < RAW416[0] * RAW416[1]:
         return False
     step = RAW416[0] * RAW416[1] // 8
@@ -160,20 +160,20 @@ def is_raw416(packed: np.ndarray, size: tuple[int, int]) -> bool:
     picture = (plane[:, ::-1] if stored_order(plane) == "big" else plane).reshape(RAW416)
     change = np.abs(np.diff(picture, axis=1)).mean(axis=0)
     border = RAW416_PICTURE[1]
-    return bool(change[border - 1] > _HEADER_STANDS_OUT * np.median(change[: border - 1]))
+    return bool(change[border - 1] > _HEADER_CONTRAST * np.median(change[: border - 1]))
 
 
 def is_raw1024(packed: np.ndarray) -> bool:
-    """Whether at least three frames start as raw1024 frames do: fewer may look so by chance."""
+    """Return whether at least three frames start like raw1024 frames; fewer may do so by chance."""
     first = frame_start1024(packed)
     return first is not None and packed.size - first >= 3 * _FRAME1024
 
 
 def frame_start1024(packed: np.ndarray) -> int | None:
-    """First byte of the first whole frame of a raw1024 stream, or None.
+    """Return the offset of the first whole frame of a raw1024 stream, or None.
 
     The last 12 bits of each half row hold channel (2 bits) and line (10 bits); a frame starts with the half row of
-    line 500, channel 0. Picture bits may look the same by chance, so every later frame must start alike.
+    line 500, channel 0. Picture bits may look the same by chance, so every later frame must start the same way.
     """
     words = packed[: packed.size // _WORD * _WORD].reshape(-1, _WORD)
     header = words[:, -2].astype(np.uint16) | words[:, -1].astype(np.uint16) << 8
@@ -190,8 +190,8 @@ def _open_raw1024(path: Path, packed: np.ndarray, steps: Range) -> tuple[np.ndar
     first = frame_start1024(packed)
     if first is None:
         raise UserError(
-            f"{path}: {packed.size} bytes hold no whole frame of 1000x1024 (128000 bytes) that starts with line 500, "
-            "channel 0; give the right --format or copy the file again"
+            f"{path}: its {packed.size} bytes hold no whole frame of 1000x1024 (128000 bytes) that starts with line "
+            "500, channel 0; give the right --format or copy the file again"
         )
     total, rest = divmod(packed.size - first, _FRAME1024)
     wanted = _window(path, steps, total)
@@ -204,7 +204,7 @@ def _open_raw1024(path: Path, packed: np.ndarray, steps: Range) -> tuple[np.ndar
 
 
 def _load_array(path: Path, kind: Format) -> np.ndarray:
-    """(T, H, W) uint8 of a .npy file or of the array `spk` of a .npz file."""
+    """Return (T, H, W) uint8 of a .npy file, or of the array `spk` of a .npz file."""
     try:
         content: Any = np.load(path, allow_pickle=False)
         if kind == "npz":
@@ -216,9 +216,11 @@ def _load_array(path: Path, kind: Format) -> np.ndarray:
     except UserError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile, MemoryError) as error:
-        raise UserError(f"{path}: cannot be read as .{kind} ({error}), expected plain numbers; save it again") from None
+        raise UserError(
+            f"{path}: cannot be read as .{kind} ({error}), expected a numeric array; save it again"
+        ) from None
     if not isinstance(content, np.ndarray) or content.ndim != 3 or content.size == 0:
-        raise UserError(f"{path}: has shape {getattr(content, 'shape', None)}, expected (T, H, W); save it so")
+        raise UserError(f"{path}: has shape {getattr(content, 'shape', None)}, expected (T, H, W); reshape it")
     if content.dtype not in (np.uint8, np.bool_):
         raise UserError(f"{path}: holds {content.dtype}, expected uint8 or bool of 0 and 1; convert it")
     if content.max() > 1:
@@ -227,7 +229,7 @@ def _load_array(path: Path, kind: Format) -> np.ndarray:
 
 
 def _order(packed: np.ndarray, size: tuple[int, int]) -> BitOrder:
-    """The stored bit order, "little" where the stream does not tell."""
+    """Return the stored bit order, "little" if the stream is inconclusive."""
     step = size[0] * size[1] // 8
     return (stored_order(mean_plane(packed, step)) if 0 < step <= packed.size else None) or "little"
 
@@ -236,7 +238,7 @@ def _check_given(path: Path, size: tuple[int, int] | None, *allowed: tuple[int, 
     if size is not None and size not in allowed:
         expected = " or ".join(f"{h}x{w}" for h, w in allowed)
         raise UserError(
-            f"{path}: --spike_h {size[0]} --spike_w {size[1]}, the file has {expected}; correct them or leave them out"
+            f"{path}: --spike_h {size[0]} --spike_w {size[1]}, but the file has {expected}; correct or omit them"
         )
 
 
@@ -248,7 +250,7 @@ def _window(path: Path, steps: Range, total: int) -> slice:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether the bytes are readable text; spikes practically never are."""
+    """Return whether the bytes are readable text; spikes practically never are."""
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:

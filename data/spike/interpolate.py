@@ -1,4 +1,4 @@
-"""The light between two source frames: a cross-fade, or pictures moved along their optical flow."""
+"""Interpolate the light between two source frames by cross-fade or optical flow."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -8,30 +8,30 @@ import cv2
 import numpy as np
 
 FLOW_MIN_SIDE = 12  # pixels; OpenCV's flow refuses smaller pictures
-NEIGHBOURHOOD = 9  # pixels; over which a motion must explain the picture to be trusted
-GRAY_NOISE = 4.0  # squared gray levels (of 255) that say nothing about a motion
+NEIGHBOURHOOD = 9  # pixels; window over which the motion's error is averaged
+GRAY_NOISE = 4.0  # squared gray levels (of 255); smaller differences are noise
 
 
 class Motion(NamedTuple):
-    """How one picture (H, W) becomes the next."""
+    """The motion between two pictures (H, W)."""
 
-    forward: np.ndarray  # (H, W, 2) float32, x and y in pixels: where a pixel of the first is in the second
+    forward: np.ndarray  # (H, W, 2) float32, x and y in pixels, from the first picture to the second
     backward: np.ndarray  # (H, W, 2) float32, likewise from the second to the first
-    trust: np.ndarray  # (H, W) float32 in [0, 1]: 1 where the motion explains the pictures, 0 where it is worthless
+    trust: np.ndarray  # (H, W) float32 in [0, 1]: 1 where the motion explains the pictures, 0 where it does not
 
 
 def estimate_motion(first: np.ndarray, second: np.ndarray) -> Motion | None:
     """Estimate the motion between two pictures in both directions (DIS optical flow, Kroeger et al., ECCV 2016).
 
-    Trust compares, around each pixel, how well either picture is made from the other with the motion and without
-    any. So occluded places, scene cuts and wrong matches end near the cross-fade.
+    Trust compares, around each pixel, how well each picture is predicted from the other with and without the motion.
+    Occlusions, scene cuts and wrong matches thus fall back to the cross-fade.
 
     Args:
         first: (H, W) uint8 gray.
         second: (H, W) uint8 gray.
 
     Returns:
-        The motion; None where the pictures are too small for an estimate.
+        The motion; None if the pictures are too small for an estimate.
     """
     if min(first.shape) < FLOW_MIN_SIDE:
         return None
@@ -45,20 +45,20 @@ def estimate_motion(first: np.ndarray, second: np.ndarray) -> Motion | None:
 
 
 def in_between(first: np.ndarray, second: np.ndarray, steps: int, motion: Motion | None) -> Iterator[np.ndarray]:
-    """Yield the light of `steps` instants from `first` on, evenly spaced; the next one would be `second`.
+    """Yield the light at `steps` evenly spaced instants, from `first` on; the next one would be `second`.
 
-    With a motion, both pictures are moved to each instant and averaged by nearness in time; the motion seen from
-    there is the combination of both directions in Jiang et al., Super SloMo, CVPR 2018. Where it is not to be
-    trusted, the result is the cross-fade, as it is everywhere without a motion.
+    With a motion, both pictures are warped to each instant and averaged by nearness in time; the flow at that instant
+    combines both directions as in Jiang et al., Super SloMo, CVPR 2018. Where the motion is not trusted, or without
+    one, the result is a cross-fade.
 
     Args:
         first: (H, W) float32.
         second: (H, W) float32.
         steps: 1 or more.
-        motion: of pictures of the same size, or None.
+        motion: motion between pictures of the same size, or None.
 
     Yields:
-        (H, W) float32, no value outside those of the two pictures.
+        (H, W) float32, within the range of the two pictures.
     """
     for t in np.arange(steps, dtype=np.float32) / np.float32(steps):
         fade = (1 - t) * first + t * second
@@ -73,17 +73,17 @@ def in_between(first: np.ndarray, second: np.ndarray, steps: int, motion: Motion
 
 @cache
 def _grid(height: int, width: int) -> np.ndarray:
-    """(height, width, 2) float32: each pixel's own x and y."""
+    """Return (height, width, 2) float32, the x and y of each pixel."""
     return np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), axis=-1)
 
 
 def _sample(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """Look up (H, W) where the flow points to; beyond the border its last pixel goes on."""
+    """Sample (H, W) where the flow points to; border pixels are repeated beyond the border."""
     place = _grid(*picture.shape) + flow
     moved = cv2.remap(picture, place, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     return np.asarray(moved)
 
 
 def _mean_square(difference: np.ndarray) -> np.ndarray:
-    """Mean square around each pixel."""
+    """Return the mean square around each pixel."""
     return cv2.blur(difference * difference, (NEIGHBOURHOOD, NEIGHBOURHOOD))

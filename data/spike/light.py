@@ -1,4 +1,4 @@
-"""Gray values, and the curve between sRGB and linear light."""
+"""Gray values, and conversion between sRGB and linear light."""
 
 import numpy as np
 
@@ -6,15 +6,15 @@ BT601 = (0.299, 0.587, 0.114)  # weights of red, green and blue in the gray valu
 
 
 def to_gray(rgb: np.ndarray) -> np.ndarray:
-    """BT.601 luma of (..., 3) float RGB: (...), same dtype and range."""
+    """Return the BT.601 luma of (..., 3) float RGB: (...), same dtype and range."""
     return rgb @ np.array(BT601, rgb.dtype)
 
 
 def srgb_to_linear(srgb: np.ndarray) -> np.ndarray:
-    """sRGB-encoded values in [0, 1] to linear light in [0, 1] (IEC 61966-2-1)."""
+    """Convert sRGB values in [0, 1] to linear light in [0, 1] (IEC 61966-2-1)."""
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(srgb.dtype)
 
 
 def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Linear light in [0, 1] to sRGB-encoded values in [0, 1]; the inverse of `srgb_to_linear`."""
+    """Convert linear light in [0, 1] to sRGB values in [0, 1]; the inverse of `srgb_to_linear`."""
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055).astype(linear.dtype)

@@ -1,4 +1,4 @@
-"""manifest.json: size, timing and physics of a spike data set; the rules of GoPro+Spike, which has none."""
+"""manifest.json: size, timing and physics of a spike data set; and the rules for GoPro+Spike, which has no manifest."""
 
 import difflib
 import re
@@ -26,15 +26,15 @@ _CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ClipTiming(BaseModel):
-    """What the steps of every `.dat` of one clip mean, counted from the front of the file, and sizes of its own."""
+    """The timing of one clip's `.dat` files, in steps from the start of each file, and the clip's own sizes."""
 
     model_config = _CONFIG
 
-    steps: _Positive  # sensor steps of one .dat
+    steps: _Positive  # sensor steps per .dat file
     exposure: tuple[int, int]  # [first, last): the steps that the blurred frame integrates
     sharp_step: int  # the step at which the sharp frame was taken
     steps_of: dict[str, _Positive] = {}  # frames whose .dat has another number of steps
-    spike_h: _Positive | None = None  # sizes of this clip, where they are not those of the manifest
+    spike_h: _Positive | None = None  # sizes of this clip, if they differ from the manifest's
     spike_w: _Positive | None = None
     rgb_h: _Positive | None = None
     rgb_w: _Positive | None = None
@@ -61,16 +61,16 @@ class ClipTiming(BaseModel):
 
     @property
     def spike_size(self) -> Size | None:
-        """(H, W) of the clip's spikes; None: that of the manifest."""
+        """(H, W) of the clip's spikes; None: the manifest's."""
         return None if self.spike_h is None or self.spike_w is None else (self.spike_h, self.spike_w)
 
     def num_steps(self, frame: str) -> int:
-        """Sensor steps in the `.dat` of `frame`."""
+        """Return the sensor steps in the `.dat` file of `frame`."""
         return self.steps_of.get(frame, self.steps)
 
 
 class Manifest(BaseModel):
-    """All that a spike data set's files do not say themselves; both splits share one manifest."""
+    """Everything that a spike data set's files do not say themselves; both splits share one manifest."""
 
     model_config = _CONFIG
 
@@ -80,22 +80,22 @@ class Manifest(BaseModel):
     rgb_h: _Positive
     rgb_w: _Positive
     flipud: bool  # the files store their rows bottom-up
-    bit_order: BitOrder = "little"  # which bit of a byte is the leftmost pixel: the lowest, the highest
+    bit_order: BitOrder = "little"  # the leftmost pixel is a byte's lowest ("little") or highest ("big") bit
     clock_hz: Annotated[float, Field(gt=0)]  # sensor steps per second
     rate_at_white: Annotated[float, Field(gt=0, le=1)]  # spikes per step of a white pixel
     theta: Annotated[float, Field(gt=0)] | None = None  # firing threshold, in white pixels x steps
     transfer: Literal["srgb", "linear"]  # what the sensor integrates
     noise: Literal["none", "sensor"]
-    continuous: bool = False  # the .dat of consecutive frames tile one stream without a gap
-    blur: Literal["blur", "blur_gamma"] | None = None  # GoPro's folder that the blurred frames come from
+    continuous: bool = False  # the .dat files of consecutive frames are one stream without gaps
+    blur: Literal["blur", "blur_gamma"] | None = None  # GoPro folder of the blurred frames
     clips: dict[str, ClipTiming]
 
     @classmethod
     def load(cls, dataroot_spike: str | Path) -> "Manifest | None":
-        """Read the manifest in `dataroot_spike` or, if there is none, in its parent; None if neither has one.
+        """Read the manifest in `dataroot_spike` or its parent; None if neither has one.
 
         Raises:
-            UserError: the file is no valid JSON, or a key is missing, unknown or contradicts another.
+            UserError: the file is not valid JSON, or a key is missing, unknown or contradicts another.
         """
         folder = Path(dataroot_spike)
         path = next((at / FILE_NAME for at in (folder, folder.parent) if (at / FILE_NAME).is_file()), None)
@@ -107,14 +107,14 @@ class Manifest(BaseModel):
             raise UserError(f"{path}: {_first_problem(error)}; correct it or write the data set again") from None
 
     def save(self, folder: str | Path) -> None:
-        """Write `manifest.json` into `folder`; the file appears whole or not at all."""
+        """Write `manifest.json` into `folder` atomically."""
         write_text(Path(folder) / FILE_NAME, self.model_dump_json(indent=1) + "\n")
 
     def timing(self, clip: str) -> ClipTiming:
-        """Timing of one clip.
+        """Return the timing of one clip.
 
         Raises:
-            UserError: the manifest does not know the clip; the message has the nearest names.
+            UserError: the clip is unknown; the message has the nearest names.
         """
         clip = own_name(clip, self.clips)
         if clip not in self.clips:
@@ -126,39 +126,39 @@ class Manifest(BaseModel):
         return self.clips[clip]
 
     def spike_size(self, clip: str) -> Size:
-        """(H, W) of a clip's spikes: its own, else that of all; also of a clip that is not known."""
+        """Return (H, W) of a clip's spikes: its own, else the manifest's, as for an unknown clip."""
         timing = self.clips.get(own_name(clip, self.clips))
         return (timing and timing.spike_size) or (self.spike_h, self.spike_w)
 
 
 GOPRO_RATE_AT_WHITE = 0.5  # spikes per step: threshold 2 in units of white
-GOPRO_SHORT_BY = 7  # steps that the last .dat of a GoPro clip lacks: no source frame follows it
+GOPRO_SHORT_BY = 7  # steps missing in the last .dat of a GoPro clip, because no source frame follows
 
 
 def gopro_timing(clip: str) -> ClipTiming:
-    """Timing of a GoPro+Spike clip, read off its name: N blurred-together frames, 8 steps each.
+    """Return the timing of a GoPro+Spike clip, from its name: N averaged frames of 8 steps each.
 
-    The sharp frame is the middle one, at step 4(N-1), not T/2. The last `.dat` of a clip has only 8N-7 steps,
-    which still hold the whole exposure.
+    The sharp frame is the middle one, at step 4(N-1), not T/2. The last `.dat` of a clip has only 8N-7 steps, which
+    still contain the whole exposure.
 
     Args:
         clip: such as `GOPR0372_07_00`, N = 7.
 
     Raises:
-        UserError: the name is no such name.
+        UserError: the name has another form.
     """
     match = _GOPRO_CLIP.fullmatch(clip)
     frames = int(match[1]) if match else 0
     if frames < 1:
         raise UserError(
-            f"clip {clip!r}: without a {FILE_NAME} the timing is read off names such as GOPR0372_07_00; "
+            f"clip {clip!r}: without a {FILE_NAME} the timing is taken from names such as GOPR0372_07_00; "
             f"put a {FILE_NAME} beside the spikes or use the GoPro set's own clip names"
         )
     return ClipTiming(steps=8 * frames, exposure=(0, 8 * (frames - 1) + 1), sharp_step=4 * (frames - 1))
 
 
 def _first_problem(error: ValidationError) -> str:
-    """One line: place, message and found value of the first problem, and how many more there are."""
+    """Return one line with place, message and found value of the first problem, and the number of others."""
     problems = error.errors(include_url=False)
     first = problems[0]
     place = ".".join(map(str, first["loc"]))

@@ -1,4 +1,4 @@
-"""The representations by name: which steps each one reads for a frame, and which planes it makes of them."""
+"""The representations by name: which steps each reads per frame, and which planes it makes of them."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -15,10 +15,10 @@ class StepWindow(NamedTuple):
 
     spikes: np.ndarray  # (T, h, w) uint8, 0 or 1
     center: int
-    exposure: Span  # may reach beyond the steps read, where the representation does not look at it
+    exposure: Span  # may reach beyond the steps read if the representation does not use it
 
     def reversed(self) -> "StepWindow":
-        """Return the same moment played backwards; a spike still ends its interval, so intervals shift by one step."""
+        """Return the window reversed in time; a spike still ends its interval, so intervals shift by one step."""
         steps = len(self.spikes)
         first, last = self.exposure
         return StepWindow(self.spikes[::-1], steps - 1 - self.center, (steps - last, steps - first))
@@ -38,7 +38,7 @@ class Representation(NamedTuple):
     """How to make planes.
 
     reach: (window, center, exposure) -> the steps to read, [first, last).
-    make: (moment, window, number of planes S) -> (S, h, w) float32; a ratio is always one plane.
+    make: (steps, window, number of planes S) -> (S, h, w) float32; a ratio is always one plane.
     gives: "rate": spikes per step; "bits": single spikes; "ratio": a factor for the blurred frame.
     """
 
@@ -58,13 +58,13 @@ def exposed(window: int, center: int, exposure: Span) -> Span:
 
 
 def around_and_exposed(window: int, center: int, exposure: Span) -> Span:
-    """Return the least span that holds the exposure and `window` steps around the target step."""
+    """Return the smallest span that contains the exposure and `window` steps around the target step."""
     first, last = around(window, center, exposure)
     return min(first, exposure[0]), max(last, exposure[1])
 
 
 def middles(exposure: Span, count: int) -> list[int]:
-    """Return the steps in the middle of `count` equal parts of the exposure, the parts of `bins`."""
+    """Return the middle steps of `count` equal parts of the exposure, the parts of `bins`."""
     first, length = exposure[0], exposure[1] - exposure[0]
     return [first + (k * length // count + (k + 1) * length // count - 1) // 2 for k in range(count)]
 

@@ -1,4 +1,4 @@
-"""The steps around every frame of a data set: which file they are in, and whether all files are as they should be."""
+"""Read the spike steps around the frames of a data set, and check all of its files."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,11 +18,11 @@ from options.schema import DatasetOpt
 from utils.spike_loader import Size, decode, implied_sizes, steps_in
 from utils.utils_error import UserError, say_once
 
-NAMED = 5  # frames with the same problem that are named
+NAMED = 5  # most frames named per problem
 
 
 def clip_timing(manifest: Manifest | None, clip: str) -> ClipTiming:
-    """Return the timing of a clip; without a manifest by the rules of the GoPro set. UserError if there is none."""
+    """Return the timing of a clip, without a manifest by GoPro's rules; UserError if there is none."""
     return gopro_timing(clip) if manifest is None else manifest.timing(clip)
 
 
@@ -32,9 +32,8 @@ class SpikeReader:
     Args:
         opt: options of the data set.
         clips: names of the clips that will be read.
-        frame_size: gives (H, W) of a clip's frames, which a `.dat` that does not fit is compared with.
-        keep_files: keep the last files open, as many as hold the steps around one frame: of frames that are read in
-            order each file is opened once.
+        frame_size: returns (H, W) of a clip's frames, to explain a `.dat` of the wrong size.
+        keep_files: keep the files of one frame's steps open, so that reading in order opens each file once.
 
     Raises:
         UserError: a clip is missing, or options, manifest and files disagree.
@@ -58,10 +57,8 @@ class SpikeReader:
         self.sensor = resolve_sensor(opt, self.manifest, self._evidence())
         if self.manifest is None:
             say_once(
-                "{}: no manifest.json, the rules of the GoPro set hold: {}x{} spikes, flipud {}, rate_at_white {:g}, "
-                "bit_order {}, timing from the number in each clip's name, one stream a clip".format(
-                    self.root, *self.sensor
-                )
+                "{}: no manifest.json, using GoPro's rules: {}x{} spikes, flipud {}, rate_at_white {:g}, bit_order {}, "
+                "timing from the number in each clip's name, one stream per clip".format(self.root, *self.sensor)
             )
         self.timings = {clip: clip_timing(self.manifest, clip) for clip in clips}
         own = {clip: timing.spike_size or self.sensor.size for clip, timing in self.timings.items()}
@@ -74,15 +71,15 @@ class SpikeReader:
 
     @property
     def is_linear(self) -> bool:
-        """Whether the sensor integrated linear light; RGB frames are in sRGB."""
+        """Whether the sensor integrated linear light; RGB frames are sRGB."""
         return self.manifest is not None and self.manifest.transfer == "linear"
 
     def sensor_of(self, clip: str) -> Sensor:
-        """Return geometry and gain of a clip's spikes; clips of one set may differ in size."""
+        """Return geometry and gain of a clip's spikes; clips may differ in size."""
         return self.sensors[clip]
 
     def target_step(self, clip: str) -> int:
-        """Return the step that the planes of a frame show: spike.center, else the sharp step of the clip."""
+        """Return the step that a frame's planes show: spike.center, else the clip's sharp step."""
         return self.timings[clip].sharp_step if self.opt.center is None else self.opt.center
 
     def reach(self, clip: str) -> Span:
@@ -91,7 +88,7 @@ class SpikeReader:
         return reach(self.opt.window, self.target_step(clip), self.timings[clip].exposure)
 
     def has(self, clip: str, frame: str) -> bool:
-        """Say whether there was a `.dat` at construction."""
+        """Return whether the `.dat` file existed at construction."""
         return frame in self._sizes.get(clip, ())
 
     def read(
@@ -99,8 +96,8 @@ class SpikeReader:
     ) -> np.ndarray:
         """Read steps, rows and columns (half-open, row 0 at the top) around a frame.
 
-        Steps count from the first one of the frame's own `.dat`. Where the clip is one stream they may lie in the
-        files before and after; where the stream ends, `spike.edge` decides.
+        Steps count from the start of the frame's own `.dat` file. In a continuous stream they may lie in neighbouring
+        files; beyond the ends of the stream, `spike.edge` applies.
 
         Returns:
             (T, h, w) uint8, 0 or 1.
@@ -119,21 +116,21 @@ class SpikeReader:
         return spikes if cut.is_whole else mirrored(spikes, cut.before, cut.after)
 
     def problems(self, clips: Clips) -> list[str]:
-        """Check existence, size and reach of the files of frames by their sizes alone.
+        """Check existence, size and reach of the frames' files, by their sizes alone.
 
         Returns:
-            One line per problem of a clip, with the frames that have it; names clip and frame.
+            One line per clip and problem, naming the frames that have it.
         """
         return [line for clip, frames in clips.items() for line in self._problems(clip, frames)]
 
     def _problems(self, clip: str, frames: Sequence[str]) -> list[str]:
-        there = self._sizes[clip]
-        if not any(frame in there for frame in frames):
-            return [self._unnamed(clip, frames[0], there)]
-        alike: dict[str, list[str]] = {}  # problem, but for the name of the file -> frames that have it
+        sizes = self._sizes[clip]
+        if not any(frame in sizes for frame in frames):
+            return [self._unnamed(clip, frames[0], sizes)]
+        alike: dict[str, list[str]] = {}  # problem without the file's name -> frames that have it
         for frame in frames:
             try:
-                self._steps(clip, frame, there[frame] if frame in there else self.store.packed(clip, frame).size)
+                self._steps(clip, frame, sizes[frame] if frame in sizes else self.store.packed(clip, frame).size)
                 problem = self.problem(clip, frame, self.reach(clip))
             except UserError as error:
                 problem = str(error)
@@ -147,30 +144,31 @@ class SpikeReader:
             found.append(f"clip {clip} frame {first}: {problem.replace('{where}', where)}{more}")
         return found
 
-    def _unnamed(self, clip: str, frame: str, there: dict[str, int]) -> str:
-        """Say that a clip has `.dat` files, and none with the name of a frame."""
+    def _unnamed(self, clip: str, frame: str, sizes: dict[str, int]) -> str:
+        """Report that none of a clip's `.dat` files is named after a frame."""
         height, width = self.sensor_of(clip).size
-        names = ", ".join(f"{name}.dat" for name in list(there)[:3]) + ", ..." * (len(there) > 3)
+        names = ", ".join(f"{name}.dat" for name in list(sizes)[:3]) + ", ..." * (len(sizes) > 3)
         where = self.store.where(clip, frame)
-        line = f"clip {clip} frame {frame}: {where}: no such spike file, its folder holds {len(there)} .dat ({names}); "
-        if len(there) > 1:
-            return f"{line}files need the names of the frames; rename them"
-        steps = next(iter(there.values())) * 8 / (height * width)
+        line = f"clip {clip} frame {frame}: {where}: no such spike file, its folder holds {len(sizes)} .dat ({names}); "
+        if len(sizes) > 1:
+            return f"{line}files must be named after the frames; rename them"
+        steps = next(iter(sizes.values())) * 8 / (height * width)
         return (
-            f"{line}each frame needs its own, of {self._allowed(clip, frame)[0]} steps; that one has {steps:g} of "
-            f"{height}x{width}: cut it with read_spikes(.., steps=(first, last)) and write_spikes of utils.spike_loader"
+            f"{line}each frame needs its own, of {self._allowed(clip, frame)[0]} steps; this one has {steps:g} of "
+            f"{height}x{width}: split it with read_spikes(.., steps=(first, last)) and write_spikes of "
+            "utils.spike_loader"
         )
 
     def problem(self, clip: str, frame: str, steps: Span) -> str | None:
-        """Say why steps around a frame, counted as in `read`, cannot be had; None if they can."""
+        """Return why steps around a frame, counted as in `read`, cannot be read; None if they can."""
         return self._edge_problem(self._timelines[clip].cut(frame, *steps), steps)
 
     def num_steps(self, clip: str, frame: str) -> int:
-        """Return the steps of a frame's own `.dat` as its size was at construction."""
+        """Return the number of steps of a frame's own `.dat` file, by its size at construction."""
         return self._timelines[clip].lengths[frame]
 
     def size_warning(self, clip: str, frame: str) -> str | None:
-        """Return a warning where the bits of a file look like spikes of another size (H, W); None where they do not."""
+        """Return a warning if the bits of a file look like spikes of another size (H, W), else None."""
         size = self.sensor_of(clip).size
         likelier = likelier_size(self._bytes(clip, frame), *size)
         if not likelier:
@@ -180,14 +178,14 @@ class SpikeReader:
         )
 
     def _edge_problem(self, cut: Cut, steps: Span) -> str | None:
-        """Say why the wanted steps cannot be had of their cut; None if they can."""
-        there = sum(piece.last - piece.first for piece in cut.pieces)
-        if cut.is_whole or (self.opt.edge == "mirror" and max(cut.before, cut.after) <= there):
+        """Return why wanted steps cannot be read; None if they can."""
+        existing = sum(piece.last - piece.first for piece in cut.pieces)
+        if cut.is_whole or (self.opt.edge == "mirror" and max(cut.before, cut.after) <= existing):
             return None
         first, last = steps[0] + cut.before, steps[1] - 1 - cut.after
         alone = "" if self.manifest is None or self.manifest.continuous else " (manifest.json: not continuous)"
         return (
-            f"steps {steps[0]}..{steps[1] - 1} are asked for, the stream has {first}..{last}{alone}; "
+            f"steps {steps[0]}..{steps[1] - 1} are needed, the stream has {first}..{last}{alone}; "
             "lower spike.window, change spike.center or set spike.edge to mirror"
         )
 
@@ -201,7 +199,7 @@ class SpikeReader:
             raise UserError(f"clip {clip} frame {frame}: {error}") from None
 
     def _bytes(self, clip: str, frame: str) -> np.ndarray:
-        """Return the bytes of a `.dat`, (n,) uint8."""
+        """Return the bytes of a `.dat` file, (n,) uint8."""
         return self._packed.get((clip, frame), partial(self.store.packed, clip, frame))
 
     def _evidence(self) -> Evidence:
@@ -210,7 +208,7 @@ class SpikeReader:
         return Evidence(self.store.where(clip, frame), size)
 
     def _lengths(self, clip: str) -> dict[str, int]:
-        """Return the steps of every file of a clip; one that does not fit counts as what it should be."""
+        """Return the steps of every file of a clip; a file of the wrong size counts with its expected steps."""
         lengths = {}
         height, width = self.sensor_of(clip).size
         for frame, size in self._sizes[clip].items():
@@ -220,14 +218,14 @@ class SpikeReader:
         return lengths
 
     def _allowed(self, clip: str, frame: str) -> list[int]:
-        """Return the numbers of steps that the `.dat` of a frame may have."""
+        """Return the numbers of steps that a frame's `.dat` file may have."""
         steps = self.timings[clip].num_steps(frame)
         if self.manifest is None and frame == self._last[clip]:
             return [steps, steps - GOPRO_SHORT_BY]
         return [steps]
 
     def _steps(self, clip: str, frame: str, size: int) -> int:
-        """Compare a file's bytes with the steps that its timing promises; returns the number of steps."""
+        """Compare a file's bytes with the steps of the clip's timing; return the number of steps."""
         height, width = self.sensor_of(clip).size
         allowed = self._allowed(clip, frame)
         for steps in allowed:
@@ -239,17 +237,17 @@ class SpikeReader:
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         raise UserError(
-            f"{where} has {found} steps of {height}x{width}, {' or '.join(map(str, allowed))} expected; {implied}"
+            f"{where} has {found} steps of {height}x{width}, expected {' or '.join(map(str, allowed))}; {implied}"
             "correct spike_h and spike_w, or prepare the spikes of this clip again"
         )
 
     def _implied(self, clip: str, size: int, allowed: list[int]) -> str:
-        """Name the sizes that the clip's frames imply for a file that does not fit; empty where they imply none."""
+        """Return the sizes that the clip's frames imply for a file of the wrong size, for a message; may be empty."""
         if self._frame_size is None:
             return ""
         try:
             frame = self._frame_size(clip)
-        except UserError:  # said elsewhere
+        except UserError:  # reported elsewhere
             return ""
         found = [each for each in implied_sizes(size, frame, allowed) if each != self.sensor_of(clip).size]
         fitting = " or ".join(f"{h}x{w} ({size * 8 // (h * w)} steps)" for h, w in found)

@@ -1,8 +1,8 @@
-"""From spikes to planes: functions on arrays, no files and no options.
+"""From spikes to planes: functions on arrays, without files or options.
 
-Steps count from 0 within the given array. Rates are spikes per step: the caller divides them by the rate of a
-white pixel. A spike at step k says that the charge collected *up to* k crossed the threshold, so an interval
-between two spikes (a, b] speaks of the light of the steps a+1 .. b.
+Steps count from 0 within the given array. Rates are spikes per step; the caller divides them by the rate of a white
+pixel. A spike at step k means that the charge collected *up to* k crossed the threshold, so the interval (a, b] between
+two spikes measures the light of the steps a+1 .. b.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def tfp(spikes: np.ndarray, center: int, window: int) -> np.ndarray:
 
 
 def raw_window(spikes: np.ndarray, center: int, window: int) -> np.ndarray:
-    """Return the bits themselves, one plane a step, in time order; the middle plane is step `center`.
+    """Return the bits themselves, one plane per step, in time order; the middle plane is step `center`.
 
     Args:
         spikes: (T, H, W) uint8, 0 or 1.
@@ -49,12 +49,12 @@ def raw_window(spikes: np.ndarray, center: int, window: int) -> np.ndarray:
 
 
 def bins(spikes: np.ndarray, count: int) -> np.ndarray:
-    """Mean firing rates of S parts of all given steps, in time order; disjoint and without gaps.
+    """Mean firing rates of S consecutive parts of the given steps, in time order.
 
-    Part k is the steps [k*T//S, (k+1)*T//S): lengths differ by one at most, and no step is left out.
+    Part k is the steps [k*T//S, (k+1)*T//S): lengths differ by at most one, and every step is used.
 
     Args:
-        spikes: (T, H, W) uint8, 0 or 1: the steps to be divided, such as those of the exposure.
+        spikes: (T, H, W) uint8, 0 or 1: the steps to divide, such as those of the exposure.
         count: S, number of parts, at most T.
 
     Returns:
@@ -73,18 +73,18 @@ def bins(spikes: np.ndarray, count: int) -> np.ndarray:
 def tfi(spikes: np.ndarray, center: int) -> tuple[np.ndarray, np.ndarray]:
     """Texture from interval: 1 over the number of steps between the two spikes around `center`.
 
-    The interval is t_next - t_prev, with t_prev the last spike <= center and t_next the first spike > center.
-    All given steps are searched, and a spike at step 0 counts. A pixel without a spike on one side is
-    undefined: its value is then its mean rate over all T steps, 0 where it never fires.
-    This is the interval that reports the light of step center + 1; `isi` gives the one of a named step. In the
-    stream reversed in time it stands at center T - 2 - center.
+    The interval is t_next - t_prev, with t_prev the last spike <= center and t_next the first spike > center. All given
+    steps are searched, including step 0. A pixel without a spike on one side is undefined: its value is its mean rate
+    over all T steps, 0 if it never fires.
+    This interval measures the light of step center + 1; `isi` returns the one of a given step. In the time-reversed
+    stream its center is T - 2 - center.
 
     Args:
         spikes: (T, H, W) uint8, 0 or 1.
-        center: step index in [0, T); at T - 1 nothing can follow and every pixel is undefined.
+        center: step index in [0, T); at T - 1 every pixel is undefined, since no spike can follow.
 
     Returns:
-        Rate (H, W) float32 in [0, 1], and (H, W) bool, True where it is undefined.
+        Rate (H, W) float32 in [0, 1], and (H, W) bool, True where undefined.
 
     Raises:
         UserError: center is not in [0, T).
@@ -94,12 +94,11 @@ def tfi(spikes: np.ndarray, center: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def isi(spikes: np.ndarray, steps: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Differential of spike firing times: 1 over the length of the interval that each step lies in.
+    """Differential of spike firing times: 1 over the length of the interval that contains each step.
 
-    At step t the interval is (first spike >= t) - (last spike < t): a spike reports the light of the steps
-    before and at it, so a step belongs to the spike that ends its interval. That makes the rate at t that of
-    `tfi` at t - 1, which counts a spike at its center as the begin of the interval. Undefined pixels as in
-    `tfi`; at step 0 all are.
+    At step t the interval is (first spike >= t) - (last spike < t): a spike measures the light up to and including its
+    step, so a step belongs to the spike that ends its interval. The rate at t thus equals `tfi` at t - 1, which counts
+    a spike at its center as the start of the interval. Undefined pixels as in `tfi`; at step 0 all are.
 
     Args:
         spikes: (T, H, W) uint8, 0 or 1; all given steps are searched.
@@ -120,9 +119,9 @@ def isi(spikes: np.ndarray, steps: Sequence[int]) -> tuple[np.ndarray, np.ndarra
 
 
 def sdm(blur: np.ndarray, tfp_short: np.ndarray, tfp_exposure: np.ndarray) -> np.ndarray:
-    """Training-free sharp estimate: the blurred picture times short-time over exposure-time firing rate.
+    """Training-free sharp estimate: the blurred picture times the ratio of short-time to exposure-time firing rate.
 
-    The sensor's gain cancels in the ratio. The ratio is formed at spike size, then enlarged by `upsample`.
+    The sensor's gain cancels out. The ratio is computed at spike size, then enlarged by `upsample`.
 
     Args:
         blur: (H, W, 3) float, RGB in [0, 1].
@@ -136,17 +135,17 @@ def sdm(blur: np.ndarray, tfp_short: np.ndarray, tfp_exposure: np.ndarray) -> np
 
 
 def exposure_ratio(tfp_short: np.ndarray, tfp_exposure: np.ndarray) -> np.ndarray:
-    """Short-time over exposure-time firing rate, (h, w) float32: the factor of `sdm`; 0 without a spike in it."""
+    """Return short-time over exposure-time firing rate, (h, w) float32, the factor of `sdm`; 0 where undefined."""
     return np.divide(tfp_short, tfp_exposure, out=np.zeros_like(tfp_short), where=tfp_exposure > 0)
 
 
 def sharpened(blur: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """Multiply a picture (H, W, 3) in [0, 1] with a ratio (H, W) of its size: float32, clipped to [0, 1]."""
+    """Multiply a picture (H, W, 3) in [0, 1] by a ratio (H, W); float32, clipped to [0, 1]."""
     return np.clip(blur * ratio[:, :, None], 0, 1).astype(np.float32)
 
 
 def upsample(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear resize with half-pixel centres; pixels beyond the border repeat the border.
+    """Resize bilinearly with half-pixel centres; the border is repeated.
 
     Args:
         plane: (h, w) float32.
@@ -159,10 +158,10 @@ def upsample(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def repeat(planes: np.ndarray, ratio: int) -> np.ndarray:
-    """Enlarge by a whole ratio without making new values: every pixel becomes ratio x ratio equal ones.
+    """Enlarge by an integer ratio without interpolation: every pixel becomes ratio x ratio equal ones.
 
     Args:
-        planes: (..., h, w), any dtype, such as raw bits.
+        planes: (..., h, w), any dtype.
         ratio: at least 1.
 
     Returns:
@@ -172,7 +171,7 @@ def repeat(planes: np.ndarray, ratio: int) -> np.ndarray:
 
 
 def _window(name: str, center: int, window: int, steps: int) -> slice:
-    """Return the `window` steps around `center`; UserError where it is even or leaves the stream."""
+    """Return the `window` steps around `center`; UserError if it is even or leaves the stream."""
     first, last = center - window // 2, center + window // 2
     if window < 1 or window % 2 == 0:
         raise UserError(f"{name}: window={window} must be odd and positive (center={center}, T={steps})")
@@ -190,16 +189,16 @@ def _check_step(name: str, argument: str, step: int, steps: int) -> None:
 
 
 def _rate(spikes: np.ndarray) -> np.ndarray:
-    """Mean over all given steps, (H, W) float32; counted in the smallest integer that holds T."""
+    """Return the mean over all given steps, (H, W) float32, counted in the smallest integer type that holds T."""
     counts = spikes.sum(axis=0, dtype=np.min_scalar_type(len(spikes)))
     return counts.astype(np.float32) / np.float32(len(spikes))
 
 
 def _interval_rate(spikes: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rate of the interval from the last spike before step `bound` to the first one at or after it.
+    """Return the rate of the interval from the last spike before step `bound` to the first one at or after it.
 
-    The spikes before the bound are numbered 1, 2, .. from the front, the others 1, 2, .. from the back: the
-    largest number is the spike next to the bound, and 0 says that there is none.
+    Steps before the bound are numbered 1, 2, .. from the front, the others 1, 2, .. from the back; the largest number
+    with a spike is the one next to the bound, and 0 means none.
     """
     steps = len(spikes)
     number = np.arange(1, steps + 1, dtype=np.min_scalar_type(steps))[:, None, None]

@@ -1,4 +1,4 @@
-"""What options, manifest.json and config.yaml say of a spike camera, brought together; nothing is guessed."""
+"""Combine what options, manifest.json and config.yaml say about a spike camera, without guessing."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -30,27 +30,27 @@ class Sensor(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """One file of the data set, to judge contradictions by."""
+    """One file of the data set, to explain contradictions with."""
 
     where: str
     size: int  # bytes
 
     def says(self, height: int, width: int) -> str:
-        """Say how many steps of (H, W) the file holds."""
+        """Return how many steps of (H, W) the file holds, for a message."""
         steps, rest = divmod(self.size * 8, height * width)
         return f"{steps} steps of {height}x{width}" if not rest else f"no whole number of {height}x{width} steps"
 
 
 def resolve_sensor(opt: DatasetOpt, manifest: Manifest | None, evidence: Evidence) -> Sensor:
-    """Bring options, manifest and config.yaml together; without a manifest GoPro's flip, order and rate fill the gaps.
+    """Combine options, manifest and config.yaml; without a manifest, GoPro's flip, bit order and rate are the defaults.
 
     Args:
         opt: options of the data set.
-        manifest: its manifest, if there is one.
+        manifest: its manifest, or None.
         evidence: any of its `.dat` files.
 
     Raises:
-        UserError: a value that nothing gives, or that two give differently: names both and what the file's size says.
+        UserError: a value is missing or contradictory; the message has both values and the file's size.
     """
     spike, root = opt.spike, opt.dataroot_spike
     config = SpikeConfig.load(Path(root)) if root else None
@@ -73,7 +73,7 @@ def resolve_sensor(opt: DatasetOpt, manifest: Manifest | None, evidence: Evidenc
 def _size(
     opt: DatasetOpt, manifest: Manifest | None, config: SpikeConfig | None, evidence: Evidence
 ) -> tuple[int, int]:
-    """Return (H, W); the sources that give one must agree."""
+    """Return (H, W); all sources that give one must agree."""
     given = {
         "the options say": (opt.spike_h, opt.spike_w),
         "manifest.json says": (manifest.spike_h, manifest.spike_w) if manifest else (None, None),
@@ -96,7 +96,7 @@ def _size(
 
 
 def _agreed(root: str | None, key: str, given: T | None, recorded: T) -> T:
-    """Return what the manifest records; UserError if the options say something else."""
+    """Return the manifest's value; UserError if the options contradict it."""
     if given is not None and given != recorded:
         raise UserError(
             f"{key}: the options say {given}, the manifest.json of {root} says {recorded}; "

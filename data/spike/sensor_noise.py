@@ -1,17 +1,17 @@
-"""A sensor that is not ideal: pixels that differ, and noise in every step.
+"""A non-ideal sensor: pixels differ, and every step is noisy.
 
-Written down for one pixel, in spikes per step, with I the light (white = 1):
+For one pixel, in spikes per step, with I the light (white = 1):
 
     rate = (gain / theta * I + dark) / (capacitance * (1 + offset / swing))
 
-Per step come shot noise on the light and jitter on the threshold. The constants are those of the SCSim camera model;
-what it leaves open (the unit of the dark current, the threshold's jitter) or lacks (hot and dead pixels) is fitted
-to a real capture of 200 steps, 250 x 250 pixels. There, pixels under the same light differ by 8, 12 and 19 % at rates
-of .055, .032 and .017 spikes per step, and a pixel's intervals by 1 to 6 %, 3 % in the median: what one pixel does is
-almost regular, but no two pixels are alike. `data/spike/doctor/statistics.py` measures both.
+Each step adds shot noise to the light and jitter to the threshold. The constants are those of the SCSim camera model;
+what it leaves open (the unit of the dark current, the threshold's jitter) or lacks (hot and dead pixels) is fitted to a
+real capture of 200 steps, 250 x 250 pixels. There, pixels under the same light differ by 8, 12 and 19 % at rates of
+.055, .032 and .017 spikes per step, and a pixel's intervals by 1 to 6 % (median 3 %): each pixel is almost regular, but
+no two are alike. `data/spike/doctor/statistics.py` measures both.
 
-All noise counts per step, whatever time a step of the simulated clock would take: the statistics at a given rate are
-those of the real sensor. Its loss of 0.2 % of the step after a spike, during the reset, is left out.
+All noise is per step, whatever the duration of a step: the statistics at a given rate are those of the real sensor.
+Its loss of 0.2 % of the step after a spike, during the reset, is not modelled.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from data.spike.simulator import first_charge
 
 @dataclass(frozen=True)
 class SensorNoise:
-    """The constants; means and standard deviations of normal distributions over pixels unless said otherwise."""
+    """The constants: means and standard deviations of normal distributions over pixels unless noted otherwise."""
 
     gain_std: float = 0.0584 / 1.0128  # relative to the mean gain; SCSim: photo-response N(1.0128, .0584^2)
     capacitance_std: float = 0.0128 / 4.348  # relative to the mean; SCSim: N(4.348, .0128^2)
@@ -32,12 +32,12 @@ class SensorNoise:
     offset_std: float = 0.0497  # volts; SCSim
     dark_mean: float = 0.4442  # arbitrary unit; SCSim
     dark_std: float = 0.1731  # arbitrary unit; SCSim
-    dark_unit: float = 0.0172  # spikes per step; fitted: the spread that the capture has at rate .017, 19 %
-    jitter_std: float = 0.04  # of the threshold, each step; fitted: SCSim's .00636 gives .006 as volts, .07 as volts^2
-    electrons: float = 5e4  # mean shot count of a white pixel in a step; SCSim
+    dark_unit: float = 0.0172  # spikes per step; fitted to the capture's spread at rate .017, 19 %
+    jitter_std: float = 0.04  # of the threshold, per step; fitted: SCSim's .00636 gives .006 as volts, .07 as volts^2
+    electrons: float = 5e4  # mean shot count of a white pixel per step; SCSim
     hot_fraction: float = 7e-4  # of the pixels; the capture has 44 in 62,500 that fire .03 more than their neighbours
-    hot_dark: tuple[float, float] = (0.03, 0.1)  # spikes per step that they add, uniform; the same 44 pixels
-    dead_fraction: float = 3e-5  # of the pixels, never fire; the capture has 2 in 62,500
+    hot_dark: tuple[float, float] = (0.03, 0.1)  # additional spikes per step, uniform; the same 44 pixels
+    dead_fraction: float = 3e-5  # of the pixels, which never fire; the capture has 2 in 62,500
 
     def camera(self, shape: tuple[int, int], theta: float, seed: int) -> "Camera":
         """Draw one camera's fixed pattern; the same seed and shape give the same camera.
@@ -75,19 +75,19 @@ class Camera:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Do what `integrate_and_fire` does, with this sensor's pixels and noise.
 
-        A long stream is simulated in pieces by handing charge and rng on; the spikes do not depend on where it is
-        cut. A pixel that the jitter makes fire too early owes the rest, so jitter does not change its mean rate.
+        A long stream can be simulated in pieces by passing charge and rng on; the spikes do not depend on where it is
+        cut. A pixel that fires early by jitter keeps a negative charge, so jitter does not change its mean rate.
 
         Args:
             intensity: (T, H, W) float32, 0 or more, the light of each step; white is 1.
-            rng: draws the noise, and the first charge where `charge` is None.
-            charge: (H, W) float32 from the previous piece, in parts of each pixel's threshold; left unchanged.
+            rng: draws the noise, and the initial charge if `charge` is None.
+            charge: (H, W) float32 from the previous piece, as a fraction of each pixel's threshold; not modified.
 
         Returns:
-            Spikes (T, H, W) uint8, 0 or 1, and the charge left, (H, W) float32; jitter may hold it just above 1.
+            Spikes (T, H, W) uint8, 0 or 1, and the charge left, (H, W) float32; jitter may keep it just above 1.
 
         Raises:
-            ValueError: a shape does not fit the sensor.
+            ValueError: a shape does not match the sensor.
         """
         shape = self.gain.shape
         charge = first_charge(shape, 1, rng) if charge is None else charge.copy()

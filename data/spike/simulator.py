@@ -1,8 +1,8 @@
-"""From intensities to spikes: the ideal integrate-and-fire sensor."""
+"""The ideal integrate-and-fire sensor: from intensities to spikes."""
 
 import numpy as np
 
-# Pixels that take all their steps before the next ones start: charge, scratch and one step's light stay in the cache.
+# Pixels simulated together over all steps: charge, scratch and one step's light stay in the CPU cache.
 BLOCK = 65536
 
 
@@ -12,18 +12,18 @@ def integrate_and_fire(
     rng: np.random.Generator | None = None,
     charge: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every pixel adds its intensity step by step, fires at `theta` and keeps the rest (soft reset).
+    """Simulate pixels that add up intensity step by step, fire at `theta` and keep the rest (soft reset).
 
-    The firing rate is min(intensity / theta, 1): at most one spike a step. A pixel that gets more than theta
-    a step is saturated: what it cannot fire away is lost, so the charge left is always below theta, and no
-    spikes follow when the light has gone. A long stream is simulated in pieces by handing the charge on; the
-    spikes do not depend on where it is cut.
+    The firing rate is min(intensity / theta, 1): at most one spike per step. A pixel that gets more than theta per
+    step is saturated: the excess is lost, so the remaining charge is always below theta, and no spikes follow after
+    the light is gone. A long stream can be simulated in pieces by passing the charge on; the spikes do not depend on
+    where it is cut.
 
     Args:
         intensity: (T, H, W) float32, 0 or more, the charge of each step; white is 1.
         theta: firing threshold, > 0.
-        rng: draws the first charge, uniform in [0, theta), where `charge` is None.
-        charge: (H, W) float32 from the previous piece; left unchanged.
+        rng: draws the initial charge, uniform in [0, theta), if `charge` is None.
+        charge: (H, W) float32 from the previous piece; not modified.
 
     Returns:
         Spikes (T, H, W) uint8, 0 or 1, and the charge left, (H, W) float32 in [0, theta).
@@ -54,10 +54,10 @@ def first_charge(shape: tuple[int, ...], theta: float, rng: np.random.Generator 
 
 
 def _fire(light: np.ndarray, threshold: np.float32, charge: np.ndarray, spikes: np.ndarray) -> None:
-    """All steps of some pixels: light (T, n) float32; charge (n,) float32 and spikes (T, n) bool are written.
+    """Simulate all steps of some pixels: light (T, n) float32; writes charge (n,) float32 and spikes (T, n) bool.
 
-    charge = rest where rest >= 0 else charge, with rest = charge - threshold, is the smaller of the two when their
-    bits are compared as unsigned integers: a float's sign is the highest bit. It takes a third of the time.
+    With rest = charge - threshold, `rest where rest >= 0 else charge` is the minimum of their bits as unsigned
+    integers, because a float's sign is its highest bit. This takes a third of the time.
     """
     limit = np.nextafter(threshold, np.float32(0))
     rest = np.empty_like(charge)

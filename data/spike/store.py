@@ -1,4 +1,4 @@
-"""Where the bytes of `.dat` files come from: folders, or an LMDB."""
+"""Read the bytes of `.dat` files from folders or an LMDB."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,21 +18,21 @@ class SpikeStore(Protocol):
     """The `.dat` files of clips as bytes."""
 
     def sizes(self, clip: str) -> dict[str, int]:
-        """Return the bytes of every `.dat` of a clip by frame name, by number; UserError if it has none."""
+        """Return the size in bytes of a clip's `.dat` files, {frame: size}, sorted by number; UserError if none."""
 
     def where(self, clip: str, frame: str) -> str:
-        """Name the place of a `.dat` for a message."""
+        """Return the location of a `.dat` file for a message."""
 
     def packed(self, clip: str, frame: str) -> np.ndarray:
-        """Return the bytes of a `.dat`, (n,) uint8, read when touched; UserError if it is missing or empty."""
+        """Return the bytes of a `.dat` file, (n,) uint8, read on access; UserError if it is missing or empty."""
 
 
 class SpikeFolder:
-    """`<root>/<clip>/spike/<frame>.dat` or `<root>/<clip>/<frame>.dat`; of one clip alone the root may be its folder.
+    """`<root>/<clip>/spike/<frame>.dat` or `<root>/<clip>/<frame>.dat`; for a single clip, root may be its folder.
 
     Args:
         root: an existing folder.
-        clips: names of all clips that will be read; a root that is one clip's folder serves no other one.
+        clips: names of all clips that will be read.
     """
 
     def __init__(self, root: Path, clips: Iterable[str]) -> None:
@@ -71,21 +71,21 @@ class SpikeFolder:
         if other is not None and not is_alone:
             raise UserError(
                 f"clip {clip}: no .dat files in {own[0]} nor in {own[1]}; those in {other} are of one clip, expected "
-                f"those of {len(self._clips)} ({listed(self._clips)}): set dataroot_spike to the folder that holds a "
-                "folder for each"
+                f"those of {len(self._clips)} ({listed(self._clips)}): set dataroot_spike to the folder that holds one "
+                "folder per clip"
             )
         upper = next((path for folder in own for path in folder.glob("*.[dD][aA][tT]")), None)
         advice = "correct dataroot_spike" if upper is None else f"there is {upper.name}: rename such files to .dat"
         raise UserError(f"clip {clip}: no .dat files in {own[0]} nor in {own[1]}; {advice}")
 
     def _has_clips(self) -> bool:
-        """Whether clips have folders of their own here, so that the root is none."""
+        """Return whether clips have their own folders here, so that the root is not a clip itself."""
         folders = [path for path in self.root.iterdir() if path.is_dir() and path.name != "spike"]
         return any(_has_dat_files(place) for folder in folders for place in (folder, folder / "spike"))
 
 
 class SpikeLmdb:
-    """The same files as values of an LMDB with the keys `<clip>/<frame>`."""
+    """`.dat` files as values of an LMDB with the keys `<clip>/<frame>`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -124,5 +124,5 @@ def _has_dat_files(folder: Path) -> bool:
 
 
 def open_store(root: Path, clips: Iterable[str]) -> SpikeStore:
-    """Open a folder of the `.dat` files of clips, or an LMDB where the folder is one."""
+    """Open a folder of clips' `.dat` files, or an LMDB if the folder is one."""
     return SpikeLmdb(root) if is_lmdb(root) else SpikeFolder(root, clips)

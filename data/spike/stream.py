@@ -1,4 +1,4 @@
-"""One axis of steps for the spikes of a clip: which files hold the steps around a frame."""
+"""One timeline for the spikes of a clip: find the files that hold the steps around a frame."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -10,7 +10,7 @@ from data.frame_order import by_number, follows
 
 
 class Piece(NamedTuple):
-    """Steps [first, last) of the `.dat` of one frame."""
+    """Steps [first, last) of one frame's `.dat` file."""
 
     frame: str
     first: int
@@ -18,7 +18,7 @@ class Piece(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """Wanted steps: the pieces that exist, in order, and how many steps the stream lacks before and after them."""
+    """The existing pieces of wanted steps, in order, and the number of steps missing before and after them."""
 
     pieces: list[Piece]
     before: int
@@ -26,7 +26,7 @@ class Cut(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the stream has all of the wanted steps."""
+        """Whether the stream has all wanted steps."""
         return not self.before and not self.after
 
 
@@ -34,9 +34,9 @@ class Timeline:
     """The `.dat` files of one clip, end to end.
 
     Args:
-        lengths: steps in the file of each frame.
-        continuous: files of consecutive frame numbers are one stream; else each file is a stream of its own. A gap
-            in the numbers ends a stream.
+        lengths: steps in each frame's file.
+        continuous: files of consecutive frame numbers form one stream, which ends at a gap in the numbers; otherwise
+            each file is its own stream.
     """
 
     def __init__(self, lengths: Mapping[str, int], continuous: bool) -> None:
@@ -47,7 +47,7 @@ class Timeline:
         self._previous = {second: first for first, second in joined}
 
     def cut(self, frame: str, first: int, last: int) -> Cut:
-        """Find the steps [first, last), counted from the first step of a frame's own file; both may lie outside."""
+        """Find the steps [first, last), counted from the start of a frame's own file; both may lie outside it."""
         start = 0
         while start > first and frame in self._previous:
             frame = self._previous[frame]
@@ -66,7 +66,7 @@ class Timeline:
 
 
 def mirrored(spikes: np.ndarray, before: int, after: int) -> np.ndarray:
-    """Lengthen a stream by its own mirror image about its ends: step -1 repeats step 0, step -2 step 1.
+    """Extend a stream by mirroring it at its ends: step -1 repeats step 0, step -2 repeats step 1.
 
     Args:
         spikes: (T, h, w).

@@ -1,1 +1,1 @@
-"""Videos as frames: which there are and when they are shown, their pixels, what is doubtful about them."""
+"""Read videos as frames: index and times, pixels, and doubts about their content."""

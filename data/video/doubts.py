@@ -1,4 +1,4 @@
-"""What makes the pictures of a video other than they seem: woven fields, HDR, colours of other primaries."""
+"""Detect videos whose frames are misleading: interlacing, HDR, other colour primaries."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from utils.utils_error import UserError
 
-# Code points of ISO/IEC 23091-2 and of FFmpeg; those that are not named look right as BT.709.
+# Code points of ISO/IEC 23091-2 and FFmpeg; those not listed look right as BT.709.
 _TRANSFERS = {8: "linear light", 9: "logarithmic", 10: "logarithmic", 16: "PQ", 17: "SMPTE ST 428", 18: "HLG"}
 _PRIMARIES = {9: "BT.2020", 10: "CIE XYZ", 11: "DCI-P3", 12: "Display P3"}
 _UNKNOWN_MATRICES = {
@@ -29,12 +29,12 @@ _TONE_MAP = (
 
 
 class Doubt(NamedTuple):
-    """Something about a video that makes its frames other than a reader of pictures takes them for.
+    """A property of a video that makes its frames misleading.
 
     Attributes:
-        what: says what it is, to follow the name of the file.
-        cure: says what to do.
-        shows_light: whether the frames still show light at one moment each, by the curve of sRGB.
+        what: describes it; follows the file name in messages.
+        cure: what to do.
+        shows_light: whether each frame still shows the light of one moment, in the sRGB curve.
     """
 
     what: str
@@ -43,37 +43,37 @@ class Doubt(NamedTuple):
 
 
 def interlaced(path: Path, context: Any) -> Doubt:
-    """Say that the frames of a file are interlaced, in which order if its decoder's context knows."""
+    """Return the doubt that a file is interlaced, with the field order if the decoder's context knows it."""
     order = _FIELDS.get(int(getattr(context, "field_order", 0)))  # not in older PyAV
     return Doubt(
-        f"is interlaced{f' ({order})' if order else ''}: each frame weaves rows of two moments",
+        f"is interlaced{f' ({order})' if order else ''}: each frame mixes the rows of two moments",
         f"deinterlace it first: {_ffmpeg(path, 'bwdif')}",
     )
 
 
 def colour_doubts(path: Path, context: Any) -> Iterator[Doubt]:
-    """Look for colours that are not those of BT.709 and sRGB once the matrix is undone."""
+    """Yield doubts about colours that, with the matrix undone, are not those of BT.709 and sRGB."""
     transfer, gamut = int(context.color_trc), _PRIMARIES.get(int(context.color_primaries))
     if transfer in _TRANSFERS:
         names = ", ".join(name for name in (_TRANSFERS[transfer], gamut) if name)
         kind = f"is HDR ({names})" if transfer in _HDR else f"has another tone curve ({names})"
         cure = _ffmpeg(path, _TONE_MAP if transfer in _HDR else _TO_BT709)
-        yield Doubt(f"{kind}: taken as BT.709, its colours are wrong", f"convert it first: {cure}")
+        yield Doubt(f"{kind}: read as BT.709, its colours are wrong", f"convert it first: {cure}")
     elif gamut:
-        what = f"has colours of {gamut}: taken as BT.709, they look pale"
+        what = f"has colours of {gamut}: read as BT.709, they look pale"
         yield Doubt(what, f"convert it first: {_ffmpeg(path, _TO_BT709)}", shows_light=True)
 
 
 def check_matrix(path: Path, frame: Any) -> None:
-    """Refuse a picture whose colours cannot be turned into RGB.
+    """Check that a picture's colours can be converted to RGB.
 
     Raises:
         UserError: they cannot; names their matrix and what to do.
     """
     if matrix := _UNKNOWN_MATRICES.get(int(frame.colorspace)):
         raise UserError(
-            f"{path} has colours in {matrix}, from which FFmpeg's scale filter knows no way to RGB; convert it "
-            f"first: {_ffmpeg(path, _TO_BT709)}"
+            f"{path} has colours in {matrix}, which FFmpeg's scale filter cannot convert to RGB; convert it first: "
+            f"{_ffmpeg(path, _TO_BT709)}"
         )
 
 

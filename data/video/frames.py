@@ -1,7 +1,7 @@
-"""Reading clips out of video files: frame by frame, each exactly the one that its number says.
+"""Read clips from video files, frame-exactly.
 
-Frames are numbered in the order in which they are shown, whatever their times. A file is looked through once without
-decoding it. After a jump a picture is known by its time stamp, so that it is the same one that reading in order gives.
+Frames are numbered in display order, whatever their times. A file is indexed once without decoding. After a seek a
+picture is identified by its time stamp, so seeking and reading in order give the same picture.
 """
 
 import itertools
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     import av
 
 KEPT_FRAMES, KEPT_BYTES, KEPT_LEAST = 64, 256 * 2**20, 8
-WORTH_A_JUMP = 16  # frames; decoding fewer is quicker than to jump over them
+WORTH_A_SEEK = 16  # frames; decoding fewer is faster than seeking
 
-# Decoders of a parent process. To free one would wait for the end of threads that a child does not have.
-_LEFT_ALONE: list[Any] = []
+# Decoders of the parent process, kept alive: freeing one would wait for threads that a forked child does not have.
+_PARENTS_DECODERS: list[Any] = []
 
 
 class VideoFrames:
     """Frames of the video file `root`, or of the videos in the folder `root`, each a clip named by its stem.
 
-    Frames are named by their numbers from 0 on. May be pickled, read after a fork and by several threads; one decoder
-    is kept open, with the last frames that it gave.
+    Frames are named by their numbers, from 0. Can be pickled, and read after a fork and from several threads; one
+    decoder stays open, with its last frames.
 
-    What makes the frames of a file other than they seem (see Doubt) is said once, or refused.
+    A file with misleading frames (see Doubt) causes one warning, or an error.
 
     Args:
         root: the file or folder.
         filename_tmpl: format of a frame's number in its name.
-        as_light: whether the frames are to be taken as light, one moment each; a file whose frames are not is refused.
+        as_light: refuse files whose frames do not show the light of one moment each.
     """
 
     def __init__(self, root: Path, filename_tmpl: str = "06d", *, as_light: bool = False) -> None:
@@ -84,14 +84,14 @@ class VideoFrames:
         return self._index(clip).size
 
     def playback(self, clip: str, frames: Sequence[str]) -> Playback:
-        """Return how some frames of a clip are shown; the first of them when the first of the file is."""
+        """Return how some frames of a clip are shown; the first one starts at the time of the file's first frame."""
         return self._index(clip).playback().part([self._number(clip, frame) for frame in frames])
 
     def read(self, clip: str, frame: str) -> np.ndarray:
         """See Frames."""
         path, number = self._path(clip), self._number(clip, frame)
         if self._process != os.getpid():
-            _LEFT_ALONE.append(self._decoder)
+            _PARENTS_DECODERS.append(self._decoder)
             self._renew()
         index = self._index(clip)
         with self._lock:
@@ -102,14 +102,14 @@ class VideoFrames:
             except DamageError as error:
                 raise UserError(
                     f"clip {clip} frame {frame}: {path} cannot be decoded there ({error}), expected "
-                    f"{index.count} whole frames; copy the file again or leave the clip out"
+                    f"{index.count} intact frames; copy the file again or leave the clip out"
                 ) from None
             if self._decoder.interlaced is not None:
-                self._look_at(clip, self._decoder.interlaced)
+                self._handle(clip, self._decoder.interlaced)
             return picture
 
     def _renew(self) -> None:
-        """Start without a decoder: a child has its parent's place in the file, and perhaps a lock that is held."""
+        """Drop the decoder and lock: a forked child shares its parent's file position, and the lock may be held."""
         self._process, self._lock = os.getpid(), threading.Lock()
         self._decoder = None
 
@@ -131,11 +131,11 @@ class VideoFrames:
     def _index(self, clip: str) -> VideoIndex:
         index = index_of(clip, self._path(clip))
         for doubt in index.doubts:
-            self._look_at(clip, doubt)
+            self._handle(clip, doubt)
         return index
 
-    def _look_at(self, clip: str, doubt: Doubt) -> None:
-        """Say a doubt about a clip, or refuse the clip for it."""
+    def _handle(self, clip: str, doubt: Doubt) -> None:
+        """Warn of a doubt about a clip, or refuse the clip."""
         if self._as_light and not doubt.shows_light:
             raise UserError(f"clip {clip}: {self._path(clip)} {doubt.what}; {doubt.cure}")
         say_once(f"{self._path(clip)} {doubt.what}. It is read as it is; better {doubt.cure}")
@@ -145,46 +145,46 @@ class VideoFrames:
         if not frame.isdecimal() or int(frame) >= count:
             raise UserError(
                 f"clip {clip} frame {frame}: {self._path(clip)} has no such frame, expected {0:{self._tmpl}} to "
-                f"{count - 1:{self._tmpl}}; give frames those names"
+                f"{count - 1:{self._tmpl}}; rename the frames"
             )
         return int(frame)
 
 
 class DamageError(ValueError):
-    """A picture that cannot be had; the message says why."""
+    """A picture cannot be decoded; the message says why."""
 
 
 class Decoder:
-    """The pictures of one file by number; reading in order, with short ways back, decodes each once.
+    """The pictures of one file by number; reading in order, with short steps back, decodes each once.
 
     Args:
         path: the file.
-        index: of the file.
+        index: the file's index.
     """
 
     def __init__(self, path: Path, index: VideoIndex) -> None:
         self.path, self.index = path, index
-        self.interlaced: Doubt | None = None  # whether a picture was, though the first one is not
+        self.interlaced: Doubt | None = None  # set if a later picture is interlaced, though the first is not
         self.kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._damage: dict[int, str] = {}
         self._converter: Converter | None = None
         self._container: Any = None
         self._packets: Iterator[Any] = iter(())
-        self._ready: deque[Any] = deque()  # decoded pictures that were not asked for yet
-        self._next, self._jumped = 0, False  # number of the next picture; whether decoding began in the middle
-        self._broken: int | None = None  # damaged frame whose key frame has not been left yet
+        self._ready: deque[Any] = deque()  # decoded pictures not yet taken
+        self._next, self._sought = 0, False  # number of the next picture; whether decoding began in the middle
+        self._broken: int | None = None  # damaged frame since the last key frame
         self._restart()
 
     def picture(self, number: int) -> np.ndarray:
-        """Return a picture, (H, W, 3) uint8, RGB; not to be written into.
+        """Return a picture, (H, W, 3) uint8, RGB; do not modify.
 
         Raises:
-            DamageError: it, or one that it builds on, cannot be decoded.
+            DamageError: it, or one that it depends on, cannot be decoded.
         """
         if number in self.kept:
             return self.kept[number]
-        if number not in self._damage and not self._next <= number < self._next + WORTH_A_JUMP:
-            self._jump(number)
+        if number not in self._damage and not self._next <= number < self._next + WORTH_A_SEEK:
+            self._go_to(number)
         while number not in self.kept:
             if number in self._damage:
                 raise DamageError(self._damage[number])
@@ -192,21 +192,21 @@ class Decoder:
         return self.kept[number]
 
     def _step(self, wanted: int) -> None:
-        """Take the next picture; what is missing before it is noted, and it is kept if near enough to the wanted."""
+        """Take the next picture, note missing ones before it, and keep it if it is near the wanted one."""
         frame = self._frame()
         number = self.index.count if frame is None else self._number_of(frame)
-        if number < self._next:  # after a jump: it builds on pictures before the place
+        if number < self._next:  # after a seek: it depends on pictures before the key frame
             return
         is_corrupt = frame is not None and frame.is_corrupt
-        if self._jumped and (number > self._next or is_corrupt):
-            self._restart()  # not every key frame is a place to begin at
+        if self._sought and (number > self._next or is_corrupt):
+            self._restart()  # decoding cannot begin at every key frame
             return
         if number > self._next:
             self._note(self._next, number, "it yields no picture" if frame is not None else "the file ends before it")
         if is_corrupt:
-            self._note(number, number + 1, "the decoder says that it is corrupt")
+            self._note(number, number + 1, "the decoder reports it as corrupt")
         self._next = number + 1
-        if frame is not None and number not in self._damage and number > wanted - WORTH_A_JUMP:
+        if frame is not None and number not in self._damage and number > wanted - WORTH_A_SEEK:
             self._keep(number, frame)
 
     def _keep(self, number: int, frame: "av.VideoFrame") -> None:
@@ -217,7 +217,7 @@ class Decoder:
                 self._converter = Converter(frame)
             image: np.ndarray = self._converter(frame).to_ndarray()
         except self._errors as error:
-            self._damage[number] = f"no way from {frame.format.name} to RGB: {reason_of(error)}"
+            self._damage[number] = f"{frame.format.name} cannot be converted to RGB: {reason_of(error)}"
             return
         image = np.ascontiguousarray(np.rot90(image, self.index.turns))
         image.setflags(write=False)
@@ -236,7 +236,7 @@ class Decoder:
             if packet is None:
                 return None
             if not packet.size and packet.dts is not None:
-                continue  # "as before" in an AVI; a decoder would take it for the end
+                continue  # a repeated frame in an AVI; a decoder would take it for the end
             number = self.index.number(packet.pts)
             if packet.is_keyframe:
                 self._broken = None
@@ -252,37 +252,37 @@ class Decoder:
         if not self.index.times:
             return self._next
         number = self.index.number(frame.pts)
-        return -1 if number is None else number  # one that the file says not to show
+        return -1 if number is None else number  # a picture that the file does not show
 
     def _fail(self, number: int, reason: str) -> None:
-        """Go on after a packet that cannot be decoded, not trusting what follows it up to the next key frame."""
-        if not self._jumped:
+        """Note a packet that cannot be decoded, and distrust the pictures up to the next key frame."""
+        if not self._sought:
             self._note(number, number + 1, reason)
             self._broken = number
         elif number >= self._next:
-            self._restart()  # to know that it is no matter of the jump
+            self._restart()  # to rule out the seek as the cause
 
     def _note(self, first: int, stop: int, reason: str) -> None:
-        """Note damaged pictures, and that those between them and the next key frame build on them."""
+        """Note damaged pictures, and those up to the next key frame, which depend on them."""
         for number in range(first, stop):
             self._damage.setdefault(number, reason)
         for number in range(stop, self.index.next_key(stop)):
-            self._damage.setdefault(number, f"it builds on frame {stop - 1}, which is damaged: {reason}")
+            self._damage.setdefault(number, f"it depends on frame {stop - 1}, which is damaged: {reason}")
 
-    def _jump(self, number: int) -> None:
-        """Go to the last key frame before a picture, unless reading on is as good."""
+    def _go_to(self, number: int) -> None:
+        """Seek to the last key frame before a picture, unless reading on is as fast."""
         place = self.index.place_before(number)
         if place and self._next <= number and place.number <= self._next:
             return
         if place and place.number:
-            # The first is exact where it works, the second comes out a key frame earlier in some files.
+            # The first time is exact where it works; the second lands one key frame early in some files.
             if not any(self._seek(time, number) for time in (self.index.times[place.number], place.decode_time)):
                 self._restart()
         elif number < self._next:
             self._restart()
 
     def _seek(self, time: int, number: int) -> bool:
-        """Go to the key frame that a file has for a time; False if it is none or comes after the wanted picture."""
+        """Seek to the key frame before a time; False if that fails or lands after the wanted picture."""
         try:
             self._container.seek(time, stream=self._stream, backward=True)
             packets = self._container.demux(self._stream)
@@ -294,11 +294,11 @@ class Decoder:
             return False
         self._packets = itertools.chain([first], packets)
         self._ready.clear()
-        self._next, self._jumped, self._broken = landed, True, None
+        self._next, self._sought, self._broken = landed, True, None
         return True
 
     def _restart(self) -> None:
-        """Go to the beginning of the file."""
+        """Reopen the file at its beginning."""
         import av
 
         if self._container is not None:
@@ -307,4 +307,4 @@ class Decoder:
         self._container, self._stream = open_video(self.path)
         self._packets = self._container.demux(self._stream)
         self._ready.clear()
-        self._next, self._jumped, self._broken = 0, False, None
+        self._next, self._sought, self._broken = 0, False, None

@@ -1,4 +1,4 @@
-"""What is in a video file, found without decoding it: how many frames, when each is shown, where decoding may begin."""
+"""Index a video file without decoding it: number of frames, their times, and where decoding can begin."""
 
 import logging
 import os
@@ -19,15 +19,15 @@ from utils.utils_video import Playback
 LOG = logging.getLogger("spikevrt")
 
 _TAG_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
-_ONE_TO_ONE = ("h264", "hevc")  # a packet is a picture, whatever the file
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # bits of a byte, lowest first
+_ONE_TO_ONE = ("h264", "hevc")  # one packet per picture in any container
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits reversed
 _GAP = 4  # times the usual step
 _ROUNDING = Fraction(1, 1000)  # seconds; Matroska's times are whole milliseconds
-_COPY = "copy it again, or encode what there is anew"
+_COPY = "copy it again, or encode what is left anew"
 
 
 class Place(NamedTuple):
-    """A key frame: its number, and the time at which it is decoded."""
+    """A key frame: its number and decode time."""
 
     number: int
     decode_time: int
@@ -35,19 +35,19 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """Frames of a file, numbered in the order in which they are shown.
+    """Frames of a file, numbered in display order.
 
     Attributes:
         count: number of frames.
         size: (H, W) as shown.
-        rate: mean number of frames a second, None if unknown.
+        rate: mean frames per second, None if unknown.
         turns: quarter turns, counterclockwise, from the coded to the shown picture.
-        times: of all frames, in `unit`, ascending; empty where they are missing or not unique, then frames are known
-            only by counting from the beginning.
-        unit: of the times, seconds.
+        times: times of all frames, in `unit`, ascending; empty if missing or not unique, then frames can only be
+            counted from the beginning.
+        unit: unit of the times, in seconds.
         places: key frames, ascending; empty without times.
         pixel_aspect: width of a pixel over its height, as shown.
-        doubts: what to know before the frames are used.
+        doubts: doubts about the frames.
     """
 
     count: int
@@ -61,7 +61,7 @@ class VideoIndex:
     doubts: tuple[Doubt, ...]
 
     def playback(self) -> Playback:
-        """Return when and how the frames are shown; times that are equal steps but for rounding are so exactly."""
+        """Return when and how the frames are shown; times that are equally spaced up to rounding are made exact."""
         times = [time * self.unit for time in self.times]
         if times and self.rate:
             even = [times[0] + number / self.rate for number in range(self.count)]
@@ -71,28 +71,28 @@ class VideoIndex:
         return Playback(self.rate, tuple(times) or None, self.pixel_aspect)
 
     def number(self, time: int | None) -> int | None:
-        """Return the number of the frame that is shown at a time, None if there is none or times are of no use."""
+        """Return the number of the frame with this time, None if there is none or times are unusable."""
         if time is None or not self.times:
             return None
         found = bisect_left(self.times, time)
         return found if found < self.count and self.times[found] == time else None
 
     def place_before(self, number: int) -> Place | None:
-        """Return the last key frame that is not after a frame, None if there is none."""
+        """Return the last key frame at or before a frame, None if there is none."""
         found = bisect_right(self.places, number, key=lambda place: place.number)
         return self.places[found - 1] if found else None
 
     def next_key(self, number: int) -> int:
-        """Return the number of the first key frame that is not before a frame, `count` if there is none."""
+        """Return the number of the first key frame at or after a frame, `count` if there is none."""
         found = bisect_left(self.places, number, key=lambda place: place.number)
         return self.places[found].number if found < len(self.places) else self.count
 
 
 def index_of(clip: str, path: Path) -> VideoIndex:
-    """Look through the video file of a clip once; asked again, it is not read again unless it has changed.
+    """Index the video file of a clip; cached until the file changes.
 
     Raises:
-        UserError: it is missing, no video, cut off, or its first frame cannot be decoded.
+        UserError: it is missing, not a video, truncated, or its first frame cannot be decoded.
     """
     try:
         found = os.stat(path)
@@ -104,12 +104,12 @@ def index_of(clip: str, path: Path) -> VideoIndex:
 
 
 def open_video(path: Path) -> tuple[Any, Any]:
-    """Open a file: PyAV's container and its first stream of pictures, to be decoded by one thread.
+    """Open a file; return PyAV's container and its first video stream, decoded by one thread.
 
-    One thread is enough beside a network, gives an error together with the packet that has it, and may be forked.
+    One thread is fast enough beside a network, reports errors with the packet that causes them, and can be forked.
 
     Raises:
-        UserError: it is no video or has no pictures.
+        UserError: the file is not a video or has no pictures.
     """
     import av
 
@@ -117,7 +117,7 @@ def open_video(path: Path) -> tuple[Any, Any]:
         container = av.open(str(path.resolve()), options={"protocol_whitelist": "file"})
     except av.FFmpegError as error:
         raise UserError(
-            f"{path} is no video that can be read ({reason_of(error)}; {path.stat().st_size} bytes), expected an "
+            f"{path} is not a readable video ({reason_of(error)}; {path.stat().st_size} bytes), expected an "
             "mp4, mkv, avi, mov or webm file; copy it again"
         ) from None
     if not container.streams.video or container.streams.video[0].codec_context is None:
@@ -125,13 +125,13 @@ def open_video(path: Path) -> tuple[Any, Any]:
         raise UserError(f"{path} has no pictures that this PyAV can decode, expected a video; encode it anew")
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
-    # What a decoder would rather hide: pictures that it has to guess at.
+    # Report damage that the decoder would otherwise conceal.
     stream.codec_context.options = {"err_detect": "crccheck+explode"}
     return container, stream
 
 
 def reason_of(error: Exception) -> str:
-    """Say in a few words what FFmpeg did not like."""
+    """Return FFmpeg's reason in a few words."""
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -171,7 +171,7 @@ class _Scan:
 
 
 def _scan(path: Path, container: Any, stream: Any) -> _Scan:
-    """Read all packets."""
+    """Read all packets of a stream."""
     packets, end = 0, 0
     pictures: list[int | None] = []
     keys: list[tuple[int, int]] = []
@@ -190,10 +190,10 @@ def _scan(path: Path, container: Any, stream: Any) -> _Scan:
     if not pictures:
         raise UserError(f"{path} has no frames, expected one or more; {_COPY}")
     if (damaged := sums.first_wrong(len(pictures))) is not None:
-        raise UserError(f"frame {damaged:06d}: {path} is cut off or damaged there, expected a whole frame; {_COPY}")
+        raise UserError(f"frame {damaged:06d}: {path} is truncated or damaged there, expected an intact frame; {_COPY}")
     _check_end(path, container, stream, packets, end)
-    # An AVI has no times; those that a reader makes up are in the order of the packets. And MPEG-4 in it may put two
-    # pictures into one packet and leave the next one empty.
+    # An AVI has no times; the demuxer's follow packet order. MPEG-4 in AVI may put two pictures into one packet and
+    # leave the next one empty.
     guessed = container.format.name == "avi" and stream.codec_context.codec.reorder
     if guessed or None in pictures or len(set(pictures)) < len(pictures):
         counted = stream.codec_context.name in _ONE_TO_ONE
@@ -205,7 +205,7 @@ def _scan(path: Path, container: Any, stream: Any) -> _Scan:
 
 
 class _Sums:
-    """Which packets are visibly not whole: the file ended in them, or a picture of FFV1 has a wrong check sum."""
+    """Finds damaged packets: truncated by the end of the file, or FFV1 pictures with a wrong checksum."""
 
     def __init__(self, stream: Any) -> None:
         self._is_ffv1 = stream.codec_context.name == "ffv1"
@@ -213,19 +213,19 @@ class _Sums:
         self._wrong: list[int] = []
 
     def add(self, packet: Any, number: int) -> None:
-        """Look at a packet, which is the one of this number."""
+        """Check the packet of this number."""
         if packet.is_corrupt:
             self._cut.append(number)
         elif self._is_ffv1 and not _has_right_sums(bytes(packet)):
             self._wrong.append(number)
 
     def first_wrong(self, count: int) -> int | None:
-        """Return the first of `count` packets that is not whole; if most sums are wrong, there are none to compare."""
+        """Return the first damaged one of `count` packets; if most checksums are wrong, the file has none."""
         return min(self._cut + (self._wrong if 2 * len(self._wrong) <= count else []), default=None)
 
 
 def _check_end(path: Path, container: Any, stream: Any, packets: int, end: int) -> None:
-    """Refuse a file that ends before what it says: mp4 and AVI the sizes of their parts, Matroska its duration."""
+    """Refuse a truncated file: mp4 and AVI declare the sizes of their parts, Matroska its duration."""
     found, declared, unit, slack = float(path.stat().st_size), 0.0, "bytes", 0.0
     if "mp4" in container.format.name or container.format.name == "avi":
         declared = _end_of_parts(path)
@@ -235,13 +235,13 @@ def _check_end(path: Path, container: Any, stream: Any, packets: int, end: int) 
         slack = 2 / float(stream.average_rate or 1)
     if found + slack < declared:
         shown = f"{round(found, 2):.10g} of the {round(declared, 2):.10g} {unit}"
-        raise UserError(f"frame {packets:06d}: {path} is cut off there, it has {shown} that it names; {_COPY}")
+        raise UserError(f"frame {packets:06d}: {path} is truncated there, it has {shown} it declares; {_COPY}")
 
 
 def _end_of_parts(path: Path) -> int:
-    """Return where the last part of a file would end: mp4's boxes (ISO/IEC 14496-12, 4.2) or RIFF's chunks.
+    """Return where the last part of a file should end: mp4's boxes (ISO/IEC 14496-12, 4.2) or RIFF's chunks.
 
-    0 if that is not known.
+    Returns 0 if that is unknown.
     """
     size, at = path.stat().st_size, 0
     with path.open("rb") as file:
@@ -261,10 +261,10 @@ def _end_of_parts(path: Path) -> int:
 
 
 def _has_right_sums(picture: bytes) -> bool:
-    """Whether the slices of an FFV1 picture have the check sums that they end with (RFC 9043, 4.9).
+    """Return whether the slices of an FFV1 picture match the checksums at their ends (RFC 9043, 4.9).
 
-    FFmpeg looks at them too, but shows a slice of the picture before where one is wrong. The CRC-32 there takes the
-    highest bit first and starts with 0; that of the bytes turned around is zlib's.
+    FFmpeg checks them too, but conceals a wrong slice with one of the previous picture. This CRC-32 is MSB-first and
+    starts with 0; on bit-reversed bytes it equals zlib's.
     """
     end = len(picture)
     while end >= 8:
@@ -276,7 +276,7 @@ def _has_right_sums(picture: bytes) -> bool:
 
 
 def _warn_of_gaps(path: Path, times: array, unit: Fraction) -> None:
-    """Say where frames may be missing: of a damaged Matroska file, parts are passed over without a word."""
+    """Warn where frames may be missing: damaged parts of a Matroska file are skipped silently."""
     steps = [later - time for time, later in zip(times, times[1:], strict=False)]
     if not steps:
         return
@@ -284,18 +284,18 @@ def _warn_of_gaps(path: Path, times: array, unit: Fraction) -> None:
     if longest > _GAP * usual:
         at, seconds = steps.index(longest), float(longest * unit)
         LOG.warning(
-            "%s: %.2f s lie between frames %06d and %06d, usual are %.2f s; are frames missing there?",
+            "%s: %.2f s between frames %06d and %06d, usually %.2f s; are frames missing there?",
             *(path, seconds, at, at + 1, float(usual * unit)),
         )
 
 
 def _is_hidden(stream: Any, packet: Any) -> bool:
-    """Whether a packet holds a picture that is never shown: in VP8, it has no show_frame bit (RFC 6386, 9.1)."""
+    """Return whether a packet's picture is never shown: in VP8, its show_frame bit is 0 (RFC 6386, 9.1)."""
     return stream.codec_context.name in ("vp8", "libvpx") and not bytes(packet)[0] >> 4 & 1
 
 
 def _first_picture(path: Path) -> tuple[tuple[int, int], int, tuple[Doubt, ...]]:
-    """Decode the first frame: (H, W) as coded, the quarter turns that show it upright, and doubts about all frames."""
+    """Decode the first frame; return (H, W) as coded, the quarter turns to upright, and doubts about the frames."""
     container, stream = open_video(path)
     with container:
         frame = next(_decoded(path, container, stream), None)
@@ -306,7 +306,7 @@ def _first_picture(path: Path) -> tuple[tuple[int, int], int, tuple[Doubt, ...]]
             angle = getattr(stream, "side_data", {}).get("DISPLAYMATRIX", 0)
         turns, rest = divmod(round(angle), 90)
         if rest:
-            LOG.info("%s is to be shown turned by %g degrees, which is not done: no multiple of 90", path, angle)
+            LOG.info("%s: ignoring its rotation of %g degrees, which is not a multiple of 90", path, angle)
             turns = 0
         context = stream.codec_context
         check_matrix(path, frame)
@@ -315,21 +315,21 @@ def _first_picture(path: Path) -> tuple[tuple[int, int], int, tuple[Doubt, ...]]
 
 
 def _count(path: Path) -> int:
-    """Count frames by decoding them all, where packets do not say how many there are."""
+    """Count the frames by decoding all of them, for files whose packets do not tell."""
     container, stream = open_video(path)
     with container:
         return sum(1 for _ in _decoded(path, container, stream))
 
 
 def _decoded(path: Path, container: Any, stream: Any) -> Any:
-    """Decode from the beginning; an error names the frame."""
+    """Yield all frames from the beginning; errors name the frame."""
     import av
 
     number = 0
     try:
         for packet in container.demux(stream):
             if not packet.size and packet.dts is not None:
-                continue  # "as before" in an AVI; a decoder would take it for the end
+                continue  # a repeated frame in an AVI; a decoder would take it for the end
             for frame in packet.decode():
                 yield frame
                 number += 1

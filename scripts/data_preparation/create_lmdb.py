@@ -1,13 +1,13 @@
-"""Make an LMDB beside each folder of frames and spikes of a prepared data set, for io_backend.type "lmdb".
+"""Write an LMDB beside each folder of frames and spikes of a prepared data set, for io_backend.type "lmdb".
 
 ROOT/{train,test}_GT.lmdb                        sharp frames
 ROOT/{train,test}_GT_blurred.lmdb                blurred frames
-ROOT/GOPRO_Large_spike_seq/{train,test}.lmdb     spikes, the bytes of the .dat files
+ROOT/GOPRO_Large_spike_seq/{train,test}.lmdb     spikes, as in the .dat files
 
-Each holds data.mdb, lock.mdb and meta_info.txt, as KAIR's and BasicSR's do: key `<clip>/<frame>`, value a PNG file. The
-default, PNG level 0, takes twice the disk space of the source and is decoded ten times faster. What is there and
-agrees with the folders is kept: a file whose size and times are those that were recorded counts as unchanged, any other
-is compared. An interrupted run leaves nothing that looks whole. One process at a time writes an LMDB.
+Each holds data.mdb, lock.mdb and meta_info.txt in the layout of KAIR and BasicSR: key `<clip>/<frame>`, value a PNG
+file. The default PNG level 0 takes twice the disk space of the source and is decoded ten times faster. An existing LMDB
+that matches its folder is kept: files of the recorded size and times count as unchanged, all others are compared. An
+interrupted run leaves no incomplete LMDB. Only one process at a time can write an LMDB.
 
 python scripts/data_preparation/create_lmdb.py --dataset_root P [--splits train test] [--compression 0..9] [--force]
     [--workers N]
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--dataset_root", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--compression", type=int, choices=range(10), default=0, help="PNG level of the frames")
-    parser.add_argument("--force", action="store_true", help="write again what is there")
+    parser.add_argument("--force", action="store_true", help="rewrite existing LMDBs")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that encode frames")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     args = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Make the demo data set: sharp, blurred and spike frames of photographs that scikit-image ships, set in motion.
+"""Make the demo data set: sharp, blurred and spike frames of moving photographs that scikit-image ships.
 
-No download. The photographs of the test clips are in no training clip. Steps are rendered one by one, so motion
-between two steps is real motion and no blend.
+Nothing is downloaded. Training and test clips share no photographs. Every step is rendered, so motion between steps is
+real, not interpolated.
 
 python scripts/data_preparation/make_demo_dataset.py [--out datasets/demo] [--seed S] [--force]
 """
@@ -33,7 +33,7 @@ from utils.utils_cli import program
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 
-# Background and the photographs of the cut-outs, one line a clip.
+# Photographs of background and cut-outs, one line per clip.
 CLIPS: dict[Split, list[tuple[str, list[str]]]] = {
     "train": [
         ("coffee.png", ["coins.png", "chelsea.png"]),
@@ -54,13 +54,13 @@ CLIPS: dict[Split, list[tuple[str, list[str]]]] = {
     ],
 }
 STAMP = "demo_set.json"
-# Raised with every change of what is written: sets of another recipe are made anew.
+# Increased whenever the output changes: sets of another recipe are made anew.
 RECIPE = 2
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the set's bytes: pixels and spike steps, GoPro's timing with N = 7."""
+    """Everything that determines the set's bytes, in pixels and spike steps; GoPro's timing with N = 7."""
 
     seed: int = 2
     height: int = 192
@@ -76,7 +76,7 @@ class Recipe:
     version: int = RECIPE
 
     def manifest(self) -> Manifest:
-        """Return geometry and physics: 8 steps for each of GoPro's 240 frames a second."""
+        """Return the manifest without clips: 8 steps for each of GoPro's 240 frames per second."""
         return Manifest(
             version=1,
             spike_h=self.height // self.spike_scale,
@@ -95,12 +95,12 @@ class Recipe:
         )
 
     def timing(self) -> ClipTiming:
-        """Return the timing that all clips share."""
+        """Return the timing of all clips."""
         return ClipTiming(steps=self.steps, exposure=(0, self.exposure), sharp_step=self.sharp_step)
 
 
 def render_clip(scene: Scene, recipe: Recipe, rng: np.random.Generator) -> Iterator[Frame]:
-    """Yield the frames of a clip; their spikes are one continuous stream, charge is carried on."""
+    """Yield the frames of a clip, whose spikes are one continuous stream."""
     charge = None
     spike_size = recipe.width // recipe.spike_scale, recipe.height // recipe.spike_scale
     for first in range(0, recipe.frames * recipe.steps, recipe.steps):
@@ -113,7 +113,7 @@ def render_clip(scene: Scene, recipe: Recipe, rng: np.random.Generator) -> Itera
 
 
 def build(root: Path, recipe: Recipe) -> None:
-    """Render all clips into `root`, one thread a clip."""
+    """Render all clips into `root`, one thread per clip."""
     jobs: list[tuple[Split, int]] = [("train", index) for index in range(recipe.train_clips)]
     jobs += [("test", index) for index in range(recipe.test_clips)]
 
@@ -132,29 +132,29 @@ def build(root: Path, recipe: Recipe) -> None:
 
 
 def stamp(root: Path, recipe: Recipe) -> dict[str, object]:
-    """Return what the stamp of a whole set says: its recipe and how many files it has."""
+    """Return the stamp of a complete set: its recipe and number of files."""
     own = (path for path in root.rglob("[!.]*") if path.name != STAMP and path.parent.suffix != ".lmdb")
     files = sum(path.is_file() for path in own)
     return {"recipe": asdict(recipe), "files": files}
 
 
 def why_make(root: Path, recipe: Recipe, force: bool) -> str:
-    """Return why the set must be made, or nothing where it is whole and up to date.
+    """Return why the set must be made; empty if it is complete and up to date.
 
     Raises:
-        UserError: `root` holds files of somebody else, which would be lost.
+        UserError: `root` holds other files, which would be lost.
     """
     if not root.exists() or not any(root.iterdir()):
-        return "it is not there"
+        return "it does not exist"
     foreign = sorted({path.name for path in root.iterdir()} - TOP_LEVEL - {STAMP})
     clips = (path for path in root.glob("*_GT*/*") if path.parent.suffix != ".lmdb")
     foreign += [path.name for path in clips if not path.name.startswith("demo_")]
     if foreign:
-        raise UserError(f"{root}: holds {foreign[0]}, which is no part of a demo set; give --out a new or empty folder")
+        raise UserError(f"{root}: holds {foreign[0]}, not part of a demo set; set --out to a new or empty folder")
     if force:
         return "--force"
     if not (root / STAMP).is_file():
-        return "it is half made: no stamp"
+        return "it is incomplete: no stamp"
     try:
         found = json.loads(read_text(root / STAMP))
     except ValueError:
@@ -166,12 +166,12 @@ def why_make(root: Path, recipe: Recipe, force: bool) -> str:
 
 
 def make_demo_dataset(out: Path, recipe: Recipe, force: bool = False) -> bool:
-    """Make the demo set unless it is there, whole and up to date.
+    """Make the demo set unless it is complete and up to date.
 
     Args:
-        out: folder of the set; made in a temporary folder beside it, then renamed.
+        out: folder of the set; built in a temporary folder beside it, then renamed.
         recipe: sizes, times and seed.
-        force: make it anew in any case.
+        force: always make it anew.
 
     Returns:
         Whether it was made.
@@ -199,8 +199,8 @@ def main() -> None:
     """Read the command line and make the set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("datasets/demo"), help="folder of the set")
-    parser.add_argument("--seed", type=int, default=Recipe.seed, help="same seed, same bytes")
-    parser.add_argument("--force", action="store_true", help="make it anew even where it is up to date")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="the same seed gives the same bytes")
+    parser.add_argument("--force", action="store_true", help="make it anew even if it is up to date")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     args = parser.parse_args()
     with program(debug=args.debug):

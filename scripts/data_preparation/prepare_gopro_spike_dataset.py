@@ -4,14 +4,13 @@ you have   GOPRO_Large/{train,test}/<clip>/{blur,blur_gamma,sharp}/000047.png   
            GOPRO_Large_spike_seq/{train,test}/<clip>/spike/000047.dat            spikes, half the frames' size
 you get    datasets/gopro_spike/{train,test}_{GT,GT_blurred}, GOPRO_Large_spike_seq, meta_info
 
-Every file is checked first: pairs, numbering, sizes, ends. All problems are listed, and nothing is written until
-there are none. Then each clip becomes three links (--copy: folders of copies), and manifest, config.yaml and
-meta_info describe them. Call it again at any time: what is in place stays, what is missing is added.
+Every file is checked first: pairs, numbering, sizes, ends. All problems are listed, and nothing is written until there
+are none. Then each clip becomes three links (--copy: folders of copies), described by manifest, config.yaml and
+meta_info. The program can be run again at any time: existing parts are kept, missing ones are added.
 
-A link is replaced only with --force, by another link or, with --copy, by copies. A copied file of the same size is
-kept; one of another size is replaced only with --force. Folders of whole copies serve without --copy as well and are
-never turned back into links: move them away for that. With --generate_lmdb, lmdb files of all this are written beside
-the folders; --force writes them again.
+--force is needed to replace a link (by another link or, with --copy, by copies) and a copied file of another size;
+copied files of the same size are kept. Complete folders of copies also serve without --copy and never become links
+again: move them away first. --generate_lmdb also writes LMDBs beside the folders; --force rewrites them.
 """
 
 import argparse
@@ -67,7 +66,7 @@ Blur = Literal["blur", "blur_gamma"]
 
 
 class Place(NamedTuple):
-    """A folder of a clip in the set: `target` becomes a link to `source`, or gets copies of its `files`."""
+    """A clip's folder in the set: `target` becomes a link to `source`, or gets copies of its `files`."""
 
     split: Split
     clip: str
@@ -76,12 +75,12 @@ class Place(NamedTuple):
     files: list[str]  # relative to both
 
     def has(self, name: str) -> bool:
-        """Whether the target has a file of the source's size."""
+        """Return whether the target has the file in the source's size."""
         path = self.target / name
         return path.is_file() and path.stat().st_size == (self.source / name).stat().st_size
 
     def is_source(self) -> bool:
-        """Whether the target leads to the source already."""
+        """Return whether the target already leads to the source."""
         return self.target.exists() and self.target.samefile(self.source)
 
 
@@ -95,20 +94,20 @@ def places_of(scan: Scan, dataset_root: Path, blur: Blur) -> list[Place]:
 
 
 def foreign_file(place: Place) -> str:
-    """Return a frame in the target that the source has not; nothing where there is none."""
+    """Return a frame in the target that the source lacks; empty if there is none."""
     suffix = Path(place.files[0]).suffix
     found = {str(path.relative_to(place.target)) for path in place.target.rglob(f"[!.]*{suffix}")}
     return min(found - set(place.files), default="")
 
 
 def place_problem(place: Place, copy: bool, force: bool, outdated: bool) -> str:
-    """Return why a place cannot be filled; nothing where it can or already is.
+    """Return why a place cannot be filled; empty if it can be or already is.
 
     Args:
-        place: of a checked clip.
-        copy: fill it with copies; else with a link.
-        force: replace what is there, except for folders of files that the source has not.
-        outdated: a folder here holds copies of other frames.
+        place: place of a checked clip.
+        copy: fill it with copies, else with a link.
+        force: replace existing links and files, except folders with files that the source lacks.
+        outdated: an existing folder holds copies of other frames.
     """
     target = place.target
     if target.is_symlink():
@@ -131,12 +130,12 @@ def place_problem(place: Place, copy: bool, force: bool, outdated: bool) -> str:
         return f"{target} is a folder with {found}, expected a link; add --copy to fill it or move it away"
     other = [name for name in place.files if name not in missing and not place.has(name)]
     if other and not (copy and force):
-        return f"{target}/{other[0]} has not the size of the source's; --copy --force replaces it"
+        return f"{target}/{other[0]} differs in size from the source; --copy --force replaces it"
     return ""
 
 
 def make_link(place: Place) -> None:
-    """Make the target a link to the source; a link that leads elsewhere is replaced at once."""
+    """Make the target a link to the source, atomically replacing a link that leads elsewhere."""
     if place.is_source() or (place.target.is_dir() and not place.target.is_symlink()):
         return
     place.target.parent.mkdir(parents=True, exist_ok=True)
@@ -151,20 +150,20 @@ def make_link(place: Place) -> None:
 
 
 def is_filled(place: Place, copy: bool) -> bool:
-    """Return whether nothing is left to be done for a place that has no problem."""
+    """Return whether nothing is left to do for a place without problems."""
     if place.target.is_symlink():
         return place.is_source() and not copy
     return place.is_source() or all(place.has(name) for name in place.files)
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file; it appears whole or not at all."""
+    """Copy a file atomically."""
     with whole_file(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
 def copy_places(places: Sequence[Place], workers: int) -> None:
-    """Fill the targets with copies, one place after the other; files of the source's size are there already."""
+    """Fill the targets with copies, one place after the other, skipping files that already have the source's size."""
     places = [place for place in places if place.target.is_symlink() or not place.is_source()]
     total = sum(len(place.files) for place in places)
     with ThreadPoolExecutor(workers) as pool, tqdm(total=total, unit="file", desc="copying", disable=None) as bar:
@@ -185,7 +184,7 @@ def copy_places(places: Sequence[Place], workers: int) -> None:
 
 
 def remove_outdated(root: Path, places: Sequence[Place]) -> None:
-    """Remove copies and lmdb files of other blurred frames and, last, the manifest that describes them."""
+    """Remove copies and LMDBs of other blurred frames and, last, the manifest that describes them."""
     for place in places:
         if not place.target.is_symlink() and not place.is_source():
             for name in place.files:
@@ -194,7 +193,7 @@ def remove_outdated(root: Path, places: Sequence[Place]) -> None:
         if is_lmdb(lmdb):
             shutil.rmtree(lmdb.resolve())
             record_path(lmdb.resolve()).unlink(missing_ok=True)
-            print(f"{lmdb}: held other blurred frames and is removed; --generate_lmdb writes it anew")
+            print(f"{lmdb}: removed, because it held other blurred frames; --generate_lmdb writes it anew")
     (root / SPIKES / FILE_NAME).unlink(missing_ok=True)
 
 
@@ -223,10 +222,10 @@ def gopro_manifest(scans: Sequence[Scan], size: Size, blur: Blur) -> Manifest:
 
 
 def must_replace(root: Path, manifest: Manifest, force: bool) -> bool:
-    """Return whether the set in `root` was prepared with other settings and is to be replaced.
+    """Return whether the set in `root` was prepared with other settings and has to be replaced.
 
     Raises:
-        UserError: it was, and `force` is not given, or it has clips that the new manifest has not.
+        UserError: it was, and `force` is not given or it has clips that the new manifest lacks.
     """
     try:
         merged_manifest(root, manifest)
@@ -244,7 +243,7 @@ def must_replace(root: Path, manifest: Manifest, force: bool) -> bool:
 
 
 def is_described(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]) -> bool:
-    """Return whether manifest, config.yaml and meta_info of the set say all this already."""
+    """Return whether manifest, config.yaml and meta_info of the set are up to date."""
     known = {split: read_meta_info(root, split) for split in lines}
     listed = all(known[split].get(line.clip) == str(line) for split in lines for line in lines[split])
     described = (root / SPIKES / FILE_NAME).is_file() and (root / SPIKES / "config.yaml").is_file()
@@ -252,7 +251,7 @@ def is_described(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLin
 
 
 def check_places(root: Path, places: Sequence[Place], problem_of: Callable[[Place], str], workers: int) -> None:
-    """Report what stands in the way of the set in `root`."""
+    """Report all problems that prevent making the set in `root`."""
     known = known_clips(root)
     found = in_threads(problem_of, places, workers, "looking")
     problems = [
@@ -267,13 +266,12 @@ def check_places(root: Path, places: Sequence[Place], problem_of: Callable[[Plac
 
 
 def claim_split(root: Path, split: Split) -> Lock:
-    """Make a split of a set this call's alone until the lock is released.
+    """Reserve a split of a set for this process until the lock is released.
 
-    Its file lies beside the set, so that a call with little to do leaves all else in the set as it is; inside where
-    nothing can be written beside it.
+    The lock file is beside the set, so that the set itself stays untouched; inside the set if its parent is read-only.
 
     Raises:
-        UserError: another call prepares it.
+        UserError: another process is preparing the split.
     """
     beside = root.resolve()
     beside.parent.mkdir(parents=True, exist_ok=True)
@@ -294,23 +292,23 @@ def prepare(
     force: bool = False,
     workers: int = 8,
 ) -> dict[Split, list[MetaLine]]:
-    """Check the two sets and make them one.
+    """Check the two sets and combine them.
 
     Args:
         gopro_root: GOPRO_Large.
-        spike_root: GOPRO_Large_spike_seq; may lie inside `dataset_root` already.
-        dataset_root: where links or copies and descriptions go.
-        splits: which of train and test.
+        spike_root: GOPRO_Large_spike_seq; may already be inside `dataset_root`.
+        dataset_root: folder for links or copies and descriptions.
+        splits: train, test or both.
         blur: folder of the blurred frames.
-        copy: copy the files; else link the folders.
+        copy: copy the files, else link the folders.
         force: replace links that lead elsewhere, copies of other sizes, and a description of other settings.
-        workers: threads that check or copy at the same time.
+        workers: threads that check or copy.
 
     Returns:
         The clips of each split.
 
     Raises:
-        UserError: something is wrong with the sets or in the way of the new one; all of it went to stderr.
+        UserError: there are problems with the sets or the target; all of them are printed to stderr.
     """
     scans = check(gopro_root, spike_root, splits, blur, workers)
     size = common_size(scans) or (0, 0)
@@ -329,7 +327,7 @@ def prepare(
     }
     is_whole = not replace and all(is_filled(place, copy) for place in places)
     if is_whole and is_described(dataset_root, manifest, lines):
-        return lines  # also where nothing can be written
+        return lines  # before any write, so a read-only set works, too
     with ExitStack() as claims:
         for split in splits:
             claims.enter_context(claim_split(dataset_root, split))
@@ -346,13 +344,13 @@ def prepare(
 
 
 def print_totals(lines: dict[Split, list[MetaLine]]) -> None:
-    """Print how many clips and frames there are, and a note where the official set has others."""
+    """Print the numbers of clips and frames, and a note if the official set's differ."""
     totals = {split: (len(clips), sum(line.frames for line in clips)) for split, clips in lines.items()}
     for split, (clips, frames) in totals.items():
         print(f"{split}: {counted(clips, 'clip')}, {counted(frames, 'frame')}")
     if any(totals[split] != OFFICIAL[split] for split in totals):
         official = " and ".join(f"{OFFICIAL[s][0]} {s} clips with {OFFICIAL[s][1]:,} frames" for s in totals)
-        print(f"note: the official set has {official}; results on other clips do not compare with published ones")
+        print(f"note: the official set has {official}; results on other clips are not comparable to published ones")
 
 
 def make_parser() -> Parser:
@@ -362,15 +360,17 @@ def make_parser() -> Parser:
     def folder(name: str, default: str, text: str) -> None:
         parser.add_argument(name, type=Path, default=Path(default), metavar="P", help=f"{text} (default: {default})")
 
-    folder("--gopro_root", "datasets/GOPRO_Large", "where the frames lie, in train/ and test/")
-    folder("--spike_root", f"datasets/{SPIKES}", "where the spikes lie, in train/ and test/")
-    folder("--dataset_root", "datasets/gopro_spike", "where the set is made")
+    folder("--gopro_root", "datasets/GOPRO_Large", "folder of the frames, with train/ and test/")
+    folder("--spike_root", f"datasets/{SPIKES}", "folder of the spikes, with train/ and test/")
+    folder("--dataset_root", "datasets/gopro_spike", "folder of the new set")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    text = "averaged as stored, or in linear light (default: blur); a prepared set changes only with --force"
+    text = "averaged as stored (default: blur), or in linear light; changing a prepared set needs --force"
     parser.add_argument("--blur", choices=["blur", "blur_gamma"], default="blur", help=f"blurred frames: {text}")
     parser.add_argument("--copy", action="store_true", help="copy the files; default: link the folders")
-    parser.add_argument("--generate_lmdb", action="store_true", help="write lmdb files of the set as well")
-    parser.add_argument("--force", action="store_true", help="replace what was prepared from other files or otherwise")
+    parser.add_argument("--generate_lmdb", action="store_true", help="also write LMDBs of the set")
+    parser.add_argument(
+        "--force", action="store_true", help="replace what was prepared from other files or with other settings"
+    )
     parser.add_argument("--workers", type=positive, default=8, metavar="N", help="threads (default: 8)")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     return parser

@@ -1,24 +1,24 @@
 """Turn any sharp video into a data set of sharp, blurred and spike frames in the layout of GoPro+Spike.
 
-A window of N source frames becomes one frame: blurred = their mean, sharp = the middle one, spikes = S steps from
-each source frame to the next (S = --steps-per-frame). Windows follow each other without a gap, so the spikes of a
-clip are one continuous stream. The blurred frame averages source frames only, as GoPro's does.
+A window of N source frames becomes one frame: blurred = their mean, sharp = the middle one, spikes = S steps from each
+source frame to the next (S = --steps-per-frame). Windows are contiguous, so the spikes of a clip are one continuous
+stream. The blurred frame averages only source frames, like GoPro's.
 
-Between two source frames the spikes see (--interpolation):
-  flow   both moved along their optical flow to each step's instant and averaged by nearness in time; a cross-fade
-         where the motion does not explain the two frames (occlusions, scene cuts). On a real video of 25 frames a
-         second, every second frame left out and made again so, this is 3.6 dB nearer to the truth than blend
-  blend  a cross-fade: what moves fades out here and in there
-A long way from one source frame to the next is still guesswork: a video of 120 frames a second or more is best.
-A video is read as in testing. Interlaced and HDR video is refused: its frames are not the light of one moment.
+Light between two source frames (--interpolation):
+  flow   both frames warped along their optical flow to each step and averaged by nearness in time; a cross-fade where
+         the motion does not explain the frames (occlusions, scene cuts). Reconstructing every second frame of a real
+         video of 25 frames per second, this is 3.6 dB better than blend
+  blend  a cross-fade: moving objects fade out at one place and in at the next
+Large motion between source frames is still guesswork: prefer videos of 120 or more frames per second. A video is read
+as in testing. Interlaced and HDR video is refused, because its frames are not the light of one moment.
 
-The sensor (--noise): `none` is the ideal integrate-and-fire pixel; `sensor` has pixels that differ, dark current, shot
-noise, a jittering threshold, hot and dead pixels, with the statistics of a real capture (data/spike/sensor_noise.py).
-A camera's pixels are drawn from the seed: one data set has one camera, so use one seed for all calls that add to it.
-Its rate_at_white in manifest.json is the mean rate of its pixels under white light, dark current included.
+The sensor (--noise): `none` is the ideal integrate-and-fire pixel; `sensor` adds pixel differences, dark current, shot
+noise, threshold jitter, and hot and dead pixels, with the statistics of a real capture (data/spike/sensor_noise.py).
+The camera's pixels are drawn from the seed. One data set has one camera, so use one seed for all calls that add to it.
+rate_at_white in manifest.json is then the mean rate of its pixels under white light, including dark current.
 
-The exposure covers steps 0 .. S(N-1), the sharp frame lies at step S(N-1)/2, a frame has SN steps; the last one of
-a clip has S-1 fewer where no source frame follows.
+The exposure covers steps 0 .. S(N-1), the sharp frame is at step S(N-1)/2, and a frame has SN steps; the last frame of
+a clip has S-1 fewer if no source frame follows.
 
 Both splits from one video, in two calls:
 simulate_spike_dataset.py --video v.mp4 --out datasets/v --split train --range 0:200
@@ -58,7 +58,7 @@ Interpolation = Literal["flow", "blend"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line chooses; checked at construction.
+    """The settings of the command line, checked at construction.
 
     Raises:
         UserError: a value is out of range; names the option.
@@ -92,13 +92,13 @@ class Settings:
                 raise UserError(f"{option}: {value}, expected {expected}; change or leave out {option}")
 
     def timing(self) -> ClipTiming:
-        """Return the timing of a clip whose frames all have their full number of steps."""
+        """Return the timing of a clip whose frames all have the full number of steps."""
         last = self.steps_per_frame * (self.blur_frames - 1)
         return ClipTiming(steps=self.steps_per_frame * self.blur_frames, exposure=(0, last + 1), sharp_step=last // 2)
 
 
 def cropped_size(frame: tuple[int, int], scale: int) -> tuple[int, int]:
-    """Return the largest (H, W) inside a frame that is `scale` times a spike size of a multiple of 8 pixels.
+    """Return the largest (H, W) inside a frame that is `scale` times a spike size, a multiple of 8 pixels.
 
     Raises:
         UserError: the frame is too small.
@@ -119,19 +119,19 @@ def cropped_size(frame: tuple[int, int], scale: int) -> tuple[int, int]:
 
 
 def center_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Cut the (H, W) in the middle out of a frame (H', W', 3)."""
+    """Crop the central (H, W) of a frame (H', W', 3)."""
     top, left = (frame.shape[0] - size[0]) // 2, (frame.shape[1] - size[1]) // 2
     return frame[top : top + size[0], left : left + size[1]]
 
 
 def to_light(frame: np.ndarray, transfer: Transfer) -> np.ndarray:
-    """Turn uint8 RGB into float32 [0, 1] of the light that the sensor adds up."""
+    """Convert uint8 RGB to float32 in [0, 1], the light that the sensor integrates."""
     light = frame.astype(np.float32) / 255
     return srgb_to_linear(light) if transfer == "linear" else light
 
 
 def to_rgb(light: np.ndarray, transfer: Transfer) -> np.ndarray:
-    """Invert to_light, rounded to uint8."""
+    """Convert light back to RGB, rounded to uint8."""
     encoded = linear_to_srgb(light) if transfer == "linear" else light
     return np.rint(np.clip(encoded, 0, 1) * 255).astype(np.uint8)
 
@@ -148,14 +148,14 @@ def shrink(light: np.ndarray, settings: Settings, size: tuple[int, int]) -> np.n
 
 
 def window_light(frames: list[np.ndarray], settings: Settings, end: bool) -> np.ndarray:
-    """Return what the spike sensor sees in every step from the first of some source frames to the last.
+    """Return the light on the spike sensor in every step from the first source frame to the last.
 
-    Moving pictures costs sharpness, so that is done before they shrink; a cross-fade is the same either way.
+    Warping costs sharpness, so frames are warped before they are shrunk; for a cross-fade the order does not matter.
 
     Args:
         frames: n source frames (H, W, 3) uint8 RGB.
-        settings: of the command line.
-        end: whether the last frame's own step belongs to it: no window follows to start with it.
+        settings: settings of the command line.
+        end: include the last frame's own step, because no window follows that starts with it.
 
     Returns:
         ((n-1) * steps_per_frame + end, h, w) float32.
@@ -177,14 +177,14 @@ def window_light(frames: list[np.ndarray], settings: Settings, end: bool) -> np.
 def make_frames(
     source: Iterator[np.ndarray], size: tuple[int, int], settings: Settings, camera: Camera | None, clip: str
 ) -> Iterator[Frame]:
-    """Yield one frame for each whole window of source frames; two windows are in memory at a time.
+    """Yield one frame per full window of source frames; two windows are in memory at a time.
 
     Args:
         source: (H', W', 3) uint8 RGB frames.
-        size: (H, W) that is cut out of them.
-        settings: of the command line.
-        camera: whose noise the spikes have; None for the ideal sensor.
-        clip: its name; with the seed it decides the noise of the steps.
+        size: (H, W) of the crop.
+        settings: settings of the command line.
+        camera: the noisy camera; None for the ideal sensor.
+        clip: clip name, which together with the seed determines the noise of the steps.
     """
     rng = np.random.default_rng(settings.seed if camera is None else [settings.seed, 2, zlib.crc32(clip.encode())])
     charge = None
@@ -203,7 +203,7 @@ def make_frames(
 
 
 def make_camera(size: tuple[int, int], settings: Settings) -> Camera | None:
-    """Draw the camera that films all clips of RGB size (H, W); None for the ideal sensor."""
+    """Draw the camera for all clips of RGB size (H, W); None for the ideal sensor."""
     if settings.noise == "none":
         return None
     spike_size = size[0] // settings.spike_scale, size[1] // settings.spike_scale
@@ -211,7 +211,7 @@ def make_camera(size: tuple[int, int], settings: Settings) -> Camera | None:
 
 
 def make_manifest(source: Source, settings: Settings) -> Manifest:
-    """Return geometry and physics of the simulated ideal camera."""
+    """Return the manifest of the simulated ideal camera, without clips."""
     size = cropped_size(source.frame_size, settings.spike_scale)
     return Manifest(
         version=1,
@@ -232,17 +232,17 @@ def make_manifest(source: Source, settings: Settings) -> Manifest:
 
 
 def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, video: bool = True) -> None:
-    """Simulate one clip for each recording and add them to the data set in `out`.
+    """Simulate one clip per recording and add them to the data set in `out`.
 
     Args:
         paths: video files, or folders of frames.
-        out: folder of the data set; clips of the other split and of other names stay.
-        split: where the clips belong; a clip of the same name in the same split is replaced.
-        settings: of the command line.
+        out: folder of the data set; clips of the other split and of other names are kept.
+        split: split of the clips; a clip of the same name in the same split is replaced.
+        settings: settings of the command line.
         video: whether `paths` are video files.
 
     Raises:
-        UserError: a recording is missing, too short or of another size or frame rate than the set's.
+        UserError: a recording is missing or too short, or its size or frame rate differs from the set's.
     """
     sources = [(video_source if video else folder_source)(path, settings.span, settings.fps) for path in paths]
     manifest = make_manifest(sources[0], settings)
@@ -250,11 +250,11 @@ def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, vid
     for source in sources:
         if make_manifest(source, settings) != manifest:
             raise UserError(
-                f"{source.path}: frames of {source.frame_size} at {source.fps:g} a second, expected those of "
+                f"{source.path}: frames of {source.frame_size} at {source.fps:g} per second, expected those of "
                 f"{paths[0]}; one data set has one camera, so convert it or use another --out"
             )
         if source.frame_size != size:
-            print(f"{source.path}: frames of {source.frame_size} are cut to {size} around the middle")
+            print(f"{source.path}: frames of {source.frame_size} are center-cropped to {size}")
     camera = make_camera(size, settings)
     if camera is not None:
         manifest = manifest.model_copy(update={"rate_at_white": camera.rate_at_white()})
@@ -265,16 +265,16 @@ def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, vid
             made = make_frames(iter(frames), size, settings, camera, source.clip)
             count = writer.add_clip(split, source.clip, made, settings.timing())
             left = len(source.names) - count * settings.blur_frames
-            rest = f"; the last {left} fill no window" if left else ""
+            rest = f"; the last {left} do not fill a window" if left else ""
             print(f"{source.clip}: {count} {split} frames from {len(source.names)} source frames{rest}")
         writer.finish()
 
 
 def parse_range(text: str) -> Span:
-    """Read FIRST:LAST, both optional, LAST excluded."""
+    """Parse FIRST:LAST, both optional, LAST exclusive."""
     match = re.fullmatch(r"(\d*):(\d*)", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is no FIRST:LAST of source frames, such as 0:200")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a range FIRST:LAST of source frames, such as 0:200")
     return int(match[1] or 0), int(match[2]) if match[2] else None
 
 
@@ -290,15 +290,15 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--range", type=parse_range, default=WHOLE, metavar="FIRST:LAST",
                         help="use source frames FIRST .. LAST-1 of each recording")  # fmt: skip
-    parser.add_argument("--blur-frames", type=int, default=7, metavar="N", help="source frames a blurred frame, odd")
-    parser.add_argument("--steps-per-frame", type=int, default=8, metavar="S", help="spike steps a source frame")
-    parser.add_argument("--spike-scale", type=int, default=2, help="RGB pixels a spike pixel, along each axis")
-    parser.add_argument("--theta", type=float, default=2.0, help="firing threshold; white fires every theta steps")
-    parser.add_argument("--noise", choices=["none", "sensor"], default="none", help="of the spike sensor")
-    parser.add_argument("--transfer", choices=["srgb", "linear"], default="srgb", help="light that is added up")
+    parser.add_argument("--blur-frames", type=int, default=7, metavar="N", help="source frames per blurred frame, odd")
+    parser.add_argument("--steps-per-frame", type=int, default=8, metavar="S", help="spike steps per source frame")
+    parser.add_argument("--spike-scale", type=int, default=2, help="RGB pixels per spike pixel, along each axis")
+    parser.add_argument("--theta", type=float, default=2.0, help="firing threshold: white fires every theta steps")
+    parser.add_argument("--noise", choices=["none", "sensor"], default="none", help="noise of the spike sensor")
+    parser.add_argument("--transfer", choices=["srgb", "linear"], default="srgb", help="what the sensor integrates")
     parser.add_argument("--interpolation", choices=["flow", "blend"], default="flow", help="between source frames")
-    parser.add_argument("--fps", type=float, help="source frames a second; default: the video's, 240 for --frames")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes")
+    parser.add_argument("--fps", type=float, help="source frames per second; default: the video's, 240 for --frames")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     args = parser.parse_args()
     with program(debug=args.debug):

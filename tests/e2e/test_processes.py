@@ -117,7 +117,7 @@ def test_a_killed_data_worker_names_its_sample_or_that_it_had_none(data, tmp_pat
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     (line,) = err.splitlines()
-    place = r"(while it read clip clip_[ab] frames( 0000\d\d){2}|between two batches)"
+    place = r"(while reading clip clip_[ab] frames( 0000\d\d){2}|between two batches)"
     assert re.match(rf"failure: DeadWorkerError: data worker {worker} was ended by SIGKILL .*{place}", line)
 
 

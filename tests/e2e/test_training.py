@@ -301,7 +301,7 @@ def test_mistakes_in_the_options_get_one_line(program, data, tmp_path):
 
 def test_a_missing_folder_gets_one_line(program, training, tmp_path):
     shutil.rmtree(tmp_path / "set/lq")
-    assert_one_line(program(training), "dataroot_lq", str(tmp_path / "set/lq"), "is no folder", "correct the path")
+    assert_one_line(program(training), "dataroot_lq", str(tmp_path / "set/lq"), "is not a folder", "correct the path")
 
 
 def test_a_spike_file_of_wrong_size_gets_one_line(program, training, tmp_path):
@@ -371,7 +371,7 @@ def test_a_file_cut_off_while_training_gets_one_line(training, tmp_path):
     code, err = mistakes(process)
     assert code == 2, err
     assert len(err) == 1, err
-    assert err[0].startswith(f"error: clip clip_b frame 000051: {path} has 2 steps of 16x24, 24 expected")
+    assert err[0].startswith(f"error: clip clip_b frame 000051: {path} has 2 steps of 16x24, expected 24")
     wait_until(lambda: not training.alive())
 
 

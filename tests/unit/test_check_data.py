@@ -1,4 +1,4 @@
-"""scripts/check_data.py: every defect of a data set in one list, with its clip and frame."""
+"""scripts/check_data.py: every defect of a data set by clip and frame."""
 
 import json
 import logging
@@ -100,10 +100,10 @@ def test_every_defect_is_listed_with_clip_and_frame(program, data):
     code, out, err = program(data)
     wanted = [
         "clip clip_a frame 000000: .*000000.dat: 3835 bytes is not a multiple",
-        "clip clip_a frame 000001: .*train_GT.* lacks it",
+        "clip clip_a frame 000001: missing in .*train_GT",
         "clip clip_a frame 000002: .*000002.dat: no such spike file",
         "clip clip_b frame 000000: the sharp frame is 48x64, expected 20x20",
-        "clip clip_b frame 000001: .*000001.dat: no pixel fires in all of its 40 steps",
+        "clip clip_b frame 000001: .*000001.dat: no pixel fires in any of its 40 steps",
         "clip clip_b frame 000002: .*000002.png: .* not a complete image",
     ]
     assert code == 2
@@ -137,7 +137,7 @@ def test_spikes_of_another_frame_are_found(data):
         dat(data, "clip_a", frame).write_bytes(dat(data, "clip_b", "000002").read_bytes())
     found = defects(data)
     assert found
-    assert all("does not show what the blurred frame shows" in line or "upside down" in line for line in found)
+    assert all("does not match the blurred frame" in line or "upside down" in line for line in found)
     assert {line[:24] for line in found} <= {"clip clip_a frame 000000", "clip clip_a frame 000001"}
 
 

@@ -96,7 +96,7 @@ def test_one_clip_has_no_interval_and_it_says_why(tmp_path, capsys):
     assert (summary.gain, summary.student, summary.bootstrap) == (2, None, None)
     code, out, _ = run(capsys, *folders)
     assert code == 0
-    assert "no interval: there is one clip" in out
+    assert "no interval: with one clip" in out
 
 
 def test_table_and_page_are_written(runs, capsys):

@@ -110,7 +110,7 @@ def test_weights_that_have_spikes_already_are_not_widened_again(plain, tmp_path,
     convert(plain, "--out", tmp_path / "wide.pth", "--spike_channels", 1)
     with pytest.raises(SystemExit):
         convert(tmp_path / "wide.pth", "--out", tmp_path / "wider.pth", "--spike_channels", 1)
-    assert "takes 4 channels a frame, expected 3" in capsys.readouterr().err
+    assert "takes 4 channels per frame, expected 3" in capsys.readouterr().err
 
 
 def test_files_that_are_no_weights_are_refused_in_one_line(tmp_path, capsys):

@@ -147,11 +147,11 @@ def remove(path):
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        ("lq", "dataroot_lq: .*lq is no folder"),
+        ("lq", "dataroot_lq: .*lq is not a folder"),
         ("lq/clip_b", "clip clip_b: .*gt/clip_b has frames, but dataroot_lq has no such clip"),
-        ("gt/clip_b", "clip clip_b: .*gt/clip_b is no folder"),
-        ("gt/clip_a/000049.png", "clip clip_a frame 000049: .* lacks it"),
-        ("lq/clip_a/000049.png", "clip clip_a frame 000049: .* has it unpaired"),
+        ("gt/clip_b", "clip clip_b: .*gt/clip_b is not a folder"),
+        ("gt/clip_a/000049.png", "clip clip_a frame 000049: missing in .*"),
+        ("lq/clip_a/000049.png", "clip clip_a frame 000049: unpaired in"),
         ("spikes/train/clip_b", "clip clip_b: no .dat files"),
         ("spikes/train/clip_b/spike/000050.dat", "clip clip_b frame 000050: .*no such spike file"),
     ],
@@ -175,9 +175,9 @@ def test_what_is_missing_is_named_at_construction(own_set, kind, gone, message):
         ({"io_backend": {"type": "lmdb"}}, "is a folder of images .*--generate-lmdb"),
         (
             {"spike": {"window": 23}},
-            r"steps -1..21 are asked for, .* 0..21 .*not continuous.*and 4 more of its 5 .*and 1 more",
+            r"steps -1..21 are needed, .* 0..21 .*not continuous.*and 4 more of its 5 .*and 1 more",
         ),
-        ({"spike": {"window": 5, "center": 22}}, r"steps 20\.\.24 are asked for, the stream has 20\.\.23"),
+        ({"spike": {"window": 5, "center": 22}}, r"steps 20\.\.24 are needed, the stream has 20\.\.23"),
         (
             {"spike_h": 20, "spike_w": 16},
             "options say 20x16, manifest.json says 16x24 .*1152 bytes: no whole number of 20x16 steps, 24 steps of 16",

@@ -107,7 +107,7 @@ def test_frames_of_other_names_need_to_be_paired_by_order(folders, run):
     code, _, err = run("--metrics", "psnr")
     assert code == 2
     assert "clip one" in err
-    assert "lacks 000000: 3 there, 3 in --gt" in err
+    assert "lacks 000000: 3 found, 3 in --gt" in err
     assert "--name-by-order" in err
     assert run("--metrics", "psnr", "--name-by-order", "--out", folders / "b") == before
     assert (folders / "a/metrics.csv").read_text() == (folders / "b/metrics.csv").read_text()
@@ -119,7 +119,7 @@ def test_clips_of_other_names_are_paired_by_order_too(folders, run):
         (folders / "out" / clip).rename(folders / "out" / f"my_{clip}")
     code, _, err = run("--metrics", "psnr")
     assert code == 2
-    assert "lacks one: 2 there, 2 in --gt" in err
+    assert "lacks one: 2 found, 2 in --gt" in err
     assert run("--metrics", "psnr", "--name-by-order") == before
 
 
@@ -129,12 +129,12 @@ def test_a_missing_or_surplus_frame_is_named_with_counts(folders, run, flags):
     write_rgb(frame.with_name("000007.png"), read_rgb(frame))
     code, _, err = run(*flags)
     assert code == 2
-    assert "clip two: of the frames --restored has 000007, which --gt lacks: 6 there, 5 in --gt" in err
+    assert "clip two: of the frames --restored has 000007, which --gt lacks: 6 found, 5 in --gt" in err
     frame.with_name("000007.png").unlink()
     frame.unlink()
     code, _, err = run(*flags)
     assert code == 2
-    assert "lacks 000003: 4 there, 5 in --gt" in err
+    assert "lacks 000003: 4 found, 5 in --gt" in err
     assert "--name-by-order" not in err
 
 

@@ -230,8 +230,8 @@ def test_a_chosen_extension_is_taken_in_any_case_and_the_rest_is_named(own_set, 
     assert [len(clip.frames) for clip in test_set] == [5, 5]
     said = [record.message for record in heard.records if "left out" in record.message]
     assert len(said) == 1
-    assert "clip_a/000099.jpg (no *.png), clip_b/000099.jpg (no *.png)" in said[0]
-    with pytest.raises(UserError, match="gt/clip_a has none of the 1 .* 0 frames, beside 5 png"):
+    assert "clip_a/000099.jpg (not *.png), clip_b/000099.jpg (not *.png)" in said[0]
+    with pytest.raises(UserError, match="gt/clip_a has none of the 1 .* 0 frames, and 5 png"):
         define_Dataset(options(own_set, "Test", filename_ext="jpg"))
 
 
@@ -248,20 +248,20 @@ def test_what_is_left_out_beside_whole_clips_is_named(own_set, heard):
     define_Dataset(options(own_set, "Test"))
     said = next(record.message for record in heard.records if "left out" in record.message)
     for words in (
-        "clip_c (a link that leads nowhere)",
+        "clip_c (a broken link)",
         "clip_d (holds no images)",
-        "clip_e (frames lie in clip_e/deep)",
+        "clip_e (frames are in clip_e/deep)",
         "clip_f (holds heic)",
-        "clip_a/000050.exr (no image)",
+        "clip_a/000050.exr (not read)",
     ):
         assert words in said
     assert "hidden" not in said
 
 
-def test_links_that_lead_nowhere_are_named(own_set, heard):
+def test_broken_links_are_named(own_set, heard):
     (own_set / "lq/loop").symlink_to("loop")
     define_Dataset(options(own_set, "Test"))
-    assert "left out: loop (a link that leads nowhere)" in heard.text
+    assert "left out: loop (a broken link)" in heard.text
     frame, dat = own_set / "gt/clip_a/000047.png", own_set / "spikes/train/clip_a/spike/000048.dat"
     for path in (frame, dat):
         path.rename(path.with_suffix(".elsewhere"))
@@ -280,7 +280,7 @@ def test_links_that_lead_nowhere_are_named(own_set, heard):
     [
         (
             ["a/b/c/000000.png"],
-            "frames lie deeper, in a/b/c: give a folder one or two levels above them, such as .*/a/b",
+            "frames are deeper, in a/b/c: give a folder one or two levels above them, such as .*/a/b",
         ),
         (["clip/000000.exr"], "there are exr files, which are not read; convert them"),
         (["000000.HEIC"], "there are HEIC files, which are not read"),
@@ -362,7 +362,7 @@ def test_clips_with_a_folder_for_each_part(tmp_path, parts, clips):
 def test_parts_that_are_neither_blurred_nor_sharp_are_named(tmp_path):
     for part in ("left", "right"):
         write_rgb(tmp_path / "clip" / part / "000000.png", PICTURE)
-    with pytest.raises(UserError, match="each clip has the folders left, right, and which of them is meant is not"):
+    with pytest.raises(UserError, match="each clip has the folders left, right, so the wanted one is ambiguous"):
         scan_clips(tmp_path)
 
 
@@ -386,7 +386,7 @@ def test_a_clip_beside_the_folders_of_one_clip_is_left_out_with_a_line(tmp_path,
 def test_several_data_sets_are_no_clips_of_one(tmp_path, sets):
     for name in sets:
         write_rgb(tmp_path / name / "000" / "000000.png", PICTURE)
-    words = f"holds the clips of several data sets, in {', '.join(sorted(sets))}; give one of these folders"
+    words = f"holds several data sets, in {', '.join(sorted(sets))}; give one of these folders"
     with pytest.raises(UserError, match=words):
         scan_clips(tmp_path)
 
@@ -406,13 +406,12 @@ def test_a_meta_line_without_a_start_is_said_or_answered_with_the_line_to_write(
     meta = root / "meta.txt"
     opt = options(root, "Test", spikes=False, meta_info_file=str(meta))
     meta.write_text("GOPR0386_11_00 100 (32,48,3)\n")
-    words = (
-        "frame 000000: .* lacks it .5 frames, 000047 to 000051, 100 expected.; write `GOPR0386_11_00 5 .32,48,3. 47`"
-    )
+    found = "frame 000000: missing in .* .found 5 frames, 000047 to 000051, expected 100."
+    words = f"{found}; write `GOPR0386_11_00 5 .32,48,3. 47`"
     with pytest.raises(UserError, match=words):
         define_Dataset(opt)
     meta.write_text("GOPR0386_11_00 20 (32,48,3)\n")
-    words = "has none of the 20 frames 000000 to 000019; there are 5 frames, 000047 to 000051; write `GOPR0386_11_00 5 "
+    words = "has none of the 20 frames 000000 to 000019; it has 5 frames, 000047 to 000051; write `GOPR0386_11_00 5 "
     with pytest.raises(UserError, match=words):
         define_Dataset(opt)
     meta.write_text("GOPR0386_11_00 5 (32,48,3) 47\n")
@@ -421,9 +420,7 @@ def test_a_meta_line_without_a_start_is_said_or_answered_with_the_line_to_write(
     assert define_Dataset(opt)[0].frames[0] == "000047"
     meta.write_text("GOPR0386_11_00 5 (32,48,3)\n")
     assert define_Dataset(opt)[0].frames[0] == "000047"
-    assert (
-        "has no start frame for GOPR0386_11_00; their frames are those that there are, 000047 to 000051" in heard.text
-    )
+    assert "has no start frame for GOPR0386_11_00; using the existing frames, 000047 to 000051" in heard.text
 
 
 @pytest.mark.parametrize("template", ["im{", "{}{}", "im", "{:5f}", "7"])

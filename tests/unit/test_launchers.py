@@ -267,7 +267,7 @@ def test_resume_goes_to_the_test_alone(machine):
 
 
 def test_a_training_needs_no_word_to_go_on(machine):
-    assert_refused(machine.launch(str(machine.config), "--resume"), machine, "--resume", "goes on where it stopped")
+    assert_refused(machine.launch(str(machine.config), "--resume"), machine, "--resume", "resumes where it stopped")
 
 
 def test_restarts_where_torchrun_has_no_say(machine):

@@ -178,7 +178,7 @@ def test_meta_info_file_and_cache_work_with_an_lmdb(both, tmp_path):
     assert dataset.clips == {"clip_b": ("000048", "000049", "000050")}
     assert torch.equal(dataset.sample(0, rng())["lq"], dataset.sample(0, rng())["lq"])
     meta.write_text("clip_b 5 (32,48,3) 000048\n")
-    with pytest.raises(UserError, match="clip clip_b frame 000052: .*lq.lmdb key clip_b lacks it"):
+    with pytest.raises(UserError, match="clip clip_b frame 000052: missing in .*lq.lmdb key clip_b"):
         define_Dataset(lmdb_options(both, meta_info_file=str(meta)))
 
 
@@ -245,7 +245,7 @@ def test_folder_and_backend_must_agree(both, tmp_path):
             FrameStore(both / folder, "png", backend="lmdb")
     with pytest.raises(UserError, match='io_backend.type: is "disk", but .*gt.lmdb is an LMDB; set it to "lmdb"'):
         FrameStore(both / "gt.lmdb", "png")
-    with pytest.raises(UserError, match="dataroot_gt: .*x.lmdb is no folder; .*--generate-lmdb"):
+    with pytest.raises(UserError, match="dataroot_gt: .*x.lmdb is not a folder; .*--generate-lmdb"):
         existing_folder(tmp_path / "x.lmdb", "dataroot_gt")
 
 
@@ -269,8 +269,8 @@ def cut(path: Path, share: float = 0.5) -> None:
 
 
 DAMAGES = {
-    r"gt.lmdb/data.mdb: is cut off, \d+ of \d+ bytes": lambda root: cut(root / "data.mdb"),
-    "is no readable LMDB": lambda root: (root / "data.mdb").write_bytes(b"x" * 9000),
+    r"gt.lmdb/data.mdb: is truncated, \d+ of \d+ bytes": lambda root: cut(root / "data.mdb"),
+    "is not a readable LMDB": lambda root: (root / "data.mdb").write_bytes(b"x" * 9000),
     "data.mdb: cannot be read": lambda root: (root / "data.mdb").unlink(),
     "meta_info.txt: cannot be read": lambda root: (root / "meta_info.txt").unlink(),
     "meta_info.txt: is empty": lambda root: (root / "meta_info.txt").write_text(""),
@@ -294,7 +294,7 @@ def test_a_damaged_lmdb_is_refused_in_one_line(own, message):
 
 def test_an_empty_data_file_is_refused(own):
     cut(own / "gt.lmdb/data.mdb", 0)
-    with pytest.raises(UserError, match="data.mdb: is no readable LMDB"):
+    with pytest.raises(UserError, match="data.mdb: is not a readable LMDB"):
         LmdbStore(own / "gt.lmdb")
 
 
@@ -305,7 +305,7 @@ def test_damage_in_the_middle_of_an_epoch_names_clip_and_frame(own, num_workers,
     dataset = define_Dataset(lmdb_options(own))
     damage(own / folder / "data.mdb")
     batches = train_batches(dataset, seed=0, start_step=0, total_steps=5, batch_size=2, num_workers=num_workers)
-    with pytest.raises(UserError, match=r"^clip clip_\w frame 0000\d\d: .*data.mdb: (is cut off|cannot be read)"):
+    with pytest.raises(UserError, match=r"^clip clip_\w frame 0000\d\d: .*data.mdb: (is truncated|cannot be read)"):
         list(batches)
 
 
@@ -316,7 +316,7 @@ def test_a_missing_key_and_a_broken_image_name_clip_and_frame(tmp_path):
     store = FrameStore(root, "png", backend="lmdb")
     assert store.read("a", "1").shape == (4, 4, 3)
     for frame in "23":
-        with pytest.raises(UserError, match=f"clip a frame {frame}: .*x.lmdb has no whole image at a/{frame}"):
+        with pytest.raises(UserError, match=f"clip a frame {frame}: .*x.lmdb has no valid image at a/{frame}"):
             store.read("a", frame)
     with pytest.raises(UserError, match="clip a frame 4: .*x.lmdb/data.mdb has no key a/4"):
         store.read("a", "4")
@@ -425,14 +425,14 @@ def test_all_folders_of_a_set_get_an_lmdb_which_then_stays(data_set, caplog):
 
 
 CHANGES = {
-    "has 4 frames of clip clip_b, other ones than the 5": lambda root: None,
-    r"clip_a/000047 is \(32, 48, 3\), in .*it is \(8, 8, 3\)": lambda root: write_rgb(
+    "has 4 frames of clip clip_b, which are not the 5": lambda root: None,
+    r"clip_a/000047 is \(32, 48, 3\), but \(8, 8, 3\) in": lambda root: write_rgb(
         root / "train_GT/clip_a/000047.png", np.zeros((8, 8, 3), np.uint8)
     ),
-    "clip_a/000047 has another content": lambda root: write_rgb(
+    "clip_a/000047 differs in content": lambda root: write_rgb(
         root / "train_GT/clip_a/000047.png", np.zeros((32, 48, 3), np.uint8)
     ),
-    r"clip_b/000047 is \(24, 16, 24\), in .*it is \(12, 16, 24\)": lambda root: cut(
+    r"clip_b/000047 is \(24, 16, 24\), but \(12, 16, 24\) in": lambda root: cut(
         root / SPIKES / "train/clip_b/spike/000047.dat"
     ),
 }
@@ -472,7 +472,7 @@ def test_any_changed_frame_is_noticed_also_where_nothing_was_recorded(data_set, 
     else:
         path.write_bytes(path.read_bytes()[::-1])
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as an archive restores it
-    with pytest.raises(UserError, match="clip_b/000050 has another content than in .*; --force writes it again"):
+    with pytest.raises(UserError, match="clip_b/000050 differs in content from .*; --force writes it again"):
         lmdb_writer.create_lmdbs(data_set, ["train"])
 
 
@@ -485,7 +485,7 @@ def test_only_files_that_may_have_changed_are_read(data_set, monkeypatch, caplog
     monkeypatch.setattr(PngFiles, "value", lambda self, *key: (read.append(key), value(self, *key))[1])
     lmdb_writer.create_lmdbs(data_set, ["train"])
     assert read == [("clip_b", "000050")]
-    assert "comparing 1 of 10 files, which may have changed" in caplog.text
+    assert "comparing the 1 of 10 files that may have changed" in caplog.text
 
 
 def test_hidden_folders_beside_clips_are_no_clips(data_set):
@@ -509,7 +509,7 @@ def test_a_record_of_another_lmdb_does_not_count(data_set):
     lmdb_writer.create_lmdbs(data_set, ["train"], force=True)
     record_path(target).write_text(changed)
     write_rgb(path, 255 - image)
-    with pytest.raises(UserError, match="has another content"):
+    with pytest.raises(UserError, match="differs in content"):
         lmdb_writer.create_lmdbs(data_set, ["train"])
     assert record != changed
 
@@ -543,7 +543,7 @@ def test_clip_names_cannot_leave_their_folder(tmp_path, clip):
 def test_a_folder_that_is_no_lmdb_is_not_touched(data_set):
     (data_set / "train_GT.lmdb").mkdir()
     (data_set / "train_GT.lmdb/mine.txt").touch()
-    with pytest.raises(UserError, match="train_GT.lmdb: is there and is no LMDB .* move it away"):
+    with pytest.raises(UserError, match="train_GT.lmdb: exists and is not an LMDB .* move it away"):
         lmdb_writer.create_lmdbs(data_set, ["train"], force=True)
     assert (data_set / "train_GT.lmdb/mine.txt").exists()
 
@@ -565,10 +565,10 @@ def test_what_is_missing_or_damaged_is_named_and_leaves_nothing(data_set):
     with pytest.raises(UserError, match="000049.dat: .* is not a multiple"):
         lmdb_writer.create_lmdbs(data_set, ["test"])
     (data_set / SPIKES / "manifest.json").unlink()
-    with pytest.raises(UserError, match=f"{SPIKES}: neither manifest.json nor config.yaml"):
+    with pytest.raises(UserError, match=f"{SPIKES}: has neither manifest.json nor config.yaml"):
         lmdb_writer.create_lmdbs(data_set, ["test"])
     shutil.rmtree(data_set / "test_GT_blurred")
-    with pytest.raises(UserError, match="--dataset_root: .*test_GT_blurred is no folder"):
+    with pytest.raises(UserError, match="--dataset_root: .*test_GT_blurred is not a folder"):
         lmdb_writer.create_lmdbs(data_set, ["test"])
 
 
@@ -634,7 +634,7 @@ def test_the_script_killed_in_the_middle_and_run_again(tmp_path, data_set, run_p
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nowhere"], "--dataset_root: nowhere is no folder"), ([".", "--compression=10"], "--compression")],
+    [(["nowhere"], "--dataset_root: nowhere is not a folder"), ([".", "--compression=10"], "--compression")],
 )
 def test_the_script_ends_with_one_line_and_2(monkeypatch, capsys, arguments, words):
     monkeypatch.setattr(sys, "argv", ["create_lmdb.py", "--dataset_root", *arguments])

@@ -140,7 +140,7 @@ def test_a_data_worker_that_dies_names_its_sample():
         list(iterator)
     assert str(caught.value).startswith("data worker ")
     name = source.name(6, np.random.default_rng([3, 6]))
-    assert str(caught.value).endswith(f" was ended by SIGKILL (is the memory full?) while it read {name}")
+    assert str(caught.value).endswith(f" was ended by SIGKILL (is the memory full?) while reading {name}")
     assert signal.getsignal(signal.SIGCHLD) == handler
 
 
@@ -158,8 +158,8 @@ def quick(monkeypatch):
     """Looks at the workers that follow each other quickly, and few until a run ends."""
     monkeypatch.setattr(loader, "POLL", 0.05)
     monkeypatch.setattr(loader, "GRACE", 0.1)
-    monkeypatch.setattr(loader, "LOOKS_TO_WARN", 10)
-    monkeypatch.setattr(loader, "LOOKS_TO_END", 20)
+    monkeypatch.setattr(loader, "CHECKS_TO_WARN", 10)
+    monkeypatch.setattr(loader, "CHECKS_TO_END", 20)
 
 
 BYTES = 4 * 2 * 4  # of a batch of four samples
@@ -241,10 +241,10 @@ def test_a_batch_that_never_comes_ends_the_run_with_its_sample(quick, heard):
     with pytest.raises(StalledError) as caught:
         given += train_batches(source, seed=3, start_step=0, total_steps=9, batch_size=1, num_workers=2)
     name = source.name(2, np.random.default_rng([3, 2]))
-    assert str(caught.value).startswith("no batch came and no sample was begun for 1 s: data worker ")
+    assert str(caught.value).startswith("no batch arrived and no sample was begun for 1 s: data worker ")
     assert f" reads {name}; is the disk" in str(caught.value)
     assert len(heard.messages) == 1
-    assert f" reads {name}; waiting on" in heard.messages[0]
+    assert f" reads {name}; waiting up to" in heard.messages[0]
     assert multiprocessing.active_children() == []
 
 

@@ -179,7 +179,7 @@ def test_tasks_have_their_geometry(task):
         (["--task", "001_VRT_videosr_bi_REDS_6frames", "--folder_gt", "."], "--folder_lq is missing"),
         (["--task", "006_VRT_videodeblurring_GoPr"], f"did you mean {RGB_TASK}"),
         (["--task", RGB_TASK], "--folder_lq is missing"),
-        (["--task", RGB_TASK, "--folder_lq", "nowhere"], "--folder_lq: nowhere is no folder"),
+        (["--task", RGB_TASK, "--folder_lq", "nowhere"], "--folder_lq: nowhere is not a folder"),
         (["--task", RGB_TASK, "--folder_lq", ".", "--sigma", "10"], "takes no noise level"),
         (["--task", RGB_TASK, "--folder_lq", ".", "--folder_spike", "."], "takes no spikes"),
         (["--task", SPIKE_TASK, "--folder_lq", "."], "needs spikes"),

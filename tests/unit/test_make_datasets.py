@@ -93,7 +93,7 @@ def test_one_set_has_one_camera_and_unique_names(tmp_path):
     with pytest.raises(UserError, match="theta is 2.0, the new clips have 4.0"):
         layout.DatasetWriter(tmp_path, tiny_manifest(theta=4.0))
     with layout.DatasetWriter(tmp_path, tiny_manifest()) as writer:
-        with pytest.raises(UserError, match="clip a is there already"):
+        with pytest.raises(UserError, match="clip a already exists"):
             writer.add_clip("test", "a", tiny_frames(1), TIMING)
         with pytest.raises(UserError, match="0 frames"):
             writer.add_clip("test", "b", [], TIMING)
@@ -179,7 +179,7 @@ def test_demo_set_is_deterministic_and_made_once(demo_set, tmp_path, capsys):
     assert demo.make_demo_dataset(tmp_path / "again", TINY)
     assert "files are missing" in capsys.readouterr().out
     (tmp_path / "again" / demo.STAMP).unlink()
-    assert demo.why_make(tmp_path / "again", TINY, force=False) == "it is half made: no stamp"
+    assert demo.why_make(tmp_path / "again", TINY, force=False) == "it is incomplete: no stamp"
     assert digests(demo_set) == before
 
 
@@ -277,7 +277,7 @@ def test_staged_files_are_counted_before_they_are_moved(tmp_path):
         add(writer, "train", "a")
         add(writer, "train", "b")
         next((tmp_path / layout.STAGING / "b").rglob("000001.dat")).unlink()
-        with pytest.raises(RuntimeError, match="spike: 1 files, 2 were written: .*the set is as it was"):
+        with pytest.raises(RuntimeError, match="spike: 1 files, 2 were written: .*the set is unchanged"):
             writer.finish()
     assert list(tmp_path.iterdir()) == []
 

@@ -205,7 +205,7 @@ def test_a_png_cut_off_anywhere_is_no_image(tmp_path):
         (tmp_path / "cut.png").write_bytes(data[:length])
         assert isinstance(check.image_fact(tmp_path / "cut.png"), str), length
     Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / "cut.png", "BMP")
-    assert "no readable PNG" in check.image_fact(tmp_path / "cut.png")
+    assert "not a readable PNG" in check.image_fact(tmp_path / "cut.png")
 
 
 def test_frames_that_have_no_half_are_named(tree, monkeypatch, capsys):
@@ -220,13 +220,13 @@ def test_frames_that_have_no_half_are_named(tree, monkeypatch, capsys):
     [
         (
             [("GOPRO_Large", "a/b/GOPRO_Large")],
-            ["--gopro_root: GOPRO_Large is no folder (. holds the folders GOPRO_Large_spike_seq, a); give --gopro"],
+            ["--gopro_root: GOPRO_Large is not a folder (. holds the folders GOPRO_Large_spike_seq, a); correct --"],
         ),
         (
             [("GOPRO_Large", "x"), ("x", "GOPRO_Large/GOPRO_Large"), ("GOPRO_Large_spike_seq/train", "elsewhere")],
             [
-                "--gopro_root: GOPRO_Large has no folder train (GOPRO_Large holds the folders GOPRO_Large); give",
-                "--gopro_root: GOPRO_Large has no folder test (GOPRO_Large holds the folders GOPRO_Large); give",
+                "--gopro_root: GOPRO_Large has no folder train (GOPRO_Large holds the folders GOPRO_Large); set",
+                "--gopro_root: GOPRO_Large has no folder test (GOPRO_Large holds the folders GOPRO_Large); set",
                 "--spike_root: GOPRO_Large_spike_seq has no folder train (GOPRO_Large_spike_seq holds the folders",
             ],
         ),
@@ -344,7 +344,7 @@ def test_links_that_lead_nowhere_are_named(tree, monkeypatch, capsys):
         path.symlink_to("gone")
     assert run(monkeypatch, tree) == 2
     said = capsys.readouterr().err.splitlines()
-    assert [line.count("a link to a file that is not there; restore") for line in said] == [1, 1, 0]
+    assert [line.count("a broken link; restore") for line in said] == [1, 1, 0]
     assert "2 problems in 2 clips" in said[2]
 
 
@@ -417,7 +417,7 @@ def test_copies_of_another_size_are_replaced_with_force_alone(tree, capsys):
     for copy, force in ((False, True), (True, False)):
         with pytest.raises(UserError):
             prepare(tree, copy=copy, force=force)
-        assert "000048.png has not the size of the source's" in capsys.readouterr().err
+        assert "000048.png differs in size from the source" in capsys.readouterr().err
     prepare(tree, copy=True, force=True)
     assert place.read_bytes() == whole
 
@@ -470,7 +470,7 @@ def test_lmdb_files_hold_the_set_and_follow_a_switch(tree, monkeypatch, capsys):
     assert state(tree) == before
     blurred = lmdb_path(layout.lq_dir(out, "train"))
     assert run(monkeypatch, tree, "--blur", "blur_gamma", "--force") == 0
-    assert "train_GT_blurred.lmdb: held other blurred frames" in capsys.readouterr().out
+    assert "train_GT_blurred.lmdb: removed, because it held other blurred frames" in capsys.readouterr().out
     assert not blurred.exists()
     assert lmdb_path(layout.gt_dir(out, "train")).is_dir()
     assert run(monkeypatch, tree, "--blur", "blur_gamma", "--generate_lmdb") == 0

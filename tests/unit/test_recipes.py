@@ -85,7 +85,7 @@ def test_a_stage_that_stops_early_is_not_taken_for_finished(place):
     code, said, calls = run(place, SHORT_IN="stage1")
     assert (code, calls) == (1, ["stage1 "])
     assert "stage1 is not finished" in said
-    assert "the same command goes on" in said
+    assert "run the same command to resume" in said
     assert run(place)[0] == 0
 
 

@@ -117,10 +117,10 @@ def test_the_command_that_the_run_names_shows_what_breaks(run_dir, capsys):
     out = printed(write_replay(folder, 7, 1, [batch(), broken], net), capsys)
     assert "step 7, process 1" in out
     assert "clip_a: 2 frames from 000003" in out
-    assert "not finite in the data: 1: gt of clip_b/000021" in out
+    assert "non-finite values in the data: 1: gt of clip_b/000021" in out
     for name in ("float32", "bf16"):
-        assert f"{name}: first module with an output that is not finite: conv_last (" in out
-        assert f"{name}: parameters with a gradient that is not finite: " in out
+        assert f"{name}: first module with a non-finite output: conv_last (" in out
+        assert f"{name}: parameters with a non-finite gradient: " in out
     assert ": none" not in out.partition("step 7")[2]
 
 
@@ -134,4 +134,4 @@ def test_the_same_file_gives_the_same_losses_and_the_step_decides_what_is_droppe
         out = printed(write_replay(folder, step, 0, [batch()], net), capsys)
         lines.append(next(line for line in out.splitlines() if line.startswith("clip_a")))
     assert lines[0] == lines[1] != lines[2]
-    assert "not finite in the data: none" in out
+    assert "non-finite values in the data: none" in out

@@ -258,11 +258,11 @@ TOLD = {"rate_at_white": 0.5, "sharp_step": 10}
         (PICTURES, {"spikes": BITS[:1]}, "spikes: found an array"),
         (PICTURES, {"spikes": BITS * 2}, "spikes: found uint8 up to 2"),
         (PICTURES, {"spikes": BITS[:, :, :7]}, "spikes: found 7x12 pixels under frames of 16x24"),
-        (PICTURES, {"rate_at_white": None}, "rate_at_white: is not given"),
+        (PICTURES, {"rate_at_white": None}, "rate_at_white: is missing"),
         (PICTURES, {"rate_at_white": 50}, "rate_at_white: found 50"),
-        (PICTURES, {"sharp_step": None}, "sharp_step: is not given"),
+        (PICTURES, {"sharp_step": None}, "sharp_step: is missing"),
         (PICTURES, {"sharp_step": 24}, "sharp_step: found 24, expected one of the 24 steps"),
-        (PICTURES, {"sharp_step": 2}, r"spikes of frame 0: steps -2..6 are asked for, the stream has 0..6"),
+        (PICTURES, {"sharp_step": 2}, r"spikes of frame 0: steps -2..6 are needed, the stream has 0..6"),
         (PICTURES, {"exposure": (3, 30)}, r"exposure: found \(3, 30\)"),
         (PICTURES, {"transfer": "gamma"}, "transfer: found 'gamma'"),
         (PICTURES, {"sigma": 20.0}, "sigma: found 20, but the network takes no noise level"),
@@ -286,7 +286,7 @@ def test_spikes_need_a_network_and_options_for_them(deblur, place):
 
 def test_exposure_is_asked_for_where_planes_show_it(shared_set):
     frames, spikes = read_clip(shared_set)
-    with pytest.raises(UserError, match="exposure: is not given"):
+    with pytest.raises(UserError, match="exposure: is missing"):
         planes_of(frames, spikes, SpikeOpt(representation="sdm"), 3, Recording(RATE, SHARP))
 
 

@@ -42,7 +42,7 @@ def test_spikecv_config_keeps_the_keys_it_does_not_know(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [("spike_h: 0\nspike_w: 3", "spike_h: .*found 0"), ("spike_w: 3", "spike_h: Field required"),
-     ("a: [", "is no YAML"), ("", "config.yaml: the file")],
+     ("a: [", "is not valid YAML"), ("", "config.yaml: the file")],
 )  # fmt: skip
 def test_a_damaged_config_yaml_is_named(tmp_path, text, message):
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")

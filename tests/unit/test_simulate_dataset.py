@@ -111,7 +111,7 @@ def test_bad_recordings_are_named(tmp_path):
     with pytest.raises(UserError, match=r"none.mp4: no such file"):
         simulation.simulate([tmp_path / "none.mp4"], tmp_path / "out", "train", settings)
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(UserError, match=r"text.mp4 is no video that can be read"):
+    with pytest.raises(UserError, match=r"text.mp4 is not a readable video"):
         simulation.simulate([tmp_path / "text.mp4"], tmp_path / "out", "train", settings)
     make_folder(tmp_path / "short", 3)
     with pytest.raises(UserError, match="clip short: 0 frames"):
@@ -192,7 +192,7 @@ def test_hdr_video_is_refused(tmp_path, transfer, kind):
 def test_unequal_times_are_said_with_the_place(tmp_path, heard):
     path = make_video(tmp_path / "v.mp4", frames=12, times=[*range(0, 28, 4), *range(32, 52, 4)])
     simulate_video(path, tmp_path / "out")
-    assert "v.mp4: has a variable frame rate, 40 to 80 ms from frame to frame (80 from 000006 to 000007)" in heard.text
+    assert "v.mp4: has a variable frame rate, 40 to 80 ms between frames (80 from 000006 to 000007)" in heard.text
     heard.clear()
     simulate_video(path, tmp_path / "before", span=(0, 7))
     assert "variable" not in heard.text
@@ -207,7 +207,7 @@ def test_pixels_that_are_not_square_are_said(tmp_path, heard):
 def test_a_rate_that_nobody_says_is_asked_for(tmp_path, monkeypatch):
     path = make_video(tmp_path / "v.mp4", frames=3)
     monkeypatch.setattr(VideoFrames, "playback", lambda *_: Playback())
-    with pytest.raises(UserError, match="v.mp4: does not say how many frames a second .*--fps"):
+    with pytest.raises(UserError, match="v.mp4: has no frame rate.*--fps"):
         simulate_video(path, tmp_path / "out")
     simulate_video(path, tmp_path / "out", fps=30.0)
     assert Manifest.load(layout.spike_dir(tmp_path / "out", "train")).clock_hz == 30
@@ -387,9 +387,9 @@ def test_mistakes_take_one_line(tmp_path, monkeypatch, capsys, arguments, words)
 @pytest.mark.parametrize(
     ("option", "path", "words"),
     [
-        ("--frames", ".", r"has no frames; its folders do, give those, as \S+walk"),
-        ("--frames", "walk/0000.png", "is a file; give a folder of frames, or a video to --video"),
-        ("--video", "walk", "is a folder; give a video, or a folder of frames to --frames"),
+        ("--frames", ".", r"has no frames; give its subfolders, such as \S+walk"),
+        ("--frames", "walk/0000.png", "is a file; give a folder of frames, or use --video for a video"),
+        ("--video", "walk", "is a folder; give a video, or use --frames for a folder of frames"),
         ("--video", "v.mp4", "no such file"),
         ("--frames", "run", "no such folder"),
     ],
@@ -406,14 +406,14 @@ def test_what_is_no_recording_is_named_with_the_option_for_it(tmp_path, monkeypa
 def test_frames_of_mixed_sizes_are_named(tmp_path):
     make_folder(tmp_path / "walk", 7)
     write_rgb(tmp_path / "walk" / "0003.png", np.zeros((20, 24, 3), np.uint8))
-    with pytest.raises(UserError, match="walk: 0003.png has 20x24 pixels, expected 16x24 as 0000.png"):
+    with pytest.raises(UserError, match="walk: 0003.png has 20x24 pixels, expected 16x24 like 0000.png"):
         simulation.simulate([tmp_path / "walk"], tmp_path / "out", "train", simulation.Settings(), video=False)
 
 
 def test_odd_sizes_are_cut(tmp_path, capsys):
     make_folder(tmp_path / "walk", 7, (17, 25))
     simulation.simulate([tmp_path / "walk"], tmp_path / "out", "train", simulation.Settings(), video=False)
-    assert "are cut to (16, 24)" in capsys.readouterr().out
+    assert "are center-cropped to (16, 24)" in capsys.readouterr().out
     assert num_steps(layout.dat_path(tmp_path / "out", "train", "walk", "000000"), 8, 12) == 49
 
 

@@ -82,7 +82,7 @@ def test_a_folder_with_a_defect_exits_with_2(run, dat):
     dat.with_name("y.dat").write_bytes(dat.read_bytes()[:-3])
     code, out, _ = run("inspect", dat.parent, *SIZE)
     assert code == 2
-    assert "y.dat: cut off: 59 whole steps of 48x64 and 381 bytes more" in out
+    assert "y.dat: truncated: 59 whole steps of 48x64 and 381 bytes more" in out
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
@@ -113,7 +113,7 @@ def test_decode_warns_of_a_size_that_does_not_look_right(run, tmp_path):
 def test_preview_writes_a_picture_here_or_a_video(run, dat, tmp_path):
     code, out, _ = run("preview", dat)
     assert code == 0
-    assert out == "x_preview.png: 60 steps of 48x64 (told from the bits), around step 30\n"
+    assert out == "x_preview.png: 60 steps of 48x64 (estimated from the bits), around step 30\n"
     assert read_rgb(tmp_path / "x_preview.png").std() > 10
     assert run("preview", dat)[0] == 2
     pytest.importorskip("av")
@@ -135,9 +135,9 @@ def test_preview_of_very_short_streams(run, tmp_path, spikes):
         (["inspect", "x.dat", "--spike_h", "48"], "only one is given"),
         (["inspect", "x.dat", "--spike_h", "0", "--spike_w", "8"], "not an integer of 1 or more"),
         (["inspect", "x.dat", "--image", "gone.png"], "gone.png"),
-        (["decode", "x.dat", "--out", "x.txt"], "no array format"),
+        (["decode", "x.dat", "--out", "x.txt"], "not an array format"),
         (["decode", "x.dat"], "--out"),
-        (["decode", "x.dat", "--out", "y.npy", "--steps", "7"], "no range A:B"),
+        (["decode", "x.dat", "--out", "y.npy", "--steps", "7"], "not a range A:B"),
         (["decode", "x.dat", "--out", "y.npy", "--steps", "50:61"], r"steps \[50, 61\)"),
         (["decode", "x.dat", "--out", "y.npy", "--spike_h", "7", "--spike_w", "8"], "remainder"),
         (["preview", "x.dat", "--step", "60"], r"--step 60.*\[0, 60\)"),

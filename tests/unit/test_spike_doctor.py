@@ -11,7 +11,7 @@ from tiny_set import make_set
 from data.spike.doctor.declared import Declared, Given, declared_for
 from data.spike.doctor.examine import examine
 from data.spike.doctor.health import defective_pixels, health
-from data.spike.doctor.inspection import inspect_file, text
+from data.spike.doctor.inspection import inspect_file, report_text
 from data.spike.doctor.orientation import paired_picture
 from data.spike.doctor.survey import survey
 from data.spike.manifest import Manifest
@@ -76,7 +76,7 @@ def test_order_and_flip_are_found_with_a_picture_and_never_guessed_without(case,
     blind = inspect_file(path)
     assert_wrong(blind, expected(order, flipud, sees=False))
     assert (blind.size, blind.bit_order) == (TRUE[name], order)
-    assert any("not certain without a paired picture" in note for note in blind.notes)
+    assert any("uncertain without a paired picture" in note for note in blind.notes)
     tilt = blind.evidence["brighter_up"] * (1 if flipud else -1)
     assert tilt > 0 or (tilt == 0 and name == REDS)
     if picture is None:
@@ -86,7 +86,7 @@ def test_order_and_flip_are_found_with_a_picture_and_never_guessed_without(case,
     assert (seeing.size, seeing.bit_order, seeing.flipud) == (TRUE[name], order, flipud)
     truth = inspect_file(path, Given(TRUE[name], order, flipud), picture=picture)
     assert truth.wrong == []
-    assert text(truth).endswith("nothing wrong found")
+    assert report_text(truth).endswith("nothing wrong found")
 
 
 def test_wrong_sizes_are_found_in_either_order(case):
@@ -117,7 +117,7 @@ def test_a_truncated_file_and_one_too_short_for_anything(tmp_path):
     for given in (Given(), Given((48, 64))):
         report = inspect_file(tmp_path / "a.dat", given)
         assert (report.size, report.steps) == ((48, 64), 59)
-        assert_wrong(report, ["cut off: 59 whole steps of 48x64 and 284 bytes more"])
+        assert_wrong(report, ["truncated: 59 whole steps of 48x64 and 284 bytes more"])
     (tmp_path / "b.dat").write_bytes(bytes(range(200, 255)))
     with pytest.raises(UserError, match="give --spike_h and --spike_w"):
         inspect_file(tmp_path / "b.dat")
@@ -149,7 +149,7 @@ def test_random_files_that_fit_go_through_the_whole_examination(tmp_path):
         path.write_bytes(rng.bytes(h * w // 8 * int(rng.integers(1, 40))))
         report = inspect_file(path, Given((h, w)))
         assert report.wrong == []
-        assert text(report)
+        assert report_text(report)
 
 
 def test_the_manifest_and_the_configuration_are_checked(tmp_path):
@@ -174,10 +174,12 @@ def test_the_number_of_steps_is_checked(tmp_path):
     for frame, steps in enumerate((88, 88, 80, 81)):
         write_spikes(clip / f"{frame:06d}.dat", fire(scene(48, 64), steps, rng))
     assert inspect_file(clip / "000000.dat").wrong == []
-    assert_wrong(inspect_file(clip / "000002.dat"), ["80 steps, the clip's name promises 88"])
+    assert_wrong(inspect_file(clip / "000002.dat"), ["80 steps, but the clip's name implies 88"])
     (row,) = survey(tmp_path)
     assert row["shapes"] == {"88x48x64": 2, "80x48x64": 1, "81x48x64": 1}
-    assert row["wrong"] == ["000002.dat: 80 steps, the clip's name promises 88; correct it or prepare the file again"]
+    assert row["wrong"] == [
+        "000002.dat: 80 steps, but the clip's name implies 88; correct it or prepare the file again"
+    ]
     assert "000003.dat: 81 steps instead of 88: the last file of a GoPro clip is short" in row["notes"]
 
 
@@ -192,8 +194,8 @@ def test_a_survey_names_every_defect_of_a_folder(tmp_path):
     spoilt, sound = survey(root)
     assert sound["wrong"] == []
     assert all(path.name in line for line, path in zip(spoilt["wrong"], (first, second, third), strict=True))
-    assert "remainder" in spoilt["wrong"][0] or "cut off" in spoilt["wrong"][0]
-    assert "23 steps, the manifest promises 24" in spoilt["wrong"][1]
+    assert "remainder" in spoilt["wrong"][0] or "truncated" in spoilt["wrong"][0]
+    assert "23 steps, but the manifest implies 24" in spoilt["wrong"][1]
     assert "empty" in spoilt["wrong"][2]
     with pytest.raises(UserError, match="no spike files"):
         survey(tmp_path / "set" / "gt")
@@ -254,4 +256,4 @@ def test_a_picture_of_something_else_decides_nothing(tmp_path):
     write_rgb(tmp_path / "a_gt.png", noise)
     report = inspect_file(tmp_path / "a.dat")
     assert report.wrong == []
-    assert any("decides nothing" in note for note in report.notes)
+    assert any("does not show which way is up" in note for note in report.notes)

@@ -135,16 +135,16 @@ def bad_files(folder):
     (folder / "video.dat").write_bytes(b"\0\0\0\x20ftypisom" + rng.bytes(50))
     (folder / "noise.dat").write_bytes(rng.bytes(5001))
     return {
-        "pickled.npy": "plain numbers",
+        "pickled.npy": "a numeric array",
         "flat.npy": r"\(T, H, W\)",
         "gray.npy": "values up to",
         "float.npy": "float64",
         "none.npy": r"\(0, 8, 8\)",
         "key.npz": "holds spikes, expected the array spk",
-        "object.npz": "plain numbers",
+        "object.npz": "a numeric array",
         "cut.npy": "cannot be read",
         "cut.npz": "cannot be read",
-        "other.npz": "no NumPy file",
+        "other.npz": "not a NumPy file",
         "spk.npz": r"cannot be read|\(T, H, W\)",
         "empty.dat": "empty",
         "notes.dat": "text file",

@@ -7,13 +7,13 @@ from spike_scenes import GOPRO, REDS, UHSR, fire, pack, real_file, scene
 
 from data.spike.simulator import integrate_and_fire
 from data.spike.texture import (
-    HEARD,
+    PERIODIC_MIN,
     bit_order,
-    echo,
     find_geometry,
     likelier_geometry,
     likelier_size,
     mean_plane,
+    periodicity,
     row_difference,
     search_geometry,
     suits_better,
@@ -154,7 +154,7 @@ def test_geometry_check_raises_no_false_alarm(kind, h, w, steps):
 
 def test_streaks_do_not_pass_for_shorter_steps():
     packed = pack(streaks(np.random.default_rng(8), 60, 96, 128))
-    assert echo(packed, 48 * 128 // 8) > HEARD
+    assert periodicity(packed, 48 * 128 // 8) > PERIODIC_MIN
     assert not suits_better(packed, (48, 128), (96, 128))
 
 
@@ -187,7 +187,7 @@ def test_geometry_check_reads_a_bounded_part(tmp_path, monkeypatch):
 def test_unknown_sizes_are_found_in_either_order(size, order):
     packed = pack(fire(scene(*size), 80, np.random.default_rng(4)), bit_order=order)
     assert search_geometry(packed) == size
-    assert search_geometry(packed[: packed.size - 101]) == size  # cut off
+    assert search_geometry(packed[: packed.size - 101]) == size  # truncated
     assert bit_order(mean_plane(packed, size[0] * size[1] // 8)) == order
 
 
@@ -196,15 +196,15 @@ def test_noise_and_blank_streams_have_no_geometry_and_no_order():
     for packed in (np.zeros(40_000, np.uint8), np.full(40_000, 255, np.uint8), rng.integers(0, 256, 40_000, np.uint8)):
         assert find_geometry(packed) is None
         assert bit_order(mean_plane(packed, 400)) is None
-        assert echo(packed, 400) < HEARD
+        assert periodicity(packed, 400) < PERIODIC_MIN
 
 
-def test_only_the_step_and_its_multiples_echo():
+def test_only_the_step_and_its_multiples_are_periodic():
     packed = pack(fire(scene(96, 128), 60, np.random.default_rng(6)))
     step = 96 * 128 // 8
-    others = max(echo(packed, other) for other in (step - 1, step + 1, step // 2, step * 3 // 2))
-    assert others < HEARD < echo(packed, step)
-    assert echo(packed, 2 * step) > 1.5 * others
+    others = max(periodicity(packed, other) for other in (step - 1, step + 1, step // 2, step * 3 // 2))
+    assert others < PERIODIC_MIN < periodicity(packed, step)
+    assert periodicity(packed, 2 * step) > 1.5 * others
 
 
 def test_rows_one_width_apart_are_alike():

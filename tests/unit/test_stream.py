@@ -77,7 +77,7 @@ def test_a_window_reaches_into_both_neighbours(tmp_path):
 def test_where_the_stream_ends_it_is_refused_or_mirrored(tmp_path):
     root = continuous_set(tmp_path)
     spike = {"window": 2 * STEPS + 1}
-    with pytest.raises(UserError, match=r"clip_a frame 000047: steps -14..34 are asked for, the stream has 0..34;"):
+    with pytest.raises(UserError, match=r"clip_a frame 000047: steps -14..34 are needed, the stream has 0..34;"):
         VideoTrainDatasetRGBSpike(options(root, spike=spike))
     source = VideoTrainDatasetRGBSpike(options(root, spike=spike | {"edge": "mirror"})).spikes
     planes = source.planes("clip_a", f"{FIRST:06d}", WHOLE, 1)
@@ -89,11 +89,11 @@ def test_where_the_stream_ends_it_is_refused_or_mirrored(tmp_path):
 
 def test_a_stream_is_not_mirrored_beyond_its_own_length(tmp_path):
     root = make_set(tmp_path)  # not continuous
-    with pytest.raises(UserError, match=r"steps -40..60 are asked for, the stream has 0..23 \(manifest"):
+    with pytest.raises(UserError, match=r"steps -40..60 are needed, the stream has 0..23 \(manifest"):
         VideoTrainDatasetRGBSpike(options(root, spike={"window": 101, "edge": "mirror"}))
 
 
 def test_files_that_are_no_one_stream_do_not_lend_each_other_steps(tmp_path):
     root = make_set(tmp_path)
-    with pytest.raises(UserError, match=r"000047: steps -2..22 are asked for, the stream has 0..22 \(manifest"):
+    with pytest.raises(UserError, match=r"000047: steps -2..22 are needed, the stream has 0..22 \(manifest"):
         VideoTestDataset(options(root, "Test", spike={"window": 25})).clips[0].spike(1, 2)

@@ -1,4 +1,4 @@
-"""What a network costs: arithmetic and memory that are known before anything runs, and what is chosen by them."""
+"""The estimated operations and memory of a network, and the choices made from them."""
 
 import json
 import logging

@@ -142,7 +142,7 @@ def test_such_names_are_kept_in_an_lmdb_and_in_lists_of_clips(tmp_path):
 def test_a_list_of_clips_in_another_encoding_is_said(tmp_path):
     root = make_set(tmp_path, clips=(os.fsencode(GBK).decode("gbk"),), frames=3, manifest=False)
     (root / "meta.txt").write_bytes(os.fsencode(GBK) + b" 3 (32,48,3) 000047\n")
-    with pytest.raises(UserError, match=r"meta.txt: clip \\xb3\\xb5.* is no UTF-8 text.* save the file as UTF-8"):
+    with pytest.raises(UserError, match=r"meta.txt: clip \\xb3\\xb5.* is not UTF-8.* save the file as UTF-8"):
         find_clips(root / "lq", "png", str(root / "meta.txt"), "06d")
 
 

@@ -267,7 +267,9 @@ def test_what_shows_no_light_is_refused_where_light_is_wanted(tmp_path, heard, f
 @pytest.mark.parametrize("matrix", [8, 10, 14])
 def test_colours_that_cannot_be_converted_are_refused_before_work(tmp_path, matrix):
     path = make_video(tmp_path / "v.mkv", frames=2, context={"colorspace": matrix})
-    with pytest.raises(UserError, match=r"clip v: .*v.mkv has colours in .* no way to RGB; convert it first: ffmpeg"):
+    with pytest.raises(
+        UserError, match=r"clip v: .*v.mkv has colours in .* cannot convert to RGB; convert it first: ffmpeg"
+    ):
         VideoFrames(path).size("v", name(0))
 
 
@@ -328,7 +330,7 @@ def test_a_file_that_ends_too_early_is_refused(tmp_path, file, between_frames):
     path = make_video(tmp_path / file, **FILES[file])
     at, size = packets(path)[20]
     path.write_bytes(path.read_bytes()[: at if between_frames else at + size // 2])
-    with pytest.raises(UserError, match=rf"clip v frame 0000(1[6-9]|2\d): .*{file} is cut off"):
+    with pytest.raises(UserError, match=rf"clip v frame 0000(1[6-9]|2\d): .*{file} is truncated"):
         VideoFrames(path).names("v")
 
 
@@ -362,20 +364,20 @@ def test_check_sums_of_lossless_videos_are_looked_at(tmp_path):
     spoilt = bytearray(path.read_bytes())
     spoilt[at + size // 2] ^= 1
     path.write_bytes(spoilt)
-    with pytest.raises(UserError, match=r"clip v frame 000006: .*v.mkv is cut off or damaged there"):
+    with pytest.raises(UserError, match=r"clip v frame 000006: .*v.mkv is truncated or damaged there"):
         VideoFrames(path).read("v", "000000")
 
 
 def test_a_gap_is_spoken_of(tmp_path, heard):
     path = make_video(tmp_path / "v.mkv", times=[*range(0, 60, 4), *range(120, 180, 4)])
     assert len(VideoFrames(path).names("v")) == 30
-    assert "0.64 s lie between frames 000014 and 000015, usual are 0.04 s; are frames missing there?" in heard.text
+    assert "0.64 s between frames 000014 and 000015, usually 0.04 s; are frames missing there?" in heard.text
 
 
 @pytest.mark.parametrize("content", [b"", b"# frames of the clip\n" * 40])
 def test_what_is_no_video_is_named(tmp_path, content):
     (tmp_path / "v.mp4").write_bytes(content)
-    with pytest.raises(UserError, match=rf"clip v: .*v.mp4 is no video .*; {len(content)} bytes\)"):
+    with pytest.raises(UserError, match=rf"clip v: .*v.mp4 is not a readable video .*; {len(content)} bytes\)"):
         scan_clips(tmp_path / "v.mp4", "png")
 
 
@@ -422,7 +424,7 @@ def test_folders_of_other_images_beside_videos_are_named(tmp_path, heard):
     make_video(tmp_path / "a.mp4", frames=3)
     write_rgb(tmp_path / "clip_b/000000.jpg", coded(0))
     assert list(scan_clips(tmp_path, "png")) == ["a"]
-    assert "its videos are the clips; left out: clip_b (no *.png)" in heard.text
+    assert "its videos are the clips; left out: clip_b (not *.png)" in heard.text
 
 
 def test_two_videos_of_one_name_are_an_error(tmp_path):
@@ -449,7 +451,7 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path, others):
         make_video(tmp_path / file, frames=3)
     (tmp_path / "b.mp4").symlink_to(tmp_path / "gone.mp4")
     for look in (scan_clips, FrameStore):
-        with pytest.raises(UserError, match=r"b.mp4: is a link to a file that is not there"):
+        with pytest.raises(UserError, match=r"b.mp4: is a broken link"):
             look(tmp_path, "png")
 
 
@@ -458,7 +460,9 @@ def test_a_video_is_a_root(tmp_path):
     assert existing_folder(path, "--folder_lq") == path
     assert scan_clips(path, "png", "03d") == {"a": ("000", "001", "002")}
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(UserError, match="--folder_lq: .*a.txt is no folder or video; .* give the folder that holds it"):
+    with pytest.raises(
+        UserError, match="--folder_lq: .*a.txt is not a folder or video; .* give the folder that holds it"
+    ):
         existing_folder(tmp_path / "a.txt", "--folder_lq")
 
 
@@ -484,7 +488,9 @@ def test_frames_that_a_partner_lacks_are_named(tmp_path):
     for kind, frames in (("lq", 9), ("gt", 7)):
         make_video(tmp_path / f"{kind}.mp4", frames=frames)
     opt = options(tmp_path, kind="Test", spikes=False, dataroot_lq=str(tmp_path / "lq.mp4"))
-    with pytest.raises(UserError, match=r"clip lq frame 000007: .*gt.mp4 lacks it \(7 frames, .*, 9 expected\)"):
+    with pytest.raises(
+        UserError, match=r"clip lq frame 000007: missing in .*gt.mp4 \(found 7 frames, .*, expected 9\)"
+    ):
         VideoTestDataset(opt.model_copy(update={"dataroot_gt": str(tmp_path / "gt.mp4")}))
 
 

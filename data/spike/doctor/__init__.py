@@ -1,1 +1,1 @@
-"""The doctor for spike files: what their bits say about size, order, direction and sensor, and pictures of them."""
+"""The doctor for spike files: determines size, bit order, orientation and sensor health from the bits; previews."""

@@ -1,4 +1,4 @@
-"""What is said about a spike file: on the command line, in its data set's manifest.json, in a config.yaml."""
+"""Collect what is declared about a spike file: on the command line, in manifest.json, in config.yaml."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +12,12 @@ from utils.utils_error import UserError
 from utils.utils_file import own_name
 
 GIVEN = "the command line"
-_LEVELS = 5  # folders above a file that may describe it: ROOT/GOPRO_Large_spike_seq/train/<clip>/spike
+_LEVELS = 5  # number of parent folders searched: ROOT/GOPRO_Large_spike_seq/train/<clip>/spike
 Size = tuple[int, int]
 
 
 class Given(NamedTuple):
-    """What the user believes; None where they said nothing."""
+    """The user's declarations; None if not given."""
 
     size: Size | None = None
     bit_order: BitOrder | None = None
@@ -25,9 +25,9 @@ class Given(NamedTuple):
 
 
 class Declared(NamedTuple):
-    """Everything that is said about one file; the first one to speak counts, the others may contradict it."""
+    """All declarations about one file, in order of precedence; they may contradict each other."""
 
-    sizes: dict[str, Size]  # who says so -> (H, W)
+    sizes: dict[str, Size]  # source -> (H, W)
     orders: dict[str, BitOrder]
     flips: dict[str, bool]
     manifest: Manifest | None = None
@@ -35,11 +35,11 @@ class Declared(NamedTuple):
 
 
 def declared_for(path: Path, given: Given = Given()) -> Declared:  # noqa: B008 - immutable
-    """Collect what is said about a file, the user first, then the nearest manifest.json, then the nearest config.yaml.
+    """Collect the declarations about a file: the user's, then the nearest manifest.json, then the nearest config.yaml.
 
     Args:
         path: a spike file.
-        given: what the user says.
+        given: the user's declarations.
 
     Raises:
         UserError: the manifest or the configuration cannot be read.
@@ -54,24 +54,24 @@ def declared_for(path: Path, given: Given = Given()) -> Declared:  # noqa: B008 
     timing = timing_of(path, manifest)
     folder = next((folder for folder in _above(path) if (folder / config_yaml.FILE_NAME).is_file()), None)
     config = SpikeConfig.load(folder) if folder else None
-    if config and not (manifest and timing and timing.spike_size):  # which names one size for all clips
+    if config and not (manifest and timing and timing.spike_size):  # config.yaml has one size for all clips
         sizes[f"{folder}/{config_yaml.FILE_NAME}"] = config.spike_h, config.spike_w
     return Declared(sizes, orders, flips, manifest, timing)
 
 
 def nearest_manifest(path: Path) -> tuple[Manifest | None, Path | None]:
-    """The manifest.json in a file's folder or above, and where it lies."""
+    """Return the nearest manifest.json in a file's folder or above, and its path."""
     folder = next((folder for folder in _above(path) if (folder / FILE_NAME).is_file()), None)
     return (None, None) if folder is None else (Manifest.load(folder), folder / FILE_NAME)
 
 
 def clip_of(path: Path) -> str:
-    """The clip that a file belongs to: its folder, or the one above `spike`."""
+    """Return the clip that a file belongs to: its folder, or the one above `spike`."""
     return path.parent.parent.name if path.parent.name == "spike" else path.parent.name
 
 
 def timing_of(path: Path, manifest: Manifest | None) -> ClipTiming | None:
-    """The timing of a file's clip, from the manifest or a GoPro clip's name; None where nothing is known."""
+    """Return the timing of a file's clip, from the manifest or a GoPro clip's name; None if unknown."""
     clip = clip_of(path.resolve())
     if manifest is not None:
         return manifest.clips.get(own_name(clip, manifest.clips))

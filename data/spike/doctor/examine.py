@@ -1,13 +1,13 @@
-"""What the bytes of a bare spike stream say about size and bit order, against what is said about them."""
+"""Compare the size and bit order that a bare spike stream's bytes imply with those declared."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from data.spike import texture
 from data.spike.doctor.declared import Declared, Size
 from data.spike.formats import RAW416, RAW416_PICTURE, Format, is_raw416
-from data.spike.texture import CLEAR, HEARD, Mean, echo, find_geometry, mean_plane, row_difference, seam, suits_better
 from utils.spike_loader import BitOrder, fitting_sizes, steps_in
 from utils.utils_error import UserError
 
@@ -17,10 +17,10 @@ DEFAULT_FLIPUD = True
 
 @dataclass
 class Report:
-    """What was found out about one file.
+    """The findings about one file.
 
-    `wrong` contradicts what is said about the file, or the defaults of the readers here: the user's mistakes.
-    `notes` contradict nothing: defects of the sensor, a guess, what could not be checked.
+    `wrong`: contradictions of what is declared about the file, or of the readers' defaults.
+    `notes`: everything else: sensor defects, guesses, what could not be checked.
     """
 
     file: str
@@ -28,14 +28,14 @@ class Report:
     format: Format
     size: Size  # as stored, row headers included
     steps: int
-    bit_order: BitOrder | None  # None where the file stores no bits
+    bit_order: BitOrder | None  # None if the file is not packed
     flipud: bool
     wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     evidence: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, for JSON; `ok` is false where something is wrong."""
+        """Return everything as plain values for JSON; `ok` is false if something is wrong."""
         return {"ok": not self.wrong, **vars(self)}
 
 
@@ -44,16 +44,15 @@ def examine(packed: np.ndarray, name: str, declared: Declared, *, header: bool =
 
     Args:
         packed: (n,) uint8, n > 0.
-        name: of the file.
-        declared: what is said about it.
-        header: the user says that these are rows of 416 with a header.
+        name: name of the file.
+        declared: what is declared about it.
+        header: the user declares rows of 416 bits with a header.
 
     Returns:
-        A report; its flip is what is said, or the default.
+        A report; its flip is the declared one, or the default.
 
     Raises:
-        UserError: nobody says a size and the stream tells none, or the size that is said does not fit and the stream
-            tells no other.
+        UserError: no size is declared, or the declared size does not fit, and the stream implies none.
     """
     notes: list[str] = []
     wrong: list[str] = []
@@ -61,82 +60,85 @@ def examine(packed: np.ndarray, name: str, declared: Declared, *, header: bool =
     step = size[0] * size[1] // 8
     steps, rest = divmod(packed.size, step)
     if rest:
-        wrong.append(f"cut off: {steps} whole steps of {by(size)} and {rest} bytes more; copy the file again")
-    sayers = list(declared.sizes.items())
+        wrong.append(f"truncated: {steps} whole steps of {size_text(size)} and {rest} bytes more; copy the file again")
+    sources = list(declared.sizes.items())
     wrong += [
-        f"{who} says {by(said)}, {sayers[0][0]} says {by(sayers[0][1])}; correct one of them"
-        for who, said in sayers[1:]
-        if said != sayers[0][1]
+        f"{source} says {size_text(other)}, {sources[0][0]} says {size_text(sources[0][1])}; correct one of them"
+        for source, other in sources[1:]
+        if other != sources[0][1]
     ]
-    told = seam(mean_plane(packed, step))
-    order = _bit_order(told, declared, wrong, notes)
+    seams = texture.seam(texture.mean_plane(packed, step))
+    order = _bit_order(seams, declared, wrong, notes)
     flipud = next(iter(declared.flips.values()), DEFAULT_FLIPUD)
     kind: Format = "raw416" if header or is_raw416(packed, size) else "dat"
-    evidence = {"seam": told, "candidates": candidates(packed, [size, *declared.sizes.values()])}
+    evidence = {"seam": seams, "candidates": candidates(packed, [size, *declared.sizes.values()])}
     return Report(name, packed.size, kind, size, steps, order, flipud, wrong, notes, evidence)
 
 
 def candidates(packed: np.ndarray, first: list[Size]) -> list[dict[str, Any]]:
-    """Judge every size in use that fits, and those of `first`; heard ones first, then by their rows.
+    """Rate every fitting size in use and those in `first`: periodic ones first, then by row difference.
 
     Returns:
-        For each: `size`, `steps` (whole or not), `echo` (standard errors by which the stream repeats after one step),
-        `rows` (0: neighbouring rows are equal, 1: unrelated), `seam` (positive: little, negative: big bit order).
+        For each: `size`, `steps` (whole or not), `periodicity` (see `texture.periodicity`), `rows` (0: neighbouring
+        rows are equal, 1: unrelated), `seam` (positive: little, negative: big bit order).
     """
     rows: list[dict[str, Any]] = []
     for size in dict.fromkeys([*first, *fitting_sizes(packed.size)]):
         step = size[0] * size[1] // 8
         if size[0] * size[1] % 8 or not 0 < step <= packed.size:
             continue
-        plane = mean_plane(packed, step)
-        order: BitOrder = "big" if seam(plane) < 0 else "little"
+        plane = texture.mean_plane(packed, step)
+        order: BitOrder = "big" if texture.seam(plane) < 0 else "little"
         rows.append(
             {
                 "size": list(size),
                 "steps": packed.size / step,
-                "echo": echo(packed, step),
-                "rows": row_difference(plane, size[1], order).value,
-                "seam": seam(plane),
+                "periodicity": texture.periodicity(packed, step),
+                "rows": texture.row_difference(plane, size[1], order).value,
+                "seam": texture.seam(plane),
             }
         )
-    return [*rows[:1], *sorted(rows[1:], key=lambda row: (row["echo"] < HEARD, row["rows"]))]
+    return [*rows[:1], *sorted(rows[1:], key=lambda row: (row["periodicity"] < texture.PERIODIC_MIN, row["rows"]))]
 
 
-def by(size: Size) -> str:
-    """Write a size as HxW."""
+def size_text(size: Size) -> str:
+    """Format a size as HxW."""
     return f"{size[0]}x{size[1]}"
 
 
 def _size(packed: np.ndarray, name: str, declared: Declared, header: bool, wrong: list[str], notes: list[str]) -> Size:
-    """The size to go on with: the stream's own where it speaks clearly, else the one that is said."""
-    said = [RAW416 if header and size == RAW416_PICTURE else size for size in declared.sizes.values()]
-    found = RAW416 if header else find_geometry(packed, [*said, RAW416])
-    if not said:
+    """Return the size that the stream clearly implies, otherwise the declared one."""
+    sizes = [RAW416 if header and size == RAW416_PICTURE else size for size in declared.sizes.values()]
+    found = RAW416 if header else texture.find_geometry(packed, [*sizes, RAW416])
+    if not sizes:
         if found is None:
-            raise UserError(f"{name}: {_nothing_told(packed)}; give --spike_h and --spike_w if these are spikes")
-        notes.append(f"nobody says a size, the stream itself does: {by(found)}")
+            raise UserError(f"{name}: {_no_size(packed)}; give --spike_h and --spike_w if these are spikes")
+        notes.append(f"no size is declared; the stream implies {size_text(found)}")
         return found
-    believed = said[0]
-    if believed == RAW416_PICTURE and found == RAW416 and is_raw416(packed, RAW416):
+    first = sizes[0]
+    if first == RAW416_PICTURE and found == RAW416 and is_raw416(packed, RAW416):
         return RAW416
-    misfit = _misfit(packed, believed)
+    misfit = _misfit(packed, first)
     if misfit and found is None:
         raise UserError(f"{name}: {misfit}")
-    if found is None or found == believed or not (misfit or suits_better(packed, found, believed)):
-        if not misfit and not _is_plausible(packed, believed):
-            notes.append(f"the stream tells nothing for or against {by(believed)}")
-        return believed
+    if found is None or found == first or not (misfit or texture.suits_better(packed, found, first)):
+        if not misfit and not _is_plausible(packed, first):
+            notes.append(f"the stream neither confirms nor contradicts {size_text(first)}")
+        return first
     steps = packed.size * 8 // (found[0] * found[1])
-    wrong.append(f"{by(believed)} ({next(iter(declared.sizes))}) is wrong: these are {steps} steps of {by(found)}")
+    wrong.append(
+        f"{size_text(first)} ({next(iter(declared.sizes))}) is wrong: these are {steps} steps of {size_text(found)}"
+    )
     return found
 
 
 def _is_plausible(packed: np.ndarray, size: Size) -> bool:
-    """Whether the stream speaks for a size, by its repetition or by the likeness of its rows."""
+    """Return whether the stream's periodicity or the similarity of its rows supports a size."""
     step = size[0] * size[1] // 8
-    if echo(packed, step) >= HEARD:
+    if texture.periodicity(packed, step) >= texture.PERIODIC_MIN:
         return True
-    return Mean(1.0, 0.0).exceeds(row_difference(mean_plane(packed, step), size[1])) > CLEAR
+    rows = texture.row_difference(texture.mean_plane(packed, step), size[1])
+    return texture.Mean(1.0, 0.0).exceeds(rows) > texture.SIGNIFICANT
 
 
 def _misfit(packed: np.ndarray, size: Size) -> str | None:
@@ -147,21 +149,21 @@ def _misfit(packed: np.ndarray, size: Size) -> str | None:
     return None
 
 
-def _nothing_told(packed: np.ndarray) -> str:
-    fitting = ", ".join(map(by, fitting_sizes(packed.size))) or "none"
-    return f"{packed.size} bytes that repeat after no step length (sizes in use that would fit: {fitting})"
+def _no_size(packed: np.ndarray) -> str:
+    fitting = ", ".join(map(size_text, fitting_sizes(packed.size))) or "none"
+    return f"no step length found in its {packed.size} bytes (sizes in use that would fit: {fitting})"
 
 
-def _bit_order(told: float, declared: Declared, wrong: list[str], notes: list[str]) -> BitOrder:
-    """The stored bit order by the seams of bytes, else the one that is said."""
-    said = declared.orders or {"the default": DEFAULT_ORDER}
-    if abs(told) < CLEAR:
-        whose, believed = next(iter(said.items()))
-        notes.append(f"the stream tells nothing about its bit order; {believed} ({whose}) is taken")
-        return believed
-    found: BitOrder = "little" if told > 0 else "big"
+def _bit_order(seams: float, declared: Declared, wrong: list[str], notes: list[str]) -> BitOrder:
+    """Return the bit order that the seams imply, else the declared one."""
+    orders = declared.orders or {"the default": DEFAULT_ORDER}
+    if abs(seams) < texture.SIGNIFICANT:
+        source, order = next(iter(orders.items()))
+        notes.append(f"the stream does not show its bit order; using {order} ({source})")
+        return order
+    found: BitOrder = "little" if seams > 0 else "big"
     which = "highest" if found == "big" else "lowest"
-    mistaken = ", ".join(whose for whose, believed in said.items() if believed != found)
-    if mistaken:
-        wrong.append(f"bits are stored {which} first: bit_order {found}, not as {mistaken} says")
+    contradicted = ", ".join(source for source, order in orders.items() if order != found)
+    if contradicted:
+        wrong.append(f"bits are stored {which} first: bit_order {found}, not as {contradicted} says")
     return found

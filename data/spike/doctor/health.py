@@ -1,4 +1,4 @@
-"""How well a sensor works, told from its spikes alone: rates, flicker, defective pixels, noise."""
+"""Measure a sensor's state from its spikes: rates, flicker, defective pixels, noise."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ import numpy as np
 from data.spike.doctor.statistics import PATCH, between_pixel_spread, within_pixel_isi_cv
 from data.spike.representations import tfi
 
-_CHANCE = 0.01  # that one pixel of the whole sensor is called defective although it is not
+_CHANCE = 0.01  # probability that any good pixel of the sensor is called defective
 _HOT = 3.0  # times the brightest neighbour
-_CLUSTER = 4  # pixels; a larger silent spot is taken for a dark thing, unless it is a whole row or column
+_CLUSTER = 4  # pixels; a larger silent spot counts as a dark object, unless it is a whole row or column
 _BRIGHTEST = 0.001  # of the pixels
 _LISTED = 20
 
@@ -22,7 +22,7 @@ def health(spikes: np.ndarray) -> dict[str, Any]:
         spikes: (T, H, W) uint8, 0 or 1, row 0 at the top.
 
     Returns:
-        Of plain numbers and lists: `rate` (spikes per step: mean, brightest pixels), `time` (how the mean rate varies,
+        Plain numbers and lists: `rate` (spikes per step: mean, brightest pixels), `time` (variation of the mean rate,
         empty and full steps), `pixels` (dead and hot ones as (row, column)), `noise`, `tfi_undefined` (fraction).
     """
     steps = len(spikes)
@@ -52,11 +52,12 @@ def health(spikes: np.ndarray) -> dict[str, Any]:
 
 
 def over_time(spikes: np.ndarray) -> dict[str, Any]:
-    """How the sensor's mean rate varies from step to step.
+    """Measure how the sensor's mean rate varies from step to step.
 
     Returns:
-        `spread` (standard deviation / mean), `slow_spread` (the same of the means over eighths of the stream: drift and
-        slow flicker), `empty_steps` and `full_steps` (first ones listed; only steps whose emptiness is no chance).
+        `spread` (standard deviation / mean), `slow_spread` (the same for the means of eighths of the stream: drift and
+        slow flicker), the first `empty_steps` and `full_steps` that are not due to chance, and their counts `empty` and
+        `full`.
     """
     pixels = spikes[0].size
     rate = spikes.reshape(len(spikes), -1).mean(axis=1, dtype=np.float64)
@@ -76,14 +77,14 @@ def over_time(spikes: np.ndarray) -> dict[str, Any]:
 
 
 def defective_pixels(count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find dead and hot pixels. Dark is not dead: what surrounds a dead pixel fires too often for that to be chance.
+    """Find dead and hot pixels. A dark pixel is not dead: a dead pixel's surroundings fire significantly often.
 
-    A pixel is dead that never fires, in a spot of at most four such pixels whose whole border fires often, or in a row
-    or column that is silent from end to end between two that are not. A pixel is hot that fires far more than three
+    A pixel is dead if it never fires and is in a spot of at most four such pixels whose whole border fires often, or in
+    a fully silent row or column whose neighbours are not. A pixel is hot if it fires significantly more than three
     times as often as the brightest of its eight neighbours.
 
     Args:
-        count: (H, W) int, spikes of each pixel; H and W at least 3, else nothing is found.
+        count: (H, W) int, spikes per pixel; H and W at least 3, else nothing is found.
 
     Returns:
         Dead and hot pixels, each (n, 2) int: row, column.
@@ -101,7 +102,7 @@ def defective_pixels(count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _small_spots(silent: np.ndarray, count: np.ndarray, often: float) -> np.ndarray:
-    """Silent spots of few pixels, all of whose border fires often."""
+    """Mark silent spots of few pixels whose whole border fires often."""
     number, label, stats, _ = cv2.connectedComponentsWithStats(silent.astype(np.uint8), connectivity=8)
     around = np.where(silent, np.inf, count).astype(np.float32)
     weakest = cv2.erode(around, np.ones((3, 3), np.uint8), borderValue=float("inf"))
@@ -113,7 +114,7 @@ def _small_spots(silent: np.ndarray, count: np.ndarray, often: float) -> np.ndar
 
 
 def _lines(silent: np.ndarray, count: np.ndarray, often: float) -> np.ndarray:
-    """Rows that are silent from end to end although both neighbours fire often."""
+    """Mark fully silent rows between rows that fire often."""
     rows = np.asarray(silent.all(axis=1))
     busy = np.pad(np.median(count, axis=1), 1, mode="edge") > often
     dead = rows & (busy[:-2] | np.pad(rows, (1, 0))[:-1]) & (busy[2:] | np.pad(rows, (0, 1))[1:])

@@ -1,4 +1,4 @@
-"""The doctor of one spike file: what it is, whether what is said about it is true, and how its sensor does."""
+"""Inspect one spike file: what it is, whether its declarations are true, and the state of its sensor."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from data.spike.doctor.declared import Declared, Given, declared_for
-from data.spike.doctor.examine import DEFAULT_FLIPUD, Report, by, examine
+from data.spike.doctor.examine import DEFAULT_FLIPUD, Report, examine, size_text
 from data.spike.doctor.health import health
 from data.spike.doctor.orientation import brighter_up, match, paired_picture
 from data.spike.formats import Format, format_of, is_raw1024, open_spikes, read_bits
@@ -14,12 +14,12 @@ from data.spike.manifest import GOPRO_SHORT_BY
 from utils.spike_loader import packed_bytes
 from utils.utils_image import read_rgb
 
-_SPIKES_READ = 1 << 25  # pixels x steps that pixels and noise are judged by
+_SPIKES_READ = 1 << 25  # pixels x steps used to measure pixels and noise
 _PICTURE_STEPS = 41
 _FASTER_THAN_WHITE = 1.2  # times rate_at_white
-_UNEVEN = 0.05  # relative spread of a still sensor's mean rate from step to step
+_UNEVEN = 0.05  # relative spread of the mean rate from step to step
 _FIXED_PATTERN = 0.05  # relative spread of neighbours; noiseless simulations stay below 0.02 ...
-_FEW_STEPS = 3.0  # ... and below this over the number of steps, whole as intervals are
+_FEW_STEPS = 3.0  # ... and below this divided by the number of steps, because intervals are whole steps
 
 
 def inspect_file(
@@ -29,12 +29,12 @@ def inspect_file(
 
     Args:
         path: a spike file of any format.
-        given: what the user believes.
-        picture: a paired RGB picture; None looks for one where the layouts have it.
-        format: None tells it from the content.
+        given: the user's declarations.
+        picture: a paired RGB picture; None searches the usual layouts for one.
+        format: None detects it from the content.
 
     Raises:
-        UserError: the file is missing, no spike file, or nothing tells its size.
+        UserError: the file is missing, not a spike file, or its size is unknown.
     """
     declared = declared_for(path, given or Given())
     kind = format or format_of(path)
@@ -53,25 +53,26 @@ def inspect_file(
 
 
 def _examine_array(path: Path, kind: Format, declared: Declared) -> Report:
-    """A report on a file that knows its own size and is upright."""
+    """Report on a file of a format that records its own size and is upright."""
     _, found = open_spikes(path, format=kind, steps=(0, 1))
     size = found.height, found.width
     report = Report(str(path), path.stat().st_size, kind, size, found.steps, found.bit_order, False)
-    for who, said in declared.sizes.items():
-        if said != size:
-            report.wrong.append(f"{by(said)} ({who}) is wrong: the file holds {found.steps} steps of {by(size)}")
+    for source, other in declared.sizes.items():
+        if other != size:
+            steps = f"{found.steps} steps of {size_text(size)}"
+            report.wrong.append(f"{size_text(other)} ({source}) is wrong: the file holds {steps}")
     if any(found.skipped):
-        report.notes.append("left out: {} bytes before the first frame, {} after the last".format(*found.skipped))
+        report.notes.append("skipped {} bytes before the first frame and {} after the last".format(*found.skipped))
     return report
 
 
 def _middle(path: Path, report: Report) -> np.ndarray:
-    """The middle steps of a file, (t, H, W), read with what was found; all of them where they are few."""
+    """Read the middle steps of a file, (t, H, W), as the report describes it; all steps if they are few."""
     most = max(1, _SPIKES_READ // (report.size[0] * report.size[1]))
     first = max(0, (report.steps - most) // 2)
     window = first, min(report.steps, first + most)
     if window != (0, report.steps):
-        report.notes.append(f"pixels and noise are judged by steps {window[0]} to {window[1] - 1}")
+        report.notes.append(f"pixels and noise are measured in steps {window[0]} to {window[1] - 1}")
     if report.format in ("dat", "raw416"):
         header = report.format == "raw416"
         whole = packed_bytes(path)[: report.steps * report.size[0] * report.size[1] // 8]
@@ -81,7 +82,7 @@ def _middle(path: Path, report: Report) -> np.ndarray:
 
 
 def _check_orientation(report: Report, spikes: np.ndarray, declared: Declared, picture: Path | None) -> np.ndarray:
-    """Compare with the picture, or guess; returns the spikes upright as far as known."""
+    """Check the orientation against the picture, or guess it; return the spikes upright as far as known."""
     stored_bits = report.format in ("dat", "raw416")
     middle = len(spikes) // 2
     around = spikes[max(0, middle - _PICTURE_STEPS // 2) : middle + _PICTURE_STEPS // 2 + 1]
@@ -92,68 +93,68 @@ def _check_orientation(report: Report, spikes: np.ndarray, declared: Declared, p
     found = match(plane, read_rgb(picture))
     report.evidence["picture"] = {"file": str(picture), **found._asdict()}
     if found.best is None:
-        report.notes.append(f"{picture} shows another scene, or one without contrast: it decides nothing")
+        report.notes.append(f"{picture} shows another scene or has no contrast: it does not show which way is up")
     elif found.best == "upside_down":
         report.flipud = not report.flipud
         spikes = spikes[:, ::-1]
     elif found.best != "as_is":
-        how = "left and right swapped" if found.best == "mirrored" else "turned by 180 degrees"
-        report.wrong.append(f"against {picture} the spikes are {how}; turn the spikes or the pictures")
+        how = "mirrored left to right" if found.best == "mirrored" else "rotated by 180 degrees"
+        report.wrong.append(f"the spikes are {how} relative to {picture}; turn the spikes or the pictures")
     if found.best in ("as_is", "upside_down"):
         _check_flip(report, declared, stored_bits)
     return spikes
 
 
 def _check_flip(report: Report, declared: Declared, stored_bits: bool) -> None:
-    """Compare the flip that a picture has decided with what is said."""
+    """Compare the flip found by the picture with the declared one."""
     if not stored_bits:
         if report.flipud:
-            report.wrong.append("the array is upside down: row 0 must be at the top; turn it and save it again")
+            report.wrong.append("the array is upside down: row 0 must be at the top; flip it and save it again")
         return
-    said = declared.flips or {"the default": DEFAULT_FLIPUD}
-    mistaken = ", ".join(whose for whose, believed in said.items() if believed != report.flipud)
-    if mistaken:
+    flips = declared.flips or {"the default": DEFAULT_FLIPUD}
+    contradicted = ", ".join(source for source, flip in flips.items() if flip != report.flipud)
+    if contradicted:
         stored = "bottom-up: flipud true" if report.flipud else "upright: flipud false"
-        report.wrong.append(f"rows are stored {stored}, not as {mistaken} says")
+        report.wrong.append(f"rows are stored {stored}, not as {contradicted} says")
 
 
 def _guess(report: Report, plane: np.ndarray, stored_bits: bool) -> None:
-    """Without a picture only a note: scenes are more often brighter at the top."""
+    """Note which way up is likelier without a picture: most scenes are brighter at the top."""
     tilt = brighter_up(plane)
     report.evidence["brighter_up"] = tilt
     how = f"flipud {str(report.flipud).lower()}" if stored_bits else "upright"
     if tilt > 0:
-        hint = f"{how} shows the brighter side up (about 3 of 4 scenes are so)"
+        hint = f"{how} shows the brighter side up, as in about 3 of 4 scenes"
     elif tilt < 0:
-        hint = f"{how} shows the brighter side down, which about 1 scene of 4 has: perhaps it is upside down"
+        hint = f"{how} shows the brighter side down, as in about 1 of 4 scenes: it may be upside down"
     else:
         hint = "brightness gives no hint"
-    report.notes.append(f"which way up is not certain without a paired picture (--image): {hint}")
+    report.notes.append(f"which way is up is uncertain without a paired picture (--image): {hint}")
 
 
 def check_timing(report: Report, path: Path, declared: Declared, *, may_be_short: bool = True) -> None:
-    """Compare the number of steps with what the manifest or a GoPro clip's name promises.
+    """Compare the number of steps with the manifest or a GoPro clip's name.
 
     Args:
-        report: whose notes and mistakes are added to.
-        path: of the file.
-        declared: what is said about it.
+        report: extended with the findings.
+        path: path of the file.
+        declared: what is declared about it.
         may_be_short: the file may be the last one of its clip.
     """
     if declared.timing is None or report.wrong:
         return
-    promised = declared.timing.num_steps(path.stem)
-    if report.steps == promised:
+    expected = declared.timing.num_steps(path.stem)
+    if report.steps == expected:
         return
-    if may_be_short and declared.manifest is None and report.steps == promised - GOPRO_SHORT_BY:
-        report.notes.append(f"{report.steps} steps instead of {promised}: the last file of a GoPro clip is short")
+    if may_be_short and declared.manifest is None and report.steps == expected - GOPRO_SHORT_BY:
+        report.notes.append(f"{report.steps} steps instead of {expected}: the last file of a GoPro clip is short")
         return
-    who = "the manifest" if declared.manifest else "the clip's name"
-    report.wrong.append(f"{report.steps} steps, {who} promises {promised}; correct it or prepare the file again")
+    source = "the manifest" if declared.manifest else "the clip's name"
+    report.wrong.append(f"{report.steps} steps, but {source} implies {expected}; correct it or prepare the file again")
 
 
 def _judge(report: Report, found: dict[str, Any], declared: Declared) -> None:
-    """Turn measurements into notes, and into mistakes where the manifest says otherwise."""
+    """Turn measurements into notes, or into errors where the manifest contradicts them."""
     time, pixels, noise, rate = found["time"], found["pixels"], found["noise"], found["rate"]
     for what in ("dead", "hot"):
         if pixels[what]:
@@ -163,7 +164,7 @@ def _judge(report: Report, found: dict[str, Any], declared: Declared) -> None:
         if time[what]:
             steps = ", ".join(map(str, time[f"{what}_steps"][:8]))
             report.notes.append(
-                f"{time[what]} {what} steps: {steps}, ... (missing readouts, or light going on and off)"
+                f"{time[what]} {what} steps: {steps}, ... (missing readouts, or a light switching on and off)"
             )
     if time["spread"] > _UNEVEN:
         report.notes.append(
@@ -175,22 +176,22 @@ def _judge(report: Report, found: dict[str, Any], declared: Declared) -> None:
     white = declared.manifest.rate_at_white if declared.manifest else None
     if white and rate["brightest"] > _FASTER_THAN_WHITE * white:
         report.wrong.append(
-            f"rate_at_white {white:g} (the manifest) is wrong: the brightest pixels fire {rate['brightest']:.2f} a step"
+            f"rate_at_white {white:g} (the manifest) is wrong: bright pixels fire {rate['brightest']:.2f} per step"
         )
 
 
-def text(report: Report) -> str:
-    """Write a report for people, the verdict last."""
+def report_text(report: Report) -> str:
+    """Format a report as text, the verdict last."""
     evidence, rows = report.evidence, []
     how = f"bit_order {report.bit_order}, flipud {str(report.flipud).lower()}" if report.bit_order else "unpacked"
     rows.append(f"{report.file}: {report.bytes} bytes, {report.format}")
-    rows.append(f"  {report.steps} steps of {by(report.size)}, {how}")
+    rows.append(f"  {report.steps} steps of {size_text(report.size)}, {how}")
     if "candidates" in evidence:
-        rows.append("  sizes; echo: repeats after one step (from 8 on), rows: 0 smooth, 1 torn, seam: + little, - big")
+        rows.append("  sizes; period: repeats per step (min 8), rows: 0 smooth, 1 unrelated, seam: + little, - big")
     for line in evidence.get("candidates", []):
         rows.append(
-            "  {:>11}  {:9.2f} steps   echo {:6.1f}   rows {:.3f}   seam {:+.1f}".format(
-                by(line["size"]), line["steps"], line["echo"], line["rows"], line["seam"]
+            "  {:>11}  {:9.2f} steps   period {:6.1f}   rows {:.3f}   seam {:+.1f}".format(
+                size_text(line["size"]), line["steps"], line["periodicity"], line["rows"], line["seam"]
             )
         )
     if "picture" in evidence:
@@ -211,7 +212,7 @@ def _health_lines(found: dict[str, Any]) -> list[str]:
         return "unknown" if value is None else f"{value:.1%}"
 
     return [
-        f"  rate: mean {rate['mean']:.3f} spikes a step; brightest pixels {rate['brightest']:.3f}, "
+        f"  rate: mean {rate['mean']:.3f} spikes per step; brightest pixels {rate['brightest']:.3f}, "
         "which is rate_at_white if they are white",
         f"  over time: mean rate varies by {time['spread']:.1%}; {time['empty']} empty and {time['full']} full steps",
         f"  pixels: {pixels['dead']} dead, {pixels['hot']} hot; noise: neighbours differ by "

@@ -1,4 +1,4 @@
-"""Which way up a stream is: told by a paired picture, else only guessed."""
+"""Find which way up a stream is, from a paired picture, or guess it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,17 +10,17 @@ from data.image_folders import IMAGE_SUFFIXES
 from data.layout import SPIKES, SPLITS, gt_dir
 from data.spike.light import to_gray
 
-# A picture decides if one orientation correlates with it at least this much, and this much better than the others.
+# One orientation must correlate with the picture at least this much, and this much better than the others.
 ALIKE = 0.4
 BETTER = 0.1
-# Most scenes are brighter at the top. Of 17 photographs and captures, 8 had a correlation of brightness and height
-# beyond this, 6 of them with the bright side up: a hint, no proof.
+# Most scenes are brighter at the top. Of 17 photographs and captures, 8 exceeded this correlation of brightness and
+# height, 6 of them with the bright side up: a hint, not proof.
 _TILTED = 0.25
-_BESIDE = ("_sharp", "_gt", "")  # what the name of a picture beside a spike file adds to its stem
+_BESIDE = ("_sharp", "_gt", "")  # suffixes of a paired picture's stem beside the spike file
 
 
 class Match(NamedTuple):
-    """Correlation of a plane with a picture, in [-1, 1], for four ways to lay one on the other."""
+    """Correlation of a plane with a picture, in [-1, 1], in four orientations."""
 
     as_is: float
     upside_down: float
@@ -29,7 +29,7 @@ class Match(NamedTuple):
 
     @property
     def best(self) -> str | None:
-        """The name of the orientation that the picture decides for, or None."""
+        """The orientation that clearly matches the picture, or None."""
         ranked = sorted(zip(self, self._fields, strict=True), reverse=True)
         decided = ranked[0][0] >= ALIKE and ranked[0][0] - ranked[1][0] >= BETTER
         return ranked[0][1] if decided else None
@@ -48,14 +48,14 @@ def match(plane: np.ndarray, picture: np.ndarray) -> Match:
 
 
 def brighter_up(plane: np.ndarray) -> float:
-    """Correlation of brightness and height in (H, W), positive where the top is brighter; 0 where that is no hint."""
+    """Return the correlation of brightness and height in (H, W), positive if the top is brighter; 0 if inconclusive."""
     height = np.broadcast_to(np.linspace(1, -1, len(plane), dtype=np.float32)[:, None], plane.shape)
     tilt = _correlation(plane, height)
     return tilt if abs(tilt) > _TILTED else 0.0
 
 
 def paired_picture(path: Path) -> Path | None:
-    """Find the sharp picture of a spike file: in the GoPro layout, or beside it with the same stem."""
+    """Find the sharp picture of a spike file, beside it with the same stem or in the GoPro layout."""
     path = path.resolve()
     places: list[tuple[Path, tuple[str, ...]]] = [(path.parent, _BESIDE)]
     clip = path.parent.parent if path.parent.name == "spike" else path.parent

@@ -1,4 +1,4 @@
-"""Pictures and videos of spikes for the eye."""
+"""Pictures and videos of spikes for visual inspection."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +13,16 @@ from utils.utils_video import write_video
 WINDOWS = 5, 21, 41
 MOVIE_WINDOW = 21
 _MOST_FRAMES = 300
-_WHITE = 99.5  # percentile of the plane with the longest window that is shown white
+_WHITE = 99.5  # percentile of the longest window's plane that is shown white
 
 
 def contact_sheet(spikes: np.ndarray, center: int, title: str) -> np.ndarray:
-    """Lay out one raw plane, playback at several windows, the interval picture and the mean, all equally bright.
+    """Lay out one raw plane, playback at several windows, the interval picture and the mean, on one brightness scale.
 
     Args:
         spikes: (T, H, W) uint8, 0 or 1, row 0 at the top.
-        center: the step that all pictures but the last show, in [0, T).
-        title: stands above.
+        center: the step shown by all pictures except the mean, in [0, T).
+        title: heading.
 
     Returns:
         (h, w, 3) uint8, RGB.
@@ -38,16 +38,16 @@ def contact_sheet(spikes: np.ndarray, center: int, title: str) -> np.ndarray:
     while len(pictures) % 2:
         pictures[" " * len(pictures)] = np.zeros_like(pictures["spikes"])
     panels, half = list(pictures.items()), len(pictures) // 2
-    upper = side_by_side(f"{title}   step {center}   white = {white:.3f} spikes a step", dict(panels[:half]))
+    upper = side_by_side(f"{title}   step {center}   white = {white:.3f} spikes per step", dict(panels[:half]))
     return np.concatenate([upper, side_by_side("", dict(panels[half:]))])
 
 
 def movie(spikes: np.ndarray, title: str) -> Iterator[np.ndarray]:
-    """Playback over time beside the raw spikes; long streams are sampled evenly.
+    """Yield playback over time beside the raw spikes; long streams are sampled evenly.
 
     Args:
         spikes: (T, H, W) uint8, 0 or 1, row 0 at the top.
-        title: stands above.
+        title: heading.
 
     Yields:
         (h, w, 3) uint8, RGB.
@@ -66,10 +66,10 @@ def movie(spikes: np.ndarray, title: str) -> Iterator[np.ndarray]:
 
 
 def write_preview(path: Path, spikes: np.ndarray, center: int, title: str) -> None:
-    """Write a contact sheet (.png and other images) or a movie (.mp4); the file appears whole or not at all.
+    """Write a contact sheet (.png or another image format) or a movie (.mp4) atomically.
 
     Raises:
-        UserError: the suffix is no image format.
+        UserError: the suffix is not an image format.
     """
     if path.suffix.lower() == ".mp4":
         write_video(path, movie(spikes, title), FRAMES_PER_SECOND)
@@ -78,11 +78,11 @@ def write_preview(path: Path, spikes: np.ndarray, center: int, title: str) -> No
 
 
 def white_of(plane: np.ndarray) -> float:
-    """The rate that is shown white: that of the brightest pixels, leaving out single ones."""
+    """Return the rate to show as white: that of the brightest pixels, ignoring a few outliers."""
     return float(np.percentile(plane, _WHITE)) or 1.0
 
 
 def gray(plane: np.ndarray, white: float) -> np.ndarray:
-    """Show a plane (H, W) as (H, W, 3) uint8: 0 black, `white` white."""
+    """Map a plane (H, W) to (H, W, 3) uint8: 0 to black, `white` to white."""
     shown = np.clip(plane.astype(np.float32) / white * 255, 0, 255).round().astype(np.uint8)
     return np.repeat(shown[:, :, None], 3, axis=2)

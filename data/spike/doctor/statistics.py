@@ -1,29 +1,29 @@
-"""What a stream tells about the noise of its sensor: how regularly a pixel fires, and how much pixels differ."""
+"""Measure sensor noise from a stream: how regularly a pixel fires, and how much pixels differ."""
 
 import cv2
 import numpy as np
 
-MIN_INTERVALS = 3  # a pixel with fewer says little about its regularity
-PATCH = 16  # pixels; the side of the squares over which pixels are compared
-# Second differences along both axes: zero on any plane, and unit variance in, unit variance out for white noise.
+MIN_INTERVALS = 3  # pixels with fewer intervals are ignored
+PATCH = 16  # pixels; side of the squares within which pixels are compared
+# Second differences along both axes: zero on linear gradients, and preserving the variance of white noise.
 _SECOND_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 
 
 def within_pixel_isi_cv(spikes: np.ndarray) -> float:
     """Return how irregularly a pixel fires under steady light: temporal noise.
 
-    Only for a still scene: motion makes intervals differ as well. Intervals are whole steps, so even a noiseless
-    pixel has some variation; it is least at long intervals.
+    Only for still scenes: motion varies the intervals, too. Intervals are whole steps, so even a noiseless pixel has
+    some variation, least at long intervals.
 
     Args:
         spikes: (T, H, W) uint8, 0 or 1, row 0 at the top.
 
     Returns:
-        Standard deviation / mean of the intervals between the spikes of a pixel, the median over all pixels
-        that have at least MIN_INTERVALS; NaN where there is no such pixel.
+        Standard deviation / mean of the intervals between a pixel's spikes, median over all pixels with at least
+        MIN_INTERVALS; NaN if there are none.
     """
     steps = len(spikes)
-    fired = np.flatnonzero(np.ascontiguousarray(np.moveaxis(spikes, 0, -1)))  # pixel after pixel, in order of time
+    fired = np.flatnonzero(np.ascontiguousarray(np.moveaxis(spikes, 0, -1)))  # pixel by pixel, in time order
     pixel = fired // steps
     same = pixel[1:] == pixel[:-1]
     interval, owner = np.diff(fired)[same], pixel[1:][same]
@@ -38,7 +38,7 @@ def within_pixel_isi_cv(spikes: np.ndarray) -> float:
 
 
 def interval_rate(spikes: np.ndarray) -> np.ndarray:
-    """Return every pixel's rate from its mean interval; from its count where it has fired less than twice.
+    """Return every pixel's rate from its mean interval, or from its count if it has fired less than twice.
 
     Args:
         spikes: (T, H, W) uint8, 0 or 1.
@@ -55,16 +55,15 @@ def interval_rate(spikes: np.ndarray) -> np.ndarray:
 def between_pixel_spread(spikes: np.ndarray, rate: float | None = None) -> float:
     """Return how much neighbouring pixels under the same light differ: fixed-pattern noise.
 
-    Each pixel's rate is compared with its neighbours by second differences, which do not see shading, and set in
-    relation to the mean rate, patch by patch; the median over patches leaves out those with edges.
-    (Second differences as a noise measure: Immerkaer, Fast Noise Variance Estimation, 1996.)
+    Each pixel's rate is compared with its neighbours' by second differences, which ignore shading (Immerkaer, Fast
+    Noise Variance Estimation, 1996), relative to the mean rate of its patch; the median over patches ignores edges.
 
     Args:
         spikes: (T, H, W) uint8, 0 or 1, H and W at least PATCH; a still scene.
-        rate: take only patches whose mean rate is within 15 % of it, in spikes per step; None takes all that fire.
+        rate: use only patches whose mean rate is within 15 % of it, in spikes per step; None uses all that fire.
 
     Returns:
-        Standard deviation / mean of the rate among neighbours; NaN where no patch has that rate.
+        Standard deviation / mean of the rate among neighbours; NaN if no patch has that rate.
     """
     rates = interval_rate(spikes)
     noise = cv2.filter2D(rates, -1, _SECOND_DIFFERENCE)
@@ -76,7 +75,7 @@ def between_pixel_spread(spikes: np.ndarray, rate: float | None = None) -> float
 
 
 def _patch_mean(plane: np.ndarray) -> np.ndarray:
-    """Means of whole patches of (H, W): (H // PATCH, W // PATCH)."""
+    """Return the means of whole patches of (H, W): (H // PATCH, W // PATCH)."""
     rows, columns = plane.shape[0] // PATCH, plane.shape[1] // PATCH
     patches = plane[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH)
     return patches.mean(axis=(1, 3), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The doctor's round: every spike file below a folder, a few lines for each folder."""
+"""Survey every spike file below a folder, with a few lines per folder."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from data.frame_order import by_number
 from data.spike.doctor.declared import Declared, Given, Size, declared_for
-from data.spike.doctor.examine import Report, by, examine
+from data.spike.doctor.examine import Report, examine, size_text
 from data.spike.doctor.inspection import check_timing, inspect_file
 from data.spike.formats import format_of, open_spikes
 from utils.spike_loader import packed_bytes
@@ -16,17 +16,17 @@ SUFFIXES = (".dat", ".npy", ".npz")
 
 
 def survey(root: Path, given: Given | None = None) -> list[dict[str, Any]]:
-    """Look at every spike file below a folder: sizes, step counts and bit order of all, the rest of each first one.
+    """Check size, step count and bit order of every spike file below a folder, and inspect the first of each size.
 
     Args:
         root: the folder.
-        given: what the user believes of all files.
+        given: the user's declarations about all files.
 
     Returns:
-        One dict a folder: `folder`, `files` (how many), `shapes` (how many by TxHxW), `wrong`, `notes`.
+        One dict per folder: `folder`, `files` (count), `shapes` (counts by TxHxW), `wrong`, `notes`.
 
     Raises:
-        UserError: there is no spike file below the folder.
+        UserError: there are no spike files below the folder.
     """
     found = [path for path in root.rglob("*") if path.suffix in SUFFIXES and not path.name.startswith(".")]
     paths = [root / name for name in by_number(str(path.relative_to(root)) for path in found)]
@@ -39,7 +39,7 @@ def survey(root: Path, given: Given | None = None) -> list[dict[str, Any]]:
 
 
 def text(rows: list[dict[str, Any]]) -> str:
-    """Write a survey for people: a line a folder, and one for each thing that is wrong there."""
+    """Format a survey as text: one line per folder, and one per error or note."""
     lines = []
     for row in rows:
         shapes = ", ".join(f"{count} of {shape}" for shape, count in row["shapes"].items())
@@ -51,7 +51,7 @@ def text(rows: list[dict[str, Any]]) -> str:
 
 
 def _folder(folder: Path, files: list[Path], given: Given) -> dict[str, Any]:
-    """Inspect the first file of each size wholly and the others for what may differ from file to file."""
+    """Inspect the first file of each size fully, and the others only for what may differ between files."""
     shapes: Counter[str] = Counter()
     sizes: set[Size] = set()
     notes: list[str] = []
@@ -68,7 +68,7 @@ def _folder(folder: Path, files: list[Path], given: Given) -> dict[str, Any]:
                 report = inspect_file(path, given)
             notes += [f"{path.name}: {note}" for note in report.notes]
             wrong += [f"{path.name}: {line}" for line in report.wrong]
-            shapes[f"{report.steps}x{by(report.size)}"] += 1
+            shapes[f"{report.steps}x{size_text(report.size)}"] += 1
         except UserError as error:
             wrong.append(str(error))
     row: dict[str, Any] = {"folder": str(folder), "files": len(files), "shapes": dict(shapes)}
@@ -76,7 +76,7 @@ def _folder(folder: Path, files: list[Path], given: Given) -> dict[str, Any]:
 
 
 def _quick(path: Path, declared: Declared) -> Report:
-    """Examine one file's size, geometry and bit order only."""
+    """Examine only one file's size and bit order."""
     kind = format_of(path)
     if kind == "dat":
         return examine(packed_bytes(path), str(path), declared)
@@ -86,7 +86,7 @@ def _quick(path: Path, declared: Declared) -> Report:
 
 
 def _merged(lines: list[str]) -> list[str]:
-    """Say once what many files have in common: FIRST and N more."""
+    """Merge equal lines of several files into one: FIRST and N more."""
     by_text: dict[str, list[str]] = {}
     for line in lines:
         name, _, what = line.partition(": ")
