@@ -120,91 +120,6 @@ def equal_frames(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return counts
 
 
-def psnr(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Peak signal-to-noise ratio over all channels.
-
-    Args:
-        a: (H, W, 3) uint8, RGB.
-        b: the same shape.
-        border: pixels cut off at each side before comparing.
-
-    Returns:
-        Decibels; infinity for equal images.
-    """
-    return _psnr(_pair(a, b, border))
-
-
-def ssim(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Mean structural similarity of the channels: 11x11 Gaussian, sigma 1.5, valid region. See `psnr`.
-
-    Raises:
-        UserError: an image is smaller than the Gaussian.
-    """
-    return _ssim(_pair(a, b, border))
-
-
-def psnr_y(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Like `psnr`, of the BT.601 luma in 16..235, not rounded."""
-    return _psnr_y(_pair(a, b, border))
-
-
-def ssim_y(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Like `ssim`, of the BT.601 luma in 16..235, not rounded; SpkDeblurNet's SSIM.
-
-    Recorded for a sharp GoPro frame and its blurred copy (Gaussian, sigma 1.2, not rounded to uint8): 0.9310, and
-    KAIR's `ssim` 0.9232. This luma gives 0.93099 there, rounded it gives less; full-range luma gives about 0.925.
-    """
-    return _ssim_y(_pair(a, b, border))
-
-
-def ssim_matlab_rgb(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Like MATLAB's ssim() of an RGB array: a 3-D Gaussian over height, width and channel, edges replicated.
-
-    The published GoPro and DVD tables use this one. It lies above `ssim`: 0.963 for the pair that has 0.923 there.
-    """
-    return _ssim_matlab_rgb(_pair(a, b, border))
-
-
-def lpips(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Learned perceptual distance: LPIPS 0.1 with AlexNet, on the CPU; 0 for equal images.
-
-    Raises:
-        UserError: the library or AlexNet's weights are not there, see `check_available`.
-    """
-    return _lpips(_pair(a, b, border))
-
-
-def tof(before: np.ndarray, after: np.ndarray, sharp_before: np.ndarray, sharp_after: np.ndarray) -> float:
-    """Temporal consistency: how far the restored frames' optical flow is from that of the sharp ones.
-
-    tOF of Chu et al., "Learning Temporal Coherence via Self-Supervision for GAN-based Video Generation", 2020:
-    Farneback's flow by OpenCV on gray frames with pyramid scale 0.5, 3 levels, window 15, 3 iterations, poly_n 5 and
-    poly_sigma 1.2; the mean over all pixels of the length of the difference.
-
-    Args:
-        before: (H, W, 3) uint8, RGB, a restored frame.
-        after: the restored frame that follows it.
-        sharp_before: the sharp frame of the first.
-        sharp_after: the sharp frame of the second.
-
-    Returns:
-        Pixels; 0 is best.
-    """
-    return measure_motion({"": (before, after)}, (sharp_before, sharp_after), ["tof"])["tof"]
-
-
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
-    "psnr": psnr,
-    "ssim": ssim,
-    "psnr_y": psnr_y,
-    "ssim_y": ssim_y,
-    "ssim_matlab_rgb": ssim_matlab_rgb,
-    "lpips": lpips,
-}
-TEMPORAL_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], float]] = {"tof": tof}
-LOWER_IS_BETTER = {"tof", "lpips"}
-
-
 def measure(
     images: Mapping[str, np.ndarray], sharp: np.ndarray, names: Sequence[str], border: int = 0
 ) -> dict[str, float]:
@@ -214,17 +129,17 @@ def measure(
         images: prefix of the metrics -> (H, W, 3) uint8, RGB.
         sharp: the same shape.
         names: keys of METRICS.
-        border: see `psnr`.
+        border: see `Metric`.
 
     Returns:
         Prefix and name -> value, the images one after the other.
     """
-    shared = _View(sharp, border)
+    shared = View(sharp, border)
     found: dict[str, float] = {}
     for prefix, image in images.items():
         _check_pair(image, sharp)
-        pair = _Pair(_View(image, border), shared)
-        found |= {prefix + name: _OF_PAIR[name](pair) for name in names}
+        pair = Pair(View(image, border), shared)
+        found |= {prefix + name: METRICS[name].of_pair(pair) for name in names}
     return found
 
 
@@ -235,14 +150,13 @@ def measure_motion(
 
     `images`: prefix -> two (H, W, 3) uint8, RGB; `sharp`: two of that shape. Returns prefix and name -> value.
     """
-    if "tof" not in names:
-        return {}
-    wanted = _flow(*sharp)
-    found = {}
+    wanted = Motion(*sharp)
+    found: dict[str, float] = {}
     for prefix, pair in images.items():
         for image in pair:
             _check_pair(image, sharp[0])
-        found[f"{prefix}tof"] = float(np.linalg.norm(_flow(*pair) - wanted, axis=2).mean(dtype=np.float64))
+        motion = Motion(*pair)
+        found |= {prefix + name: TEMPORAL_METRICS[name].of_motion(motion, wanted) for name in names}
     return found
 
 
@@ -252,11 +166,23 @@ def check_available(names: Iterable[str]) -> None:
     Raises:
         UserError: LPIPS is among them, and its library or AlexNet's weights are not there; nothing is downloaded.
     """
-    if "lpips" in names:
-        lpips_metric.check()
+    for name in names:
+        entry = _entry(name)
+        if entry is not None and entry.check is not None:
+            entry.check()
 
 
-class _View:
+def lower_is_better(name: str) -> bool:
+    """Whether better images have a lower number; not so of what is no metric of ours."""
+    entry = _entry(name)
+    return entry is not None and entry.lower_is_better
+
+
+def _entry(name: str) -> "Metric | TemporalMetric | None":
+    return METRICS.get(name) or TEMPORAL_METRICS.get(name)
+
+
+class View:
     """One image without its border, and what several metrics take from it."""
 
     def __init__(self, image: np.ndarray, border: int) -> None:
@@ -308,10 +234,10 @@ class _Moments(NamedTuple):
         return _Moments(*(of[inner, inner] for of in self))
 
 
-class _Pair:
+class Pair:
     """Two images of the same shape, and what several metrics take from both."""
 
-    def __init__(self, a: _View, b: _View) -> None:
+    def __init__(self, a: View, b: View) -> None:
         self.a, self.b = a, b
 
     @cached_property
@@ -323,30 +249,64 @@ class _Pair:
         return _moments(self.a.luma, self.b.luma, self.a.mean_luma, self.b.mean_luma)
 
 
-def _psnr(pair: _Pair) -> float:
+class Motion:
+    """Two frames that follow each other, and what several metrics take from them."""
+
+    def __init__(self, before: np.ndarray, after: np.ndarray) -> None:
+        self.before, self.after = before, after
+
+    @cached_property
+    def flow(self) -> np.ndarray:
+        """Farneback's optical flow of the gray frames by OpenCV, (H, W, 2) in pixels."""
+        gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (self.before, self.after)]
+        return cv2.calcOpticalFlowFarneback(*gray, None, *FARNEBACK)  # type: ignore[call-overload]
+
+
+def psnr(pair: Pair) -> float:
+    """Peak signal-to-noise ratio over all channels in decibels; infinity for equal images."""
     return _decibels(cv2.norm(pair.a.pixels, pair.b.pixels, cv2.NORM_L2SQR), pair.a.pixels.size)
 
 
-def _psnr_y(pair: _Pair) -> float:
+def psnr_y(pair: Pair) -> float:
+    """Like `psnr`, of the BT.601 luma in 16..235, not rounded."""
     difference = cv2.transform(pair.a.rgb - pair.b.rgb, LUMA[None])
     return _decibels(cv2.norm(difference, cv2.NORM_L2SQR), difference.size)
 
 
-def _ssim(pair: _Pair) -> float:
+def ssim(pair: Pair) -> float:
+    """Mean structural similarity of the channels: 11x11 Gaussian, sigma 1.5, valid region.
+
+    Raises:
+        UserError: an image is smaller than the Gaussian.
+    """
     _check_size(pair.a.pixels)
     return pair.rgb.valid.similarity()
 
 
-def _ssim_y(pair: _Pair) -> float:
+def ssim_y(pair: Pair) -> float:
+    """Like `ssim`, of the BT.601 luma in 16..235, not rounded; SpkDeblurNet's SSIM.
+
+    Recorded for a sharp GoPro frame and its blurred copy (Gaussian, sigma 1.2, not rounded to uint8): 0.9310, and
+    KAIR's `ssim` 0.9232. This luma gives 0.93099 there, rounded it gives less; full-range luma gives about 0.925.
+    """
     _check_size(pair.a.pixels)
     return pair.luma.valid.similarity()
 
 
-def _lpips(pair: _Pair) -> float:
+def lpips(pair: Pair) -> float:
+    """Learned perceptual distance: LPIPS 0.1 with AlexNet, on the CPU; 0 for equal images.
+
+    Raises:
+        UserError: the library or AlexNet's weights are not there, see `check_available`.
+    """
     return lpips_metric.distance(pair.a.pixels, pair.b.pixels)
 
 
-def _ssim_matlab_rgb(pair: _Pair) -> float:
+def ssim_matlab_rgb(pair: Pair) -> float:
+    """Like MATLAB's ssim() of an RGB array: a 3-D Gaussian over height, width and channel, edges replicated.
+
+    The published GoPro and DVD tables use this one. It lies above `ssim`: 0.963 for the pair that has 0.923 there.
+    """
     kernel = cv2.getGaussianKernel(WINDOW, SIGMA)[:, 0]
     mix = np.zeros((3, 3))  # the Gaussian over the channels
     for channel in range(3):
@@ -355,19 +315,63 @@ def _ssim_matlab_rgb(pair: _Pair) -> float:
     return pair.rgb.similarity(lambda rows: cv2.transform(rows, mix))
 
 
-_OF_PAIR: dict[str, Callable[[_Pair], float]] = {
-    "psnr": _psnr,
-    "ssim": _ssim,
-    "psnr_y": _psnr_y,
-    "ssim_y": _ssim_y,
-    "ssim_matlab_rgb": _ssim_matlab_rgb,
-    "lpips": _lpips,
+def tof(motion: Motion, sharp: Motion) -> float:
+    """Temporal consistency: how far the restored frames' optical flow is from that of the sharp ones.
+
+    tOF of Chu et al., "Learning Temporal Coherence via Self-Supervision for GAN-based Video Generation", 2020:
+    Farneback's flow by OpenCV on gray frames with pyramid scale 0.5, 3 levels, window 15, 3 iterations, poly_n 5 and
+    poly_sigma 1.2; the mean over all pixels of the length of the difference. In pixels; 0 is best.
+    """
+    return float(np.linalg.norm(motion.flow - sharp.flow, axis=2).mean(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How to compare two images.
+
+    of_pair: a number for a Pair; the same for (b, a) as for (a, b), and the best of all where both are equal.
+    lower_is_better: whether better images have a lower number.
+    check: raises UserError where something that it needs is not on this machine.
+    """
+
+    of_pair: Callable[["Pair"], float]
+    lower_is_better: bool = False
+    check: Callable[[], None] | None = None
+
+    def __call__(self, a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
+        """Compare two images.
+
+        Args:
+            a: (H, W, 3) uint8, RGB.
+            b: the same shape.
+            border: pixels cut off at each side before comparing.
+        """
+        _check_pair(a, b)
+        return self.of_pair(Pair(View(a, border), View(b, border)))
+
+
+@dataclass(frozen=True)
+class TemporalMetric:
+    """How to compare the motion from one frame to the next.
+
+    of_motion: a number for the Motion of two restored frames and that of the two sharp ones; the best for equal ones.
+    lower_is_better, check: as of Metric.
+    """
+
+    of_motion: Callable[["Motion", "Motion"], float]
+    lower_is_better: bool = False
+    check: Callable[[], None] | None = None
+
+
+METRICS: dict[str, Metric] = {
+    "psnr": Metric(psnr),
+    "ssim": Metric(ssim),
+    "psnr_y": Metric(psnr_y),
+    "ssim_y": Metric(ssim_y),
+    "ssim_matlab_rgb": Metric(ssim_matlab_rgb),
+    "lpips": Metric(lpips, lower_is_better=True, check=lpips_metric.check),
 }
-
-
-def _pair(a: np.ndarray, b: np.ndarray, border: int) -> _Pair:
-    _check_pair(a, b)
-    return _Pair(_View(a, border), _View(b, border))
+TEMPORAL_METRICS: dict[str, TemporalMetric] = {"tof": TemporalMetric(tof, lower_is_better=True)}
 
 
 def _check_pair(a: np.ndarray, b: np.ndarray) -> None:
@@ -393,8 +397,3 @@ def _moments(a: np.ndarray, b: np.ndarray, mean_a: np.ndarray, mean_b: np.ndarra
 
 def _blur(plane: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(plane, (WINDOW, WINDOW), SIGMA, borderType=cv2.BORDER_REPLICATE)
-
-
-def _flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (before, after)]
-    return cv2.calcOpticalFlowFarneback(*gray, None, *FARNEBACK)  # type: ignore[call-overload]

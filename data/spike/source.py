@@ -252,7 +252,7 @@ class SpikeSource:
 
     def _short_window(self, clip: str) -> int:
         """Return the steps that show one instant: spike.window where it means that, else a quarter of the exposure."""
-        if self.opt.representation in ("tfp", "sdm"):
+        if self.represent.averages_window:
             return self.opt.window
         first, last = self.timings[clip].exposure
         return (last - first) // 4 | 1

@@ -1,6 +1,7 @@
 """Ways to bring RGB and spikes together, by the name that the option `netG.fusion` gives."""
 
+from models.fusion.base import Fusion
 from models.fusion.concat import Concat
 from models.fusion.difference import Difference
 
-FUSIONS: dict[str, type[Concat] | type[Difference]] = {"concat": Concat, "difference": Difference}
+FUSIONS: dict[str, type[Fusion]] = {"concat": Concat, "difference": Difference}
