@@ -51,7 +51,7 @@ class SpyNet(Flow):
             warped = flow_warp(level_supp, up, padding="border")
             flow = module(torch.cat((level_ref, warped, up), dim=1)) + up
             flows.insert(0, flow)
-        return [resize_flow(flow, height >> i, width >> i) for i, flow in enumerate(flows[:4])]
+        return [resize_flow(flow, max(height >> i, 1), max(width >> i, 1)) for i, flow in enumerate(flows[:4])]
 
     def _pyramid(self, image: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """Normalised image at six scales, coarsest first."""
