@@ -21,7 +21,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from options.schema import ValOpt
 from utils import utils_metric
-from utils.utils_metric import METRICS, TEMPORAL_METRICS, Motion
+from utils.evaluation.compared import Motion
+from utils.utils_metric import METRICS, TEMPORAL_METRICS
 
 PREFIXES = "", "lq_", "sdm_"
 

@@ -6,7 +6,6 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from options.schema_base import Block, Count, Counts, Decay, Names, NotNegative, Positive, Whole, raise_all
 
-
 OF_TWO_FRAMES = {"tof"}  # metrics that compare two frames that follow each other
 
 

@@ -2,22 +2,17 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from utils.evaluation import lpips_metric
+from utils.evaluation.compared import LUMA, SIGMA, WINDOW, Motion, Pair, View, check_pair
 from utils.utils_error import UserError
 
 Averaging = Literal["clips", "frames"]
 
-WINDOW, SIGMA = 11, 1.5
-C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-STRIP = 16  # rows whose intermediate results stay in the processor's cache
-LUMA = np.array([65.481, 128.553, 24.966]) / 255  # BT.601; black is 16, white 235
-FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)  # pyramid scale, levels, window, iterations, poly_n, poly_sigma, flags
 PREFIXES = ("", "lq_", "sdm_")
 
 PROTOCOL = (
@@ -120,6 +115,44 @@ def equal_frames(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return counts
 
 
+@dataclass(frozen=True)
+class Metric:
+    """How to compare two images.
+
+    of_pair: a number for a Pair; the same for (b, a) as for (a, b), and the best of all where both are equal.
+    lower_is_better: whether better images have a lower number.
+    check: raises UserError where something that it needs is not on this machine.
+    """
+
+    of_pair: Callable[[Pair], float]
+    lower_is_better: bool = False
+    check: Callable[[], None] | None = None
+
+    def __call__(self, a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
+        """Compare two images.
+
+        Args:
+            a: (H, W, 3) uint8, RGB.
+            b: the same shape.
+            border: pixels cut off at each side before comparing.
+        """
+        check_pair(a, b)
+        return self.of_pair(Pair(View(a, border), View(b, border)))
+
+
+@dataclass(frozen=True)
+class TemporalMetric:
+    """How to compare the motion from one frame to the next.
+
+    of_motion: a number for the Motion of two restored frames and that of the two sharp ones; the best for equal ones.
+    lower_is_better, check: as of Metric.
+    """
+
+    of_motion: Callable[[Motion, Motion], float]
+    lower_is_better: bool = False
+    check: Callable[[], None] | None = None
+
+
 def measure(
     images: Mapping[str, np.ndarray], sharp: np.ndarray, names: Sequence[str], border: int = 0
 ) -> dict[str, float]:
@@ -137,7 +170,7 @@ def measure(
     shared = View(sharp, border)
     found: dict[str, float] = {}
     for prefix, image in images.items():
-        _check_pair(image, sharp)
+        check_pair(image, sharp)
         pair = Pair(View(image, border), shared)
         found |= {prefix + name: METRICS[name].of_pair(pair) for name in names}
     return found
@@ -154,7 +187,7 @@ def measure_motion(
     found: dict[str, float] = {}
     for prefix, pair in images.items():
         for image in pair:
-            _check_pair(image, sharp[0])
+            check_pair(image, sharp[0])
         motion = Motion(*pair)
         found |= {prefix + name: TEMPORAL_METRICS[name].of_motion(motion, wanted) for name in names}
     return found
@@ -178,88 +211,8 @@ def lower_is_better(name: str) -> bool:
     return entry is not None and entry.lower_is_better
 
 
-def _entry(name: str) -> "Metric | TemporalMetric | None":
+def _entry(name: str) -> Metric | TemporalMetric | None:
     return METRICS.get(name) or TEMPORAL_METRICS.get(name)
-
-
-class View:
-    """One image without its border, and what several metrics take from it."""
-
-    def __init__(self, image: np.ndarray, border: int) -> None:
-        height, width = image.shape[:2]
-        if not 0 <= 2 * border < min(height, width):
-            raise UserError(f"a border of {border} pixels leaves nothing of {height}x{width}; make it smaller")
-        self.pixels = image[border : height - border, border : width - border]
-
-    @cached_property
-    def rgb(self) -> np.ndarray:
-        return self.pixels.astype(np.float64)
-
-    @cached_property
-    def luma(self) -> np.ndarray:
-        return cv2.transform(self.rgb, np.append(LUMA, 16)[None])
-
-    @cached_property
-    def mean_rgb(self) -> np.ndarray:
-        return _blur(self.rgb)
-
-    @cached_property
-    def mean_luma(self) -> np.ndarray:
-        return _blur(self.luma)
-
-
-class _Moments(NamedTuple):
-    """Gaussian means around each pixel: of either image; of their product and their squares' sum."""
-
-    a: np.ndarray
-    b: np.ndarray
-    product: np.ndarray
-    squares: np.ndarray
-
-    def similarity(self, change: Callable[[np.ndarray], np.ndarray] = lambda rows: rows) -> float:
-        """Mean structural similarity, Wang et al. 2004, equation 13; `change` is made to some rows at a time."""
-        total = 0.0
-        for first in range(0, len(self.a), STRIP):
-            rows = slice(first, first + STRIP)
-            a, b, product, squares = (change(of[rows]) for of in self)
-            means, squared_means = a * b, a**2 + b**2
-            covariance, variances = product - means, squares - squared_means
-            total += np.sum((2 * means + C1) * (2 * covariance + C2) / ((squared_means + C1) * (variances + C2)))
-        return float(total / self.a.size)
-
-    @property
-    def valid(self) -> "_Moments":
-        """Those of windows that lie inside the image."""
-        inner = slice(WINDOW // 2, -(WINDOW // 2))
-        return _Moments(*(of[inner, inner] for of in self))
-
-
-class Pair:
-    """Two images of the same shape, and what several metrics take from both."""
-
-    def __init__(self, a: View, b: View) -> None:
-        self.a, self.b = a, b
-
-    @cached_property
-    def rgb(self) -> _Moments:
-        return _moments(self.a.rgb, self.b.rgb, self.a.mean_rgb, self.b.mean_rgb)
-
-    @property
-    def luma(self) -> _Moments:
-        return _moments(self.a.luma, self.b.luma, self.a.mean_luma, self.b.mean_luma)
-
-
-class Motion:
-    """Two frames that follow each other, and what several metrics take from them."""
-
-    def __init__(self, before: np.ndarray, after: np.ndarray) -> None:
-        self.before, self.after = before, after
-
-    @cached_property
-    def flow(self) -> np.ndarray:
-        """Farneback's optical flow of the gray frames by OpenCV, (H, W, 2) in pixels."""
-        gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (self.before, self.after)]
-        return cv2.calcOpticalFlowFarneback(*gray, None, *FARNEBACK)  # type: ignore[call-overload]
 
 
 def psnr(pair: Pair) -> float:
@@ -325,44 +278,6 @@ def tof(motion: Motion, sharp: Motion) -> float:
     return float(np.linalg.norm(motion.flow - sharp.flow, axis=2).mean(dtype=np.float64))
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How to compare two images.
-
-    of_pair: a number for a Pair; the same for (b, a) as for (a, b), and the best of all where both are equal.
-    lower_is_better: whether better images have a lower number.
-    check: raises UserError where something that it needs is not on this machine.
-    """
-
-    of_pair: Callable[["Pair"], float]
-    lower_is_better: bool = False
-    check: Callable[[], None] | None = None
-
-    def __call__(self, a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-        """Compare two images.
-
-        Args:
-            a: (H, W, 3) uint8, RGB.
-            b: the same shape.
-            border: pixels cut off at each side before comparing.
-        """
-        _check_pair(a, b)
-        return self.of_pair(Pair(View(a, border), View(b, border)))
-
-
-@dataclass(frozen=True)
-class TemporalMetric:
-    """How to compare the motion from one frame to the next.
-
-    of_motion: a number for the Motion of two restored frames and that of the two sharp ones; the best for equal ones.
-    lower_is_better, check: as of Metric.
-    """
-
-    of_motion: Callable[["Motion", "Motion"], float]
-    lower_is_better: bool = False
-    check: Callable[[], None] | None = None
-
-
 METRICS: dict[str, Metric] = {
     "psnr": Metric(psnr),
     "ssim": Metric(ssim),
@@ -374,11 +289,6 @@ METRICS: dict[str, Metric] = {
 TEMPORAL_METRICS: dict[str, TemporalMetric] = {"tof": TemporalMetric(tof, lower_is_better=True)}
 
 
-def _check_pair(a: np.ndarray, b: np.ndarray) -> None:
-    if a.shape != b.shape or a.ndim != 3 or a.dtype != np.uint8 or b.dtype != np.uint8:
-        raise ValueError(f"expected two uint8 (H, W, 3) images, got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
-
-
 def _check_size(image: np.ndarray) -> None:
     height, width = image.shape[:2]
     if min(height, width) < WINDOW:
@@ -387,13 +297,3 @@ def _check_size(image: np.ndarray) -> None:
 
 def _decibels(squared_error: float, count: int) -> float:
     return float(10 * np.log10(255**2 * count / squared_error)) if squared_error > 0 else float("inf")
-
-
-def _moments(a: np.ndarray, b: np.ndarray, mean_a: np.ndarray, mean_b: np.ndarray) -> _Moments:
-    product, squares = a * b, a**2
-    squares += b**2
-    return _Moments(mean_a, mean_b, _blur(product), _blur(squares))
-
-
-def _blur(plane: np.ndarray) -> np.ndarray:
-    return cv2.GaussianBlur(plane, (WINDOW, WINDOW), SIGMA, borderType=cv2.BORDER_REPLICATE)

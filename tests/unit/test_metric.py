@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from utils import utils_metric
-from utils.evaluation import lpips_metric
+from utils.evaluation import compared, lpips_metric
+from utils.evaluation.compared import Motion, Pair, View
 from utils.utils_error import UserError
-from utils.utils_metric import METRICS, TEMPORAL_METRICS, Motion
+from utils.utils_metric import METRICS, TEMPORAL_METRICS
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 GOLDEN = SHARED / "golden" / "metrics_bikes.npz"
@@ -80,10 +81,10 @@ def test_ssim_matlab_is_that_of_windows_in_three_dimensions(pair):
 @pytest.mark.skipif(not SHARP.is_file(), reason="no shared frames beside the project")
 @pytest.mark.parametrize(("name", "recorded"), [("ssim", 0.9232), ("ssim_y", 0.9310)])
 def test_gives_the_numbers_that_kair_and_spkdeblurnet_give_for_a_blurred_frame(name, recorded):
-    sharp = utils_metric.View(cv2.imread(str(SHARP))[..., ::-1].copy(), 0)
-    blurred = utils_metric.View(sharp.pixels, 0)
+    sharp = View(cv2.imread(str(SHARP))[..., ::-1].copy(), 0)
+    blurred = View(sharp.pixels, 0)
     blurred.rgb = cv2.GaussianBlur(sharp.rgb, (0, 0), 1.2)  # not rounded to uint8, as it was recorded
-    assert METRICS[name].of_pair(utils_metric.Pair(blurred, sharp)) == pytest.approx(recorded, abs=5.1e-5)
+    assert METRICS[name].of_pair(Pair(blurred, sharp)) == pytest.approx(recorded, abs=5.1e-5)
 
 
 @pytest.mark.parametrize("border", [0, 3])
@@ -99,8 +100,8 @@ def test_measuring_together_gives_what_each_metric_gives(border, pair):
 
 
 def test_the_sharp_image_is_blurred_once_for_all_images(pair, monkeypatch):
-    blur, calls = utils_metric._blur, []
-    monkeypatch.setattr(utils_metric, "_blur", lambda plane: calls.append(plane.shape) or blur(plane))
+    blur, calls = compared._blur, []
+    monkeypatch.setattr(compared, "_blur", lambda plane: calls.append(plane.shape) or blur(plane))
     utils_metric.measure({"": pair[1], "lq_": pair[1], "sdm_": pair[0]}, pair[0], SELF_CONTAINED)
     assert len(calls) == 2 * (1 + 3 * 3)  # RGB and luma: the sharp mean, then mean, product and squares of each
 
