@@ -31,7 +31,7 @@ DATASET_TYPES = {
     "VideoRecurrentTestDataset": DatasetType("test", False, ("TrainDataset", "TestDataset")),
     "SingleVideoRecurrentTestDataset": DatasetType("test", False, ("SingleTestDataset",)),
 }
-# representation -> the numbers of planes a frame that it can give, by spike.window; none named: any from 1 on
+# representation -> possible numbers of planes per frame, given spike.window; empty: 1 or more
 SPIKE_CHANNELS: dict[str, Callable[[int], tuple[int, ...]]] = {
     "tfp": lambda window: (1,),
     "tfi": lambda window: (1,),
@@ -75,7 +75,7 @@ class SpikeOpt(Block):
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Return the numbers of planes a frame that this can give; none: any from 1 on."""
+        """Return the possible numbers of planes per frame; empty: 1 or more."""
         return SPIKE_CHANNELS[self.representation](self.window)
 
 
@@ -165,7 +165,7 @@ class DatasetOpt(Block):
         if not isinstance(data, dict):
             return data
         if isinstance(data.get("dataset_type"), str):
-            names = (*names_in("train"), *names_in("test"), *OTHER_DATASET_TYPES)  # as KAIR, in any case
+            names = (*names_in("train"), *names_in("test"), *OTHER_DATASET_TYPES)  # like KAIR, in any case
             known = {name.lower(): name for name in names}
             data = data | {"dataset_type": known.get(data["dataset_type"].lower(), data["dataset_type"])}
         if "spike_channels" in data:

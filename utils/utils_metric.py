@@ -134,7 +134,7 @@ class Metric:
         Args:
             a: (H, W, 3) uint8, RGB.
             b: the same shape.
-            border: pixels cut off at each side before comparing.
+            border: pixels to crop from each side before comparing.
         """
         check_pair(a, b)
         return self.of_pair(Pair(View(a, border), View(b, border)))
@@ -221,7 +221,7 @@ def psnr(pair: Pair) -> float:
 
 
 def psnr_y(pair: Pair) -> float:
-    """Like `psnr`, of the BT.601 luma in 16..235, not rounded."""
+    """Like `psnr`, on BT.601 luma in 16..235, not rounded."""
     difference = cv2.transform(pair.a.rgb - pair.b.rgb, LUMA[None])
     return _decibels(cv2.norm(difference, cv2.NORM_L2SQR), difference.size)
 
@@ -237,10 +237,10 @@ def ssim(pair: Pair) -> float:
 
 
 def ssim_y(pair: Pair) -> float:
-    """Like `ssim`, of the BT.601 luma in 16..235, not rounded; SpkDeblurNet's SSIM.
+    """Like `ssim`, on BT.601 luma in 16..235, not rounded; SpkDeblurNet's SSIM.
 
     Recorded for a sharp GoPro frame and its blurred copy (Gaussian, sigma 1.2, not rounded to uint8): 0.9310, and
-    KAIR's `ssim` 0.9232. This luma gives 0.93099 there, rounded it gives less; full-range luma gives about 0.925.
+    KAIR's `ssim` 0.9232. This luma gives 0.93099 there, less if rounded; full-range luma gives about 0.925.
     """
     _check_size(pair.a.pixels)
     return pair.luma.valid.similarity()
@@ -250,7 +250,7 @@ def lpips(pair: Pair) -> float:
     """Learned perceptual distance: LPIPS 0.1 with AlexNet, on the CPU; 0 for equal images.
 
     Raises:
-        UserError: the library or AlexNet's weights are not there, see `check_available`.
+        UserError: the library or AlexNet's weights are missing, see `check_available`.
     """
     return lpips_metric.distance(pair.a.pixels, pair.b.pixels)
 
@@ -258,7 +258,7 @@ def lpips(pair: Pair) -> float:
 def ssim_matlab_rgb(pair: Pair) -> float:
     """Like MATLAB's ssim() of an RGB array: a 3-D Gaussian over height, width and channel, edges replicated.
 
-    The published GoPro and DVD tables use this one. It lies above `ssim`: 0.963 for the pair that has 0.923 there.
+    The published GoPro and DVD tables use it. It is higher than `ssim`: 0.963 for a pair whose `ssim` is 0.923.
     """
     kernel = cv2.getGaussianKernel(WINDOW, SIGMA)[:, 0]
     mix = np.zeros((3, 3))  # the Gaussian over the channels
@@ -269,11 +269,11 @@ def ssim_matlab_rgb(pair: Pair) -> float:
 
 
 def tof(motion: Motion, sharp: Motion) -> float:
-    """Temporal consistency: how far the restored frames' optical flow is from that of the sharp ones.
+    """Temporal consistency: mean distance between the optical flow of restored and of sharp frames.
 
     tOF of Chu et al., "Learning Temporal Coherence via Self-Supervision for GAN-based Video Generation", 2020:
-    Farneback's flow by OpenCV on gray frames with pyramid scale 0.5, 3 levels, window 15, 3 iterations, poly_n 5 and
-    poly_sigma 1.2; the mean over all pixels of the length of the difference. In pixels; 0 is best.
+    OpenCV's Farneback flow on gray frames with pyramid scale 0.5, 3 levels, window 15, 3 iterations, poly_n 5 and
+    poly_sigma 1.2; the length of the difference, averaged over all pixels. In pixels; 0 is best.
     """
     return float(np.linalg.norm(motion.flow - sharp.flow, axis=2).mean(dtype=np.float64))
 

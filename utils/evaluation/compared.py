@@ -1,4 +1,4 @@
-"""What metrics compare: two images, or the motion from one frame to the next; what several of them need, once."""
+"""Images as metrics see them, in pairs: what several metrics need is computed once."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -11,13 +11,13 @@ from utils.utils_error import UserError
 
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-STRIP = 16  # rows whose intermediate results stay in the processor's cache
+STRIP = 16  # rows processed at once; their intermediate results fit into the CPU cache
 LUMA = np.array([65.481, 128.553, 24.966]) / 255  # BT.601; black is 16, white 235
 FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)  # pyramid scale, levels, window, iterations, poly_n, poly_sigma, flags
 
 
 class View:
-    """One image without its border, and what several metrics take from it."""
+    """One image without its border, with intermediate results shared by several metrics."""
 
     def __init__(self, image: np.ndarray, border: int) -> None:
         height, width = image.shape[:2]
@@ -43,7 +43,7 @@ class View:
 
 
 class _Moments(NamedTuple):
-    """Gaussian means around each pixel: of either image; of their product and their squares' sum."""
+    """Gaussian means around each pixel: of both images, of their product, and of the sum of their squares."""
 
     a: np.ndarray
     b: np.ndarray
@@ -51,7 +51,7 @@ class _Moments(NamedTuple):
     squares: np.ndarray
 
     def similarity(self, change: Callable[[np.ndarray], np.ndarray] = lambda rows: rows) -> float:
-        """Mean structural similarity, Wang et al. 2004, equation 13; `change` is made to some rows at a time."""
+        """Mean structural similarity, Wang et al. 2004, equation 13; `change` is applied to STRIP rows at a time."""
         total = 0.0
         for first in range(0, len(self.a), STRIP):
             rows = slice(first, first + STRIP)
@@ -63,13 +63,13 @@ class _Moments(NamedTuple):
 
     @property
     def valid(self) -> "_Moments":
-        """Those of windows that lie inside the image."""
+        """The moments of windows that lie inside the image."""
         inner = slice(WINDOW // 2, -(WINDOW // 2))
         return _Moments(*(of[inner, inner] for of in self))
 
 
 class Pair:
-    """Two images of the same shape, and what several metrics take from both."""
+    """Two images of the same shape, with intermediate results shared by several metrics."""
 
     def __init__(self, a: View, b: View) -> None:
         self.a, self.b = a, b
@@ -84,7 +84,7 @@ class Pair:
 
 
 class Motion:
-    """Two frames that follow each other, and what several metrics take from them."""
+    """Two consecutive frames, with their optical flow."""
 
     def __init__(self, before: np.ndarray, after: np.ndarray) -> None:
         self.before, self.after = before, after
@@ -93,7 +93,7 @@ class Motion:
     def flow(self) -> np.ndarray:
         """Farneback's optical flow of the gray frames by OpenCV, (H, W, 2) in pixels."""
         gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (self.before, self.after)]
-        return cv2.calcOpticalFlowFarneback(*gray, None, *FARNEBACK)  # type: ignore[call-overload]
+        return np.asarray(cv2.calcOpticalFlowFarneback(*gray, None, *FARNEBACK))  # type: ignore[call-overload]
 
 
 def check_pair(a: np.ndarray, b: np.ndarray) -> None:
