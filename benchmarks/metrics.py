@@ -21,6 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from options.schema import ValOpt
 from utils import utils_metric
+from utils.evaluation.compared import Motion
 from utils.utils_metric import METRICS, TEMPORAL_METRICS
 
 PREFIXES = "", "lq_", "sdm_"
@@ -74,7 +75,10 @@ def main() -> None:
         "three images, apart": lambda: apart(three),
         "three images, together": lambda: together(three),
     }
-    calls |= {name: lambda of=of: of(images[0], images[1], sharp, sharp) for name, of in TEMPORAL_METRICS.items()}  # type: ignore[misc]
+    calls |= {
+        name: lambda of=of: of.of_motion(Motion(*images[:2]), Motion(sharp, sharp))
+        for name, of in TEMPORAL_METRICS.items()
+    }
     found = seconds(calls, args.repeats)
     print(f"{'frame ' + 'x'.join(map(str, args.size)):<26}{'ms':>8}")
     for name, value in found.items():

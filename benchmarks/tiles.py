@@ -178,7 +178,7 @@ def main() -> None:
 
 def mean_psnr(frames: np.ndarray, others: np.ndarray) -> float:
     """Mean PSNR over frames."""
-    return utils_metric.mean_of(utils_metric.psnr(a, b) for a, b in zip(frames, others, strict=True))
+    return utils_metric.mean_of(utils_metric.METRICS["psnr"](a, b) for a, b in zip(frames, others, strict=True))
 
 
 def print_table(rows: list[dict[str, float | str]]) -> None:

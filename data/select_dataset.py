@@ -1,14 +1,34 @@
 """Build a data set from its options."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from data.dataset_video_test import SingleVideoTestDataset, VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
+from data.loader import SampleSource
 from options.kair_keys import OTHER_DATASET_TYPES, only_tested
 from options.schema import DatasetOpt
+from utils.evaluation.clip import TestSet
 from utils.utils_error import UserError
 
-DATASETS: dict[str, type[VideoTrainDatasetRGBSpike] | type[VideoTestDataset]] = {
+
+class TrainSet(SampleSource, Protocol):
+    """What can stand in datasets.train: samples of T = num_frame frames, cut to gt_size.
+
+    `sample` gives lq (T, 3, h, w) and gt (T, 3, h * scale, w * scale), float32 in [0, 1]; where the type uses spikes
+    spike (T, S, h, w), float32, white is 1; and `key`, a text that names the sample.
+    """
+
+    scale: int
+
+
+class ClipSet(TestSet, Protocol):
+    """What can stand in datasets.test: a sequence of clips, whose members utils.evaluation.clip.Clip describes."""
+
+    scale: int | None  # None: there are no sharp frames
+
+
+DATASETS: dict[str, Callable[[DatasetOpt], TrainSet | ClipSet]] = {
     "VideoRecurrentTrainDatasetRGBSpike": VideoTrainDatasetRGBSpike,
     "VideoRecurrentTrainDataset": VideoTrainDatasetRGBSpike,
     "VideoRecurrentTestDatasetRGBSpike": VideoTestDataset,
@@ -25,7 +45,7 @@ def define_Dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
         upscale: the network's upscaling factor, which must be sharp size over blurred size.
 
     Returns:
-        VideoTrainDatasetRGBSpike or VideoTestDataset, see DATASETS.
+        A TrainSet for the train block, a ClipSet for the test block.
 
     Raises:
         UserError: the type is not available, or the files do not match; see the classes.

@@ -3,13 +3,21 @@
 Everything is computed in float32, whatever the precision of the tensors.
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from options.schema import TrainOpt
+
+
+class PixelLoss(Protocol):
+    """A distance of frames: least where they are equal, 0 there but for eps, with a finite gradient everywhere."""
+
+    def __call__(self, out: Tensor, gt: Tensor, eps: float, /) -> Tensor:
+        """Two tensors (..., H, W) of one shape, and `train.G_charbonnier_eps` -> (), float32."""
+        ...
 
 
 def charbonnier(out: Tensor, gt: Tensor, eps: float) -> Tensor:
@@ -27,7 +35,7 @@ def l2(out: Tensor, gt: Tensor, _eps: float) -> Tensor:
     return F.mse_loss(out.float(), gt.float())
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+LOSSES: dict[str, PixelLoss] = {
     "charbonnier": charbonnier,
     "l1": l1,
     "l2": l2,

@@ -58,6 +58,8 @@ OTHER_DATASET_TYPES = {
     "VideoRecurrentTrainVimeoDataset": "003_VRT_videosr_bi_Vimeo_7frames",
     "VideoRecurrentTrainVimeoVFIDataset": "009_VRT_videofi_Vimeo_4frames",
 }
+# KAIR's test sets for Vimeo and frame interpolation: folders of clips.
+FOLDERS_OF_CLIPS = ("VideoTestVimeo90KDataset", "VFI_DAVIS", "VFI_UCF101", "VFI_Vid4")
 _FLAGS = {"008": "--folder_gt CLEAN --sigma 20", "009": "--folder_lq EVERY_SECOND_FRAME --folder_gt ALL_FRAMES"}
 
 

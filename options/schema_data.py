@@ -1,52 +1,62 @@
 """Options of the data sets."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from options.kair_keys import OTHER_DATASET_TYPES
+from options.kair_keys import FOLDERS_OF_CLIPS, OTHER_DATASET_TYPES
 from options.schema_base import Block, Count, Counts, FilePath, NotNegative, OddCount, Whole, in_words, raise_all
 
-# Per block: name in the option file -> data set type.
+
+@dataclass(frozen=True)
+class DatasetType:
+    """What the options need to know about a kind of data set; data.select_dataset has its class.
+
+    block: the block of `datasets` that it belongs to.
+    uses_spikes: whether its frames come with spikes.
+    short: other names that an option file may use.
+    """
+
+    block: Literal["train", "test"]
+    uses_spikes: bool = False
+    short: tuple[str, ...] = ()
+
+
 DATASET_TYPES = {
-    "train": {
-        "VideoRecurrentTrainDatasetRGBSpike": "VideoRecurrentTrainDatasetRGBSpike",
-        "VideoRecurrentTrainDataset": "VideoRecurrentTrainDataset",
-        "TrainDatasetRGBSpike": "VideoRecurrentTrainDatasetRGBSpike",
-        "TrainDataset": "VideoRecurrentTrainDataset",
-    },
-    "test": {
-        "VideoRecurrentTestDatasetRGBSpike": "VideoRecurrentTestDatasetRGBSpike",
-        "VideoRecurrentTestDataset": "VideoRecurrentTestDataset",
-        "SingleVideoRecurrentTestDataset": "SingleVideoRecurrentTestDataset",
-        "TrainDatasetRGBSpike": "VideoRecurrentTestDatasetRGBSpike",
-        "TestDatasetRGBSpike": "VideoRecurrentTestDatasetRGBSpike",
-        "TrainDataset": "VideoRecurrentTestDataset",
-        "TestDataset": "VideoRecurrentTestDataset",
-        "SingleTestDataset": "SingleVideoRecurrentTestDataset",
-        # KAIR's test sets for Vimeo and frame interpolation: folders of clips.
-        "VideoTestVimeo90KDataset": "VideoRecurrentTestDataset",
-        "VFI_DAVIS": "VideoRecurrentTestDataset",
-        "VFI_UCF101": "VideoRecurrentTestDataset",
-        "VFI_Vid4": "VideoRecurrentTestDataset",
-    },
+    "VideoRecurrentTrainDatasetRGBSpike": DatasetType("train", True, ("TrainDatasetRGBSpike",)),
+    "VideoRecurrentTrainDataset": DatasetType("train", False, ("TrainDataset",)),
+    "VideoRecurrentTestDatasetRGBSpike": DatasetType("test", True, ("TrainDatasetRGBSpike", "TestDatasetRGBSpike")),
+    "VideoRecurrentTestDataset": DatasetType("test", False, ("TrainDataset", "TestDataset")),
+    "SingleVideoRecurrentTestDataset": DatasetType("test", False, ("SingleTestDataset",)),
 }
-# Like KAIR, accept types in upper or lower case.
-_ANY_CASE = {name.lower(): name for name in (*DATASET_TYPES["train"], *DATASET_TYPES["test"], *OTHER_DATASET_TYPES)}
-# representation -> possible numbers of planes per frame; None: 1 or more. raw_window gives one plane per step.
-SPIKE_CHANNELS: dict[str, tuple[int, ...] | None] = {
-    "tfp": (1,),
-    "tfi": (1,),
-    "sdm": (1, 3),
-    "bins": None,
-    "isi": None,
+# representation -> possible numbers of planes per frame, given spike.window; empty: 1 or more
+SPIKE_CHANNELS: dict[str, Callable[[int], tuple[int, ...]]] = {
+    "tfp": lambda window: (1,),
+    "tfi": lambda window: (1,),
+    "bins": lambda window: (),
+    "raw_window": lambda window: (window,),
+    "isi": lambda window: (),
+    "sdm": lambda window: (1, 3),
 }
+
+
+def names_in(block: str) -> dict[str, str]:
+    """Return the names that a file may give in a block of `datasets` -> the key of DATASET_TYPES that is meant."""
+    kinds = {name: kind for name, kind in DATASET_TYPES.items() if kind.block == block}
+    names = {name: name for name in kinds} | {short: name for name, kind in kinds.items() for short in kind.short}
+    return names | (dict.fromkeys(FOLDERS_OF_CLIPS, "VideoRecurrentTestDataset") if block == "test" else {})
+
+
+def _uses_spikes(name: str) -> bool:
+    return any(kind.uses_spikes and name in (long, *kind.short) for long, kind in DATASET_TYPES.items())
 
 
 class SpikeOpt(Block):
     """How spikes are turned into input planes. Ignored by data sets without spikes."""
 
-    representation: Literal["tfp", "tfi", "bins", "raw_window", "isi", "sdm"] = "tfp"
+    representation: Literal[tuple(SPIKE_CHANNELS)] = "tfp"  # type: ignore[valid-type]
     """tfp: mean rate over a window. tfi: inverse interval at one step. bins: mean rates of equal parts of the exposure.
     raw_window: the bits of a window. isi: inverse intervals at equally spaced steps of the exposure. sdm: blurred frame
     times short-term over long-term mean rate, as 1 plane (gray) or 3 (RGB). All are intensities: white is 1."""
@@ -65,9 +75,9 @@ class SpikeOpt(Block):
     """Which bit of a byte is its leftmost pixel: the lowest (little) or the highest (big). null: from the manifest."""
 
     @property
-    def channels(self) -> tuple[int, ...] | None:
-        """Return the possible numbers of planes per frame; None: 1 or more."""
-        return (self.window,) if self.representation == "raw_window" else SPIKE_CHANNELS[self.representation]
+    def channels(self) -> tuple[int, ...]:
+        """Return the possible numbers of planes per frame; empty: 1 or more."""
+        return SPIKE_CHANNELS[self.representation](self.window)
 
 
 class IoBackendOpt(Block):
@@ -140,14 +150,14 @@ class DatasetOpt(Block):
     @property
     def uses_spikes(self) -> bool:
         """Whether the frames come with spikes."""
-        return self.dataset_type.endswith("RGBSpike")
+        return _uses_spikes(self.dataset_type)
 
     @field_validator("dataset_type")
     @classmethod
     def _known_type(cls, value: str) -> str:
-        known = [name for names in DATASET_TYPES.values() for name in names]
+        known = names_in("train") | names_in("test")
         if value not in known and value not in OTHER_DATASET_TYPES:
-            raise ValueError("must be one of " + ", ".join(dict.fromkeys(known)))
+            raise ValueError("must be one of " + ", ".join(known))
         return value
 
     @model_validator(mode="before")
@@ -156,15 +166,16 @@ class DatasetOpt(Block):
         if not isinstance(data, dict):
             return data
         if isinstance(data.get("dataset_type"), str):
-            data = data | {"dataset_type": _ANY_CASE.get(data["dataset_type"].lower(), data["dataset_type"])}
+            names = (*names_in("train"), *names_in("test"), *OTHER_DATASET_TYPES)  # like KAIR, in any case
+            known = {name.lower(): name for name in names}
+            data = data | {"dataset_type": known.get(data["dataset_type"].lower(), data["dataset_type"])}
         if "spike_channels" in data:
             return data
-        if not str(data.get("dataset_type")).endswith("RGBSpike"):
+        if not _uses_spikes(str(data.get("dataset_type"))):
             return data | {"spike_channels": 0}
-        spike = data.get("spike")
-        if isinstance(spike, dict) and spike.get("representation") == "raw_window":
-            return data | {"spike_channels": spike.get("window", SpikeOpt().window)}
-        return data | {"spike_channels": 1}
+        spike = SpikeOpt().model_dump() | (data["spike"] if isinstance(data.get("spike"), dict) else {})
+        planes = SPIKE_CHANNELS.get(str(spike["representation"]), SPIKE_CHANNELS["tfp"])(spike["window"])
+        return data | {"spike_channels": planes[0] if planes else 1}
 
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetOpt":
@@ -199,12 +210,12 @@ class DatasetsOpt(Block):
         if value is None:
             return None
         block = str(info.field_name)
-        kind = DATASET_TYPES[block].get(value.dataset_type, value.dataset_type)
+        names = names_in(block)
+        kind = names.get(value.dataset_type, value.dataset_type)
         problems = []
-        if kind not in DATASET_TYPES[block] and kind not in OTHER_DATASET_TYPES:
+        if kind not in names and kind not in OTHER_DATASET_TYPES:
             problems.append(
-                f"dataset_type is {kind!r}, which cannot be used in the {block} block; use one of "
-                + ", ".join(DATASET_TYPES[block])
+                f"dataset_type is {kind!r}, which cannot be used in the {block} block; use one of " + ", ".join(names)
             )
         is_trained = block == "train" and kind not in OTHER_DATASET_TYPES
         if block == "test" and value.sigma is not None and value.dataroot_lq is None:

@@ -6,6 +6,8 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from options.schema_base import Block, Count, Counts, Decay, Names, NotNegative, Positive, Whole, raise_all
 
+OF_TWO_FRAMES = {"tof"}  # metrics that compare two frames that follow each other
+
 
 def _as_list(value: object) -> object:
     return (value,) if isinstance(value, int) else value
@@ -231,9 +233,9 @@ class ValOpt(Block):
                 f"temporal_ensemble is {self.temporal_ensemble}, but tile {self.tile!r} chooses the frames per window "
                 "by itself; set tile to null and give num_frame_testing"
             )
-        if self.center_frame_only and "tof" in self.metrics:
+        if self.center_frame_only and (of_two := OF_TWO_FRAMES & set(self.metrics)):
             problems.append(
-                "metrics has tof, which compares two frames, but center_frame_only is true; drop one of them"
+                f"metrics has {min(of_two)}, which compares two frames, but center_frame_only is true; drop one of them"
             )
         if self.temporal_ensemble > max(self.num_frame_testing, 1):
             problems.append(

@@ -2,22 +2,17 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from utils.evaluation import lpips_metric
+from utils.evaluation.compared import LUMA, SIGMA, WINDOW, Motion, Pair, View, check_pair
 from utils.utils_error import UserError
 
 Averaging = Literal["clips", "frames"]
 
-WINDOW, SIGMA = 11, 1.5
-C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-STRIP = 16  # rows processed at once; their intermediate results fit into the CPU cache
-LUMA = np.array([65.481, 128.553, 24.966]) / 255  # BT.601; black is 16, white 235
-FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)  # pyramid scale, levels, window, iterations, poly_n, poly_sigma, flags
 PREFIXES = ("", "lq_", "sdm_")
 
 PROTOCOL = (
@@ -120,89 +115,42 @@ def equal_frames(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return counts
 
 
-def psnr(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Peak signal-to-noise ratio over all channels.
+@dataclass(frozen=True)
+class Metric:
+    """How to compare two images.
 
-    Args:
-        a: (H, W, 3) uint8, RGB.
-        b: the same shape.
-        border: pixels to crop from each side before comparing.
-
-    Returns:
-        Decibels; infinity for equal images.
+    of_pair: a number for a Pair; the same for (b, a) as for (a, b), and the best of all where both are equal.
+    lower_is_better: whether better images have a lower number.
+    check: raises UserError where something that it needs is not on this machine.
     """
-    return _psnr(_pair(a, b, border))
+
+    of_pair: Callable[[Pair], float]
+    lower_is_better: bool = False
+    check: Callable[[], None] | None = None
+
+    def __call__(self, a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
+        """Compare two images.
+
+        Args:
+            a: (H, W, 3) uint8, RGB.
+            b: the same shape.
+            border: pixels to crop from each side before comparing.
+        """
+        check_pair(a, b)
+        return self.of_pair(Pair(View(a, border), View(b, border)))
 
 
-def ssim(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Mean structural similarity of the channels: 11x11 Gaussian, sigma 1.5, valid region. See `psnr`.
+@dataclass(frozen=True)
+class TemporalMetric:
+    """How to compare the motion from one frame to the next.
 
-    Raises:
-        UserError: an image is smaller than the Gaussian.
+    of_motion: a number for the Motion of two restored frames and that of the two sharp ones; the best for equal ones.
+    lower_is_better, check: as of Metric.
     """
-    return _ssim(_pair(a, b, border))
 
-
-def psnr_y(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Like `psnr`, on BT.601 luma in 16..235, not rounded."""
-    return _psnr_y(_pair(a, b, border))
-
-
-def ssim_y(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Like `ssim`, on BT.601 luma in 16..235, not rounded; SpkDeblurNet's SSIM.
-
-    Recorded for a sharp GoPro frame and its blurred copy (Gaussian, sigma 1.2, not rounded to uint8): 0.9310, and
-    KAIR's `ssim` 0.9232. This luma gives 0.93099 there, less if rounded; full-range luma gives about 0.925.
-    """
-    return _ssim_y(_pair(a, b, border))
-
-
-def ssim_matlab_rgb(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Like MATLAB's ssim() of an RGB array: a 3-D Gaussian over height, width and channel, edges replicated.
-
-    The published GoPro and DVD tables use it. It is higher than `ssim`: 0.963 for a pair whose `ssim` is 0.923.
-    """
-    return _ssim_matlab_rgb(_pair(a, b, border))
-
-
-def lpips(a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-    """Learned perceptual distance: LPIPS 0.1 with AlexNet, on the CPU; 0 for equal images.
-
-    Raises:
-        UserError: the library or AlexNet's weights are missing, see `check_available`.
-    """
-    return _lpips(_pair(a, b, border))
-
-
-def tof(before: np.ndarray, after: np.ndarray, sharp_before: np.ndarray, sharp_after: np.ndarray) -> float:
-    """Temporal consistency: mean distance between the optical flow of restored and of sharp frames.
-
-    tOF of Chu et al., "Learning Temporal Coherence via Self-Supervision for GAN-based Video Generation", 2020:
-    OpenCV's Farneback flow on gray frames with pyramid scale 0.5, 3 levels, window 15, 3 iterations, poly_n 5 and
-    poly_sigma 1.2; the length of the difference, averaged over all pixels.
-
-    Args:
-        before: (H, W, 3) uint8, RGB, a restored frame.
-        after: the next restored frame.
-        sharp_before: sharp frame of `before`.
-        sharp_after: sharp frame of `after`.
-
-    Returns:
-        Pixels; 0 is best.
-    """
-    return measure_motion({"": (before, after)}, (sharp_before, sharp_after), ["tof"])["tof"]
-
-
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
-    "psnr": psnr,
-    "ssim": ssim,
-    "psnr_y": psnr_y,
-    "ssim_y": ssim_y,
-    "ssim_matlab_rgb": ssim_matlab_rgb,
-    "lpips": lpips,
-}
-TEMPORAL_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], float]] = {"tof": tof}
-LOWER_IS_BETTER = {"tof", "lpips"}
+    of_motion: Callable[[Motion, Motion], float]
+    lower_is_better: bool = False
+    check: Callable[[], None] | None = None
 
 
 def measure(
@@ -214,17 +162,17 @@ def measure(
         images: metric prefix -> (H, W, 3) uint8, RGB.
         sharp: the same shape.
         names: keys of METRICS.
-        border: see `psnr`.
+        border: see `Metric`.
 
     Returns:
         Prefix and name -> value, image by image.
     """
-    shared = _View(sharp, border)
+    shared = View(sharp, border)
     found: dict[str, float] = {}
     for prefix, image in images.items():
-        _check_pair(image, sharp)
-        pair = _Pair(_View(image, border), shared)
-        found |= {prefix + name: _OF_PAIR[name](pair) for name in names}
+        check_pair(image, sharp)
+        pair = Pair(View(image, border), shared)
+        found |= {prefix + name: METRICS[name].of_pair(pair) for name in names}
     return found
 
 
@@ -235,14 +183,13 @@ def measure_motion(
 
     `images`: prefix -> two (H, W, 3) uint8, RGB; `sharp`: two of the same shape. Returns prefix and name -> value.
     """
-    if "tof" not in names:
-        return {}
-    wanted = _flow(*sharp)
-    found = {}
+    wanted = Motion(*sharp)
+    found: dict[str, float] = {}
     for prefix, pair in images.items():
         for image in pair:
-            _check_pair(image, sharp[0])
-        found[f"{prefix}tof"] = float(np.linalg.norm(_flow(*pair) - wanted, axis=2).mean(dtype=np.float64))
+            check_pair(image, sharp[0])
+        motion = Motion(*pair)
+        found |= {prefix + name: TEMPORAL_METRICS[name].of_motion(motion, wanted) for name in names}
     return found
 
 
@@ -252,101 +199,67 @@ def check_available(names: Iterable[str]) -> None:
     Raises:
         UserError: LPIPS is among them and its library or AlexNet's weights are missing; nothing is downloaded.
     """
-    if "lpips" in names:
-        lpips_metric.check()
+    for name in names:
+        entry = _entry(name)
+        if entry is not None and entry.check is not None:
+            entry.check()
 
 
-class _View:
-    """One image without its border, with intermediate results shared by several metrics."""
-
-    def __init__(self, image: np.ndarray, border: int) -> None:
-        height, width = image.shape[:2]
-        if not 0 <= 2 * border < min(height, width):
-            raise UserError(f"a border of {border} pixels leaves nothing of {height}x{width}; make it smaller")
-        self.pixels = image[border : height - border, border : width - border]
-
-    @cached_property
-    def rgb(self) -> np.ndarray:
-        return self.pixels.astype(np.float64)
-
-    @cached_property
-    def luma(self) -> np.ndarray:
-        return cv2.transform(self.rgb, np.append(LUMA, 16)[None])
-
-    @cached_property
-    def mean_rgb(self) -> np.ndarray:
-        return _blur(self.rgb)
-
-    @cached_property
-    def mean_luma(self) -> np.ndarray:
-        return _blur(self.luma)
+def lower_is_better(name: str) -> bool:
+    """Whether lower values of a metric are better; False for unknown names."""
+    entry = _entry(name)
+    return entry is not None and entry.lower_is_better
 
 
-class _Moments(NamedTuple):
-    """Gaussian means around each pixel: of both images, of their product, and of the sum of their squares."""
-
-    a: np.ndarray
-    b: np.ndarray
-    product: np.ndarray
-    squares: np.ndarray
-
-    def similarity(self, change: Callable[[np.ndarray], np.ndarray] = lambda rows: rows) -> float:
-        """Mean structural similarity, Wang et al. 2004, equation 13; `change` is applied to STRIP rows at a time."""
-        total = 0.0
-        for first in range(0, len(self.a), STRIP):
-            rows = slice(first, first + STRIP)
-            a, b, product, squares = (change(of[rows]) for of in self)
-            means, squared_means = a * b, a**2 + b**2
-            covariance, variances = product - means, squares - squared_means
-            total += np.sum((2 * means + C1) * (2 * covariance + C2) / ((squared_means + C1) * (variances + C2)))
-        return float(total / self.a.size)
-
-    @property
-    def valid(self) -> "_Moments":
-        """The moments of windows that lie inside the image."""
-        inner = slice(WINDOW // 2, -(WINDOW // 2))
-        return _Moments(*(of[inner, inner] for of in self))
+def _entry(name: str) -> Metric | TemporalMetric | None:
+    return METRICS.get(name) or TEMPORAL_METRICS.get(name)
 
 
-class _Pair:
-    """Two images of the same shape, with intermediate results shared by several metrics."""
-
-    def __init__(self, a: _View, b: _View) -> None:
-        self.a, self.b = a, b
-
-    @cached_property
-    def rgb(self) -> _Moments:
-        return _moments(self.a.rgb, self.b.rgb, self.a.mean_rgb, self.b.mean_rgb)
-
-    @property
-    def luma(self) -> _Moments:
-        return _moments(self.a.luma, self.b.luma, self.a.mean_luma, self.b.mean_luma)
-
-
-def _psnr(pair: _Pair) -> float:
+def psnr(pair: Pair) -> float:
+    """Peak signal-to-noise ratio over all channels in decibels; infinity for equal images."""
     return _decibels(cv2.norm(pair.a.pixels, pair.b.pixels, cv2.NORM_L2SQR), pair.a.pixels.size)
 
 
-def _psnr_y(pair: _Pair) -> float:
+def psnr_y(pair: Pair) -> float:
+    """Like `psnr`, on BT.601 luma in 16..235, not rounded."""
     difference = cv2.transform(pair.a.rgb - pair.b.rgb, LUMA[None])
     return _decibels(cv2.norm(difference, cv2.NORM_L2SQR), difference.size)
 
 
-def _ssim(pair: _Pair) -> float:
+def ssim(pair: Pair) -> float:
+    """Mean structural similarity of the channels: 11x11 Gaussian, sigma 1.5, valid region.
+
+    Raises:
+        UserError: an image is smaller than the Gaussian.
+    """
     _check_size(pair.a.pixels)
     return pair.rgb.valid.similarity()
 
 
-def _ssim_y(pair: _Pair) -> float:
+def ssim_y(pair: Pair) -> float:
+    """Like `ssim`, on BT.601 luma in 16..235, not rounded; SpkDeblurNet's SSIM.
+
+    Recorded for a sharp GoPro frame and its blurred copy (Gaussian, sigma 1.2, not rounded to uint8): 0.9310, and
+    KAIR's `ssim` 0.9232. This luma gives 0.93099 there, less if rounded; full-range luma gives about 0.925.
+    """
     _check_size(pair.a.pixels)
     return pair.luma.valid.similarity()
 
 
-def _lpips(pair: _Pair) -> float:
+def lpips(pair: Pair) -> float:
+    """Learned perceptual distance: LPIPS 0.1 with AlexNet, on the CPU; 0 for equal images.
+
+    Raises:
+        UserError: the library or AlexNet's weights are missing, see `check_available`.
+    """
     return lpips_metric.distance(pair.a.pixels, pair.b.pixels)
 
 
-def _ssim_matlab_rgb(pair: _Pair) -> float:
+def ssim_matlab_rgb(pair: Pair) -> float:
+    """Like MATLAB's ssim() of an RGB array: a 3-D Gaussian over height, width and channel, edges replicated.
+
+    The published GoPro and DVD tables use it. It is higher than `ssim`: 0.963 for a pair whose `ssim` is 0.923.
+    """
     kernel = cv2.getGaussianKernel(WINDOW, SIGMA)[:, 0]
     mix = np.zeros((3, 3))  # the Gaussian over the channels
     for channel in range(3):
@@ -355,24 +268,25 @@ def _ssim_matlab_rgb(pair: _Pair) -> float:
     return pair.rgb.similarity(lambda rows: cv2.transform(rows, mix))
 
 
-_OF_PAIR: dict[str, Callable[[_Pair], float]] = {
-    "psnr": _psnr,
-    "ssim": _ssim,
-    "psnr_y": _psnr_y,
-    "ssim_y": _ssim_y,
-    "ssim_matlab_rgb": _ssim_matlab_rgb,
-    "lpips": _lpips,
+def tof(motion: Motion, sharp: Motion) -> float:
+    """Temporal consistency: mean distance between the optical flow of restored and of sharp frames.
+
+    tOF of Chu et al., "Learning Temporal Coherence via Self-Supervision for GAN-based Video Generation", 2020:
+    OpenCV's Farneback flow on gray frames with pyramid scale 0.5, 3 levels, window 15, 3 iterations, poly_n 5 and
+    poly_sigma 1.2; the length of the difference, averaged over all pixels. In pixels; 0 is best.
+    """
+    return float(np.linalg.norm(motion.flow - sharp.flow, axis=2).mean(dtype=np.float64))
+
+
+METRICS: dict[str, Metric] = {
+    "psnr": Metric(psnr),
+    "ssim": Metric(ssim),
+    "psnr_y": Metric(psnr_y),
+    "ssim_y": Metric(ssim_y),
+    "ssim_matlab_rgb": Metric(ssim_matlab_rgb),
+    "lpips": Metric(lpips, lower_is_better=True, check=lpips_metric.check),
 }
-
-
-def _pair(a: np.ndarray, b: np.ndarray, border: int) -> _Pair:
-    _check_pair(a, b)
-    return _Pair(_View(a, border), _View(b, border))
-
-
-def _check_pair(a: np.ndarray, b: np.ndarray) -> None:
-    if a.shape != b.shape or a.ndim != 3 or a.dtype != np.uint8 or b.dtype != np.uint8:
-        raise ValueError(f"expected two uint8 (H, W, 3) images, got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
+TEMPORAL_METRICS: dict[str, TemporalMetric] = {"tof": TemporalMetric(tof, lower_is_better=True)}
 
 
 def _check_size(image: np.ndarray) -> None:
@@ -383,18 +297,3 @@ def _check_size(image: np.ndarray) -> None:
 
 def _decibels(squared_error: float, count: int) -> float:
     return float(10 * np.log10(255**2 * count / squared_error)) if squared_error > 0 else float("inf")
-
-
-def _moments(a: np.ndarray, b: np.ndarray, mean_a: np.ndarray, mean_b: np.ndarray) -> _Moments:
-    product, squares = a * b, a**2
-    squares += b**2
-    return _Moments(mean_a, mean_b, _blur(product), _blur(squares))
-
-
-def _blur(plane: np.ndarray) -> np.ndarray:
-    return cv2.GaussianBlur(plane, (WINDOW, WINDOW), SIGMA, borderType=cv2.BORDER_REPLICATE)
-
-
-def _flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (before, after)]
-    return cv2.calcOpticalFlowFarneback(*gray, None, *FARNEBACK)  # type: ignore[call-overload]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.geometry import whole_ratio
-from data.spike.planes import REPRESENTATIONS, Span, StepWindow, around, exposed
+from data.spike.planes import REPRESENTATIONS, Span, StepWindow
 from data.spike.source import PlaneMaker
 from data.spike.stream import Timeline, mirrored
 from options.schema import SpikeOpt
@@ -70,15 +70,15 @@ def planes_of(frames: np.ndarray, spikes: np.ndarray, opt: SpikeOpt, channels: i
 
 def _times(opt: SpikeOpt, recording: Recording, steps: int) -> tuple[int, Span]:
     """Return target step and exposure; arbitrary values where the representation does not use them."""
-    reach = REPRESENTATIONS[opt.representation].reach
+    represent = REPRESENTATIONS[opt.representation]
     center = opt.center if recording.sharp_step is None else recording.sharp_step
     exposure = recording.exposure
     if center is None:
-        if reach is not exposed:
+        if represent.reads_window:
             raise UserError("sharp_step: is missing and spike.center of the options is null; give one of them")
         center = 0
     if exposure is None:
-        if reach is not around:
+        if represent.reads_exposure:
             raise UserError(f"exposure: is missing, expected [first, last) for planes of {opt.representation!r}")
         exposure = (0, steps)
     if not 0 <= center < steps:

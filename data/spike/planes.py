@@ -1,6 +1,7 @@
 """The representations by name: which steps each reads per frame, and which planes it makes of them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -34,33 +35,29 @@ class StepWindow(NamedTuple):
         return self.spikes[slice(*self.exposure)]
 
 
-class Representation(NamedTuple):
-    """How to make planes.
+@dataclass(frozen=True)
+class Representation:
+    """How to make planes; options.schema_data.SPIKE_CHANNELS has the numbers of planes.
 
-    reach: (window, center, exposure) -> the steps to read, [first, last).
-    make: (steps, window, number of planes S) -> (S, h, w) float32; a ratio is always one plane.
+    make: (steps, window, number of planes S) -> (S, h, w) float32; a ratio is always one plane. Finite for any spikes.
     gives: "rate": spikes per step; "bits": single spikes; "ratio": a factor for the blurred frame.
+    reads_window: whether `window` steps around the target step are read.
+    reads_exposure: whether the steps of the exposure are read.
+    averages_window: whether `window` means the steps that show one instant.
     """
 
-    reach: Callable[[int, int, Span], Span]
     make: Callable[[StepWindow, int, int], np.ndarray]
     gives: Literal["rate", "bits", "ratio"] = "rate"
+    reads_window: bool = True
+    reads_exposure: bool = True
+    averages_window: bool = False
 
-
-def around(window: int, center: int, exposure: Span) -> Span:
-    """Return `window` steps around the target step."""
-    return center - window // 2, center + window // 2 + 1
-
-
-def exposed(window: int, center: int, exposure: Span) -> Span:
-    """Return the exposure."""
-    return exposure
-
-
-def around_and_exposed(window: int, center: int, exposure: Span) -> Span:
-    """Return the smallest span that contains the exposure and `window` steps around the target step."""
-    first, last = around(window, center, exposure)
-    return min(first, exposure[0]), max(last, exposure[1])
+    def reach(self, window: int, center: int, exposure: Span) -> Span:
+        """Return the steps to read, [first, last): the smallest span that contains them."""
+        around = (center - window // 2, center + window // 2 + 1)
+        if not self.reads_exposure:
+            return around
+        return (min(around[0], exposure[0]), max(around[1], exposure[1])) if self.reads_window else exposure
 
 
 def middles(exposure: Span, count: int) -> list[int]:
@@ -79,15 +76,18 @@ def tfp_of(spikes: np.ndarray) -> np.ndarray:
 
 
 REPRESENTATIONS: dict[str, Representation] = {
-    "tfp": Representation(around, lambda moment, window, _: tfp(moment.spikes, moment.center, window)[None]),
-    "tfi": Representation(around_and_exposed, lambda moment, window, _: tfi(moment.spikes, moment.center)[0][None]),
-    "bins": Representation(exposed, lambda moment, window, channels: bins(moment.exposed, channels)),
+    "tfp": Representation(
+        lambda moment, window, _: tfp(moment.spikes, moment.center, window)[None],
+        reads_exposure=False,
+        averages_window=True,
+    ),
+    "tfi": Representation(lambda moment, window, _: tfi(moment.spikes, moment.center)[0][None]),
+    "bins": Representation(lambda moment, window, channels: bins(moment.exposed, channels), reads_window=False),
     "isi": Representation(
-        around_and_exposed,
         lambda moment, window, channels: isi(moment.spikes, middles(moment.exposure, channels))[0],
     ),
     "raw_window": Representation(
-        around, lambda moment, window, channels: raw_window(moment.spikes, moment.center, window), "bits"
+        lambda moment, window, channels: raw_window(moment.spikes, moment.center, window), "bits", reads_exposure=False
     ),
-    "sdm": Representation(around_and_exposed, _ratio, "ratio"),
+    "sdm": Representation(_ratio, "ratio", averages_window=True),
 }

@@ -251,8 +251,8 @@ class SpikeSource:
         return REPRESENTATIONS["sdm"].make(moment, self._short_window(clip), 1)[0]
 
     def _short_window(self, clip: str) -> int:
-        """Return the window that shows one instant: spike.window for tfp and sdm, else a quarter of the exposure."""
-        if self.opt.representation in ("tfp", "sdm"):
+        """Return the window that shows one instant: spike.window if averaged, else a quarter of the exposure."""
+        if self.represent.averages_window:
             return self.opt.window
         first, last = self.timings[clip].exposure
         return (last - first) // 4 | 1

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.flow.base import Flow
 from models.vrt.warp import flow_warp
 
 LEVELS = 6
@@ -26,7 +27,7 @@ class BasicModule(nn.Module):
         return self.basic_module(x)
 
 
-class SpyNet(nn.Module):
+class SpyNet(Flow):
     """Flow from a reference to a neighbouring frame, coarse to fine over six levels."""
 
     mean: Tensor
@@ -39,15 +40,7 @@ class SpyNet(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, ref: Tensor, supp: Tensor) -> list[Tensor]:
-        """Flow that pulls `supp` onto `ref` at four scales.
-
-        Args:
-            ref: (N, 3, H, W) RGB in [0, 1].
-            supp: the neighbour, the same shape.
-
-        Returns:
-            Four flows in pixels of their scale, (N, 2, H // s, W // s) for s = 1, 2, 4, 8; channel 0 is x.
-        """
+        """See Flow.forward."""
         height, width = ref.shape[-2:]
         padded = (-(-height // 32) * 32, -(-width // 32) * 32)
         refs, supps = self._pyramid(ref, padded), self._pyramid(supp, padded)
@@ -58,7 +51,7 @@ class SpyNet(nn.Module):
             warped = flow_warp(level_supp, up, padding="border")
             flow = module(torch.cat((level_ref, warped, up), dim=1)) + up
             flows.insert(0, flow)
-        return [resize_flow(flow, height >> i, width >> i) for i, flow in enumerate(flows[:4])]
+        return [resize_flow(flow, max(height >> i, 1), max(width >> i, 1)) for i, flow in enumerate(flows[:4])]
 
     def _pyramid(self, image: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """The normalised image at six scales, coarsest first."""

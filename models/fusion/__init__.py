@@ -1,6 +1,7 @@
 """Operators that fuse RGB and spikes, by `netG.fusion`."""
 
+from models.fusion.base import Fusion
 from models.fusion.concat import Concat
 from models.fusion.difference import Difference
 
-FUSIONS: dict[str, type[Concat] | type[Difference]] = {"concat": Concat, "difference": Difference}
+FUSIONS: dict[str, type[Fusion]] = {"concat": Concat, "difference": Difference}

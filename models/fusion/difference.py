@@ -1,12 +1,14 @@
 """Difference: the detail that the spikes recorded and the blurred frame lost."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from models.fusion.base import Fusion
 
 BT601 = (0.299, 0.587, 0.114)
 
 
-class Difference(nn.Module):
+class Difference(Fusion):
     """RGB centred on zero, and spike planes minus the frame's gray value.
 
     Spike planes in units of intensity (tfp) mostly repeat RGB; a network is slow to learn the small remainder, the lost
@@ -19,8 +21,7 @@ class Difference(nn.Module):
     gray: Tensor
 
     def __init__(self, spike_channels: int) -> None:
-        super().__init__()
-        self.out_chans = 3 + spike_channels
+        super().__init__(spike_channels)
         self.register_buffer("gray", torch.tensor(BT601).view(3, 1, 1), persistent=False)
 
     def forward(self, rgb: Tensor, spike: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def test_keys_and_averages(clips):
     assert result["mean"]["psnr"] == pytest.approx(np.mean([clip["psnr"] for clip in result["clips"].values()]))
     assert result["mean_over_frames"]["psnr"] == pytest.approx(np.mean([row["psnr"] for row in result["frames"]]))
     assert "clip mean" in result["protocol"]
-    expected = utils_metric.ssim(clips[0]._lq[0], clips[0]._gt[0])
+    expected = utils_metric.METRICS["ssim"](clips[0]._lq[0], clips[0]._gt[0])
     assert result["frames"][0]["lq_ssim"] == pytest.approx(expected)
 
 

@@ -60,7 +60,9 @@ def renamed(folder, name_of):
 def psnrs(folders, restored="out"):
     return {
         clip: [
-            utils_metric.psnr(*(read_rgb(folders / kind / clip / f"{at:06d}.png") for kind in (restored, "gt")))
+            utils_metric.METRICS["psnr"](
+                *(read_rgb(folders / kind / clip / f"{at:06d}.png") for kind in (restored, "gt"))
+            )
             for at in range(count)
         ]
         for clip, count in COUNTS.items()

@@ -8,12 +8,14 @@ import pytest
 from golden_files import SHARED, needs_shared
 
 from utils import utils_metric
-from utils.evaluation import lpips_metric
+from utils.evaluation import compared, lpips_metric
+from utils.evaluation.compared import Motion, Pair, View
 from utils.utils_error import UserError
+from utils.utils_metric import METRICS, TEMPORAL_METRICS
 
 GOLDEN = SHARED / "golden" / "metrics_bikes.npz"
 SHARP = SHARED / "data" / "spkgopro_000226_sharp.png"
-SELF_CONTAINED = [name for name in utils_metric.METRICS if name != "lpips"]
+SELF_CONTAINED = [name for name in METRICS if name != "lpips"]
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def pair():
 @pytest.mark.parametrize("name", ["psnr", "ssim", "psnr_y", "ssim_y"])
 def test_agrees_with_kairs_numbers(name, border):
     with np.load(GOLDEN) as golden:
-        value = utils_metric.METRICS[name](golden["restored"], golden["gt"], border)
+        value = METRICS[name](golden["restored"], golden["gt"], border)
         assert value == pytest.approx(float(golden[f"{name}_b{border}"]), abs=1e-3)
 
 
@@ -38,26 +40,19 @@ def test_ssim_agrees_with_scikit_image(pair):
 
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
     expected = structural_similarity(*pair, channel_axis=2, **options)
-    assert utils_metric.ssim(*pair) == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("name", SELF_CONTAINED)
-def test_equal_images_are_perfect_and_order_does_not_matter(name, pair):
-    metric = utils_metric.METRICS[name]
-    assert metric(pair[0], pair[0], 0) == (np.inf if "psnr" in name else pytest.approx(1))
-    assert metric(*pair, 2) == pytest.approx(metric(*pair[::-1], 2))
+    assert METRICS["ssim"](*pair) == pytest.approx(expected, abs=1e-6)
 
 
 def test_psnr_of_a_known_error():
     a = np.full((12, 12, 3), 100, dtype=np.uint8)
-    assert utils_metric.psnr(a, a + 5) == pytest.approx(20 * np.log10(255 / 5))
+    assert METRICS["psnr"](a, a + 5) == pytest.approx(20 * np.log10(255 / 5))
 
 
 def test_border_is_left_out(pair):
     a, b = pair[0], pair[0].copy()
     b[:2] = 0
-    assert utils_metric.psnr(a, b) < 30
-    assert utils_metric.psnr(a, b, border=2) == np.inf
+    assert METRICS["psnr"](a, b) < 30
+    assert METRICS["psnr"](a, b, border=2) == np.inf
 
 
 def window_by_window(a, b):
@@ -79,16 +74,16 @@ def window_by_window(a, b):
 
 
 def test_ssim_matlab_is_that_of_windows_in_three_dimensions(pair):
-    assert utils_metric.ssim_matlab_rgb(*pair) == pytest.approx(window_by_window(*pair), abs=1e-9)
+    assert METRICS["ssim_matlab_rgb"](*pair) == pytest.approx(window_by_window(*pair), abs=1e-9)
 
 
 @needs_shared("data/spkgopro_000226_sharp.png")
 @pytest.mark.parametrize(("name", "recorded"), [("ssim", 0.9232), ("ssim_y", 0.9310)])
 def test_gives_the_numbers_that_kair_and_spkdeblurnet_give_for_a_blurred_frame(name, recorded):
-    sharp = utils_metric._View(cv2.imread(str(SHARP))[..., ::-1].copy(), 0)
-    blurred = utils_metric._View(sharp.pixels, 0)
+    sharp = View(cv2.imread(str(SHARP))[..., ::-1].copy(), 0)
+    blurred = View(sharp.pixels, 0)
     blurred.rgb = cv2.GaussianBlur(sharp.rgb, (0, 0), 1.2)  # not rounded to uint8, as it was recorded
-    assert utils_metric._OF_PAIR[name](utils_metric._Pair(blurred, sharp)) == pytest.approx(recorded, abs=5.1e-5)
+    assert METRICS[name].of_pair(Pair(blurred, sharp)) == pytest.approx(recorded, abs=5.1e-5)
 
 
 @pytest.mark.parametrize("border", [0, 3])
@@ -96,7 +91,7 @@ def test_measuring_together_gives_what_each_metric_gives(border, pair):
     images = {"": pair[1], "lq_": 255 - pair[1]}
     found = utils_metric.measure(images, pair[0], SELF_CONTAINED, border)
     expected = {
-        prefix + name: utils_metric.METRICS[name](image, pair[0], border)
+        prefix + name: METRICS[name](image, pair[0], border)
         for prefix, image in images.items()
         for name in SELF_CONTAINED
     }
@@ -104,10 +99,14 @@ def test_measuring_together_gives_what_each_metric_gives(border, pair):
 
 
 def test_the_sharp_image_is_blurred_once_for_all_images(pair, monkeypatch):
-    blur, calls = utils_metric._blur, []
-    monkeypatch.setattr(utils_metric, "_blur", lambda plane: calls.append(plane.shape) or blur(plane))
+    blur, calls = compared._blur, []
+    monkeypatch.setattr(compared, "_blur", lambda plane: calls.append(plane.shape) or blur(plane))
     utils_metric.measure({"": pair[1], "lq_": pair[1], "sdm_": pair[0]}, pair[0], SELF_CONTAINED)
     assert len(calls) == 2 * (1 + 3 * 3)  # RGB and luma: the sharp mean, then mean, product and squares of each
+
+
+def tof(before, after, *sharp):
+    return TEMPORAL_METRICS["tof"].of_motion(Motion(before, after), Motion(*sharp))
 
 
 def scene(shift, seed=0):
@@ -119,9 +118,9 @@ def scene(shift, seed=0):
 
 def test_tof_is_how_many_pixels_the_motion_is_wrong():
     sharp = scene(0), scene(3)
-    assert utils_metric.tof(*sharp, *sharp) == 0
-    assert utils_metric.tof(scene(0), scene(0), *sharp) == pytest.approx(3, rel=0.15)
-    assert utils_metric.tof(scene(0), scene(2), *sharp) == pytest.approx(1, rel=0.15)
+    assert tof(*sharp, *sharp) == 0
+    assert tof(scene(0), scene(0), *sharp) == pytest.approx(3, rel=0.15)
+    assert tof(scene(0), scene(2), *sharp) == pytest.approx(1, rel=0.15)
 
 
 def test_tof_sees_flicker_that_psnr_does_not():
@@ -131,15 +130,15 @@ def test_tof_sees_flicker_that_psnr_does_not():
         [np.clip(s + n, 0, 255).astype(np.uint8) for s, n in zip(sharp, of, strict=True)]
         for of in ((noise[0], np.roll(noise[0], 1, axis=1)), noise)
     )
-    assert utils_metric.psnr(steady[1], sharp[1]) == pytest.approx(utils_metric.psnr(flickering[1], sharp[1]), abs=0.1)
-    assert utils_metric.tof(*steady, *sharp) < 0.6 * utils_metric.tof(*flickering, *sharp)
+    assert METRICS["psnr"](steady[1], sharp[1]) == pytest.approx(METRICS["psnr"](flickering[1], sharp[1]), abs=0.1)
+    assert tof(*steady, *sharp) < 0.6 * tof(*flickering, *sharp)
 
 
 def test_measuring_motion_together_gives_what_each_metric_gives():
     sharp = scene(0), scene(1)
     images = {"": (scene(0), scene(2)), "lq_": (scene(1), scene(1))}
     found = utils_metric.measure_motion(images, sharp, ["tof"])
-    assert found == {f"{prefix}tof": utils_metric.tof(*pair, *sharp) for prefix, pair in images.items()}
+    assert found == {f"{prefix}tof": tof(*pair, *sharp) for prefix, pair in images.items()}
     assert utils_metric.measure_motion(images, sharp, []) == {}
 
 
@@ -166,7 +165,7 @@ def test_protocols_name_metrics_that_exist_and_average_their_own_way():
     for name, protocol in utils_metric.PROTOCOLS.items():
         assert found[name]["averaging"] == protocol.averaging
         assert found[name]["description"] == protocol.description
-        assert set(protocol.metrics.values()) <= set(utils_metric.METRICS)
+        assert set(protocol.metrics.values()) <= set(METRICS)
 
 
 def test_a_protocol_needs_all_its_metrics_and_takes_the_prefixes_that_have_them():
@@ -203,16 +202,16 @@ def test_lpips_is_zero_for_equal_images_only(pair):
     except UserError as error:
         pytest.skip(str(error))
     large = [np.tile(image, (4, 4, 1)) for image in pair]
-    assert utils_metric.lpips(large[0], large[0]) == 0
-    assert utils_metric.lpips(*large) > 0
+    assert METRICS["lpips"](large[0], large[0]) == 0
+    assert METRICS["lpips"](*large) > 0
 
 
 def test_wrong_input_is_refused(pair):
     with pytest.raises(ValueError, match="uint8"):
-        utils_metric.psnr(pair[0].astype(float), pair[1])
+        METRICS["psnr"](pair[0].astype(float), pair[1])
     with pytest.raises(ValueError, match="expected two"):
-        utils_metric.psnr(pair[0], pair[1][:-1])
+        METRICS["psnr"](pair[0], pair[1][:-1])
     with pytest.raises(UserError, match="11x11"):
-        utils_metric.ssim(pair[0][:8], pair[1][:8])
+        METRICS["ssim"](pair[0][:8], pair[1][:8])
     with pytest.raises(UserError, match="border of 12 pixels"):
-        utils_metric.psnr(*pair, 12)
+        METRICS["psnr"](*pair, 12)

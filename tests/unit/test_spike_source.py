@@ -13,7 +13,7 @@ from data.geometry import Box
 from data.select_dataset import define_Dataset
 from data.spike.light import linear_to_srgb
 from data.spike.manifest import ClipTiming, Manifest
-from data.spike.planes import Representation, around
+from data.spike.planes import Representation
 from utils.spike_loader import read_spikes, write_spikes
 from utils.utils_error import UserError
 from utils.utils_image import write_rgb
@@ -32,7 +32,7 @@ def test_cut_then_enlarge_is_enlarge_then_cut(shared_set):
 def test_a_reversed_sample_sees_its_spikes_mirrored_about_the_sharp_step(shared_set):
     source = VideoTrainDatasetRGBSpike(options(shared_set)).spikes
     seen = []
-    source.represent = Representation(around, lambda moment, *_: seen.append(moment) or np.zeros((1, 16, 24), "f4"))
+    source.represent = Representation(lambda moment, *_: seen.append(moment) or np.zeros((1, 16, 24), "f4"))
     for reverse in (False, True):
         source.planes("clip_a", "000047", Box(0, 0, *SPIKE_SIZE), 1, reverse=reverse)
     path = shared_set / "spikes/train/clip_a/spike/000047.dat"

@@ -79,7 +79,7 @@ def test_super_resolution_reads_small_frames_and_measures_against_large_ones(pla
     folder = place / "results" / SUPER_TASK
     restored = [utils_image.read_rgb(folder / "a" / f"{name}.png") for name in numbered(0, 1, 2)]
     assert restored[0].shape == large[0].shape
-    psnrs = [utils_metric.psnr(one, gt) for one, gt in zip(restored, large, strict=True)]
+    psnrs = [utils_metric.METRICS["psnr"](one, gt) for one, gt in zip(restored, large, strict=True)]
     assert metrics["mean"]["psnr"] == pytest.approx(np.mean(psnrs))
     assert "lq_psnr" in metrics["mean"]
     assert "enlarged bilinearly" in metrics["protocol"]
@@ -126,7 +126,7 @@ def test_denoising_with_one_folder_measures_against_it(place, flag):
     clean = write_clip(place / "clean", "a", numbered(0, 1, 2))
     metrics = run_task(place, NOISE_TASK, flag, place / "clean", "--sigma", 30, nonblind_denoising=True)
     noisy = NoisyClip(clips_of(place / "clean")[0], 30)
-    psnrs = [utils_metric.psnr(utils_image.to_uint8(noisy.lq(i, i + 1)[0]), clean[i]) for i in range(3)]
+    psnrs = [utils_metric.METRICS["psnr"](utils_image.to_uint8(noisy.lq(i, i + 1)[0]), clean[i]) for i in range(3)]
     assert metrics["mean"]["lq_psnr"] == pytest.approx(np.mean(psnrs))
     assert "psnr" in metrics["mean"]
     assert "sigma 30" in metrics["protocol"]
@@ -195,7 +195,7 @@ def test_interpolation_writes_middle_frames_and_measures_those_that_there_are(pl
     assert sorted(path.stem for path in (folder / "a").iterdir()) == ["000003", "000005", "000006_to_000007"]
     assert [path.stem for path in (folder / "b").iterdir()] == ["000001_to_000002"]
     restored = [utils_image.read_rgb(folder / "a" / f"{name}.png") for name in numbered(3, 5)]
-    psnrs = [utils_metric.psnr(one, gt) for one, gt in zip(restored, sharp[[3, 5]], strict=True)]
+    psnrs = [utils_metric.METRICS["psnr"](one, gt) for one, gt in zip(restored, sharp[[3, 5]], strict=True)]
     assert metrics["clips"]["a"]["psnr"] == pytest.approx(np.mean(psnrs))
     assert metrics["clips"]["b"] == {}
     assert "average of the two frames" in metrics["protocol"]

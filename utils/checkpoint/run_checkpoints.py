@@ -23,7 +23,7 @@ from utils.checkpoint.option_changes import changes, options_hash
 from utils.utils_checkpoint import dump, read_file, read_state_dict, write_file
 from utils.utils_error import UserError
 from utils.utils_file import read_text, whole_file, write_text
-from utils.utils_metric import LOWER_IS_BETTER
+from utils.utils_metric import lower_is_better
 from utils.utils_run_folder import kair_steps, saved_steps, set_file
 
 LOG = logging.getLogger("spikevrt")
@@ -129,7 +129,7 @@ def is_best(run_dir: Path, metric: str, score: float) -> bool:
     if metric not in found:
         LOG.warning("best weights so far were chosen by another metric, %s; by %s the new ones are best", found, metric)
         return True
-    return score < found[metric] if metric in LOWER_IS_BETTER else score > found[metric]
+    return score < found[metric] if lower_is_better(metric) else score > found[metric]
 
 
 def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resumed:

@@ -80,7 +80,7 @@ class Summary:
 
 def lower_is_better(metric: str) -> bool:
     """Whether lower values of a metric, with or without prefix, are better."""
-    return metric.removeprefix("lq_").removeprefix("sdm_") in utils_metric.LOWER_IS_BETTER
+    return utils_metric.lower_is_better(metric.removeprefix("lq_").removeprefix("sdm_"))
 
 
 def read_run(folder: Path, metric: str) -> Run:
