@@ -26,6 +26,7 @@ T = TypeVar("T", bound=BaseModel)
 Tree = dict[str, Any]
 TASK_FOLDER = Path(__file__).resolve().parents[1] / "options" / "vrt" / "tasks"
 BASE_KEY = "_base_"
+EDITOR_KEY = "$schema"  # where an editor finds what may stand in the file
 SET = "--set"
 LIKELY = 0.6  # similarity from which a name counts as meant
 LONGEST_VALUE = 60  # characters of a wrong value that are shown
@@ -90,6 +91,7 @@ def _read_chain(path: Path, users: tuple[Path, ...]) -> list[tuple[str, Tree]]:
         circle = " -> ".join(str(user) for user in (*users, path.resolve()))
         raise UserError(f"{path}: inherits from itself: {circle}; remove one {BASE_KEY}")
     tree = read_json(path)
+    tree.pop(EDITOR_KEY, None)
     if BASE_KEY not in tree:
         return [(str(path), tree)]
     base = tree.pop(BASE_KEY)

@@ -129,7 +129,8 @@ def is_best(run_dir: Path, metric: str, score: float) -> bool:
     if metric not in found:
         LOG.warning("the best weights were chosen by another metric, %s; by %s these count as the best", found, metric)
         return True
-    return score < found[metric] if metric in LOWER_IS_BETTER else score > found[metric]
+    before: float = found[metric]
+    return score < before if metric in LOWER_IS_BETTER else score > before
 
 
 def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resumed:
