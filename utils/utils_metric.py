@@ -397,5 +397,4 @@ def _blur(plane: np.ndarray) -> np.ndarray:
 
 def _flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (before, after)]
-    flow: np.ndarray = cv2.calcOpticalFlowFarneback(*gray, None, *FARNEBACK)  # type: ignore[call-overload]
-    return flow
+    return np.asarray(cv2.calcOpticalFlowFarneback(*gray, None, *FARNEBACK))  # type: ignore[call-overload]

@@ -107,8 +107,7 @@ def error_map(restored: np.ndarray, sharp: np.ndarray) -> np.ndarray:
     """
     error = np.abs(restored.astype(np.float32) - sharp).mean(axis=2)
     levels = np.clip(np.rint(error * (255 / ERROR_AT_WHITE)), 0, 255).astype(np.uint8)
-    colours: np.ndarray = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    return colours
+    return np.asarray(cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB))
 
 
 def side_by_side(title: str, pictures: dict[str, np.ndarray]) -> np.ndarray:
