@@ -180,7 +180,8 @@ def _drop_ignored(tree: Tree, patterns: Sequence[str], place: str = "") -> list[
 def _block(annotation: Any) -> type[BaseModel] | None:
     """Return the model in an annotation like `Model` or `Model | None`."""
     for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        # In Python 3.10 tuple[int, ...] is a type as well.
+        if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
     return None
 
