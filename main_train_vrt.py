@@ -71,7 +71,7 @@ from models.memory import choose_tile
 from models.model_vrt import ModelVRT
 from models.replay import write_replay
 from models.select_model import define_Model
-from utils import utils_dist, utils_logger, utils_metric, utils_seed
+from utils import __version__, utils_dist, utils_logger, utils_metric, utils_seed
 from utils.checkpoint import run_checkpoints
 from utils.evaluation.clip import Frame, TestSet
 from utils.processes import signals
@@ -296,7 +296,8 @@ def save(training: Training, step: int) -> None:
     """Write the checkpoint of a step, in the main process."""
     opt = training.opt
     if training.dist.is_main:
-        record = {"options": opt.model_dump(mode="json"), "best": run_checkpoints.best(opt.run_dir)}
+        best = run_checkpoints.best(opt.run_dir)
+        record = {"version": __version__, "options": opt.model_dump(mode="json"), "best": best}
         run_checkpoints.save(opt.run_dir, step, training.model, record, opt.train.keep_checkpoints)
 
 

@@ -31,7 +31,8 @@ from data.frame_store import FrameStore
 from models.select_model import define_restorer
 from options.schema import Opt
 from utils import utils_cli, utils_dist, utils_image, utils_metric, utils_option, utils_run_folder, utils_tile
-from utils.utils_tile import Axis, TileOpt
+from utils.utils_tile import Axis
+from utils.utils_tile_opt import TileOpt
 
 BLURRED = 5  # frames averaged to make an input frame
 

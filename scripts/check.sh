@@ -4,6 +4,7 @@
 # step passed.
 set -euo pipefail
 ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+SETUP_DEV=1
 # shellcheck source=scripts/setup_env.sh
 source "$ROOT/scripts/setup_env.sh"
 cd "$ROOT"

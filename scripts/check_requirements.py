@@ -1,4 +1,4 @@
-"""Check whether this Python can run the project: `PYTHON scripts/check_requirements.py requirement.txt`.
+"""Check whether this Python satisfies requirement lists: `PYTHON scripts/check_requirements.py requirement.txt ...`.
 
 Exit code 0: it can. 2: it cannot; one line on stderr says what is missing. Needs only the standard library.
 """
@@ -44,9 +44,11 @@ def missing(requirements: str) -> list[str]:
 
 
 def main() -> int:
-    """Check the file named on the command line."""
-    with open(sys.argv[1], encoding="utf-8-sig") as file:
-        problems = missing(file.read())
+    """Check the files named on the command line."""
+    problems = []
+    for name in sys.argv[1:]:
+        with open(name, encoding="utf-8-sig") as file:
+            problems += missing(file.read())
     if problems:
         print("missing " + ", ".join(problems), file=sys.stderr)
     return 2 if problems else 0

@@ -4,14 +4,16 @@
 #   1. $PYTHON, if set: it must satisfy requirement.txt
 #   2. the active environment (venv, conda) or the python3 on PATH, if it satisfies requirement.txt
 #   3. .venv in the checkout, created on first use with uv if available, else with pip
-# Nothing is installed outside .venv. A copy of requirement.txt in it marks a finished installation.
+# SETUP_DEV=1 adds requirement-dev.txt, which the checks need. Nothing is installed outside .venv. Copies of the lists in
+# it mark a finished installation.
 set -euo pipefail
 
 SETUP_ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$SETUP_ROOT/scripts/shell_lib.sh"
 VENV="$SETUP_ROOT/.venv"
-STAMP="$VENV/installed_requirements.txt"
+LISTS=(requirement.txt)
+if [[ -n "${SETUP_DEV:-}" ]]; then LISTS+=(requirement-dev.txt); fi
 
 is_python_310() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
@@ -23,11 +25,15 @@ satisfies_requirements() {
         say "it is not Python 3.10 or newer"
         return 2
     fi
-    "$1" "$SETUP_ROOT/scripts/check_requirements.py" "$SETUP_ROOT/requirement.txt"
+    "$1" "$SETUP_ROOT/scripts/check_requirements.py" "${LISTS[@]/#/$SETUP_ROOT/}"
 }
 
 is_installed() {
-    [[ -x "$VENV/bin/python" ]] && cmp -s "$SETUP_ROOT/requirement.txt" "$STAMP"
+    local list
+    [[ -x "$VENV/bin/python" ]] || return 1
+    for list in "${LISTS[@]}"; do
+        cmp -s "$SETUP_ROOT/$list" "$VENV/installed_$list" || return 1
+    done
 }
 
 # Prints the path of the first Python on PATH that can make a virtual environment for this project.
@@ -54,11 +60,11 @@ make_venv() {
     fi
 }
 
-# pip's output goes to a file; the user sees only the large downloads and the last step.
+# pip_install ARGUMENTS...: pip's output goes to a file; the user sees only the large downloads and the last step.
 pip_install() {
     local log="$VENV/install.log" line
     PIP_USER=0 "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
-        -r "$SETUP_ROOT/requirement.txt" 2>&1 | tee "$log" | while IFS= read -r line; do
+        "$@" 2>&1 | tee "$log" | while IFS= read -r line; do
         case "$line" in
             *Downloading*[MG]B\)*) say "  downloading ${line##*Downloading }" ;;
             *"Using cached"*[MG]B\)*) say "  using ${line##*Using cached }" ;;
@@ -69,16 +75,18 @@ pip_install() {
 
 fill_venv() {
     if satisfies_requirements "$VENV/bin/python" 2>/dev/null; then return; fi
-    say "installing the packages of requirement.txt into .venv, once: PyTorch and its dependencies,"
+    local arguments=() list
+    for list in "${LISTS[@]}"; do arguments+=(-r "$SETUP_ROOT/$list"); done
+    say "installing the packages of ${LISTS[*]} into .venv, once: PyTorch and its dependencies,"
     say "on Linux about 3 GB to download and 7 GB on disk; this takes 2 to 10 minutes"
     if command -v uv >/dev/null; then
-        uv pip install --python "$VENV/bin/python" -r "$SETUP_ROOT/requirement.txt" >&2 ||
+        uv pip install --python "$VENV/bin/python" "${arguments[@]}" >&2 ||
             die 1 "the installation failed; uv's message is above"
     else
         if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
             "$VENV/bin/python" -m ensurepip >/dev/null 2>&1 || die 1 "$VENV has no pip; remove that folder and start again"
         fi
-        pip_install
+        pip_install "${arguments[@]}"
     fi
     say "installed"
 }
@@ -94,10 +102,13 @@ install_locked() {
     fi
     if is_installed; then return; fi
     if [[ ! -x "$VENV/bin/python" ]] || ! is_python_310 "$VENV/bin/python"; then make_venv; fi
-    rm -f "$STAMP"
+    local list
+    for list in "${LISTS[@]}"; do rm -f "$VENV/installed_$list"; done
     fill_venv
-    cp "$SETUP_ROOT/requirement.txt" "$STAMP.tmp"
-    mv "$STAMP.tmp" "$STAMP"
+    for list in "${LISTS[@]}"; do
+        cp "$SETUP_ROOT/$list" "$VENV/installed_$list.tmp"
+        mv "$VENV/installed_$list.tmp" "$VENV/installed_$list"
+    done
 }
 
 # Prints the first of the given Pythons that satisfies requirement.txt.

@@ -1,1 +1,3 @@
-"""Shared tools: files, options, metrics, tiling, evaluation, logging. Imports no other package of the project."""
+"""Shared tools: files, options, metrics, tiling, evaluation, logging. Imports only `options`."""
+
+__version__ = "0.2.0"  # of the project; pyproject.toml reads it here

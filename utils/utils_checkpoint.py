@@ -167,7 +167,7 @@ def widened(weight: Tensor, copies: int, channels: int) -> Tensor:
     """
     frame, rest = weight[:, : copies * RGB], weight[:, copies * RGB :]
     wide = frame.new_zeros(weight.shape[0], copies, channels, *weight.shape[2:])
-    wide[:, :, :RGB] = frame.unflatten(1, (copies, RGB))
+    wide[:, :, :RGB] = frame.reshape(frame.shape[0], copies, RGB, *frame.shape[2:])
     return torch.cat((wide.flatten(1, 2), rest), dim=1)
 
 

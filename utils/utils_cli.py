@@ -131,7 +131,8 @@ def imports_follow(debug: bool = False) -> None:
 
     def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if not isinstance(error, KeyboardInterrupt):
-            return before(kind, error, trace)
+            before(kind, error, trace)
+            return
         with program(debug):
             raise error
 

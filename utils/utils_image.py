@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 MOST_DARK = 14  # a 16-bit picture that uses at most this many bits is everywhere darker than a quarter of white
 
 # The callers report images that cannot be decoded.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+_CV2_LOGGING: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV before 4.13 has it in cv2 itself
+_CV2_LOGGING.setLogLevel(0)  # silent
 
 
 def read_rgb(path: Path | str) -> np.ndarray:

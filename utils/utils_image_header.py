@@ -3,7 +3,7 @@
 import io
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -144,7 +144,7 @@ def _reaches_end(scans: np.ndarray) -> bool:
 def _tiff(data: bytes) -> Header:
     tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if 43 in data[2:4] else 8])  # 43: BigTIFF
     file, pages = io.BytesIO(data), 0
-    first: dict[int, tuple] = {}
+    first: dict[int, tuple[Any, ...]] = {}
     while tags.next and pages < 10_000:
         file.seek(tags.next)
         tags.load(file)
@@ -159,7 +159,7 @@ def _tiff(data: bytes) -> Header:
     return Header(_shown(height, width, first.get(274, (1,))[0]), 1, bits, pages, refused, whole)
 
 
-def _tuple(value: object) -> tuple:
+def _tuple(value: object) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 

@@ -26,6 +26,7 @@ T = TypeVar("T", bound=BaseModel)
 Tree = dict[str, Any]
 TASK_FOLDER = Path(__file__).resolve().parents[1] / "options" / "vrt" / "tasks"
 BASE_KEY = "_base_"
+EDITOR_KEY = "$schema"  # where an editor finds what may stand in the file
 SET = "--set"
 LIKELY = 0.6  # similarity from which a name is a likely match
 LONGEST_VALUE = 60  # characters shown of a wrong value
@@ -90,6 +91,7 @@ def _read_chain(path: Path, heirs: tuple[Path, ...]) -> list[tuple[str, Tree]]:
         circle = " -> ".join(str(heir) for heir in (*heirs, path.resolve()))
         raise UserError(f"{path}: inherits from itself: {circle}; remove one {BASE_KEY}")
     tree = read_json(path)
+    tree.pop(EDITOR_KEY, None)
     if BASE_KEY not in tree:
         return [(str(path), tree)]
     base = tree.pop(BASE_KEY)
@@ -176,7 +178,8 @@ def _drop_ignored(tree: Tree, patterns: Sequence[str], place: str = "") -> list[
 def _block(annotation: Any) -> type[BaseModel] | None:
     """Return the model in an annotation like `Model` or `Model | None`."""
     for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        # In Python 3.10 tuple[int, ...] is a type as well.
+        if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
     return None
 

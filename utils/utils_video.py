@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -125,8 +125,7 @@ class Converter:
     def __call__(self, frame: "av.VideoFrame") -> "av.VideoFrame":
         """Return the picture in the output format."""
         self._source.push(frame)
-        converted: Any = self._sink.pull()
-        return converted
+        return cast("av.VideoFrame", self._sink.pull())
 
 
 def write_video(

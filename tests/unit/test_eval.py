@@ -8,7 +8,7 @@ import torch
 
 from utils import utils_dist, utils_eval, utils_image, utils_metric
 from utils.report import results_folder
-from utils.utils_tile import TileOpt
+from utils.utils_tile_opt import TileOpt
 
 NAMES = ["psnr", "ssim", "psnr_y", "ssim_y"]
 

@@ -72,7 +72,7 @@ from options.schema import LoggingOpt, NetOpt, Opt, TrainOpt, ValOpt
 from utils import utils_checkpoint, utils_dist, utils_eval, utils_image, utils_logger, utils_option, utils_tile
 from utils.report import results_folder
 from utils.utils_dist import Dist
-from utils.utils_tile import TileOpt
+from utils.utils_tile_opt import TileOpt
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFECTS = 15

@@ -23,7 +23,7 @@ from utils import utils_checkpoint, utils_option
 from utils.spike_loader import SpikeStreamSimple, write_spikes
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb, write_rgb
-from utils.utils_tile import TileOpt
+from utils.utils_tile_opt import TileOpt
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "python.md"
 EXPOSURE = (2, 20)

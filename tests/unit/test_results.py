@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from utils import utils_image
+from utils.evaluation.clip import Frame
 from utils.report import results_folder
 from utils.report.results_folder import ResultsError
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_eval import Frame
 from utils.utils_video import Playback
 
 NAMES = {"a": ["0000", "0001", "0002", "0003"], "b": ["0000", "0001"]}

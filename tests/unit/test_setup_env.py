@@ -14,6 +14,7 @@ import pytest
 from scripts import check_requirements
 
 ROOT = Path(__file__).resolve().parents[2]
+LISTS = ("requirement.txt", "requirement-dev.txt")
 TOOLS = ["bash", "cat", "cmp", "cp", "cut", "dirname", "flock", "grep", "mv", "rm", "sleep", "tail", "tee"]
 
 
@@ -26,6 +27,7 @@ class Checkout:
         for name in ("setup_env.sh", "shell_lib.sh", "check_requirements.py"):
             shutil.copy(ROOT / "scripts" / name, root / "scripts" / name)
         (root / "requirement.txt").write_text("probe>=1.2\n")
+        (root / "requirement-dev.txt").write_text("pytest>=1\n")
         (root / "bin").mkdir()
         for name in TOOLS:
             if path := shutil.which(name):
@@ -92,7 +94,7 @@ def test_first_start_fills_a_venv_and_later_ones_do_nothing(checkout):
     assert [out.strip() for out, _ in results] == [venv_python] * 2
     if shutil.which("flock"):
         assert sum("installing the packages" in err for _, err in results) == 1
-    assert (checkout.root / ".venv" / "installed_requirements.txt").read_text() == "probe>=1.2\n"
+    assert (checkout.root / ".venv" / "installed_requirement.txt").read_text() == "probe>=1.2\n"
 
     # Later starts are quick: they start no Python.
     with no_python(Path(venv_python), checkout.root / "bin/python3"):
@@ -104,7 +106,7 @@ def test_first_start_fills_a_venv_and_later_ones_do_nothing(checkout):
     code, out, err = checkout.run()
     assert (code, out) == (0, venv_python)
     assert "installing the packages" in err
-    assert (checkout.root / ".venv" / "installed_requirements.txt").read_text() == "probe>=2\n"
+    assert (checkout.root / ".venv" / "installed_requirement.txt").read_text() == "probe>=2\n"
 
 
 def test_given_python_must_satisfy_the_requirements(checkout):
@@ -116,6 +118,29 @@ def test_given_python_must_satisfy_the_requirements(checkout):
     (checkout.root / "requirement.txt").write_text("pytest>=1\n")
     assert checkout.run(PYTHON=sys.executable) == (0, sys.executable, "")
     assert not (checkout.root / ".venv").exists()
+
+
+def test_only_developers_need_their_list(checkout):
+    (checkout.root / "requirement.txt").write_text("pytest>=1\n")
+    (checkout.root / "requirement-dev.txt").write_text("no-such-tool>=3\n")
+    assert checkout.run(PYTHON=sys.executable)[0] == 0
+    code, _, err = checkout.run(PYTHON=sys.executable, SETUP_DEV="1")
+    assert code == 2
+    assert "missing no-such-tool>=3" in err
+
+
+@pytest.mark.slow
+def test_the_developers_list_is_added_to_the_users_venv(checkout):
+    venv_python = str(checkout.root / ".venv" / "bin" / "python")
+    (checkout.root / "requirement-dev.txt").write_text("probe>=2\n")
+    checkout.add_wheel("1.10")
+    assert checkout.run()[:2] == (0, venv_python)
+    checkout.add_wheel("2.0")
+    code, out, err = checkout.run(SETUP_DEV="1")
+    assert (code, out) == (0, venv_python)
+    assert "requirement-dev.txt" in err
+    with no_python(Path(venv_python), checkout.root / "bin/python3"):  # both kinds of start are quick now
+        assert checkout.run() == checkout.run(SETUP_DEV="1") == (0, venv_python, "")
 
 
 def test_a_search_path_of_cd_changes_no_folder(checkout):
@@ -150,8 +175,9 @@ def test_no_python_at_all(tmp_path):
 
 
 def test_requirements_are_lower_bounds():
-    lines = (ROOT / "requirement.txt").read_text().split()
+    lines = [line for name in LISTS for line in (ROOT / name).read_text().split()]
     assert all(line.count(">=") == 1 for line in lines)
+    assert len({line.split(">=")[0] for line in lines}) == len(lines)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,7 @@ def test_help_and_mistakes_are_answered_without_torch(stages):
         assert (code, modules) == (0 if "--help" in call else 2, []), call
 
 
+@pytest.mark.skipif(metadata.version("torch").startswith("2.8."), reason="PyTorch 2.8 imports torch._dynamo by itself")
 def test_a_right_start_imports_nothing_that_it_does_not_need(stages):
     for call, code, modules in stages[-2:]:
         assert (code, modules) == (0, ["torch"]), call

@@ -16,7 +16,8 @@ from options.schema import DatasetOpt, NetOpt
 from utils import utils_checkpoint, utils_eval, utils_image, utils_metric
 from utils.evaluation.ensemble import restore_both_ways
 from utils.utils_error import UserError
-from utils.utils_tile import TileOpt, restore_tiled
+from utils.utils_tile import restore_tiled
+from utils.utils_tile_opt import TileOpt
 
 SUPER_TASK, NOISE_TASK = "001_VRT_videosr_bi_REDS_6frames", "008_VRT_videodenoising_DAVIS"
 MIDDLE_TASK = "009_VRT_videofi_Vimeo_4frames"

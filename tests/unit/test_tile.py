@@ -9,7 +9,6 @@ from utils.evaluation.ensemble import ENSEMBLES, WAYS, restore_both_ways
 from utils.utils_error import UserError
 from utils.utils_tile import (
     ShrinkingTile,
-    TileOpt,
     axis,
     calls_for,
     is_out_of_memory,
@@ -20,6 +19,7 @@ from utils.utils_tile import (
     restore_tiled,
     starts,
 )
+from utils.utils_tile_opt import TileOpt
 
 
 @st.composite

@@ -10,7 +10,7 @@ from models.memory import choose_tile, machine
 from models.memory.choose_tile import CostPerPixel, MemoryBudget, Workload, bytes_of, choose, estimate, work_of
 from options.schema import ValOpt
 from utils.utils_dist import Dist
-from utils.utils_tile import TileOpt
+from utils.utils_tile_opt import TileOpt
 
 GIB = 2**30
 CPU = torch.device("cpu")

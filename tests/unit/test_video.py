@@ -10,6 +10,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.video.codeccontext import VideoCodecContext
 from golden_files import SHARED, needs_shared
 from tiny_set import options
 from video_files import (
@@ -231,14 +232,15 @@ def test_the_shape_of_pixels_turns_with_them(tmp_path, turn, aspect):
 # What is no plain picture of light
 
 HDR = {"codec": "libx265", "pix_fmt": "yuv420p10le", "options": {"x265-params": "log-level=none"}}
+TOP_FIRST = r" \(top field first\)" if hasattr(VideoCodecContext, "field_order") else ""  # older PyAV knows no order
 DOUBTFUL = {
     "pq.mp4": ({**HDR, "context": {"color_trc": 16, "color_primaries": 9, "colorspace": 9}}, r"is HDR \(PQ, BT.2020\)"),
     "hlg.mkv": ({"context": {"color_trc": 18, "color_primaries": 9}}, r"is HDR \(HLG, BT.2020\)"),
     "log.mp4": ({"context": {"color_trc": 9}}, r"has another tone curve \(logarithmic\)"),
     "p3.mp4": ({"context": {"color_trc": 13, "color_primaries": 12}}, "has colours of Display P3"),
-    "tff.mp4": (INTERLACED["tff.mp4"], r"is interlaced \(top field first\)"),
-    "bff.mp4": (INTERLACED["bff.mp4"], r"is interlaced \(bottom field first\)"),
-    "dvd.mkv": (INTERLACED["dvd.mkv"], r"is interlaced \(top field first\)"),
+    "tff.mp4": (INTERLACED["tff.mp4"], "is interlaced" + TOP_FIRST),
+    "bff.mp4": (INTERLACED["bff.mp4"], "is interlaced" + TOP_FIRST.replace("top", "bottom")),
+    "dvd.mkv": (INTERLACED["dvd.mkv"], "is interlaced" + TOP_FIRST),
 }
 
 
@@ -285,7 +287,7 @@ def test_interlaced_frames_after_plain_ones_are_found_when_read(tmp_path, monkey
     monkeypatch.setattr(video_frames, "index_of", lambda clip, path: plain)
     for number in range(3):
         VideoFrames(path).read("v", name(number))
-    assert heard.text.count("is interlaced (top field first)") == 1
+    assert len(re.findall("is interlaced" + TOP_FIRST, heard.text)) == 1
     with pytest.raises(UserError, match="clip v: .*is interlaced"):
         VideoFrames(path, as_light=True).read("v", name(0))
 

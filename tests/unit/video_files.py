@@ -40,8 +40,8 @@ FILES = {
     "wide_gamut.mp4": {"context": {"colorspace": 9, "color_primaries": 9, "color_trc": 14}},
 }
 INTERLACED = {
-    "tff.mp4": {"options": {"flags": "+ildct+ilme", "x264-params": "tff=1"}},
-    "bff.mp4": {"options": {"flags": "+ildct+ilme", "x264-params": "bff=1"}},
+    "tff.mp4": {"options": {"flags": "+ildct+ilme", "x264-params": "tff=1:weightp=0"}},
+    "bff.mp4": {"options": {"flags": "+ildct+ilme", "x264-params": "bff=1:weightp=0"}},
     "dvd.mkv": {"codec": "mpeg2video", "options": {"flags": "+ildct+ilme", "field_order": "tt"}},
 }
 

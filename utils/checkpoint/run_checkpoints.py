@@ -129,7 +129,8 @@ def is_best(run_dir: Path, metric: str, score: float) -> bool:
     if metric not in found:
         LOG.warning("best weights so far were chosen by another metric, %s; by %s the new ones are best", found, metric)
         return True
-    return score < found[metric] if lower_is_better(metric) else score > found[metric]
+    before: float = found[metric]
+    return score < before if lower_is_better(metric) else score > before
 
 
 def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resumed:

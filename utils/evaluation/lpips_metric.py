@@ -49,4 +49,5 @@ def _network() -> torch.nn.Module:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it uses a deprecated torchvision call
-        return LPIPS(net="alex", verbose=False)
+        network: torch.nn.Module = LPIPS(net="alex", verbose=False)
+    return network

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils import utils_dist
+from utils import __version__, utils_dist
 from utils.evaluation.clip import Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_file import printable, write_text
@@ -35,12 +35,13 @@ class Board(Protocol):
 
 
 def write_metrics(result: dict[str, Any], folder: Path) -> None:
-    """Write metrics.json (means and clips) and metrics.csv (one row per frame) from a result of `evaluate`.
+    """Write metrics.json (version, means and clips) and metrics.csv (one row per frame) from a result of `evaluate`.
 
     Non-finite values (PSNR of equal images) become null in JSON and empty in CSV.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = {key: finite(value) for key, value in result.items() if key != "frames"}
+    content = {"version": __version__}
+    content |= {key: finite(value) for key, value in result.items() if key != "frames"}
     write_text(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
     columns = list(dict.fromkeys(key for row in result["frames"] for key in row))
     text = io.StringIO()
@@ -106,7 +107,7 @@ def error_map(restored: np.ndarray, sharp: np.ndarray) -> np.ndarray:
     """
     error = np.abs(restored.astype(np.float32) - sharp).mean(axis=2)
     levels = np.clip(np.rint(error * (255 / ERROR_AT_WHITE)), 0, 255).astype(np.uint8)
-    return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB))
 
 
 def side_by_side(title: str, pictures: dict[str, np.ndarray]) -> np.ndarray:

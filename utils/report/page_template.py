@@ -11,6 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from utils import __version__
+
 TEMPLATES = Path(__file__).resolve().parent / "pages"
 LARGEST_WIDTH = 480  # of a picture, in pixels
 QUALITY = 90  # of its JPEG
@@ -38,6 +40,7 @@ def render(template: str, **context: Any) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["number"] = number
+    environment.globals["version"] = __version__
     return environment.get_template(template).render(**context)
 
 

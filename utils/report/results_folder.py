@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from utils import utils_dist, utils_file, utils_image, utils_video
+from utils import __version__, utils_dist, utils_file, utils_image, utils_video
 from utils.checkpoint.option_changes import changes
 from utils.evaluation.clip import Clip, Frame, TestSet
 from utils.processes import folder_lock
@@ -99,7 +99,7 @@ def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
                 for suffix in SUFFIXES.values():
                     (folder / f"{clip}{suffix}").unlink(missing_ok=True)
                 _remove(folder / clip, names)
-        write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+        write_text(folder / RECORD, json.dumps({"version": __version__, **record}, indent=2) + "\n")
 
 
 def check_apart(folder: Path, inputs: Mapping[str, str | None]) -> None:
@@ -136,6 +136,7 @@ def check_same(folder: Path, record: Mapping[str, Any]) -> bool:
                 "--resume to restore everything again, or choose another name with --set val.task_name=NAME"
             )
         return False
+    before.pop("version", None)  # another one goes on
     found = changes(before, json.loads(json.dumps(record)))
     differing = [str(change) for change in found if (change.key, change.new) != ANY_IMAGE]
     if differing:

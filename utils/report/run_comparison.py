@@ -45,13 +45,14 @@ class Pair:
     def gains(self) -> np.ndarray:
         """B - A per frame, (n,); NaN where one of the two is infinite."""
         finite = np.isfinite(self.a) & np.isfinite(self.b)
-        return np.subtract(self.b, self.a, out=np.full(len(self.a), math.nan), where=finite)
+        gains: np.ndarray = np.subtract(self.b, self.a, out=np.full(len(self.a), math.nan), where=finite)
+        return gains
 
     @property
     def counted(self) -> np.ndarray:
         """B - A without the NaNs."""
-        gains = self.gains
-        return gains[np.isfinite(gains)]
+        gains: np.ndarray = self.gains[np.isfinite(self.gains)]
+        return gains
 
     @property
     def means(self) -> tuple[float, float, float]:
