@@ -188,7 +188,7 @@ def test_frames_in_another_unicode_form_are_said_once(tmp_path):
     for kind, form in (("lq", NFC), ("gt", NFD)):
         for path in (root / kind / "a").iterdir():
             path.rename(path.with_name(f"{form}_{path.name}"))
-    with pytest.raises(UserError, match="names 3 frames, as .* in another Unicode form") as caught:
+    with pytest.raises(UserError, match="names 3 frames, such as .* in another Unicode form") as caught:
         define_Dataset(options(root, spikes=False))
     assert "more)" not in str(caught.value)
 
