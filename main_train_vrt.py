@@ -19,6 +19,7 @@ from options.schema import Opt
 from utils import utils_option
 from utils.processes import thread_count
 from utils.utils_error import UserError
+from utils.utils_run_folder import check_exists, find_weights
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,6 +41,8 @@ def read_options(args: argparse.Namespace) -> Opt:
     if opt.untrained:
         raise UserError(f"{args.opt}: {opt.untrained}")
     check_folders(opt.datasets)
+    if opt.netG.spynet_path is not None:
+        check_exists(Path(opt.netG.spynet_path))
     return opt
 
 
@@ -84,7 +87,6 @@ from utils.utils_eval import evaluate
 from utils.utils_file import write_text
 from utils.utils_json import read_json
 from utils.utils_logger import Run
-from utils.utils_run_folder import find_weights
 from utils.utils_tile_opt import TileOpt, tile_of
 
 LOG = logging.getLogger("spikevrt")

@@ -148,5 +148,10 @@ setup_env() {
     export PYTHON
 }
 
+if [[ "${BASH_SOURCE[0]}" == "$0" ]] && (($#)); then
+    sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+    if [[ "$1" == --help || "$1" == -h ]]; then exit 0; fi
+    die 2 "$1: setup_env.sh takes no arguments"
+fi
 setup_env
 if [[ "${BASH_SOURCE[0]}" == "$0" ]]; then printf '%s\n' "$PYTHON"; fi

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
 from utils.utils_lora import adapted_to
-from utils.utils_run_folder import RELEASE
+from utils.utils_run_folder import check_exists
 
 CONTAINERS = ("params", "params_ema")
 # Last name parts of constant buffers, and the counter of torch.optim.swa_utils.AveragedModel.
@@ -201,11 +201,7 @@ def read_file(path: Path, sha256: str | None = None) -> Any:
     Raises:
         UserError: the file is absent, damaged, or needs code to be unpickled.
     """
-    if not path.is_file():
-        raise UserError(
-            f"{path} not found: weights are never downloaded; get {path.name} from {RELEASE}, train your own, or set "
-            "the option to null"
-        )
+    check_exists(path)
     try:
         _check(path, sha256)
         if path.suffix == ".safetensors":

@@ -57,6 +57,15 @@ def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: st
     return own
 
 
+def check_exists(weights: Path) -> None:
+    """Refuse a weights file that is not there; raises UserError."""
+    if not weights.is_file():
+        raise UserError(
+            f"{weights} not found: weights are never downloaded; get {weights.name} from {RELEASE}, train your own, or "
+            "set the option to null"
+        )
+
+
 def _own_weights(run_dir: Path) -> tuple[Path, str] | None:
     """A run's best weights, else its last ones, and which of the two they are; None if there are none."""
     folder = run_dir / "models"

@@ -335,7 +335,7 @@ def test_debug_shows_where(program, training):
     code, err = program(training, "--debug", "--set", "netG.spynet_path=nowhere.pth")
     assert code == 2, err
     assert err.startswith("Traceback")
-    assert "in load_weights" in err
+    assert "in check_exists" in err
     assert err.splitlines()[-1].startswith("error: nowhere.pth not found")
 
 

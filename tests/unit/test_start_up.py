@@ -63,6 +63,7 @@ def stages(tmp_path_factory):
         [test, "--opt", "right.json"],  # not trained yet
         [test, "--task", "006_VRT", "--folder_lq", "data/lq"],
         [train, "--opt", "right.json", "--set", "datasets.test.dataroot_gt=none"],
+        [train, "--opt", "right.json", "--set", "netG.spynet_path=none.pth"],
         [*task, "none"],
         [*task, "data/lq", "--weights", "none.pth"],
         [*task, "data/lq", "--tile", "1", "9", "9"],
