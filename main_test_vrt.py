@@ -54,12 +54,12 @@ class Job:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line: the --opt form or the older --task form."""
-    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    parser = utils_cli.Parser(description=__doc__)
+    parser.add_common()
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument("--opt", type=Path, metavar="CONFIG", help="option file; its run's weights are tested")
     form.add_argument("--task", help=f"one of {', '.join(utils_option.task_files())}")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. val.metrics")
+    parser.add_set()
     parser.add_argument("--resume", action="store_true", help="continue an interrupted call; keeps its frames")
     parser.add_argument("--sigma", type=float, help="noise level for denoising; white is 255")
     older = parser.add_argument_group("with --task")

@@ -24,12 +24,8 @@ from utils.utils_run_folder import check_exists, find_weights
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--opt", type=Path, required=True, help="option file, JSON with comments")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. train.total_iter=200"
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = utils_cli.Parser(description=__doc__)
+    parser.add_common(opt="option file, JSON with comments")
     return parser.parse_args()
 
 

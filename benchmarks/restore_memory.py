@@ -7,7 +7,6 @@ All clips repeat the same 20 frames and spike files (hard links), so that only t
 process of main_test_vrt.py, whose peak memory the kernel reports.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -91,7 +90,7 @@ def peak_of(command: list[str], folder: Path) -> tuple[float, float]:
 
 def main() -> None:
     """Measure each length, print a table and one JSON line."""
-    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils_cli.Parser(description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[20, 200, 2000])
     parser.add_argument("--size", type=int, nargs=2, default=(180, 320), metavar=("H", "W"))
     parser.add_argument(

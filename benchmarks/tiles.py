@@ -137,7 +137,7 @@ def make_restore(args: argparse.Namespace) -> Callable[[torch.Tensor], torch.Ten
 
 def main() -> None:
     """Restore by each rule, compare, print a table and one JSON line."""
-    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils_cli.Parser(description=__doc__)
     parser.add_argument("--opt", type=Path, required=True)
     parser.add_argument("--video", type=Path, required=True)
     parser.add_argument("--weights", type=Path)

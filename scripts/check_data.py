@@ -6,7 +6,6 @@ Every frame and `.dat` file is decoded and checked; --fast compares only names, 
 when it starts. Exit code 0: no defects; 2: defects, listed on stdout.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -48,13 +47,9 @@ def check(opt: Opt, full: bool) -> int:
 
 def main() -> None:
     """Read the command line and check."""
-    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--opt", type=Path, required=True, help="option file, JSON with comments")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. datasets.train.gt_size=96"
-    )
+    parser = utils_cli.Parser(description=__doc__)
     parser.add_argument("--fast", action="store_true", help="compare only names, counts and file sizes")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_common(opt="option file, JSON with comments")
     args = parser.parse_args()
     with utils_cli.program(args.debug):
         if check(utils_option.load(args.opt, Opt, args.set), full=not args.fast):

@@ -243,12 +243,12 @@ def compare(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, compare, print the table and write the page."""
-    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils_cli.Parser(description=__doc__)
     parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="results folders, first A, then B")
     parser.add_argument("--metric", default="psnr", help="a column of metrics.csv (default psnr)")
     parser.add_argument("--common", action="store_true", help="compare only the clips and frames that both have")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page (default <RUN_B>/{PAGE})")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_common()
     args = parser.parse_args(argv)
     with utils_cli.program(args.debug):
         compare(args)

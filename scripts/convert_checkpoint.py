@@ -99,7 +99,7 @@ def convert(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and convert."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("weights", type=Path, metavar="IN", help="weights, a .pth or .safetensors file")
     parser.add_argument("--out", type=Path, required=True, help="the new file, .pth or .safetensors")
     form = parser.add_mutually_exclusive_group()
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--format", choices=SUFFIXES, help="default: by the suffix of --out")
     parser.add_argument("--layout", choices=("official", "plain"), default="official", help="default: official")
     parser.add_argument("--force", action="store_true", help="replace an existing --out")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_common()
     args = parser.parse_args(argv)
     with program(args.debug):
         convert(args)

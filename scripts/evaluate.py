@@ -249,7 +249,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, measure, report."""
-    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils_cli.Parser(description=__doc__)
     parser.add_argument("--restored", required=True, metavar="D", help="the frames to measure")
     parser.add_argument("--gt", required=True, metavar="D", help="the sharp frames")
     parser.add_argument("--lq", metavar="D", help="the blurred frames, measured as well (lq_)")
@@ -266,7 +266,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for metrics.json and metrics.csv")
     parser.add_argument("--name-by-order", action="store_true", help="pair differing names in order")
     parser.add_argument("--workers", type=utils_cli.positive, default=1, help="processes; each measures whole clips")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_common()
     args = parser.parse_args(argv)
     if args.border < 0:
         parser.error(f"--border is {args.border}, expected 0 or more")

@@ -89,8 +89,7 @@ def compare(net: nn.Module, path: Path, x: torch.Tensor) -> torch.Tensor:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and export."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--opt", type=Path, required=True, metavar="CONFIG", help="option file of the network")
+    parser = Parser(description=__doc__)
     parser.add_argument("--weights", type=Path, help="default: as for main_test_vrt.py --opt")
     parser.add_argument("--tile", type=positive, nargs=3, required=True, metavar=("T", "H", "W"), help="input size")
     parser.add_argument("--out", type=Path, help="the new file; default <task>.pt2")
@@ -101,8 +100,7 @@ def main(argv: list[str] | None = None) -> None:
         help="keep the project's alignment operator: faster, but needs models.op",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing --out")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change options")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_common(opt="option file of the network")
     args = parser.parse_args(argv)
     with program(args.debug):
         export(args)

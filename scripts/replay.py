@@ -6,7 +6,6 @@ A run writes the file after train.nonfinite_limit consecutive steps without a fi
 once with the weights and random numbers of that step, in float32 and, with train.amp, in the run's precision.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,11 +61,9 @@ def report(content: dict[str, Any], findings: dict[str, Findings]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, replay, print."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--opt", type=Path, required=True, help="the run's options.json")
+    parser = Parser(description=__doc__)
     parser.add_argument("--batch", type=Path, required=True, metavar="FILE", help="a file in the run's replay/ folder")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change options")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_common(opt="the run's options.json")
     args = parser.parse_args(argv)
     with program(args.debug):
         opt = utils_option.load(args.opt, Opt, args.set)

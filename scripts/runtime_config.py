@@ -7,7 +7,6 @@ python scripts/runtime_config.py --mode train --opt CONFIG.json [--dataset-root 
                                  [--set KEY=VALUE ...]
 """
 
-import argparse
 import json
 import logging
 import sys
@@ -20,7 +19,7 @@ from data.lmdb_store import is_lmdb, lmdb_path
 from data.spike.manifest import Manifest
 from options.schema import DatasetOpt, Opt
 from utils import utils_option
-from utils.utils_cli import program
+from utils.utils_cli import Parser, program
 from utils.utils_file import write_text
 from utils.utils_run_folder import RESULTS
 
@@ -108,7 +107,7 @@ def write_runtime_config(
 
 def main() -> None:
     """Read the command line and write the copy."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--mode", choices=("train", "test"), required=True)
     parser.add_argument("--opt", type=Path, required=True, help="the option file")
     parser.add_argument("--dataset-root", type=Path, help="folder of a whole data set")

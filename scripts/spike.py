@@ -125,7 +125,7 @@ def step_range(text: str) -> tuple[int, int]:
 
 def make_parser() -> Parser:
     """Return the command line's parser."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="inspect|decode|preview", parser_class=Parser)
     common = Parser(add_help=False)
     common.add_argument("file", type=Path, metavar="FILE", help="a spike file (inspect: or a folder)")
@@ -137,7 +137,7 @@ def make_parser() -> Parser:
     text = "whether rows are stored bottom-up (default: yes)"
     common.add_argument("--flipud", action=argparse.BooleanOptionalAction, help=text)
     common.add_argument("--format", choices=FORMATS, help="default: detected from the content")
-    common.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    common.add_common()
 
     command = commands.add_parser("inspect", parents=[common], help="report what a file is, and what is wrong")
     command.add_argument(

@@ -7,7 +7,6 @@ Memory is that of tensors, in the precision of train.amp, for one sample; a card
 crop, batch, checkpointing and tile that fit into a card of that size, ready for --set.
 """
 
-import argparse
 import json
 import logging
 import re
@@ -156,13 +155,11 @@ def print_proposal(proposal: dict[str, Any]) -> None:
 
 def main() -> None:
     """Read the command line, estimate and print."""
-    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--opt", type=Path, required=True, help="option file, JSON with comments")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change options")
+    parser = utils_cli.Parser(description=__doc__)
     parser.add_argument("--size", type=int, nargs=3, metavar=("D", "H", "W"), help="frames, rows, columns of the input")
     parser.add_argument("--fit", metavar="12GB", help="propose crop, batch, checkpointing and tile for this memory")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_common(opt="option file, JSON with comments")
     args = parser.parse_args()
     with utils_cli.program(args.debug):
         total = bytes_of(args.fit) if args.fit else 0.0

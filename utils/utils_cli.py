@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import traceback
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
@@ -19,7 +20,22 @@ WAIT_FOR_OTHERS_S = 3.0  # seconds; torchrun ends all processes sooner than that
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports mistakes in one line."""
+    """An argument parser that reports mistakes in one line; its description keeps its line breaks."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter} | given)
+
+    def add_common(self, *, opt: str = "") -> None:
+        """Add --debug and, with `opt`, the help of the option file, also --opt and --set."""
+        if opt:
+            self.add_argument("--opt", type=Path, required=True, metavar="CONFIG", help=opt)
+            self.add_set()
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def add_set(self) -> None:
+        """Add --set."""
+        example = "change options, e.g. train.total_iter=200"
+        self.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=example)
 
     def error(self, message: str) -> NoReturn:
         """Report the mistake and exit with 2."""

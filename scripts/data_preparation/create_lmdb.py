@@ -13,7 +13,6 @@ python scripts/data_preparation/create_lmdb.py --dataset_root P [--splits train 
     [--workers N]
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -26,13 +25,13 @@ from utils.utils_cli import Parser, program
 
 def main() -> None:
     """Read the command line and write the LMDB folders."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--dataset_root", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--compression", type=int, choices=range(10), default=0, help="PNG level of the frames")
     parser.add_argument("--force", action="store_true", help="rewrite existing LMDBs")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that encode frames")
-    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    parser.add_common()
     args = parser.parse_args()
     with program(debug=args.debug):
         splits = [split for split in SPLITS if split in args.splits]

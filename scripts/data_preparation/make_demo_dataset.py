@@ -6,7 +6,6 @@ real, not interpolated.
 python scripts/data_preparation/make_demo_dataset.py [--out datasets/demo] [--seed S] [--force]
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -29,7 +28,7 @@ from data.spike.manifest import ClipTiming, Manifest
 from data.spike.simulator import integrate_and_fire
 from utils.processes import folder_lock
 from utils.processes.folder_lock import acquire
-from utils.utils_cli import program
+from utils.utils_cli import Parser, program
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 
@@ -197,11 +196,11 @@ def make_demo_dataset(out: Path, recipe: Recipe, force: bool = False) -> bool:
 
 def main() -> None:
     """Read the command line and make the set."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("datasets/demo"), help="folder of the set")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="the same seed gives the same bytes")
     parser.add_argument("--force", action="store_true", help="make it anew even if it is up to date")
-    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    parser.add_common()
     args = parser.parse_args()
     with program(debug=args.debug):
         make_demo_dataset(args.out, Recipe(seed=args.seed), args.force)

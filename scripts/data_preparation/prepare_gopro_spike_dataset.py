@@ -13,7 +13,6 @@ copied files of the same size are kept. Complete folders of copies also serve wi
 again: move them away first. --generate_lmdb also writes LMDBs beside the folders; --force rewrites them.
 """
 
-import argparse
 import os
 import shutil
 import sys
@@ -355,7 +354,7 @@ def print_totals(lines: dict[Split, list[MetaLine]]) -> None:
 
 def make_parser() -> Parser:
     """Return the command line's parser."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
 
     def folder(name: str, default: str, text: str) -> None:
         parser.add_argument(name, type=Path, default=Path(default), metavar="P", help=f"{text} (default: {default})")
@@ -372,7 +371,7 @@ def make_parser() -> Parser:
         "--force", action="store_true", help="replace what was prepared from other files or with other settings"
     )
     parser.add_argument("--workers", type=positive, default=8, metavar="N", help="threads (default: 8)")
-    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    parser.add_common()
     return parser
 
 

@@ -280,7 +280,7 @@ def parse_range(text: str) -> Span:
 
 def main() -> None:
     """Read the command line and simulate."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     inputs = parser.add_mutually_exclusive_group(required=True)
     inputs.add_argument("--video", type=Path, nargs="+", metavar="FILE", help="sharp videos, one clip each")
     inputs.add_argument("--frames", type=Path, nargs="+", metavar="DIR", help="folders of sharp frames, one clip each")
@@ -299,7 +299,7 @@ def main() -> None:
     parser.add_argument("--interpolation", choices=["flow", "blend"], default="flow", help="between source frames")
     parser.add_argument("--fps", type=float, help="source frames per second; default: the video's, 240 for --frames")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
-    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    parser.add_common()
     args = parser.parse_args()
     with program(debug=args.debug):
         settings = Settings(

@@ -245,9 +245,9 @@ def show(case: Case) -> None:
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils_cli.Parser(description=__doc__)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what the runs said in this new folder")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_common()
     return parser.parse_args()
 
 

@@ -220,12 +220,12 @@ def stress(folder: Path, kills: int, steps: int, seed: int) -> tuple[list[str], 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = utils_cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils_cli.Parser(description=__doc__)
     parser.add_argument("--kills", type=utils_cli.positive, default=50, help="how often the run is killed")
     parser.add_argument("--seed", type=int, default=0, help="decides kinds and moments of the kills")
     parser.add_argument("--steps", type=utils_cli.positive, help="length of the run; not given: by the kills")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep both runs and all they said in this new folder")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_common()
     return parser.parse_args()
 
 
