@@ -23,8 +23,7 @@ REGISTRIES = {
     "fusion": FUSIONS,
     "flow": FLOWS,
     "loss": LOSSES,
-    "metric": METRICS,
-    "temporal metric": TEMPORAL_METRICS,
+    "metric": METRICS | TEMPORAL_METRICS,
     "representation": REPRESENTATIONS,
     "data set": DATASETS,
 }
@@ -176,3 +175,18 @@ def check_clips(dataset, planes):
         assert len(clip.frames) >= 3
         assert isinstance(clip.name, str)
         assert clip.playback
+
+
+CHECKS = {
+    "fusion": check_fusion,
+    "flow": check_flow,
+    "loss": check_loss,
+    "metric": check_metric,
+    "representation": check_representation,
+    "data set": check_dataset,
+}
+
+
+def check(kind, name, shared_set):
+    """Hold one entry of a registry to the contract of its kind."""
+    CHECKS[kind](name, *[shared_set] * (kind == "data set"))

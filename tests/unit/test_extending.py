@@ -6,25 +6,10 @@ import runpy
 from pathlib import Path
 
 import pytest
-from contracts import (
-    check_dataset,
-    check_flow,
-    check_fusion,
-    check_loss,
-    check_metric,
-    check_representation,
-)
+from contracts import CHECKS, check
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_LINES = 25
-CHECKS = {
-    "fusion": check_fusion,
-    "flow": check_flow,
-    "loss": check_loss,
-    "metric": check_metric,
-    "representation": check_representation,
-    "data set": check_dataset,
-}
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## An? (.+?)\n(.+?)(?=^## |\Z)", PAGE, re.M | re.S))
 LINE = re.compile(r"^- in `(\w+)` of `([\w/.]+)`:\s+`(.+)`$", re.M)
@@ -54,4 +39,4 @@ def test_the_example_runs_and_keeps_to_the_contract(kind, tmp_path, monkeypatch,
         assert not more
         assert added not in getattr(module, table)
         monkeypatch.setitem(getattr(module, table), added, value)
-    CHECKS[kind](added, *[shared_set] * (kind == "data set"))
+    check(kind, added, shared_set)
