@@ -28,7 +28,7 @@ from options.schema import Opt
 from utils import utils_option
 from utils.processes import thread_count
 from utils.utils_error import UserError
-from utils.utils_run_folder import RELEASE, RESULTS, find_weights
+from utils.utils_run_folder import RELEASE, ResultsFolder, find_weights
 from utils.utils_tile_opt import TileOpt, tile_of
 
 # The weights file holds all weights: load no flow file, keep no average, drop nothing.
@@ -49,7 +49,7 @@ class Job:
     @property
     def folder(self) -> Path:
         """Folder of the results."""
-        return RESULTS / (self.opt.val.task_name or self.opt.task)
+        return self.opt.results_dir
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -285,7 +285,7 @@ def start_or_resume_results(
                 LOG.info("%s has no frames to resume from; starting from the beginning", folder)
             results_folder.begin(folder, record, test_set)
         with results_folder.disk_errors_in_words(folder):
-            utils_option.save(opt, folder / "options.json")
+            utils_option.save(opt, ResultsFolder(folder).options)
     return results_folder.existing_frames(folder) if job.resume else lambda clip, index: None
 
 
@@ -315,7 +315,7 @@ def write_pages(
     test_page.write_report(folder, result, pictures, about)
     if "png" not in opt.val.output and job.save_frames:
         results_folder.remove_frames(folder, test_set)
-    sys.stdout.write(f"results in {folder}; open {folder / 'report.html'}\n")
+    sys.stdout.write(f"results in {folder}; open {ResultsFolder(folder).report}\n")
 
 
 if __name__ == "__main__":

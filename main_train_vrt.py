@@ -19,7 +19,7 @@ from options.schema import Opt
 from utils import utils_option
 from utils.processes import thread_count
 from utils.utils_error import UserError
-from utils.utils_run_folder import check_exists, find_weights
+from utils.utils_run_folder import RunFolder, check_exists, find_weights
 
 
 def parse_args() -> argparse.Namespace:
@@ -153,7 +153,7 @@ def train_stage(training: Training) -> None:
     if finished and (step > start or run.has_test(step) != was_tested):
         summarize(opt, run, step, model.guard.total)
     if finished:
-        LOG.info("finished at step %d; weights in %s", step, opt.run_dir / "models")
+        LOG.info("finished at step %d; weights in %s", step, RunFolder(opt.run_dir).weights)
     else:
         LOG.info("stopped by %s at step %d; run the same command again to resume", stop.name or "another process", step)
 
@@ -310,7 +310,7 @@ def validate(training: Training, step: int, stop: StopRequest) -> bool:
     pictures = metric_files.BoardImages(test_set)
     watchers: list[Callable[[Frame], None]] = [pictures]
     if opt.val.save_img:
-        watchers.append(frame_writer(opt.run_dir / "images" / str(step)))
+        watchers.append(frame_writer(RunFolder(opt.run_dir).images / str(step)))
     try:
         result = evaluate(
             model.restore,
@@ -342,7 +342,7 @@ def tile_of_run(training: Training) -> TileOpt:
     asked = tile_of(opt.val, opt.netG.window_size)
     if opt.val.tile != "auto" or test_set is None:
         return asked
-    path, wanted = opt.run_dir / "tile.json", json.loads(json.dumps(asdict(asked)))
+    path, wanted = RunFolder(opt.run_dir).tile, json.loads(json.dumps(asdict(asked)))
     kept = read_json(path) if dist.is_main and path.is_file() else {}
     kept = utils_dist.gather_objects(dist, kept)[0]  # the main process decides: others may not see a new file yet
     if kept.get("asked") == wanted:

@@ -23,7 +23,6 @@ from utils.utils_tile_opt import TileOpt, tile_of
 
 LOG = logging.getLogger("spikevrt")
 
-OPTIONS = "options.json"
 RGB = 3
 T = TypeVar("T", np.ndarray, np.ndarray | None)
 
@@ -191,17 +190,15 @@ def _options_file(path: Path, options: str | Path | None) -> Path:
     """The option file of the weights: the given one, else that of their run, else that of an official task."""
     if options is not None:
         return Path(options)
-    folder = path if path.is_dir() else path.parent.parent if path.parent.name == "models" else None
-    files = [folder / OPTIONS] if folder else []
-    files += [] if path.is_dir() else [utils_option.task_files().get(path.stem, Path())]
-    found = next((file for file in files if file.is_file()), None)
+    known = utils_option.task_files()
+    files = [utils_run_folder.options_of(path), None if path.is_dir() else known.get(path.stem)]
+    found = next((file for file in files if file is not None and file.is_file()), None)
     if found is not None:
         return found
-    known = utils_option.task_files()
     near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0)[0]
     raise UserError(
-        f"{path}: no options found: neither a run's {OPTIONS} next to its models/ folder, nor an official task of that "
-        f"name (nearest: {near}); pass options=, the option file of its training"
+        f"{path}: no options found: neither a run's options.json next to its models/ folder, nor an official task of "
+        f"that name (nearest: {near}); pass options=, the option file of its training"
     )
 
 

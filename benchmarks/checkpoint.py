@@ -28,6 +28,7 @@ from models.network_vrt import VRT
 from options.schema import TrainOpt
 from utils import utils_dist
 from utils.checkpoint import run_checkpoints
+from utils.utils_run_folder import RunFolder
 
 
 def trained(quick: bool) -> ModelVRT:
@@ -76,7 +77,7 @@ def main() -> None:
             "resume": measured(lambda _: run_checkpoints.resume(run, model, {}), args.repeats),
         }
         last = args.repeats + 1
-        sizes = {kind: (run / "models" / f"{last}_{kind}.pth").stat().st_size for kind in run_checkpoints.KINDS}
+        sizes = {kind: RunFolder(run).checkpoint(last, kind).stat().st_size for kind in run_checkpoints.KINDS}
     print(f"{count:,} parameters, {model.dist.device}, torch {torch.__version__}, {platform.machine()}, {args.folder}")
     print(f"\n{'':18} {'median s':>9} {'lowest':>8} {'highest':>8}")
     for name, seconds in rows.items():

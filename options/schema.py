@@ -83,6 +83,11 @@ class Opt(Block):
         return Path(self.path.root) / self.task
 
     @property
+    def results_dir(self) -> Path:
+        """Folder of the results of a test."""
+        return Path("results") / (self.val.task_name or self.task)
+
+    @property
     def notes(self) -> list[str]:
         """Options that are set but have no effect, one line each."""
         found = []

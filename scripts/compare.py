@@ -9,7 +9,6 @@ clip, then over clips.
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,10 +25,10 @@ from utils import utils_cli
 from utils.report import metric_files, page_template, test_page
 from utils.report.run_comparison import DRAWS, LEVEL, Pair, Run, Summary, lower_is_better, paired, read_run, summarize
 from utils.utils_error import UserError
-from utils.utils_file import read_text, write_text
+from utils.utils_file import write_text
 from utils.utils_image import read_rgb
+from utils.utils_run_folder import ResultsFolder, read_options
 
-PAGE = "compare.html"
 PICTURES = 3  # frames that gain most, and as many that lose most
 
 
@@ -120,7 +119,7 @@ def extremes(pairs: Sequence[Pair], runs: Sequence[Path], metric: str) -> tuple[
         for gain, clip, index, pair in order:
             if gain * side <= 0 or len(shown) == PICTURES:
                 break
-            paths = [run / clip / f"{pair.frames[index]}.png" for run in runs]
+            paths = [ResultsFolder(run).frame(clip, pair.frames[index]) for run in runs]
             if all(path.is_file() for path in paths):
                 images = [read_rgb(path) for path in paths]
                 shown.append(_picture(pair, index, images, sharp(clip, pair.frames[index]), metric))
@@ -136,7 +135,7 @@ def page(pairs: Sequence[Pair], summary: Summary, runs: Sequence[Run], metric: s
     unit = f"B - A{', dB' if 'psnr' in metric else ''}"
     gained, lost = extremes(pairs, folders, metric)
     return page_template.render(
-        PAGE,
+        "compare.html",
         title=f"{metric}: {_name(folders[1], folders[0])} against {_name(folders[0], folders[1])}",
         metric=metric,
         unit=" dB" if "psnr" in metric else "",
@@ -177,7 +176,7 @@ def _sharp_frames(runs: Sequence[Path]) -> Callable[[str, str], np.ndarray | Non
 def _sharp_store(run: Path) -> Iterator[FrameStore]:
     """Yield the store of the sharp frames that a run was measured with, if it still exists."""
     try:
-        test = json.loads(read_text(run / "options.json"))["datasets"]["test"]
+        test = read_options(ResultsFolder(run).options)["datasets"]["test"]
         root = Path(test["dataroot_gt"]).expanduser()
         ext, backend = test["filename_ext"], test["io_backend"]["type"]
         if root.exists():
@@ -232,7 +231,7 @@ def compare(args: argparse.Namespace) -> None:
         print(f"{letter}: {run.folder}")
     print(f"\n{table(pairs, summary, args.metric)}\n")
     print("\n".join(statements(summary, args.metric)))
-    out = args.out or args.runs[1] / PAGE
+    out = args.out or ResultsFolder(args.runs[1]).difference
     text = page(pairs, summary, runs, args.metric)
     try:
         write_text(out, text)
@@ -247,7 +246,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="results folders, first A, then B")
     parser.add_argument("--metric", default="psnr", help="a column of metrics.csv (default psnr)")
     parser.add_argument("--common", action="store_true", help="compare only the clips and frames that both have")
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page (default <RUN_B>/{PAGE})")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default <RUN_B>/compare.html)")
     parser.add_common()
     args = parser.parse_args(argv)
     with utils_cli.program(args.debug):

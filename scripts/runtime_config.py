@@ -21,7 +21,6 @@ from options.schema import DatasetOpt, Opt
 from utils import utils_option
 from utils.utils_cli import Parser, program
 from utils.utils_file import write_text
-from utils.utils_run_folder import RESULTS
 
 
 def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root: Path | None) -> dict[str, Path]:
@@ -98,7 +97,7 @@ def write_runtime_config(
         for split, dataset in blocks.items()
         if dataset is not None
     }
-    folder = opt.run_dir if mode == "train" else RESULTS / (opt.val.task_name or opt.task)
+    folder = opt.run_dir if mode == "train" else opt.results_dir
     path = folder / f"runtime_{mode}.json"
     tree = {utils_option.BASE_KEY: str(config.resolve()), "datasets": datasets}
     write_text(path, json.dumps(tree, indent=2) + "\n")

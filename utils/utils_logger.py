@@ -27,6 +27,7 @@ from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 from utils.utils_json import finite
+from utils.utils_run_folder import RunFolder
 
 LOG = logging.getLogger("spikevrt")
 OTHER_RUN = "wait until it ends, or give this run its own name with --set task=NAME"
@@ -86,6 +87,7 @@ class Run:
         self, folder: Path, opt: LoggingOpt, dist: Dist, config: Mapping[str, Any], lock: Lock | None = None
     ) -> None:
         self.folder, self.is_main, self._lock = folder, dist.is_main, lock
+        self._files = RunFolder(folder)
         self._opt, self._config, self._boards = opt, config, Boards({})
         self._started, self._last_test = time.monotonic(), dict[str, float]()
         if not self.is_main:
@@ -95,8 +97,8 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(folder, error) from None
-        self._metrics = LineFile(folder / "metrics.jsonl")
-        self._handler = logging.StreamHandler(LineFile(folder / "train.log"))
+        self._metrics = LineFile(self._files.metrics)
+        self._handler = logging.StreamHandler(LineFile(self._files.log))
         form = "%(asctime)s.%(msecs)03d : %(message)s"
         self._handler.setFormatter(logging.Formatter(form, datefmt="%y-%m-%d %H:%M:%S"))
         LOG.addHandler(self._handler)
@@ -113,7 +115,7 @@ class Run:
     def begin(self, step: int) -> None:
         """Open the boards of a run with `step` finished steps; records of later steps are removed."""
         if self.is_main:
-            reached = drop_after(self.folder / "metrics.jsonl", step)
+            reached = drop_after(self._files.metrics, step)
             self._boards = open_boards(self.folder, self._opt, self._config, step, reached)
 
     def log(self, step: int, split: str, values: Mapping[str, float]) -> None:
@@ -138,7 +140,7 @@ class Run:
     def has_test(self, step: int) -> bool:
         """Whether metrics.jsonl has a test at this step."""
         try:
-            lines = read_text(self.folder / "metrics.jsonl", "replace").splitlines()
+            lines = read_text(self._files.metrics, "replace").splitlines()
         except OSError:
             return False
         return any('"split": "test"' in line and _step_of(line) == step for line in lines)
@@ -155,9 +157,9 @@ class Run:
         """
         if self.is_main:
             try:
-                utils_option.save(options, self.folder / "options.json")
+                utils_option.save(options, self._files.options)
             except OSError as error:
-                raise _unwritable(self.folder / "options.json", error) from None
+                raise _unwritable(self._files.options, error) from None
 
     def summary(self, step: int, weights: Path, best: Mapping[str, Any] | None = None, skipped: int = 0) -> list[str]:
         """Lines that summarise the run at its end.
@@ -168,7 +170,8 @@ class Run:
             best: {"step", <metric>} of the best weights, if any were measured.
             skipped: steps skipped since the run began.
         """
-        test = ["python", "main_test_vrt.py", "--opt", str(self.folder / "options.json"), "--set"]
+        files = self._files
+        test = ["python", "main_test_vrt.py", "--opt", str(files.options), "--set"]
         test += ["path.pretrained_netE=null", f"path.pretrained_netG={weights}"]
         measured = ", ".join(f"{key} {value:.4f}" for key, value in self._last_test.items() if "_" not in key)
         facts = [
@@ -177,9 +180,9 @@ class Run:
             ("best", _best_line(best) if best else ""),
             ("last", measured),
             ("weights", str(weights)),
-            ("log", f"{self.folder / 'train.log'}, {self.folder / 'metrics.jsonl'}"),
+            ("log", f"{files.log}, {files.metrics}"),
             *(("board", where) for where in self._boards.where),
-            *((name, str(self.folder / name)) for name in ("images", "profile") if (self.folder / name).is_dir()),
+            *((path.name, str(path)) for path in (files.images, files.profile) if path.is_dir()),
             ("test", shlex.join(test)),
         ]
         return [f"{name:<8}{text}" for name, text in facts if text]

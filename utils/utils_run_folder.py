@@ -1,34 +1,180 @@
-"""Locate runs, results and checkpoints by file names alone, without torch and without loading anything."""
+"""The folders of runs and of tests: every file name in them, and which weights to use. Needs no torch."""
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from utils.utils_error import UserError
 from utils.utils_file import read_text
 
-RESULTS = Path("results")  # folder of all tests; the results of one go to <folder>/<task>
 RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
-STATE_FILE = re.compile(r"(\d+)_state\.pth")
 MOST_NAMED = 3  # other runs named in an error
-KAIR_FILE = re.compile(r"(\d+)_(G|E|optimizerG)\.pth")
+WEIGHTS = "models"
+SET_FILE = re.compile(r"(\d+)_(G|E|state|optimizerG)\.pth")
+VIDEO_SUFFIXES = {"h264": ".mp4", "lossless": ".mkv"}
 
 
-def saved_steps(run_dir: Path) -> list[int]:
-    """Steps that have a state file, ascending."""
-    matches = (STATE_FILE.fullmatch(path.name) for path in (run_dir / "models").glob("*_state.pth"))
-    return sorted(int(match[1]) for match in matches if match)
+@dataclass(frozen=True)
+class RunFolder:
+    """Files of a run.
+
+    Attributes:
+        root: the run's folder, experiments/<task>.
+    """
+
+    root: Path
+
+    @property
+    def options(self) -> Path:
+        """The options of the run, resolved."""
+        return self.root / "options.json"
+
+    @property
+    def log(self) -> Path:
+        """What the run said."""
+        return self.root / "train.log"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per line: values of training and of tests."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.root / WEIGHTS
+
+    @property
+    def best(self) -> Path:
+        """The weights with the best test result so far."""
+        return self.weights / "best_G.pth"
+
+    @property
+    def best_score(self) -> Path:
+        """Step and score of these weights."""
+        return self.weights / "best.json"
+
+    @property
+    def tile(self) -> Path:
+        """The tile of the run's tests, if it was chosen automatically."""
+        return self.root / "tile.json"
+
+    @property
+    def images(self) -> Path:
+        """Folder of the frames restored in tests, by step."""
+        return self.root / "images"
+
+    @property
+    def profile(self) -> Path:
+        """Folder of torch.profiler's records."""
+        return self.root / "profile"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's event files."""
+        return self.root / "tb_logger"
+
+    @property
+    def wandb(self) -> Path:
+        """The id of the run on W&B."""
+        return self.root / "wandb_run.json"
+
+    def checkpoint(self, step: int, kind: str) -> Path:
+        """One file of the checkpoint of a step; `kind` is "G", "E" or "state", in KAIR's runs also "optimizerG"."""
+        return self.weights / f"{step}_{kind}.pth"
+
+    def steps(self, kind: str = "state") -> list[int]:
+        """Steps that have a checkpoint file of a kind, ascending; "state", written last, marks whole checkpoints."""
+        matches = (SET_FILE.fullmatch(path.name) for path in self.weights.glob("*.pth"))
+        return sorted(int(match[1]) for match in matches if match and match[2] == kind)
+
+    def is_finished(self) -> bool:
+        """Whether the checkpoint of the last step exists."""
+        return read_options(self.options)["train"]["total_iter"] in self.steps()
 
 
-def kair_steps(folder: Path) -> dict[str, list[int]]:
-    """Steps of each kind of KAIR file, ascending; other file names are ignored."""
-    found: dict[str, list[int]] = {"G": [], "E": [], "optimizerG": []}
-    for path in folder.glob("*.pth"):
-        match = KAIR_FILE.fullmatch(path.name)
-        if match:
-            found[match[2]].append(int(match[1]))
-    return {kind: sorted(numbers) for kind, numbers in found.items()}
+@dataclass(frozen=True)
+class ResultsFolder:
+    """Files of a test.
+
+    Attributes:
+        root: folder of the results, results/<task>.
+    """
+
+    root: Path
+
+    @property
+    def options(self) -> Path:
+        """The options of the test, resolved."""
+        return self.root / "options.json"
+
+    @property
+    def record(self) -> Path:
+        """Everything that the frames depend on."""
+        return self.root / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Means by metric and clip."""
+        return self.root / "metrics.json"
+
+    @property
+    def frame_metrics(self) -> Path:
+        """One row of metrics per frame."""
+        return self.root / "metrics.csv"
+
+    @property
+    def report(self) -> Path:
+        """The results on one page."""
+        return self.root / "report.html"
+
+    @property
+    def difference(self) -> Path:
+        """The page that compares this test with another one."""
+        return self.root / "compare.html"
+
+    @property
+    def comparison_picture(self) -> Path:
+        """Input and result side by side, one frame per clip."""
+        return self.root / "comparison.png"
+
+    @property
+    def comparison_video(self) -> Path:
+        """Input and result side by side, all frames."""
+        return self.root / "comparison.mp4"
+
+    @property
+    def summaries(self) -> tuple[Path, ...]:
+        """What a test writes besides its record, frames and videos."""
+        pictures = self.comparison_picture, self.comparison_video
+        return self.metrics, self.frame_metrics, self.report, self.difference, *pictures
+
+    def frame(self, clip: str, frame: str) -> Path:
+        """A restored frame."""
+        return self.root / clip / f"{frame}.png"
+
+    def video(self, clip: str, kind: str) -> Path:
+        """The video of a clip, by a key of VIDEO_SUFFIXES."""
+        return self.root / f"{clip}{VIDEO_SUFFIXES[kind]}"
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Read the options.json of a run or a test.
+
+    Raises:
+        OSError, ValueError: there is none, or it is damaged.
+    """
+    options: dict[str, Any] = json.loads(read_text(path))
+    return options
+
+
+def options_of(weights: Path) -> Path | None:
+    """The option file of the run that a weights file or a run's folder belongs to; None if it belongs to no run."""
+    if weights.is_dir():
+        return RunFolder(weights).options
+    return RunFolder(weights.parent.parent).options if weights.parent.name == WEIGHTS else None
 
 
 def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: str | None) -> tuple[Path, str]:
@@ -42,18 +188,20 @@ def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: st
     Raises:
         UserError: there are no weights.
     """
-    own = _own_weights(run_dir)
+    run = RunFolder(run_dir)
+    own = _own_weights(run)
     for key, given in (("pretrained_netE", pretrained_netE), ("pretrained_netG", pretrained_netG)):
         if given is None or given == "auto":
             continue
-        if own is None or _started_from(run_dir).get(key) != given:
+        if own is None or _started_from(run).get(key) != given:
             return Path(given), f"given by path.{key}"
         own = own[0], f"{own[1]}; it started from {given}"
     if own is None:
-        folder = run_dir / "models"
-        others = [path.name for path in sorted(run_dir.parent.glob("*/")) if _own_weights(path)][:MOST_NAMED]
+        others = [path.name for path in sorted(run_dir.parent.glob("*/")) if _own_weights(RunFolder(path))][:MOST_NAMED]
         named = f", or test another run: --set task={' or task='.join(others)}" if others else ""
-        raise UserError(f"no weights to test in {folder}; train first, or set path.pretrained_netG to a file{named}")
+        raise UserError(
+            f"no weights to test in {run.weights}; train first, or set path.pretrained_netG to a file{named}"
+        )
     return own
 
 
@@ -66,28 +214,21 @@ def check_exists(weights: Path) -> None:
         )
 
 
-def _own_weights(run_dir: Path) -> tuple[Path, str] | None:
+def _own_weights(run: RunFolder) -> tuple[Path, str] | None:
     """A run's best weights, else its last ones, and which of the two they are; None if there are none."""
-    folder = run_dir / "models"
-    best = folder / "best_G.pth"
-    if best.is_file():
-        return best, "the run's best"
-    for step in reversed(saved_steps(run_dir) or kair_steps(folder)["G"]):
+    if run.best.is_file():
+        return run.best, "the run's best"
+    for step in reversed(run.steps() or run.steps("G")):
         for kind in ("E", "G"):
-            path = set_file(folder, step, kind)
+            path = run.checkpoint(step, kind)
             if path.is_file():
                 return path, f"the run's last, step {step}"
     return None
 
 
-def _started_from(run_dir: Path) -> dict[str, Any]:
+def _started_from(run: RunFolder) -> dict[str, Any]:
     """The `path` block of the options that a run was trained with."""
     try:
-        return dict(json.loads(read_text(run_dir / "options.json"))["path"])
+        return dict(read_options(run.options)["path"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-def set_file(folder: Path, step: int, kind: str) -> Path:
-    """The file of one kind ("G", "E" or "state") at a step."""
-    return folder / f"{step}_{kind}.pth"

@@ -8,8 +8,18 @@ ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$ROOT/scripts/shell_lib.sh"
 
-# last_step TASK: train.total_iter of the run's options.
-last_step() { sed -n 's/^ *"total_iter": *\([0-9][0-9]*\).*/\1/p' "$ROOT/experiments/$1/options.json"; }
+# best_of_finished TASK: print the run's best weights; fails if its last step has no checkpoint.
+best_of_finished() {
+    local python
+    python="$("$ROOT/scripts/setup_env.sh")"
+    (cd "$ROOT" && "$python" -c '
+import pathlib, sys
+from utils.utils_run_folder import RunFolder
+run = RunFolder(pathlib.Path("experiments", sys.argv[1]))
+if not run.is_finished():
+    sys.exit(1)
+print(run.best)' "$1")
+}
 
 for argument in "$@"; do
     case "$argument" in
@@ -26,8 +36,7 @@ for stage in stage1 stage2; do
     run_stoppable "$ROOT/launch_train.sh" "$ROOT/options/vrt/curriculum/$stage.json" "$@" || code=$?
     trap - USR1
     if ((code)); then exit "$code"; fi
-    last="$ROOT/experiments/$task/models/$(last_step "$task")_state.pth"
-    if [[ ! -f "$last" ]]; then die 1 "$stage is not finished, $last is missing; run the same command to resume"; fi
+    best="$(best_of_finished "$task")" || die 1 "$stage is not finished: its last step has no checkpoint; run the same command to resume"
 done
 say "both stages are finished; to measure the result, and not the weights that stage2.json starts from:"
-say "./launch_test.sh options/vrt/curriculum/stage2.json --set path.pretrained_netG=experiments/$task/models/best_G.pth"
+say "./launch_test.sh options/vrt/curriculum/stage2.json --set path.pretrained_netG=$best"

@@ -54,3 +54,14 @@ def test_nothing_is_too_long(path):
         if limit and node.end_lineno - node.lineno >= limit and f"{name}:{node.name}" not in ALLOWED_LONG:
             too_long.append(f"{name}:{node.name}")
     assert not too_long
+
+
+def test_file_names_of_runs_and_tests_have_one_home():
+    home = ROOT / "utils" / "utils_run_folder.py"
+    excused = {home, ROOT / "models" / "replay.py"}  # the latter only names the file in a command to copy
+    names = {"best_G.pth", "best.json", "models", "run.json", "tb_logger", "tile.json", "train.log", "wandb_run.json"}
+    names |= {"metrics.csv", "metrics.json", "metrics.jsonl", "options.json"}
+    for path in SOURCES:
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path not in excused else ()
+        used = names & {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        assert not used, f"{path.relative_to(ROOT)} spells {used}; take it from {home.name}"

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ echo "$stage $*" >>"$CALLS"
 if [[ "${FAIL_IN:-}" == "$stage" ]]; then exit 3; fi
 run="$PLACE/experiments/curriculum_$stage"
 mkdir -p "$run/models"
-printf '{\\n  "train": {\\n    "total_iter": 40,\\n  }\\n}\\n' >"$run/options.json"
+printf '{"logging": {"profile_total_iter": 7}, "train": {"total_iter": 40}}' >"$run/options.json"
 if [[ "${HANG_IN:-}" == "$stage" ]]; then
     trap 'echo "$stage saved" >>"$CALLS"; exit 0' TERM USR1
     echo "$stage ready" >>"$CALLS"
@@ -40,6 +41,10 @@ def place(tmp_path):
     (tmp_path / "scripts/recipes").mkdir(parents=True)
     for name in ("scripts/recipes/two_stages.sh", "scripts/shell_lib.sh"):
         shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "utils").symlink_to(ROOT / "utils")
+    setup = tmp_path / "scripts/setup_env.sh"
+    setup.write_text(f"#!/usr/bin/env bash\necho '{sys.executable}'\n")
+    setup.chmod(0o755)
     launcher = tmp_path / "launch_train.sh"
     launcher.write_text(LAUNCHER)
     launcher.chmod(0o755)

@@ -20,7 +20,7 @@ from utils.checkpoint import option_changes, run_checkpoints
 from utils.checkpoint.run_checkpoints import SaveError, resume, save
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_run_folder import saved_steps
+from utils.utils_run_folder import RunFolder
 
 
 def names_in(tmp_path):
@@ -341,7 +341,7 @@ def test_only_the_newest_sets_are_kept(tmp_path):
         save(tmp_path, step, Trainee(), RECORD, keep=2)
     run_checkpoints.save_best(tmp_path, Trainee(), 1, "psnr", 20.0)
     save(tmp_path, 31, Trainee(), RECORD, keep=2)
-    assert saved_steps(tmp_path) == [30, 31]
+    assert RunFolder(tmp_path).steps() == [30, 31]
     kept = [f"{step}_{kind}.pth" for step in (30, 31) for kind in ("E", "G", "state")]
     assert names_in(tmp_path) == [*kept, "best.json", "best_G.pth"]
 
@@ -351,7 +351,7 @@ def test_later_sets_stay_when_a_run_goes_on_before_them(tmp_path):
         save(tmp_path, step, Trainee(), RECORD)
     damage_truncate(tmp_path / "models" / "3_G.pth")
     save(tmp_path, 2, Trainee(), RECORD, keep=1)
-    assert saved_steps(tmp_path) == [2, 3]
+    assert RunFolder(tmp_path).steps() == [2, 3]
     assert resume(tmp_path, Trainee(), OPTIONS).step == 2
 
 

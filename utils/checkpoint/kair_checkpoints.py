@@ -2,21 +2,20 @@
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from utils.utils_checkpoint import is_buffer, read_file, read_state_dict
 from utils.utils_error import UserError
-from utils.utils_run_folder import kair_steps
+from utils.utils_run_folder import RunFolder
 
 LOG = logging.getLogger("spikevrt")
 
 
-def read_set(folder: Path, step: int, train: Mapping[str, Any]) -> dict[str, Any]:
+def read_set(run: RunFolder, step: int, train: Mapping[str, Any]) -> dict[str, Any]:
     """Read one KAIR checkpoint, in the form of this project's checkpoints.
 
     Args:
-        folder: contains <step>_G.pth and possibly the two other files of that step.
+        run: has <step>_G.pth and possibly the two other files of that step.
         step: the step to read.
         train: the `train` block of the options; its `fix_keys` and `fix_lr_mul` determine the optimizer groups.
 
@@ -26,11 +25,11 @@ def read_set(folder: Path, step: int, train: Mapping[str, Any]) -> dict[str, Any
     Raises:
         UserError: a file is damaged, or the optimizer does not match these weights and groups.
     """
-    states: dict[str, Any] = {"G": read_state_dict(folder / f"{step}_G.pth")}
-    if (folder / f"{step}_E.pth").is_file():
-        states["E"] = read_state_dict(folder / f"{step}_E.pth")
+    states: dict[str, Any] = {"G": read_state_dict(run.checkpoint(step, "G"))}
+    if run.checkpoint(step, "E").is_file():
+        states["E"] = read_state_dict(run.checkpoint(step, "E"))
     optimizer: dict[str, Any] = {"state": {}, "names": []}
-    path = folder / f"{step}_optimizerG.pth"
+    path = run.checkpoint(step, "optimizerG")
     if path.is_file():
         saved = read_file(path)
         if not isinstance(saved, Mapping) or not {"state", "param_groups"} <= saved.keys():
@@ -64,8 +63,9 @@ def parameter_groups(weights: Collection[str], fix_keys: Sequence[str], fix_lr_m
     return [group for group in groups if group]
 
 
-def name_unused(folder: Path, step: int) -> None:
-    """Warn about kinds of file that the folder has only for other steps."""
-    for kind, numbers in kair_steps(folder).items():
-        if numbers and step not in numbers:
-            LOG.warning("%s has no %d_%s.pth; that of step %d is not used", folder, step, kind, numbers[-1])
+def name_unused(run: RunFolder, step: int) -> None:
+    """Warn about kinds of file that the run has only for other steps."""
+    for kind in ("E", "optimizerG"):
+        steps = run.steps(kind)
+        if steps and step not in steps:
+            LOG.warning("%s has no %d_%s.pth; that of step %d is not used", run.weights, step, kind, steps[-1])

@@ -24,7 +24,7 @@ from utils.utils_checkpoint import dump, read_file, read_state_dict, write_file
 from utils.utils_error import UserError
 from utils.utils_file import read_text, whole_file, write_text
 from utils.utils_metric import lower_is_better
-from utils.utils_run_folder import kair_steps, saved_steps, set_file
+from utils.utils_run_folder import RunFolder
 
 LOG = logging.getLogger("spikevrt")
 KINDS = ("G", "E", "state")  # in the order in which the files of a set appear
@@ -77,22 +77,22 @@ def save(run_dir: Path, step: int, model: Resumable, record: Mapping[str, Any], 
     Raises:
         SaveError: disk full, no permission or the like; all earlier sets are unchanged.
     """
-    folder = run_dir / "models"
+    run = RunFolder(run_dir)
     states = model.state_dicts()
     plain: dict[str, Any] = json.loads(json.dumps(record))  # plain values load without running code
-    with _disk_error_in_words(run_dir, f"the checkpoint of step {step}"):
-        _sweep(folder)
-        new = [kind for kind in KINDS if not set_file(folder, step, kind).exists()]
+    with _disk_error_in_words(run, f"the checkpoint of step {step}"):
+        _sweep(run)
+        new = [kind for kind in KINDS if not run.checkpoint(step, kind).exists()]
         try:
-            _write_set(folder, step, states, plain)
+            _write_set(run, step, states, plain)
         except BaseException:  # weights without a state would look like a KAIR checkpoint
             if "state" in new:
-                _remove(folder, step, new)
+                _remove(run, step, new)
             raise
     if keep:
-        older = [saved for saved in saved_steps(run_dir) if saved < step]
+        older = [saved for saved in run.steps() if saved < step]
         for old in older[: max(0, len(older) + 1 - keep)]:
-            _remove(folder, old, KINDS)
+            _remove(run, old, KINDS)
 
 
 def save_best(run_dir: Path, model: Resumable, step: int, metric: str, score: float) -> None:
@@ -101,15 +101,15 @@ def save_best(run_dir: Path, model: Resumable, step: int, metric: str, score: fl
     Raises:
         SaveError: as in `save`.
     """
-    states = model.state_dicts()
-    with _disk_error_in_words(run_dir, f"the best weights, of step {step},"):
-        write_file(_on_cpu(states.get("E", states["G"])), run_dir / "models" / "best_G.pth")
-        write_text(run_dir / "models" / "best.json", json.dumps({"step": step, metric: float(score)}) + "\n")
+    run, states = RunFolder(run_dir), model.state_dicts()
+    with _disk_error_in_words(run, f"the best weights, of step {step},"):
+        write_file(_on_cpu(states.get("E", states["G"])), run.best)
+        write_text(run.best_score, json.dumps({"step": step, metric: float(score)}) + "\n")
 
 
 def best(run_dir: Path) -> dict[str, Any] | None:
     """{"step", <metric>} of the run's best weights so far; None if there are none."""
-    path = run_dir / "models" / "best.json"
+    path = RunFolder(run_dir).best_score
     if not path.is_file():
         return None
     try:
@@ -149,29 +149,29 @@ def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resum
     Raises:
         UserError: no checkpoint is whole, or the newest whole one belongs to a different network.
     """
-    folder = run_dir / "models"
-    steps, train = saved_steps(run_dir), None
+    run = RunFolder(run_dir)
+    steps, train = run.steps(), None
     if not steps:
-        unfinished = _unfinished(folder, folder.glob(".*.tmp.pth"))
-        steps = [step for step in kair_steps(folder)["G"] if step not in unfinished]
+        unfinished = _unfinished(run, run.weights.glob(".*.tmp.pth"))
+        steps = [step for step in run.steps("G") if step not in unfinished]
         train = options.get("train", {})
     refused: list[str] = []
     for step in reversed(steps):
         try:
-            states = _read_set(folder, step) if train is None else kair_checkpoints.read_set(folder, step, train)
+            states = _read_set(run, step) if train is None else kair_checkpoints.read_set(run, step, train)
         except UserError as error:
             LOG.warning("checkpoint %d is not whole, trying the previous one: %s", step, error)
             refused.append(f"{step}: {error}")
             continue
         if train is not None:
-            kair_checkpoints.name_unused(folder, step)
-        return _apply(folder, step, model, states, options)
+            kair_checkpoints.name_unused(run, step)
+        return _apply(run, step, model, states, options)
     if refused:
         more = f" (and {len(refused) - MOST_NAMED} more)" if len(refused) > MOST_NAMED else ""
         moved = ", ".join(f"{step}_*.pth" for step in reversed(steps[-MOST_NAMED:]))
         raise UserError(
-            f"{folder}: no checkpoint is whole: {'; '.join(refused[:MOST_NAMED])}{more}; put whole files in place, or "
-            f"move {moved}{more} away to start from step 0"
+            f"{run.weights}: no checkpoint is whole: {'; '.join(refused[:MOST_NAMED])}{more}; put whole files in "
+            f"place, or move {moved}{more} away to start from step 0"
         )
     return Resumed()
 
@@ -181,11 +181,11 @@ def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.detach().cpu() for key, value in weights.items()}
 
 
-def _write_set(folder: Path, step: int, states: Mapping[str, Any], record: dict[str, Any]) -> None:
+def _write_set(run: RunFolder, step: int, states: Mapping[str, Any], record: dict[str, Any]) -> None:
     with ExitStack() as stack:
         # The stack unwinds in reverse: G is renamed first, the state last.
         places = {
-            kind: stack.enter_context(whole_file(set_file(folder, step, kind)))
+            kind: stack.enter_context(whole_file(run.checkpoint(step, kind)))
             for kind in reversed(KINDS)
             if kind in states
         }
@@ -196,9 +196,9 @@ def _write_set(folder: Path, step: int, states: Mapping[str, Any], record: dict[
         dump({**state, "sha256": _digest(state)}, places["state"])
 
 
-def _read_set(folder: Path, step: int) -> dict[str, Any]:
+def _read_set(run: RunFolder, step: int) -> dict[str, Any]:
     """Read a set by kind; UserError if a file is missing or differs from what the state recorded."""
-    place = set_file(folder, step, "state")
+    place = run.checkpoint(step, "state")
     state = read_file(place)
     if not isinstance(state, dict) or not {"files", "kinds"} & state.keys():
         raise UserError(f"{place} is not the state of a run")
@@ -210,7 +210,7 @@ def _read_set(folder: Path, step: int) -> dict[str, Any]:
     for kind, written in files.items():
         if kind == "state":
             continue
-        path = set_file(folder, step, kind)
+        path = run.checkpoint(step, kind)
         if not path.is_file():
             raise UserError(f"{path} is missing")
         if written is not None and path.stat().st_size != written["bytes"]:
@@ -219,7 +219,9 @@ def _read_set(folder: Path, step: int) -> dict[str, Any]:
     return states
 
 
-def _apply(folder: Path, step: int, model: Resumable, states: Mapping[str, Any], options: Mapping[str, Any]) -> Resumed:
+def _apply(
+    run: RunFolder, step: int, model: Resumable, states: Mapping[str, Any], options: Mapping[str, Any]
+) -> Resumed:
     """Load a set into the model and log which options changed since it was written."""
     record = states["state"].get("record", {})
     changed = list(changes(record.get("options", options), options))
@@ -230,10 +232,10 @@ def _apply(folder: Path, step: int, model: Resumable, states: Mapping[str, Any],
         model.load_state_dicts(states)
     except ValueError as error:  # a UserError, or the optimizer's refusal
         raise UserError(
-            f"{folder}/{step}_*.pth cannot be resumed with these options: {error}; undo the changes in netG or train, "
-            "or give the run another task name"
+            f"{run.weights}/{step}_*.pth cannot be resumed with these options: {error}; undo the changes in netG or "
+            "train, or give the run another task name"
         ) from error
-    LOG.info("resumed from step %d in %s (options %s)", step, folder, options_hash(options))
+    LOG.info("resumed from step %d in %s (options %s)", step, run.weights, options_hash(options))
     if changed:
         LOG.info("options changed since step %d:", step)
         for change in changed:
@@ -268,41 +270,41 @@ def _feed(sha: Any, value: Any) -> None:
 
 
 @contextmanager
-def _disk_error_in_words(run_dir: Path, what: str) -> Iterator[None]:
+def _disk_error_in_words(run: RunFolder, what: str) -> Iterator[None]:
     """Turn a failed write into one line that says what is lost and what is not."""
     try:
         yield
     except OSError as error:
-        folder, reason = run_dir / "models", error.strerror or str(error)
+        folder, reason = run.weights, error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             with contextlib.suppress(OSError):
                 reason += f", {shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
-        steps = saved_steps(run_dir)
+        steps = run.steps()
         left = f"the checkpoint of step {steps[-1]} is unchanged" if steps else "there is no earlier checkpoint"
         raise SaveError(
             f"{folder}: {what} could not be written: {reason}; {left}; fix that and run the same command again"
         ) from error
 
 
-def _unfinished(folder: Path, temporary: Iterable[Path]) -> set[int]:
+def _unfinished(run: RunFolder, temporary: Iterable[Path]) -> set[int]:
     """Steps with temporary files that were never completed; KAIR's checkpoints are not among them."""
     matches = (TEMPORARY.fullmatch(path.name) for path in temporary)
     steps = {int(match[1]) for match in matches if match}
     last = ("state", "optimizerG")
-    return {step for step in steps if not any(set_file(folder, step, kind).exists() for kind in last)}
+    return {step for step in steps if not any(run.checkpoint(step, kind).exists() for kind in last)}
 
 
-def _sweep(folder: Path) -> None:
+def _sweep(run: RunFolder) -> None:
     """Remove the files of processes that died while saving; those of live processes stay."""
-    for step in _unfinished(folder, utils_file.abandoned(folder)):
-        _remove(folder, step, KINDS)
-    utils_file.sweep(folder)
+    for step in _unfinished(run, utils_file.abandoned(run.weights)):
+        _remove(run, step, KINDS)
+    utils_file.sweep(run.weights)
 
 
-def _remove(folder: Path, step: int, kinds: Sequence[str]) -> None:
+def _remove(run: RunFolder, step: int, kinds: Sequence[str]) -> None:
     """Remove files of a set in the order of `kinds`; warn about those that cannot be removed."""
     for kind in kinds:
-        path = set_file(folder, step, kind)
+        path = run.checkpoint(step, kind)
         try:
             if path.exists():
                 path.unlink()

@@ -16,6 +16,7 @@ from numpy import ndarray
 
 from options.schema_train import LoggingOpt
 from utils.utils_file import printable, read_text, write_text
+from utils.utils_run_folder import RunFolder
 
 LOG = logging.getLogger("spikevrt")
 KEY, KEY_OPTION = "WANDB_API_KEY", "wandb_api_key"
@@ -99,7 +100,7 @@ class TensorBoard:
 
         self._hook = threading.excepthook
         threading.excepthook = partial(_hide_traceback, self._hook)
-        logs = str(folder / "tb_logger")
+        logs = str(RunFolder(folder).tensorboard)
         self.where = f"tensorboard --logdir {shlex.quote(logs)}"
         self._writer = SummaryWriter(logs, purge_step=step + 1, max_queue=1000)  # a full queue would block training
 
@@ -132,7 +133,7 @@ class WandB:
     """
 
     def __init__(self, folder: Path, opt: LoggingOpt, config: Mapping[str, Any], reached: int) -> None:
-        record = _run_record(folder / "wandb_run.json", reached)
+        record = _run_record(RunFolder(folder).wandb, reached)
         _hide_key(opt.wandb_api_key.get_secret_value() if opt.wandb_api_key else "")
         if opt.wandb_mode == "offline":
             os.environ["WANDB_ERROR_REPORTING"] = "false"  # send no error reports either

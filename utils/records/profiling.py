@@ -9,6 +9,7 @@ from torch.profiler import ProfilerAction, profile
 from options.schema_train import LoggingOpt
 from utils.utils_dist import Dist
 from utils.utils_file import write_text
+from utils.utils_run_folder import RunFolder
 
 LOG = logging.getLogger("spikevrt")
 ROWS = 40
@@ -29,7 +30,7 @@ class ProfileWindow:
     """
 
     def __init__(self, folder: Path, opt: LoggingOpt, dist: Dist, done: int) -> None:
-        self._folder, self._device, self._done = folder / "profile", dist.device, done
+        self._folder, self._device, self._done = RunFolder(folder).profile, dist.device, done
         self._first = opt.profile_start if dist.is_main else None
         self._last = (self._first or 0) + opt.profile_steps - 1
         self._profiler: profile | None = None

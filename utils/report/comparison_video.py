@@ -16,6 +16,7 @@ from utils.evaluation.clip import Frame
 from utils.report.metric_files import FRAMES_PER_SECOND, panels, side_by_side
 from utils.report.results_folder import disk_errors_in_words
 from utils.utils_dist import Dist
+from utils.utils_run_folder import ResultsFolder
 from utils.utils_video import fit, write_video
 
 WAITING = 2  # pictures queued for the encoder
@@ -40,10 +41,10 @@ def comparison(folder: Path, dist: Dist) -> Iterator[Callable[[Frame], None]]:
         UserError: PyAV lacks the encoder, or there are no frames.
         ResultsError: the folder cannot be written.
     """
-    video, spool = folder / "comparison.mp4", folder / f".comparison.{os.getpid()}.tmp.rows"
+    results, spool = ResultsFolder(folder), folder / f".comparison.{os.getpid()}.tmp.rows"
     count = 0
     middle: dict[int, np.ndarray] = {}  # pictures of the middle frames, by position among this process's frames
-    with growing_video(video) if dist.is_main else _spooled(spool) as add:
+    with growing_video(results.comparison_video) if dist.is_main else _spooled(spool) as add:
 
         def show(frame: Frame) -> None:
             nonlocal count
@@ -63,7 +64,7 @@ def comparison(folder: Path, dist: Dist) -> Iterator[Callable[[Frame], None]]:
         utils_dist.gather_objects(dist, None)  # the files of the others are needed until here
     if dist.is_main:
         with disk_errors_in_words(folder):
-            utils_image.write_rgb(folder / "comparison.png", _stack(rows))
+            utils_image.write_rgb(results.comparison_picture, _stack(rows))
 
 
 @contextmanager

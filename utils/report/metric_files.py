@@ -16,6 +16,7 @@ from utils.evaluation.clip import Frame, TestSet
 from utils.utils_dist import Dist
 from utils.utils_file import printable, write_text
 from utils.utils_json import finite
+from utils.utils_run_folder import ResultsFolder
 from utils.utils_video import BACKGROUND
 
 PANEL_WIDTHS = 320, 480
@@ -42,13 +43,13 @@ def write_metrics(result: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     content = {"version": __version__}
     content |= {key: finite(value) for key, value in result.items() if key != "frames"}
-    write_text(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
+    write_text(ResultsFolder(folder).metrics, json.dumps(content, indent=2) + "\n")
     columns = list(dict.fromkeys(key for row in result["frames"] for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(finite(row) for row in result["frames"])
-    write_text(folder / "metrics.csv", text.getvalue())
+    write_text(ResultsFolder(folder).frame_metrics, text.getvalue())
 
 
 def table(result: dict[str, Any]) -> str:

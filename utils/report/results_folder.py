@@ -18,15 +18,12 @@ from utils.processes import folder_lock
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import read_text, safe_name, write_text
+from utils.utils_run_folder import VIDEO_SUFFIXES, ResultsFolder
 
-RECORD = "run.json"
 # Irrelevant if the frame names are the same: two files with the same frame name are refused anyway.
 ANY_IMAGE = ("data.filename_ext", None)
-SUFFIXES = {"h264": ".mp4", "lossless": ".mkv"}
 OTHER_NAME = "choose another name with --set val.task_name=NAME"
 USUAL_RATE = Fraction(25)  # frames per second of clips that are image folders
-# Files that a test writes besides frames and videos.
-OURS = ("metrics.json", "metrics.csv", "report.html", "compare.html", "comparison.png", "comparison.mp4")
 
 
 class ResultsError(RuntimeError):
@@ -67,14 +64,15 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the record names frames outside the folder.
     """
+    path_of_record = ResultsFolder(folder).record
     try:
-        record = json.loads(read_text(folder / RECORD))
+        record = json.loads(read_text(path_of_record))
         clips = {} if not isinstance(record, dict) else record.get("clips", {})
         paths = [*clips, *(f"{clip}/{name}" for clip, names in clips.items() for name in names)]
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
     for path in paths:
-        safe_name(path, folder / RECORD)
+        safe_name(path, path_of_record)
     return record if isinstance(record, dict) else {}
 
 
@@ -90,16 +88,17 @@ def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
         ResultsError: the folder cannot be written.
     """
     sweep(folder, test_set)
+    results = ResultsFolder(folder)
     with disk_errors_in_words(folder):
-        for name in OURS:
-            (folder / name).unlink(missing_ok=True)
+        for path in results.summaries:
+            path.unlink(missing_ok=True)
         frames = {clip.name: clip.frames for clip in (test_set[index] for index in range(len(test_set)))}
         for made in (read_record(folder).get("clips", {}), frames):
             for clip, names in made.items():
-                for suffix in SUFFIXES.values():
-                    (folder / f"{clip}{suffix}").unlink(missing_ok=True)
+                for kind in VIDEO_SUFFIXES:
+                    results.video(clip, kind).unlink(missing_ok=True)
                 _remove(folder / clip, names)
-        write_text(folder / RECORD, json.dumps({"version": __version__, **record}, indent=2) + "\n")
+        write_text(results.record, json.dumps({"version": __version__, **record}, indent=2) + "\n")
 
 
 def check_apart(folder: Path, inputs: Mapping[str, str | None]) -> None:
@@ -127,13 +126,12 @@ def check_same(folder: Path, record: Mapping[str, Any]) -> bool:
         UserError: they were restored differently (names what differs), or it is unknown how.
     """
     before = read_record(folder)
+    results = ResultsFolder(folder)
     if not before:
-        if any(
-            frame_path_of(folder, clip, name).is_file() for clip, names in record["clips"].items() for name in names
-        ):
+        if any(results.frame(clip, name).is_file() for clip, names in record["clips"].items() for name in names):
             raise UserError(
-                f"--resume: {folder} has frames but no {RECORD} that says how they were restored; leave out "
-                "--resume to restore everything again, or choose another name with --set val.task_name=NAME"
+                f"--resume: {folder} has frames but no {results.record.name} that says how they were restored; leave "
+                "out --resume to restore everything again, or choose another name with --set val.task_name=NAME"
             )
         return False
     before.pop("version", None)  # another one goes on
@@ -150,12 +148,7 @@ def check_same(folder: Path, record: Mapping[str, Any]) -> bool:
 
 def frame_path(folder: Path, clip: Clip, index: int) -> Path:
     """File of a frame, as `frame_writer` writes it."""
-    return frame_path_of(folder, clip.name, clip.frames[index])
-
-
-def frame_path_of(folder: Path, clip: str, frame: str) -> Path:
-    """File of a frame, by the names of clip and frame."""
-    return folder / clip / f"{frame}.png"
+    return ResultsFolder(folder).frame(clip.name, clip.frames[index])
 
 
 def frame_writer(folder: Path) -> Callable[[Frame], None]:
@@ -196,13 +189,13 @@ def write_videos(folder: Path, test_set: TestSet, output: Sequence[str], dist: D
         output: kinds of output, see `val.output`.
         dist: this process; all must call this after `evaluate`.
     """
-    kinds = [kind for kind in output if kind in SUFFIXES]
+    kinds = [kind for kind in output if kind in VIDEO_SUFFIXES]
     for number in range(dist.rank, len(test_set), dist.world_size) if kinds else ():
         clip = test_set[number]
         written = [index for index in range(len(clip.frames)) if frame_path(folder, clip, index).is_file()]
         shown = clip.playback.part(written)
         for kind in kinds:
-            path = folder / f"{clip.name}{SUFFIXES[kind]}"
+            path = ResultsFolder(folder).video(clip.name, kind)
             with disk_errors_in_words(path):
                 frames = (utils_image.read_rgb(frame_path(folder, clip, index)) for index in written)
                 utils_video.write_video(

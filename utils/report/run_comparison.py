@@ -14,6 +14,7 @@ from scipy import stats
 from utils import utils_metric
 from utils.utils_error import UserError
 from utils.utils_file import read_text
+from utils.utils_run_folder import ResultsFolder
 
 LEVEL = 0.95
 DRAWS, SEED = 10_000, 0  # of the bootstrap
@@ -96,7 +97,8 @@ def read_run(folder: Path, metric: str) -> Run:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: is not a folder, expected the results of a test; {MAKE}")
-    path = folder / "metrics.json"
+    results = ResultsFolder(folder)
+    path = results.metrics
     try:
         result = json.loads(_text(path))
     except ValueError as error:
@@ -106,7 +108,7 @@ def read_run(folder: Path, metric: str) -> Run:
         raise UserError(f'{path}: has no text "protocol", so these are not the metrics of a test; {MAKE}')
     equal = result.get("equal_frames")
     infinite = equal.get(metric) if isinstance(equal, dict) else None
-    return Run(folder, protocol, _frames(folder / "metrics.csv", metric, infinite))
+    return Run(folder, protocol, _frames(results.frame_metrics, metric, infinite))
 
 
 def paired(a: Run, b: Run, common: bool) -> list[Pair]:

@@ -22,6 +22,7 @@ from utils.evaluation.clip import Frame
 from utils.report import metric_files, page_template
 from utils.utils_dist import Dist
 from utils.utils_file import write_text
+from utils.utils_run_folder import ResultsFolder
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "scikit-image", "av")
 PROJECT = Path(__file__).resolve().parents[1]
@@ -107,7 +108,7 @@ def write_report(
     Returns:
         The file.
     """
-    path = folder / "report.html"
+    path = ResultsFolder(folder).report
     write_text(path, report_page(result, pictures, facts))
     return path
 
