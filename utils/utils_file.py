@@ -7,17 +7,18 @@ import codecs
 import errno
 import os
 import re
+import shutil
 import time
 import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.processes.identity import Process, has_pid, this_process
+from utils.processes.identity import Process, this_process
 from utils.utils_error import UserError
 
-# Names the process with its start and machine; earlier versions wrote only the pid.
-TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)(?:-(?P<started>[0-9a-f]+)-(?P<machine>[0-9a-f]{8}))?\.tmp(?:\.[^.]+)?")
+# Names the process with its start and machine.
+TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)-(?P<started>[0-9a-f]+)-(?P<machine>[0-9a-f]{8})\.tmp(?:\.[^.]+)?")
 ABANDONED = 3600.0  # seconds without a change after which another machine's temporary file counts as abandoned
 
 _writing: set[Path] = set()  # unfinished temporary files of this process
@@ -30,6 +31,32 @@ MARKS = {  # byte order mark -> encoding; UTF-32 before UTF-16, as its marks beg
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+
+
+class DiskError(RuntimeError):
+    """Something could not be written; one line with its path, the reason, what is kept and what to do."""
+
+
+@contextmanager
+def disk_errors_in_words(
+    path: Path, advice: str, *, what: str = "", kind: type[Exception] = DiskError
+) -> Iterator[None]:
+    """Turn an OSError of a full, read-only or missing disk into one line.
+
+    Args:
+        path: the file or folder that is being written.
+        advice: what is kept, and what to do.
+        what: what is being written, if the path does not say it.
+        kind: class of the error raised instead.
+    """
+    try:
+        yield
+    except OSError as error:
+        lost, reason = f"{what} could not be written: " if what else "", error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            parent = next(folder for folder in (path, *path.parents) if folder.is_dir())
+            reason += f", {shutil.disk_usage(parent).free / 2**20:.0f} MiB free"
+        raise kind(f"{path}: {lost}{reason}; {advice}") from error
 
 
 @contextmanager
@@ -65,10 +92,11 @@ def abandoned(folder: Path) -> list[Path]:
     return [path for path in folder.glob(".*.tmp*") if _is_abandoned(path)]
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files of killed processes from a folder."""
-    for path in abandoned(folder):
-        path.unlink(missing_ok=True)
+def sweep(*folders: Path) -> None:
+    """Remove the temporary files of killed processes from folders."""
+    for folder in folders:
+        for path in abandoned(folder):
+            path.unlink(missing_ok=True)
 
 
 def safe_name(name: str, where: object) -> str:
@@ -181,8 +209,6 @@ def _is_abandoned(path: Path) -> bool:
     match = TEMPORARY.fullmatch(path.name)
     if match is None:
         return False
-    if match["started"] is None:
-        return not has_pid(int(match["pid"]))
     process, me = Process("", int(match["pid"]), int(match["started"], 16), match["machine"]), this_process()
     if (process.pid, process.started, process.machine) == (me.pid, me.started, me.machine):
         return path not in _writing

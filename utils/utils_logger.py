@@ -25,11 +25,12 @@ from utils.processes.folder_lock import Lock
 from utils.records.boards import Boards, open_boards
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
-from utils.utils_file import read_text, write_text
+from utils.utils_file import disk_errors_in_words, read_text, write_text
 from utils.utils_json import finite
 from utils.utils_run_folder import RunFolder
 
 LOG = logging.getLogger("spikevrt")
+NEEDED = "the run must write there: free space or grant access, or change path.root"
 OTHER_RUN = "wait until it ends, or give this run its own name with --set task=NAME"
 NOT_IN_LINE = ("lr", "time", "data_time", "data_share", "eta", "samples_per_s", "memory_gib", "skipped")
 
@@ -93,10 +94,8 @@ class Run:
         if not self.is_main:
             LOG.setLevel(logging.ERROR)
             return
-        try:
+        with disk_errors_in_words(folder, NEEDED, kind=UserError):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(folder, error) from None
         self._metrics = LineFile(self._files.metrics)
         self._handler = logging.StreamHandler(LineFile(self._files.log))
         form = "%(asctime)s.%(msecs)03d : %(message)s"
@@ -156,10 +155,8 @@ class Run:
             UserError: it cannot be written, so checkpoints could not be either.
         """
         if self.is_main:
-            try:
+            with disk_errors_in_words(self._files.options, NEEDED, kind=UserError):
                 utils_option.save(options, self._files.options)
-            except OSError as error:
-                raise _unwritable(self._files.options, error) from None
 
     def summary(self, step: int, weights: Path, best: Mapping[str, Any] | None = None, skipped: int = 0) -> list[str]:
         """Lines that summarise the run at its end.
@@ -257,11 +254,9 @@ def start_run(folder: Path, opt: LoggingOpt, dist: Dist, options: BaseModel) -> 
     """
     lock = None
     if dist.is_main:
-        try:
+        with disk_errors_in_words(folder, NEEDED, kind=UserError):
             folder.mkdir(parents=True, exist_ok=True)
             lock = folder_lock.acquire(folder / folder_lock.NAME, f"{folder}: this run", OTHER_RUN)
-        except OSError as error:
-            raise _unwritable(folder, error) from None
     run = Run(folder, opt, dist, options.model_dump(mode="json"), lock)
     LOG.info("records and checkpoints in %s", folder)
     return run
@@ -304,12 +299,6 @@ def _step_of(line: str) -> int:
         return -1
     step = record.get("step") if isinstance(record, dict) else None
     return step if isinstance(step, int) else -1
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{path}: {error.strerror or error}; the run must write there: free space or grant access, or change path.root"
-    )
 
 
 def _best_line(best: Mapping[str, Any]) -> str:

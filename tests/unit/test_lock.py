@@ -278,14 +278,13 @@ def test_unfinished_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path, 
         (tmp_path / name).write_text("half")
         return name
 
-    living = [leave(other), f".000005.{holder.pid}.tmp.png", ".notes.tmp.png"]
+    living = [leave(other), ".notes.tmp.png"]
     for name in living:
         (tmp_path / name).write_text("half")
     far = leave(Process("", holder.pid, 1, "0" * 8))
     for gone in (Process("", other.pid, 1, me.machine), Process("", 2**22 + 1, 1, me.machine)):
         leave(gone)
         leave(gone, ".pth")
-    (tmp_path / f".000006.{2**22 + 1}.tmp.png").write_text("half")
     with utils_file.whole_file(tmp_path / "own.png") as own:
         own.write_text("whole")
         utils_file.sweep(tmp_path)

@@ -12,6 +12,7 @@ from utils import utils_dist, utils_eval, utils_image, utils_video
 from utils.evaluation.clip import Frame
 from utils.report import comparison_video, metric_files, results_folder
 from utils.report.comparison_video import comparison
+from utils.utils_file import DiskError
 
 ALONE = utils_dist.Dist()
 
@@ -205,7 +206,7 @@ def test_a_comparison_that_cannot_be_written_ends_the_test_with_a_line(clips, tm
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(comparison_video, "write_video", full)
-    with pytest.raises(results_folder.ResultsError, match=r"comparison.mp4: No space left on device"):
+    with pytest.raises(DiskError, match=r"comparison.mp4: No space left on device"):
         compare(clips, tmp_path)
 
 

@@ -11,9 +11,9 @@ import pytest
 from utils import utils_image
 from utils.evaluation.clip import Frame
 from utils.report import results_folder
-from utils.report.results_folder import ResultsError
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
+from utils.utils_file import DiskError
 from utils.utils_video import Playback
 
 NAMES = {"a": ["0000", "0001", "0002", "0003"], "b": ["0000", "0001"]}
@@ -132,7 +132,7 @@ def test_a_disk_that_is_full_names_the_frame_and_the_way_on(tmp_path, clips, mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(utils_image, "write_rgb", full)
-    with pytest.raises(ResultsError, match=r"a/0000.png: No space left on device, .* MiB free; .* with --resume"):
+    with pytest.raises(DiskError, match=r"a/0000.png: No space left on device, .* MiB free; .* with --resume"):
         write_all(tmp_path, clips)
 
 

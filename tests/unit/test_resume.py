@@ -17,9 +17,11 @@ from models.model_vrt import ModelVRT
 from options.schema import TrainOpt
 from utils import utils_checkpoint, utils_file, utils_run_folder
 from utils.checkpoint import option_changes, run_checkpoints
-from utils.checkpoint.run_checkpoints import SaveError, resume, save
+from utils.checkpoint.run_checkpoints import resume, save
+from utils.processes import identity
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
+from utils.utils_file import DiskError
 from utils.utils_run_folder import RunFolder
 
 
@@ -248,7 +250,7 @@ def contents(folder):
 @pytest.mark.parametrize("size", [0, 1000, 4000])  # nothing, a part of G, G and E but not the state
 def test_a_full_disk_leaves_every_set_as_it_was(tmp_path, two_sets, size):
     before = contents(tmp_path / "models")
-    with file_limit(size), pytest.raises(SaveError) as error:
+    with file_limit(size), pytest.raises(DiskError) as error:
         save(tmp_path, 3, Trainee(), RECORD, keep=1)
     message = str(error.value)
     assert message.startswith(f"{tmp_path / 'models'}: the checkpoint of step 3 could not be written: File too large")
@@ -268,7 +270,7 @@ def test_a_disk_that_is_full_at_the_last_moment_does_no_harm(tmp_path, two_sets,
         fsync(descriptor)
 
     monkeypatch.setattr(utils_file.os, "fsync", failing)
-    with pytest.raises(SaveError, match="No space left on device, [0-9]+ MiB free"):
+    with pytest.raises(DiskError, match="No space left on device, [0-9]+ MiB free"):
         save(tmp_path, 3, Trainee(), RECORD)
     assert contents(tmp_path / "models") == before
 
@@ -278,7 +280,7 @@ def test_a_failed_first_save_leaves_nothing_that_passes_for_a_checkpoint(tmp_pat
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
     monkeypatch.setattr(utils_file, "_sync_folder", failing)
-    with pytest.raises(SaveError, match="quota.*no earlier checkpoint"):
+    with pytest.raises(DiskError, match="quota.*no earlier checkpoint"):
         save(tmp_path, 3, Trainee(), RECORD)
     assert names_in(tmp_path) == []
     assert resume(tmp_path, Trainee(), OPTIONS).step == 0
@@ -286,7 +288,7 @@ def test_a_failed_first_save_leaves_nothing_that_passes_for_a_checkpoint(tmp_pat
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "models").write_text("a file")
-    with pytest.raises(SaveError, match=f"{tmp_path / 'models'}: .* could not be written: File exists"):
+    with pytest.raises(DiskError, match=f"{tmp_path / 'models'}: .* could not be written: File exists"):
         save(tmp_path, 1, Trainee(), RECORD)
 
 
@@ -325,8 +327,10 @@ def test_a_save_killed_at_any_moment_leaves_the_last_whole_set(tmp_path, monkeyp
 def test_what_a_living_process_writes_is_not_swept(tmp_path):
     folder = tmp_path / "models"
     save(tmp_path, 1, Trainee(), RECORD)
-    living = [folder / f".7_state.{os.getppid()}.tmp.pth", folder / "7_G.pth"]
-    dead = [folder / f".8_state.{2**22 + 1}.tmp.pth", folder / "8_G.pth"]
+    boot = identity.this_process().machine
+    parent = f"{os.getppid()}-{identity._started(os.getppid()):x}-{boot}"
+    living = [folder / f".7_state.{parent}.tmp.pth", folder / "7_G.pth"]
+    dead = [folder / f".8_state.{2**22 + 1}-1-{boot}.tmp.pth", folder / "8_G.pth"]
     for path in living + dead:
         path.write_bytes(b"half")
     save(tmp_path, 2, Trainee(), RECORD)

@@ -1,15 +1,12 @@
 """A run's checkpoints: sets of files written atomically, verified before use, pruned to the newest ones."""
 
-import contextlib
-import errno
 import hashlib
 import json
 import logging
 import math
 import re
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,10 +27,6 @@ LOG = logging.getLogger("spikevrt")
 KINDS = ("G", "E", "state")  # in the order in which the files of a set appear
 TEMPORARY = re.compile(r"\.(\d+)_(?:G|E|state)\..*\.tmp\.pth")
 MOST_NAMED = 3  # damaged checkpoints described in an error
-
-
-class SaveError(RuntimeError):
-    """A checkpoint could not be written; one line with folder and reason. Earlier checkpoints are unchanged."""
 
 
 class Resumable(Protocol):
@@ -75,12 +68,12 @@ def save(run_dir: Path, step: int, model: Resumable, record: Mapping[str, Any], 
         keep: number of newest sets to keep, including this one; 0: all. Later steps and best_G.pth always stay.
 
     Raises:
-        SaveError: disk full, no permission or the like; all earlier sets are unchanged.
+        DiskError: disk full, no permission or the like; all earlier sets are unchanged.
     """
     run = RunFolder(run_dir)
     states = model.state_dicts()
     plain: dict[str, Any] = json.loads(json.dumps(record))  # plain values load without running code
-    with _disk_error_in_words(run, f"the checkpoint of step {step}"):
+    with _disk_errors_in_words(run, f"the checkpoint of step {step}"):
         _sweep(run)
         new = [kind for kind in KINDS if not run.checkpoint(step, kind).exists()]
         try:
@@ -99,10 +92,10 @@ def save_best(run_dir: Path, model: Resumable, step: int, metric: str, score: fl
     """Write best_G.pth (the averaged weights if the model has them), then best.json with step and score.
 
     Raises:
-        SaveError: as in `save`.
+        DiskError: as in `save`.
     """
     run, states = RunFolder(run_dir), model.state_dicts()
-    with _disk_error_in_words(run, f"the best weights, of step {step},"):
+    with _disk_errors_in_words(run, f"the best weights, of step {step},"):
         write_file(_on_cpu(states.get("E", states["G"])), run.best)
         write_text(run.best_score, json.dumps({"step": step, metric: float(score)}) + "\n")
 
@@ -269,21 +262,12 @@ def _feed(sha: Any, value: Any) -> None:
         sha.update(f"{value!r},".encode())
 
 
-@contextmanager
-def _disk_error_in_words(run: RunFolder, what: str) -> Iterator[None]:
-    """Turn a failed write into one line that says what is lost and what is not."""
-    try:
-        yield
-    except OSError as error:
-        folder, reason = run.weights, error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            with contextlib.suppress(OSError):
-                reason += f", {shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
-        steps = run.steps()
-        left = f"the checkpoint of step {steps[-1]} is unchanged" if steps else "there is no earlier checkpoint"
-        raise SaveError(
-            f"{folder}: {what} could not be written: {reason}; {left}; fix that and run the same command again"
-        ) from error
+def _disk_errors_in_words(run: RunFolder, what: str) -> AbstractContextManager[None]:
+    """`utils_file.disk_errors_in_words` for a checkpoint; says which one is the newest without it."""
+    steps = run.steps()
+    left = f"the checkpoint of step {steps[-1]} is unchanged" if steps else "there is no earlier checkpoint"
+    advice = f"{left}; fix that and run the same command again"
+    return utils_file.disk_errors_in_words(run.weights, advice, what=what)
 
 
 def _unfinished(run: RunFolder, temporary: Iterable[Path]) -> set[int]:

@@ -40,15 +40,6 @@ def this_process() -> Process:
     return Process(socket.gethostname(), os.getpid(), _started(os.getpid()) or 0, _machine())
 
 
-def has_pid(pid: int) -> bool:
-    """Whether a process with this pid exists here."""
-    try:
-        _started(pid)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def _started(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot; None if it exists but its start is unknown.
 

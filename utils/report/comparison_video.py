@@ -1,6 +1,5 @@
 """comparison.mp4 and comparison.png: input and result of a test side by side, written as frames arrive."""
 
-import os
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from utils.evaluation.clip import Frame
 from utils.report.metric_files import FRAMES_PER_SECOND, panels, side_by_side
 from utils.report.results_folder import disk_errors_in_words
 from utils.utils_dist import Dist
+from utils.utils_file import temporary_path
 from utils.utils_run_folder import ResultsFolder
 from utils.utils_video import fit, write_video
 
@@ -39,9 +39,9 @@ def comparison(folder: Path, dist: Dist) -> Iterator[Callable[[Frame], None]]:
 
     Raises:
         UserError: PyAV lacks the encoder, or there are no frames.
-        ResultsError: the folder cannot be written.
+        DiskError: the folder cannot be written.
     """
-    results, spool = ResultsFolder(folder), folder / f".comparison.{os.getpid()}.tmp.rows"
+    results, spool = ResultsFolder(folder), temporary_path(folder / "comparison.rows")
     count = 0
     middle: dict[int, np.ndarray] = {}  # pictures of the middle frames, by position among this process's frames
     with growing_video(results.comparison_video) if dist.is_main else _spooled(spool) as add:
@@ -72,7 +72,7 @@ def growing_video(path: Path) -> Iterator[Add]:
     """Yield a function that adds a picture to a video; the file appears when the block ends without an error.
 
     Raises:
-        UserError, ResultsError: `write_video`, which runs in a thread, failed.
+        UserError, DiskError: `write_video`, which runs in a thread, failed.
     """
     pictures = _PictureQueue()
     with ThreadPoolExecutor(1) as pool:

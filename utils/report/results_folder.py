@@ -1,10 +1,9 @@
 """The results folder of a test: frames are written as they arrive, and a later call can resume from them."""
 
 import json
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,9 @@ from utils.utils_run_folder import VIDEO_SUFFIXES, ResultsFolder
 # Irrelevant if the frame names are the same: two files with the same frame name are refused anyway.
 ANY_IMAGE = ("data.filename_ext", None)
 OTHER_NAME = "choose another name with --set val.task_name=NAME"
+NEEDED = f"results go there: free space or grant access, or {OTHER_NAME}"
+KEPT = "earlier output is kept: free some space and run the same command again, a test with --resume"
 USUAL_RATE = Fraction(25)  # frames per second of clips that are image folders
-
-
-class ResultsError(RuntimeError):
-    """Results could not be written; one line with file and reason. Earlier output is kept."""
 
 
 def check_writable(folder: Path) -> None:
@@ -36,12 +33,10 @@ def check_writable(folder: Path) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    try:
+    with utils_file.disk_errors_in_words(folder, NEEDED, kind=UserError):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"-")
-    except OSError as error:
-        raise _unwritable(folder, error) from None
 
 
 def own(folder: Path) -> folder_lock.Lock:
@@ -50,12 +45,10 @@ def own(folder: Path) -> folder_lock.Lock:
     Raises:
         UserError: another test writes there, or the lock cannot be written.
     """
-    try:
+    with utils_file.disk_errors_in_words(folder, NEEDED, kind=UserError):
         return folder_lock.acquire(
             folder / folder_lock.NAME, f"{folder}: this results folder", f"wait until it ends, or {OTHER_NAME}"
         )
-    except OSError as error:
-        raise _unwritable(folder, error) from None
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -85,7 +78,7 @@ def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
         test_set: the clips to restore.
 
     Raises:
-        ResultsError: the folder cannot be written.
+        DiskError: the folder cannot be written.
     """
     sweep(folder, test_set)
     results = ResultsFolder(folder)
@@ -154,7 +147,7 @@ def frame_path(folder: Path, clip: Clip, index: int) -> Path:
 def frame_writer(folder: Path) -> Callable[[Frame], None]:
     """A watcher for `evaluate` that writes <folder>/<clip>/<frame>.png, unless the frame was read from there.
 
-    The watcher raises a ResultsError if writing fails.
+    The watcher raises a DiskError if writing fails.
     """
 
     def write(frame: Frame) -> None:
@@ -210,12 +203,6 @@ def remove_frames(folder: Path, test_set: TestSet) -> None:
         _remove(folder / clip.name, clip.frames)
 
 
-def _unwritable(folder: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{folder}: {error.strerror or error}; results go there: free space or grant access, or {OTHER_NAME}"
-    )
-
-
 def _remove(folder: Path, frames: Sequence[str]) -> None:
     """Remove frames, and their folder if it is then empty."""
     for frame in frames:
@@ -229,12 +216,10 @@ def sweep(folder: Path, test_set: TestSet) -> None:
     """Remove half-written files of killed runs.
 
     Raises:
-        ResultsError: a file cannot be removed.
+        DiskError: a file cannot be removed.
     """
-    clips = (test_set[index].name for index in range(len(test_set)))
-    for place in (folder, *(folder / clip for clip in clips)):
-        with disk_errors_in_words(place):
-            utils_file.sweep(place)
+    with disk_errors_in_words(folder):
+        utils_file.sweep(folder, *(folder / test_set[index].name for index in range(len(test_set))))
 
 
 def count_existing(folder: Path, test_set: TestSet) -> tuple[int, int]:
@@ -244,15 +229,6 @@ def count_existing(folder: Path, test_set: TestSet) -> tuple[int, int]:
     return existing, sum(len(clip.frames) for clip in clips)
 
 
-@contextmanager
-def disk_errors_in_words(path: Path) -> Iterator[None]:
-    """Turn a full, read-only or missing disk into one line that says how to continue."""
-    try:
-        yield
-    except OSError as error:
-        parent = next(folder for folder in (path, *path.parents) if folder.is_dir())
-        free = shutil.disk_usage(parent).free / 2**20
-        raise ResultsError(
-            f"{path}: {error.strerror or error}, {free:,.0f} MiB free; earlier output is kept: free some space "
-            "and run the same command again, a test with --resume"
-        ) from error
+def disk_errors_in_words(path: Path) -> AbstractContextManager[None]:
+    """`utils_file.disk_errors_in_words` for the results of a test."""
+    return utils_file.disk_errors_in_words(path, KEPT)
