@@ -17,6 +17,7 @@ from options.schema import TrainOpt
 from utils.utils_error import UserError
 
 LOG = logging.getLogger("spikevrt")
+KAIR_FIX_KEYS = ("spynet", "deform")  # in all of its files, also for networks without these parts
 NEAR = 3  # suggestions for a name that matches nothing
 
 
@@ -63,7 +64,7 @@ def make_optimizer(net: nn.Module, opt: TrainOpt) -> Optimizer:
     whether `fix_keys` matches its parameters.
 
     Raises:
-        UserError: a key of G_param_groups occurs in no parameter's name.
+        UserError: a key of G_param_groups or fix_keys occurs in no parameter's name.
     """
     parameters = dict(net.named_parameters())
     _check_keys(parameters, opt)
@@ -156,17 +157,19 @@ def multistep_lr(update: int, lr: float, milestones: Iterable[int], gamma: float
 
 
 def _check_keys(names: Iterable[str], opt: TrainOpt) -> None:
+    """Refuse keys that occur in no parameter's name; those of KAIR's own files are only logged."""
     names = list(names)
-    for i, entry in enumerate(opt.G_param_groups):
-        for key in entry.keys:
-            if not any(key in name for name in names):
-                raise UserError(
-                    f"train.G_param_groups[{i}].keys: {key!r} is in no parameter's name, near: {_near(key, names)}; "
-                    "give a part of a name"
-                )
-    for key in opt.fix_keys:
-        if not any(key in name for name in names):
-            LOG.warning("train.fix_keys: %r is in no parameter's name, near: %s", key, _near(key, names))
+    given = [(f"G_param_groups[{i}].keys", key) for i, entry in enumerate(opt.G_param_groups) for key in entry.keys]
+    given += [("fix_keys", key) for key in opt.fix_keys]
+    for option, key in given:
+        if any(key in name for name in names):
+            continue
+        if option == "fix_keys" and key in KAIR_FIX_KEYS:
+            LOG.warning("train.%s: %r is in no parameter's name, so it has no effect", option, key)
+            continue
+        raise UserError(
+            f"train.{option}: {key!r} is in no parameter's name, near: {_near(key, names)}; give a part of a name"
+        )
 
 
 def _near(wanted: str, names: Iterable[str]) -> str:

@@ -73,7 +73,8 @@ class TrainOpt(Block):
     fix_lr_mul: NotNegative = 1.0
     """Learning rate factor of the parameters of fix_keys. 0: never train them."""
     fix_keys: Annotated[Names, BeforeValidator(_or_none)] = ()
-    """Fragments of parameter names; a parameter belongs to fix_keys if its name contains one of them."""
+    """Fragments of parameter names; a parameter belongs to fix_keys if its name contains one of them. A fragment in no
+    name is an error, except KAIR's own "spynet" and "deform"."""
     total_iter: Count = 300000
     """Total training steps."""
     G_scheduler_type: Literal["CosineAnnealingWarmRestarts", "CosineAnnealingLR", "MultiStepLR"] = (
