@@ -31,8 +31,6 @@ from utils.utils_error import UserError
 from utils.utils_run_folder import RELEASE, ResultsFolder, find_weights
 from utils.utils_tile_opt import TileOpt, tile_of
 
-# The weights file holds all weights: load no flow file, keep no average, drop nothing.
-
 
 @dataclass(frozen=True)
 class Job:
@@ -90,42 +88,41 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def read_job(args: argparse.Namespace) -> Job:
     """The job of a call, after checking it and its options."""
-    job = job_of_options(args) if args.opt else job_of_task(args)
-    if not job.weights.is_file():
-        raise UserError(
-            f"{job.weights} ({job.reason}): not found, and nothing is downloaded; train first, or get an official "
-            f"task's {job.weights.name} from {RELEASE}"
-        )
-    if job.resume and not job.save_frames:
-        raise UserError("--resume continues from saved frames, which this call does not write; add --save_result")
-    if job.opt.datasets.test is None:
+    opt = read_options(args)
+    if opt.datasets.test is None:
         raise UserError("datasets.test is null, expected a test set; there is nothing to restore")
-    check_folders(job.opt.datasets.model_copy(update={"train": None}))
-    return job
-
-
-def job_of_options(args: argparse.Namespace) -> Job:
-    """The job of an option file: its test set, and the weights that it names or those of its run."""
-    opt = utils_option.load(args.opt, Opt, overrides=args.set)
-    sigma = noise_level(opt, args.sigma)
-    weights, reason = find_weights(opt.run_dir, opt.path.pretrained_netE, opt.path.pretrained_netG)
-    tile = tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
-    return Job(opt, weights, reason, tile, save_frames=True, sigma=sigma, resume=args.resume)
-
-
-def job_of_task(args: argparse.Namespace) -> Job:
-    """The job of the older flags: the task's option file, changed by the flags."""
-    path = task_file(args.task)
-    changes = changes_of(args)
-    sets = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-    opt = utils_option.load(path, Opt, overrides=[*sets, *args.set])
     sigma = noise_level(opt, args.sigma)
     tile = tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
-    weights = args.weights or Path("model_zoo") / "vrt" / f"{args.task}.pth"
-    reason = "given by --weights" if args.weights else "default of --task"
-    measured = changes["datasets.test.dataroot_gt"] is not None
-    save_frames = args.save_result or not measured or opt.val.output != ("png",)
+    weights, reason = weights_of(args, opt)
+    if not weights.is_file():
+        raise UserError(
+            f"{weights} ({reason}): not found, and nothing is downloaded; train first, or get an official task's "
+            f"{weights.name} from {RELEASE}"
+        )
+    is_measured = opt.datasets.test.dataroot_gt is not None
+    save_frames = bool(args.opt) or args.save_result or not is_measured or opt.val.output != ("png",)
+    if args.resume and not save_frames:
+        raise UserError("--resume continues from saved frames, which this call does not write; add --save_result")
+    check_folders(opt.datasets.model_copy(update={"train": None}))
     return Job(opt, weights, reason, tile, save_frames, sigma, args.resume)
+
+
+def read_options(args: argparse.Namespace) -> Opt:
+    """The option file, or that of the task changed by the older flags."""
+    if args.opt:
+        return utils_option.load(args.opt, Opt, overrides=args.set)
+    path = task_file(args.task)
+    sets = [f"{key}={json.dumps(value)}" for key, value in changes_of(args).items()]
+    return utils_option.load(path, Opt, overrides=[*sets, *args.set])
+
+
+def weights_of(args: argparse.Namespace, opt: Opt) -> tuple[Path, str]:
+    """The weights file, and why it was chosen."""
+    if args.opt:
+        return find_weights(opt.run_dir, opt.path.pretrained_netE, opt.path.pretrained_netG)
+    if args.weights:
+        return args.weights, "given by --weights"
+    return Path("model_zoo") / "vrt" / f"{args.task}.pth", "default of --task"
 
 
 if __name__ == "__main__":
@@ -133,11 +130,9 @@ if __name__ == "__main__":
     arguments = parse_args()
     with utils_cli.program(arguments.debug):
         job_of_call = read_job(arguments)
-    utils_cli.imports_follow(arguments.debug)
     thread_count.before_torch()
 
 import logging
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -154,8 +149,6 @@ from models.memory import choose_tile
 from models.select_model import define_restorer
 from utils import utils_checkpoint, utils_dist, utils_eval, utils_metric
 from utils.evaluation.clip import Clip, Frame, TestSet
-from utils.processes import signals
-from utils.processes.signals import StoppedError
 from utils.report import comparison_video, metric_files, results_folder, test_page
 from utils.utils_dist import Dist
 from utils.utils_tile import ShrinkingTile
@@ -190,7 +183,7 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
         torch.set_num_threads(thread_count.choose(load, torch.get_num_threads()))
 
     # 2. Choose the tiles, estimate the work, decide whether to resume.
-    tile = recorded_tile(folder) if job.resume and opt.val.tile == "auto" else None
+    tile = results_folder.recorded_tile(folder) if job.resume and opt.val.tile == "auto" else None
     auto = opt.val.tile == "auto" and tile is None
     tile = choose_tile.prepare(model, opt.netG, test_set, opt.val, tile or job.tile, auto=auto)
     fitting = ShrinkingTile(tile)
@@ -201,7 +194,7 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
     began, resumed = time.monotonic(), results_folder.count_existing(folder, test_set)[0] if job.resume else 0
     pictures = test_page.ReportImages()
     with frame_writers(job, test_set, dist) as writers:
-        with stoppable(job, test_set, dist) as stop:
+        with results_folder.stoppable(folder, test_set, dist, is_saved=job.save_frames) as stop:
             result = utils_eval.evaluate(
                 model.restore,
                 test_set,
@@ -237,37 +230,6 @@ def frame_writers(job: Job, test_set: TestSet, dist: Dist) -> Iterator[list[Call
             if measured_alike(test_set):
                 writers.append(stack.enter_context(comparison_video.comparison(job.folder, dist)))
         yield writers
-
-
-@contextmanager
-def stoppable(job: Job, test_set: TestSet, dist: Dist) -> Iterator[Callable[[], bool]]:
-    """Yield `stop` for `evaluate`: a signal to one process ends all of them between tiles. Log how to resume.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C asked to stop.
-        SystemExit: another signal or process asked to stop; the code is 128 + the signal's number.
-    """
-    with signals.stop_on_signals() as request:
-        try:
-            yield lambda: utils_dist.any_asked(request.name is not None)
-        except BaseException as error:
-            by = f" by {request.name}" if request.name else ""
-            if not job.save_frames:
-                LOG.info("stopped%s; no frames were saved, so it cannot resume; --save_result saves them", by)
-            elif dist.is_main:
-                counts = results_folder.count_existing(job.folder, test_set)
-                LOG.info("stopped%s with %d of %d frames in %s; continue with --resume", by, *counts, job.folder)
-            if not isinstance(error, StoppedError):
-                raise
-            utils_dist.close()  # torchrun ends the other processes once one has ended
-            code = 128 + signal.Signals[request.name or "SIGTERM"]
-            raise (KeyboardInterrupt if request.name == "SIGINT" else SystemExit(code)) from None
-
-
-def recorded_tile(folder: Path) -> TileOpt | None:
-    """The tile of an interrupted call, which a resumed one must keep."""
-    tile = results_folder.read_record(folder).get("tile")
-    return None if tile is None else TileOpt.from_json(tile)
 
 
 def start_or_resume_results(

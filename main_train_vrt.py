@@ -47,15 +47,12 @@ if __name__ == "__main__":
     arguments = parse_args()
     with utils_cli.program(arguments.debug):
         options = read_options(arguments)
-    utils_cli.imports_follow(arguments.debug)
     thread_count.before_torch()
 
-import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
@@ -76,12 +73,12 @@ from utils.evaluation.clip import Frame, TestSet
 from utils.processes import signals
 from utils.processes.signals import StoppedError, StopRequest
 from utils.records import profiling
+from utils.records.printer import Printer
+from utils.records.run_tile import kept_tile
 from utils.report import metric_files
 from utils.report.results_folder import frame_writer
 from utils.utils_dist import Dist
 from utils.utils_eval import evaluate
-from utils.utils_file import write_text
-from utils.utils_json import read_json
 from utils.utils_logger import Run
 from utils.utils_tile_opt import TileOpt, tile_of
 
@@ -112,10 +109,7 @@ def main(opt: Opt) -> None:
             torch.set_num_threads(thread_count.choose(load, torch.get_num_threads()))
         LOG.info(
             "%d samples; %d process(es) on %s, batches of %d per process",
-            len(train_set),
-            dist.world_size,
-            dist.device,
-            share,
+            *(len(train_set), dist.world_size, dist.device, share),
         )
         train_stage(Training(opt, model, train_set, test_set, dist, run))
     utils_dist.close()
@@ -144,7 +138,6 @@ def train_stage(training: Training) -> None:
     run.begin(start)
     if (test := opt.datasets.test) is not None and (test.dataroot_gt is None or opt.val.best_metric is None):
         LOG.warning("best_G.pth will not be written: datasets.test.dataroot_gt is null or val.metrics is empty")
-
     was_tested = run.has_test(start)
 
     # 2. Train to the last step or until a signal asks to stop. Both end with a checkpoint.
@@ -156,97 +149,6 @@ def train_stage(training: Training) -> None:
         LOG.info("finished at step %d; weights in %s", step, RunFolder(opt.run_dir).weights)
     else:
         LOG.info("stopped by %s at step %d; run the same command again to resume", stop.name or "another process", step)
-
-
-def train(training: Training, step: int, stop: StopRequest) -> tuple[int, bool]:
-    """Continue training after `step` finished optimizer steps.
-
-    Batches are a function of (seed, step): a resumed run repeats nothing and skips nothing.
-
-    Returns:
-        The number of finished steps, and whether nothing is left to do.
-    """
-    opt, model, train_set, _, dist, run = training
-    train = opt.train
-    batches = batches_from(step, train_set, opt, dist, stop)
-    watch = utils_logger.Stopwatch(train.total_iter, train_samples(opt))
-    bar = tqdm(total=train.total_iter, initial=step, disable=None if dist.is_main else True, unit="step")
-    profile, load = profiling.ProfileWindow(opt.run_dir, opt.logging, dist, step), thread_count.Load()
-    saver, stopped = Saver(training, step), False
-    with logging_redirect_tqdm([LOG]), bar, profile:
-        # A resumed run first makes up for a due test that is missing.
-        if test_is_due(training, step) and utils_dist.any_true(dist, [dist.is_main and not run.has_test(step)])[0]:
-            stopped = not validate(training, step, stop)
-        while step < train.total_iter and not stopped:
-            asked_at = time.perf_counter()
-            micro_batches = next_batches(batches, train.accumulate)
-            watch.data_ready(asked_at)
-            is_asked = not micro_batches or stop.name is not None
-            stopped, is_overdue = utils_dist.any_true(dist, [is_asked, saver.is_overdue()])
-            if stopped or is_overdue:
-                saver.save(step)
-            if stopped:
-                break
-            utils_seed.seed_all(train.manual_seed, dist.rank, step)
-            values = model.train_step(micro_batches, step)
-            if model.guard.exhausted:
-                give_up(training, step, micro_batches)
-            step += 1
-            bar.update()
-            profile.step(step)
-            if is_due(step, train.checkpoint_print, train.total_iter):
-                log_progress(training, step, values | watch.report(step), load)
-            is_tested = test_is_due(training, step)
-            if is_tested or is_due(step, train.checkpoint_save, train.total_iter):
-                saver.save(step)  # before a test, which may take long
-            if is_tested:
-                stopped = not validate(training, step, stop)
-                watch.restart()
-    return step, step == train.total_iter and not stopped
-
-
-def is_due(step: int, every: int, last: int) -> bool:
-    """Whether this step is the last one or a multiple of `every`."""
-    return step % every == 0 or step == last
-
-
-def test_is_due(training: Training, step: int) -> bool:
-    """Whether to measure the test clips after this step."""
-    train = training.opt.train
-    return training.test_set is not None and step > 0 and is_due(step, train.checkpoint_test, train.total_iter)
-
-
-def log_progress(training: Training, step: int, values: dict[str, float], load: thread_count.Load) -> None:
-    """Log and record the values of a step; on a CPU, use fewer threads if other programs have become busy."""
-    opt, _, train_set, _, dist, run = training
-    LOG.info(utils_logger.train_line(step * train_samples(opt) // len(train_set), step, values))
-    run.log(step, "train", values)
-    if dist.device.type == "cpu":
-        torch.set_num_threads(thread_count.fewer(load, torch.get_num_threads()))
-
-
-class Saver:
-    """Saves checkpoints, each step at most once, and tells when `train.checkpoint_minutes` have passed."""
-
-    def __init__(self, training: Training, step: int) -> None:
-        self._training, self._step, self._time = training, step, time.monotonic()
-
-    def is_overdue(self) -> bool:
-        """Whether the last checkpoint is too old; False in all processes but the main one."""
-        seconds = 60 * (self._training.opt.train.checkpoint_minutes or math.inf)
-        return self._training.dist.is_main and time.monotonic() - self._time > seconds
-
-    def save(self, step: int) -> None:
-        """Save the checkpoint of a step, unless it is saved already."""
-        if self._step < step:
-            save(self._training, step)
-            self._step, self._time = step, time.monotonic()
-
-
-def train_samples(opt: Opt) -> int:
-    """Samples per step, over all processes."""
-    assert opt.datasets.train is not None
-    return opt.datasets.train.dataloader_batch_size * opt.train.accumulate
 
 
 def start_weights(model: ModelVRT, opt: Opt) -> None:
@@ -261,6 +163,77 @@ def start_weights(model: ModelVRT, opt: Opt) -> None:
         LOG.warning(RANDOM_FLOW)
 
 
+def summarize(opt: Opt, run: Run, step: int, skipped: int) -> None:
+    """Log the run's outcome and where its files are."""
+    weights, _ = find_weights(opt.run_dir, None, None)
+    for line in run.summary(step, weights, run_checkpoints.best(opt.run_dir), skipped):
+        LOG.info(line)
+
+
+def train(training: Training, step: int, stop: StopRequest) -> tuple[int, bool]:
+    """Continue training after `step` finished optimizer steps.
+
+    Batches are a function of (seed, step): a resumed run repeats nothing and skips nothing.
+
+    Returns:
+        The number of finished steps, and whether nothing is left to do.
+    """
+    opt, model, _, _, dist, _ = training
+    train = opt.train
+    batches = batches_from(training, step, stop)
+    printer = Printer(opt, len(training.train_set), training.run, dist)
+    saver, tester = Saver(training, step), Tester(training, stop)
+    bar = tqdm(total=train.total_iter, initial=step, disable=None if dist.is_main else True, unit="step")
+    profile = profiling.ProfileWindow(opt.run_dir, opt.logging, dist, step)
+    with logging_redirect_tqdm([LOG]), bar, profile:
+        stopped = tester.is_missing(step) and not tester.test(step)
+        while step < train.total_iter and not stopped:
+            asked_at = time.perf_counter()
+            micro_batches = next_batches(batches, train.accumulate)
+            printer.watch.data_ready(asked_at)
+            is_asked = not micro_batches or stop.name is not None
+            stopped, is_overdue = utils_dist.any_true(dist, [is_asked, saver.is_overdue()])
+            if stopped or is_overdue:
+                saver.save(step)
+            if stopped:
+                break
+            utils_seed.seed_all(train.manual_seed, dist.rank, step)
+            values = model.train_step(micro_batches, step)
+            if model.guard.exhausted:
+                give_up(training, step, micro_batches)
+            step += 1
+            bar.update()
+            profile.step(step)
+            if printer.is_due(step):
+                printer.print(step, values)
+            if saver.is_due(step) or tester.is_due(step):
+                saver.save(step)  # before a test, which may take long
+            if tester.is_due(step):
+                stopped = not tester.test(step)
+                printer.watch.restart()
+    return step, step == train.total_iter and not stopped
+
+
+def batches_from(training: Training, step: int, stop: StopRequest) -> Iterator[dict[str, Any]]:
+    """This process's batches after `step` finished steps."""
+    opt, dist, data = training.opt, training.dist, training.opt.datasets.train
+    assert data is not None
+    return train_batches(
+        training.train_set,
+        seed=opt.train.manual_seed,
+        start_step=step,
+        total_steps=opt.train.total_iter,
+        batch_size=data.dataloader_batch_size,
+        rank=dist.rank,
+        world_size=dist.world_size,
+        accumulate=opt.train.accumulate,
+        num_workers=data.dataloader_num_workers,
+        prefetch_factor=data.dataloader_prefetch_factor,
+        pin_memory=dist.device.type == "cuda",
+        stop=is_heard(stop),
+    )
+
+
 def next_batches(batches: Iterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """The batches of one step; empty if a request to stop came while waiting for them."""
     try:
@@ -269,88 +242,93 @@ def next_batches(batches: Iterator[dict[str, Any]], count: int) -> list[dict[str
         return []
 
 
-def batches_from(
-    step: int, train_set: SampleSource, opt: Opt, dist: Dist, stop: StopRequest
-) -> Iterator[dict[str, Any]]:
-    """This process's batches after `step` finished steps."""
-    assert opt.datasets.train is not None
-    return train_batches(
-        train_set,
-        seed=opt.train.manual_seed,
-        start_step=step,
-        total_steps=opt.train.total_iter,
-        batch_size=opt.datasets.train.dataloader_batch_size,
-        rank=dist.rank,
-        world_size=dist.world_size,
-        accumulate=opt.train.accumulate,
-        num_workers=opt.datasets.train.dataloader_num_workers,
-        prefetch_factor=opt.datasets.train.dataloader_prefetch_factor,
-        pin_memory=dist.device.type == "cuda",
-        stop=lambda: utils_dist.any_asked(stop.name is not None),
-    )
+# Policies: when to save, test and stop, and how; when to print is in utils/records/printer.py. Each can be changed
+# without reading the others.
 
 
-def save(training: Training, step: int) -> None:
-    """Write the checkpoint of a step, in the main process."""
-    opt = training.opt
-    if training.dist.is_main:
-        best = run_checkpoints.best(opt.run_dir)
-        record = {"version": __version__, "options": opt.model_dump(mode="json"), "best": best}
-        run_checkpoints.save(opt.run_dir, step, training.model, record, opt.train.keep_checkpoints)
+class Saver:
+    """Saves checkpoints, each step at most once; the last one is that of `step` at first."""
+
+    def __init__(self, training: Training, step: int) -> None:
+        self._training, self._step, self._time = training, step, time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether to save after this step."""
+        train = self._training.opt.train
+        return train.is_due(step, train.checkpoint_save)
+
+    def is_overdue(self) -> bool:
+        """Whether `train.checkpoint_minutes` have passed; False in all processes but the main one."""
+        seconds = 60 * (self._training.opt.train.checkpoint_minutes or math.inf)
+        return self._training.dist.is_main and time.monotonic() - self._time > seconds
+
+    def save(self, step: int) -> None:
+        """Save the checkpoint of a step, unless it is saved already."""
+        if self._step < step:
+            self._write(step)
+            self._step, self._time = step, time.monotonic()
+
+    def _write(self, step: int) -> None:
+        opt = self._training.opt
+        if self._training.dist.is_main:
+            best = run_checkpoints.best(opt.run_dir)
+            record = {"version": __version__, "options": opt.model_dump(mode="json"), "best": best}
+            run_checkpoints.save(opt.run_dir, step, self._training.model, record, opt.train.keep_checkpoints)
 
 
-def validate(training: Training, step: int, stop: StopRequest) -> bool:
-    """Restore and score the test clips; the best weights so far become best_G.pth.
+class Tester:
+    """Measures the test clips; the best weights so far become best_G.pth."""
 
-    Returns:
-        False if a signal ended the validation early; nothing is recorded then.
-    """
-    opt, model, _, test_set, dist, run = training
-    assert test_set is not None
-    pictures = metric_files.BoardImages(test_set)
-    watchers: list[Callable[[Frame], None]] = [pictures]
-    if opt.val.save_img:
-        watchers.append(frame_writer(RunFolder(opt.run_dir).images / str(step)))
-    try:
-        result = evaluate(
-            model.restore,
-            test_set,
-            opt.val,
-            dist,
-            tile=tile_of_run(training),
-            watchers=watchers,
-            stop=lambda: utils_dist.any_asked(stop.name is not None),
-        )
-    except StoppedError:
-        return False
-    metric = opt.val.best_metric
-    if dist.is_main and metric is not None and metric in result["mean"]:
-        score = result["mean"][metric]
-        if run_checkpoints.is_best(opt.run_dir, metric, score):
-            run_checkpoints.save_best(opt.run_dir, model, step, metric, score)
-    pictures.show(run, step, dist)
-    run.log_test(step, result)
-    return True
+    def __init__(self, training: Training, stop: StopRequest) -> None:
+        self._training, self._stop = training, stop
+
+    def is_due(self, step: int) -> bool:
+        """Whether to test after this step."""
+        train = self._training.opt.train
+        has_clips = self._training.test_set is not None
+        return has_clips and step > 0 and train.is_due(step, train.checkpoint_test)
+
+    def is_missing(self, step: int) -> bool:
+        """Whether a resumed run must first make up for the test of the step where it stopped."""
+        dist, run = self._training.dist, self._training.run
+        return self.is_due(step) and utils_dist.any_true(dist, [dist.is_main and not run.has_test(step)])[0]
+
+    def test(self, step: int) -> bool:
+        """Restore and score the clips; False if a signal ended that early: nothing is recorded then."""
+        opt, model, _, test_set, dist, run = self._training
+        assert test_set is not None
+        pictures = metric_files.BoardImages(test_set)
+        watchers: list[Callable[[Frame], None]] = [pictures]
+        if opt.val.save_img:
+            watchers.append(frame_writer(RunFolder(opt.run_dir).images / str(step)))
+        tile, stop = tile_of_run(self._training), is_heard(self._stop)
+        try:
+            result = evaluate(model.restore, test_set, opt.val, dist, tile=tile, watchers=watchers, stop=stop)
+        except StoppedError:
+            return False
+        metric = opt.val.best_metric
+        if dist.is_main and metric is not None and metric in result["mean"]:
+            score = result["mean"][metric]
+            if run_checkpoints.is_best(opt.run_dir, metric, score):
+                run_checkpoints.save_best(opt.run_dir, model, step, metric, score)
+        pictures.show(run, step, dist)
+        run.log_test(step, result)
+        return True
 
 
 def tile_of_run(training: Training) -> TileOpt:
-    """The tile for all validations of a run: from the options or, for "auto", chosen once and then kept.
-
-    Otherwise the scores that select the best weights would depend on the memory free at the time.
-    """
+    """The tile for all tests of a run: that of the options or, for "auto", one that is chosen once."""
     opt, model, _, test_set, dist, _ = training
     asked = tile_of(opt.val, opt.netG.window_size)
     if opt.val.tile != "auto" or test_set is None:
         return asked
-    path, wanted = RunFolder(opt.run_dir).tile, json.loads(json.dumps(asdict(asked)))
-    kept = read_json(path) if dist.is_main and path.is_file() else {}
-    kept = utils_dist.gather_objects(dist, kept)[0]  # the main process decides: others may not see a new file yet
-    if kept.get("asked") == wanted:
-        return TileOpt.from_json(kept["tile"])
-    tile = choose_tile.prepare(model, opt.netG, test_set, opt.val, asked, auto=True)
-    if dist.is_main:
-        write_text(path, json.dumps({"asked": wanted, "tile": asdict(tile)}, indent=2) + "\n")
-    return tile
+    choose = partial(choose_tile.prepare, model, opt.netG, test_set, opt.val, asked, auto=True)
+    return kept_tile(opt.run_dir, asked, choose, dist)
+
+
+def is_heard(stop: StopRequest) -> Callable[[], bool]:
+    """A function that tells whether this process or, as far as known here, another one was asked to stop."""
+    return lambda: utils_dist.any_asked(stop.name is not None)
 
 
 def give_up(training: Training, step: int, batches: Sequence[Mapping[str, Any]]) -> NoReturn:
@@ -361,13 +339,6 @@ def give_up(training: Training, step: int, batches: Sequence[Mapping[str, Any]])
         f"step {step}: no finite loss or gradient in {model.guard.in_row} steps in a row (train.nonfinite_limit); "
         f"the weights are unchanged; {replay}; lower train.G_optimizer_lr, set G_optimizer_clipgrad, or turn amp off"
     )
-
-
-def summarize(opt: Opt, run: Run, step: int, skipped: int) -> None:
-    """Log the run's outcome and where its files are."""
-    weights, _ = find_weights(opt.run_dir, None, None)
-    for line in run.summary(step, weights, run_checkpoints.best(opt.run_dir), skipped):
-        LOG.info(line)
 
 
 if __name__ == "__main__":

@@ -132,6 +132,10 @@ class TrainOpt(Block):
         """Steps of each given cosine cycle."""
         return self.G_scheduler_periods or (self.total_iter,)
 
+    def is_due(self, step: int, every: int) -> bool:
+        """Whether this step is the last one or a multiple of `every`."""
+        return step % every == 0 or step == self.total_iter
+
     @model_validator(mode="after")
     def _consistent(self) -> "TrainOpt":
         problems = []

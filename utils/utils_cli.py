@@ -141,7 +141,7 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
             self._hook(kind, error, trace)
 
 
-def imports_follow(debug: bool = False) -> None:
+def imports_follow() -> None:
     """Make Ctrl-C during the following imports, which take seconds, end the process as inside a `program`."""
     before = sys.excepthook
 
@@ -149,7 +149,7 @@ def imports_follow(debug: bool = False) -> None:
         if not isinstance(error, KeyboardInterrupt):
             before(kind, error, trace)
             return
-        with program(debug):
+        with program("--debug" in sys.argv):
             raise error
 
     sys.excepthook = end

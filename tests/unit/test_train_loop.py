@@ -58,12 +58,12 @@ def loop(tmp_path, monkeypatch):
         )
         run = SimpleNamespace(log=lambda *given: None, has_test=lambda step: True)
 
-        def validate(parts, step, stop):
+        def measure(tester, step):
             done.append(f"test {step}")
             return test is None or test(step)
 
-        monkeypatch.setattr(main_train_vrt, "validate", validate)
-        monkeypatch.setattr(main_train_vrt, "save", lambda parts, step: done.append(f"save {step}"))
+        monkeypatch.setattr(main_train_vrt.Tester, "test", measure)
+        monkeypatch.setattr(main_train_vrt.Saver, "_write", lambda saver, step: done.append(f"save {step}"))
         parts = main_train_vrt.Training(opt, model, source, object() if test else None, dist or Dist(), run)
         return main_train_vrt.train(parts, start, stop), done
 
@@ -172,6 +172,6 @@ def test_whatever_is_measured_chooses_the_best_weights(tmp_path, monkeypatch, me
     parts = parts_of(tmp_path, metrics=metrics)
     for step, mean in enumerate(scores, start=1):
         monkeypatch.setattr(main_train_vrt, "evaluate", lambda *given, mean=mean, **more: {"mean": mean})
-        assert main_train_vrt.validate(parts, step, StopRequest())
+        assert main_train_vrt.Tester(parts, StopRequest()).test(step)
     assert run_checkpoints.best(parts.opt.run_dir) == best
     assert (parts.opt.run_dir / "models/best_G.pth").is_file() == (best is not None)

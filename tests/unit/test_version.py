@@ -28,11 +28,11 @@ def test_it_is_said_once_and_the_changes_lead_up_to_it():
 def test_checkpoints_have_it_and_those_of_another_one_are_resumed(tmp_path, monkeypatch):
     opt = Opt.model_validate({"task": "t", "path": {"root": str(tmp_path)}})
     training = SimpleNamespace(opt=opt, model=Trainee(), dist=utils_dist.Dist())
-    main_train_vrt.save(training, 1)
+    main_train_vrt.Saver(training, 0).save(1)
     state = torch.load(opt.run_dir / "models" / "1_state.pth", weights_only=True)
     assert state["record"]["version"] == __version__
     monkeypatch.setattr(main_train_vrt, "__version__", OTHER)
-    main_train_vrt.save(training, 2)
+    main_train_vrt.Saver(training, 1).save(2)
     found = run_checkpoints.resume(opt.run_dir, Trainee(seed=1), opt.model_dump(mode="json"))
     assert (found.step, found.record["version"], found.changes) == (2, OTHER, ())
 

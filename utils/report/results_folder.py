@@ -1,9 +1,11 @@
 """The results folder of a test: frames are written as they arrive, and a later call can resume from them."""
 
 import json
+import logging
+import signal
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,14 @@ import numpy as np
 from utils import __version__, utils_dist, utils_file, utils_image, utils_video
 from utils.checkpoint.option_changes import changes
 from utils.evaluation.clip import Clip, Frame, TestSet
-from utils.processes import folder_lock
+from utils.processes import folder_lock, signals
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import read_text, safe_name, write_text
 from utils.utils_run_folder import VIDEO_SUFFIXES, ResultsFolder
+from utils.utils_tile_opt import TileOpt
+
+LOG = logging.getLogger("spikevrt")
 
 # Irrelevant if the frame names are the same: two files with the same frame name are refused anyway.
 ANY_IMAGE = ("data.filename_ext", None)
@@ -67,6 +72,12 @@ def read_record(folder: Path) -> dict[str, Any]:
     for path in paths:
         safe_name(path, path_of_record)
     return record if isinstance(record, dict) else {}
+
+
+def recorded_tile(folder: Path) -> TileOpt | None:
+    """The tile of an interrupted test, which a resumed one must keep; None if unknown."""
+    tile = read_record(folder).get("tile")
+    return None if tile is None else TileOpt.from_json(tile)
 
 
 def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
@@ -232,3 +243,34 @@ def count_existing(folder: Path, test_set: TestSet) -> tuple[int, int]:
 def disk_errors_in_words(path: Path) -> AbstractContextManager[None]:
     """`utils_file.disk_errors_in_words` for the results of a test."""
     return utils_file.disk_errors_in_words(path, KEPT)
+
+
+@contextmanager
+def stoppable(folder: Path, test_set: TestSet, dist: Dist, *, is_saved: bool) -> Iterator[Callable[[], bool]]:
+    """Yield `stop` for `evaluate`: a signal to one process ends all of them between tiles. Log how to resume.
+
+    Args:
+        folder: folder of the results.
+        test_set: the clips.
+        dist: this process; all must call this.
+        is_saved: whether frames are written there.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C asked to stop.
+        SystemExit: another signal or process asked to stop; the code is 128 + the signal's number.
+    """
+    with signals.stop_on_signals() as request:
+        try:
+            yield lambda: utils_dist.any_asked(request.name is not None)
+        except BaseException as error:
+            by = f" by {request.name}" if request.name else ""
+            if not is_saved:
+                LOG.info("stopped%s; no frames were saved, so it cannot resume; --save_result saves them", by)
+            elif dist.is_main:
+                counts = count_existing(folder, test_set)
+                LOG.info("stopped%s with %d of %d frames in %s; continue with --resume", by, *counts, folder)
+            if not isinstance(error, signals.StoppedError):
+                raise
+            utils_dist.close()  # torchrun ends the other processes once one has ended
+            code = 128 + signal.Signals[request.name or "SIGTERM"]
+            raise (KeyboardInterrupt if request.name == "SIGINT" else SystemExit(code)) from None
