@@ -12,6 +12,7 @@ from training_run import PATIENCE, ROOT, Training, finish, wait_until
 
 from models.select_network import define_G
 from options.schema import NetOpt
+from utils.processes.identity import this_process
 from utils.utils_checkpoint import write_file
 
 pytestmark = pytest.mark.slow
@@ -79,7 +80,8 @@ def test_a_killed_run_is_gone_on_with(run, alone, tmp_path):
     wait_until(lambda: len(list(folder.glob("long/[!.]*.png"))) > 4, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (folder / "long/.000009.1234.tmp.png").write_bytes(b"half")  # as if the kill came while a frame was written
+    dead = f"{process.pid}-1-{this_process().machine}"
+    (folder / f"long/.000009.{dead}.tmp.png").write_bytes(b"half")  # as if the kill came while a frame was written
     there = {path.name: path.stat().st_mtime_ns for path in folder.glob("long/[!.]*.png")}
     assert 4 < len(there) < FRAMES
     process = run.start("val.task_name=killed", program=PROGRAM, flags=["--resume"])
