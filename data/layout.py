@@ -17,7 +17,7 @@ import numpy as np
 
 from data.lmdb_store import record_path
 from data.spike.config_yaml import SpikeConfig
-from data.spike.manifest import ClipTiming, Manifest
+from data.spike.manifest import FILE_NAME, ClipTiming, Manifest
 from utils.processes import folder_lock
 from utils.processes.folder_lock import Lock, acquire
 from utils.spike_loader import write_spikes
@@ -110,14 +110,15 @@ def merged_manifest(root: Path, manifest: Manifest) -> Manifest:
     Raises:
         UserError: geometry or physics differ: one data set has one camera.
     """
-    old = Manifest.load(root / SPIKES)
-    if old is None:
+    path = root / SPIKES / FILE_NAME
+    if not path.is_file():
         return manifest
+    old = Manifest.read(path)
     for name in type(manifest).model_fields:
         before, now = getattr(old, name), getattr(manifest, name)
         if name != "clips" and before != now:
             raise UserError(
-                f"{root / SPIKES / 'manifest.json'}: {name} is {before}, the new clips have {now}; "
+                f"{path}: {name} is {before}, the new clips have {now}; "
                 "one data set has one camera, so use the same settings or another folder"
             )
     return manifest.model_copy(update={"clips": {**old.clips, **manifest.clips}})

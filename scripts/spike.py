@@ -6,8 +6,8 @@ spike.py inspect datasets/gopro_spike                   every spike file below a
 spike.py decode x.dat --out x.npz                       (T, H, W) uint8 as `spk`, with its geometry; or .npy
 spike.py preview x.dat                                  x_preview.png: playback at several windows; or --out x.mp4
 
-A manifest.json or config.yaml in the file's folder or above is used, and checked by `inspect`. Formats: .dat, .npy,
-.npz with `spk`, and the raw files of 250x400 (raw416) and 1000x1000 (raw1024) cameras.
+A manifest.json or config.yaml is used where training finds it (docs/spikes.md), and checked by `inspect`. Formats:
+.dat, .npy, .npz with `spk`, and the raw files of 250x400 (raw416) and 1000x1000 (raw1024) cameras.
 Exit codes: 0, 2 (a declaration about the file is wrong, or it is not a spike file), 1 (failure).
 """
 

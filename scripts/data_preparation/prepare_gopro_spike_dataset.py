@@ -246,7 +246,7 @@ def is_described(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLin
     known = {split: read_meta_info(root, split) for split in lines}
     listed = all(known[split].get(line.clip) == str(line) for split in lines for line in lines[split])
     described = (root / SPIKES / FILE_NAME).is_file() and (root / SPIKES / "config.yaml").is_file()
-    return listed and described and Manifest.load(root / SPIKES) == merged_manifest(root, manifest)
+    return listed and described and Manifest.read(root / SPIKES / FILE_NAME) == merged_manifest(root, manifest)
 
 
 def check_places(root: Path, places: Sequence[Place], problem_of: Callable[[Place], str], workers: int) -> None:
