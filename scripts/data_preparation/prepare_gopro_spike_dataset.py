@@ -28,16 +28,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.layout import (
     SPIKES,
     SPLITS,
-    MetaLine,
     Split,
     clip_dirs,
+    described_clips,
     known_clips,
     lq_dir,
     merged_manifest,
-    read_meta_info,
     write_description,
 )
 from data.lmdb_store import is_lmdb, lmdb_path, record_path
+from data.meta_info import MetaLine
 from data.prepare.gopro_check import (
     SHARP,
     SPIKE,
@@ -243,8 +243,8 @@ def must_replace(root: Path, manifest: Manifest, force: bool) -> bool:
 
 def is_described(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]) -> bool:
     """Return whether manifest, config.yaml and meta_info of the set are up to date."""
-    known = {split: read_meta_info(root, split) for split in lines}
-    listed = all(known[split].get(line.clip) == str(line) for split in lines for line in lines[split])
+    known = {split: described_clips(root, split) for split in lines}
+    listed = all(known[split].get(line.clip) == line for split in lines for line in lines[split])
     described = (root / SPIKES / FILE_NAME).is_file() and (root / SPIKES / "config.yaml").is_file()
     return listed and described and Manifest.read(root / SPIKES / FILE_NAME) == merged_manifest(root, manifest)
 
@@ -321,7 +321,9 @@ def prepare(
 
     check_places(dataset_root, places, problem_of, workers)
     lines: dict[Split, list[MetaLine]] = {
-        split: [MetaLine(s.name, len(s.frames), size, s.frames[0]) for s in scans if s.split == split]
+        split: [
+            MetaLine(s.name, len(s.frames), f"{size[0]},{size[1]},3", s.frames[0]) for s in scans if s.split == split
+        ]
         for split in splits
     }
     is_whole = not replace and all(is_filled(place, copy) for place in places)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tiny_set import FIRST, SPIKE_SIZE, STEPS, make_set, options, rng
 
 from data import lmdb_store
-from data.clip_index import existing_folder, read_meta_info, scan_clips
+from data.clip_index import existing_folder, find_clips, scan_clips
 from data.frame_store import FrameStore
 from data.layout import SPIKES, SPLITS
 from data.lmdb_store import Entry, LmdbStore, is_lmdb, lmdb_path, record_path
@@ -535,9 +535,9 @@ def test_clip_names_cannot_leave_their_folder(tmp_path, clip):
     meta = tmp_path / "meta.txt"
     meta.write_text(f"ok/0001 2 (4,4,3) 0\n{clip} 2 (4,4,3) 0\n")
     with pytest.raises(UserError, match=r"meta.txt line 2: the name '.*' could lead out of its folder"):
-        read_meta_info(meta, "06d")
+        find_clips(tmp_path, None, str(meta), "06d")
     meta.write_text("00001/0001 2 (4,4,3) 0\n")
-    assert read_meta_info(meta, "d") == {"00001/0001": ("0", "1")}
+    assert find_clips(tmp_path, None, str(meta), "d") == {"00001/0001": ("0", "1")}
 
 
 def test_a_folder_that_is_no_lmdb_is_not_touched(data_set):

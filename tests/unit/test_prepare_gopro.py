@@ -19,6 +19,7 @@ from tiny_set import options, rng
 
 from data import layout
 from data.lmdb_store import LmdbStore, lmdb_path
+from data.meta_info import MetaLine
 from data.prepare import gopro_check as check
 from data.select_dataset import define_Dataset
 from data.spike.manifest import Manifest
@@ -265,7 +266,7 @@ def test_prepared_set_has_the_layout(tree, copy):
                 assert place.is_symlink() == (not copy)
                 assert contents(place) == contents(source / origin)
             assert all(layout.dat_path(out, split, clip, name).is_file() for name in names)
-            assert layout.read_meta_info(out, split)[clip] == f"{clip} {FRAMES} (32,48,3) {names[0]}"
+            assert str(layout.described_clips(out, split)[clip]) == f"{clip} {FRAMES} (32,48,3) {names[0]}"
     assert {split: [line.clip for line in found] for split, found in lines.items()} == {
         split: list(clips) for split, clips in CLIPS.items()
     }
@@ -333,7 +334,7 @@ def test_totals_are_said_and_compared_with_the_official_ones(tree, monkeypatch, 
         "note: the official set has 22 train clips with 2,103 frames and 11 test clips with 1,111"
     )
     frames = {"train": [1] * 21 + [2082], "test": [101] * 11}
-    gopro.print_totals({s: [layout.MetaLine("x", n, RGB, "000001") for n in frames[s]] for s in frames})
+    gopro.print_totals({s: [MetaLine("x", n, "720,1280,3", "000001") for n in frames[s]] for s in frames})
     assert capsys.readouterr().out == "train: 22 clips, 2,103 frames\ntest: 11 clips, 1,111 frames\n"
 
 
