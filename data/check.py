@@ -13,13 +13,13 @@ from data.clip_index import Clips, existing_folder, find_clips
 from data.frame_store import FrameStore, store_of
 from data.select_dataset import define_Dataset
 from data.spike.doctor.orientation import match
-from data.spike.light import linear_to_srgb
 from data.spike.manifest import Manifest
 from data.spike.planes import tfp_of
 from data.spike.reader import SpikeReader, clip_timing
 from data.spike.store import open_store
 from data.spike.texture import bit_order, mean_plane
 from options.schema import DatasetOpt
+from utils.utils_colour import linear_to_srgb
 from utils.utils_error import ProblemsError, UserError
 
 LOG = logging.getLogger("spikevrt")
