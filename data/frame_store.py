@@ -8,6 +8,7 @@ import numpy as np
 
 from data.clip_index import Clips, holds_videos, listed, warn_each
 from data.frame_order import by_number, frame_name, number_format, template_of
+from data.geometry import size_text
 from data.image_folders import ImageFolders
 from data.lmdb_store import DATA, LmdbStore, is_lmdb, lmdb_path
 from data.video.frames import VideoFrames
@@ -352,10 +353,9 @@ class FrameStore:
         for frame in frames:
             image = self.read(clip, frame)
             if image.shape[:2] != size:
-                found = "x".join(map(str, image.shape[:2]))
                 raise UserError(
-                    f"clip {clip} frame {frame}: in {self._frames.where(clip)} it has {found} pixels, expected "
-                    f"{size[0]}x{size[1]}; all frames of a clip must have the same size"
+                    f"clip {clip} frame {frame}: in {self._frames.where(clip)} it has {size_text(image.shape[:2])} "
+                    f"pixels, expected {size_text(size)}; all frames of a clip must have the same size"
                 )
             crops.append(image[rows, cols])
         return np.stack(crops)

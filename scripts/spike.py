@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.geometry import size_text
 from data.spike.doctor import survey
 from data.spike.doctor.declared import Declared, Given, declared_for
-from data.spike.doctor.examine import DEFAULT_FLIPUD, size_text
+from data.spike.doctor.examine import DEFAULT_FLIPUD
 from data.spike.doctor.inspection import inspect_file, report_text
 from data.spike.doctor.preview import write_preview
 from data.spike.formats import FORMATS, Found, open_spikes

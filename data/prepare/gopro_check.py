@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.frame_order import by_number
+from data.geometry import size_text
 from data.layout import SPLITS, Split
 from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, gopro_timing
 from utils.spike_loader import SIZES_IN_USE
@@ -239,7 +240,7 @@ def check(gopro_root: Path, spike_root: Path, splits: Sequence[Split], blur: str
     Raises:
         UserError: there are problems; all of them are printed to stderr.
     """
-    roots = {"--gopro_root": gopro_root, "--spike_root": spike_root}
+    roots = {"--gopro-root": gopro_root, "--spike-root": spike_root}
     missing = missing_folders(roots, splits)
     report(missing, counted(len(missing), "missing folder"))
     jobs = [
@@ -248,7 +249,7 @@ def check(gopro_root: Path, spike_root: Path, splits: Sequence[Split], blur: str
         for name in sorted({*folder_names(gopro_root / split), *folder_names(spike_root / split)})
     ]
     empty = [
-        f"--gopro_root: {gopro_root / split} has no clips" for split in splits if split not in {j[2] for j in jobs}
+        f"--gopro-root: {gopro_root / split} has no clips" for split in splits if split not in {j[2] for j in jobs}
     ]
     report(empty, counted(len(empty), "empty split"))
     scans = in_threads(lambda job: scan_clip(*job), jobs, workers, "checking")
@@ -300,7 +301,7 @@ def _frame_faults(scan: Scan, size: Size | None) -> Iterator[tuple[str, str, str
             if isinstance(fact, str):
                 yield frame, kind, fact
             elif size and fact != size:
-                found, wanted = _text(fact), _text(size)
+                found, wanted = size_text(fact), size_text(size)
                 yield frame, kind, f"{found} pixels, expected {wanted} like most frames of the set; extract it again"
     yield from ((frame, SPIKE, fact) for frame, fact in scan.dats.items() if isinstance(fact, str))
     if size and scan.dats:
@@ -325,12 +326,12 @@ def _pairing_faults(scan: Scan) -> Iterator[tuple[str, str, str]]:
 def _dat_faults(scan: Scan, size: Size) -> Iterator[tuple[str, str, str]]:
     """Yield (frame, folder, problem) for every `.dat` file of a wrong size for RGB frames of `size`."""
     timing, per_step = gopro_timing(scan.name), _step_bytes(size)
-    grid = _text((size[0] // SPIKE_SCALE, size[1] // SPIKE_SCALE))
+    grid = size_text((size[0] // SPIKE_SCALE, size[1] // SPIKE_SCALE))
     if size[0] % SPIKE_SCALE or size[1] % SPIKE_SCALE or size[0] * size[1] % (8 * SPIKE_SCALE**2):
         yield (
             by_number(scan.dats)[0],
             SPIKE,
-            f"frames are {_text(size)}, expected twice the spikes' size, which is a multiple of 8 pixels",
+            f"frames are {size_text(size)}, expected twice the spikes' size, which is a multiple of 8 pixels",
         )
         return
     ends = {
@@ -342,7 +343,7 @@ def _dat_faults(scan: Scan, size: Size) -> Iterator[tuple[str, str, str]]:
             continue
         steps, rest = divmod(count, per_step)
         fitting = [(h, w) for h, w in SIZES_IN_USE if count and count % (h * w // 8) == 0]
-        sizes = ", ".join(f"{_text(fit)} ({count * 8 // (fit[0] * fit[1])} steps)" for fit in fitting)
+        sizes = ", ".join(f"{size_text(fit)} ({count * 8 // (fit[0] * fit[1])} steps)" for fit in fitting)
         wanted = f"{timing.steps}" + f" or {short}" * (frame in ends)
         found = f"{count} bytes are {steps} steps of {grid}" + f" and {rest} bytes" * bool(rest)
         yield frame, SPIKE, f"{found}, expected {wanted}; sizes in use that fit: {sizes or 'none'}; copy it again"
@@ -366,7 +367,3 @@ def _as_runs(scan: Scan, faults: Iterable[tuple[str, str, str]]) -> list[Problem
 def _step_bytes(size: Size) -> int:
     """Return the bytes of one spike step for RGB frames of this size."""
     return (size[0] // SPIKE_SCALE) * (size[1] // SPIKE_SCALE) // 8
-
-
-def _text(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -10,7 +10,7 @@ meta_info. The program can be run again at any time: existing parts are kept, mi
 
 --force is needed to replace a link (by another link or, with --copy, by copies) and a copied file of another size;
 copied files of the same size are kept. Complete folders of copies also serve without --copy and never become links
-again: move them away first. --generate_lmdb also writes LMDBs beside the folders; --force rewrites them.
+again: move them away first. --generate-lmdb also writes LMDBs beside the folders; --force rewrites them.
 """
 
 import os
@@ -192,7 +192,7 @@ def remove_outdated(root: Path, places: Sequence[Place]) -> None:
         if is_lmdb(lmdb):
             shutil.rmtree(lmdb.resolve())
             record_path(lmdb.resolve()).unlink(missing_ok=True)
-            print(f"{lmdb}: removed, because it held other blurred frames; --generate_lmdb writes it anew")
+            print(f"{lmdb}: removed, because it held other blurred frames; --generate-lmdb writes it anew")
     (root / SPIKES / FILE_NAME).unlink(missing_ok=True)
 
 
@@ -235,7 +235,7 @@ def must_replace(root: Path, manifest: Manifest, force: bool) -> bool:
         if left:
             raise UserError(
                 f"{root}: clip {left[0]} and {len(left) - 1} more were prepared with other settings and are not "
-                "in this run; prepare all of them together or use another --dataset_root"
+                "in this run; prepare all of them together or use another --dataset-root"
             ) from None
         return True
     return False
@@ -277,7 +277,7 @@ def claim_split(root: Path, split: Split) -> Lock:
     path = beside.with_name(f".{beside.name}.{split}{folder_lock.NAME}")
     if not os.access(beside.parent, os.W_OK):
         path = beside / f".{split}{folder_lock.NAME}"
-    return acquire(path, f"{root}: split {split}", "wait until it ends, or use another --dataset_root")
+    return acquire(path, f"{root}: split {split}", "wait until it ends, or use another --dataset-root")
 
 
 def prepare(
@@ -359,16 +359,18 @@ def make_parser() -> Parser:
     parser = Parser(description=__doc__)
 
     def folder(name: str, default: str, text: str) -> None:
-        parser.add_argument(name, type=Path, default=Path(default), metavar="P", help=f"{text} (default: {default})")
+        help_text = f"{text} (default: {default})"
+        other = f"--{name[2:].replace('-', '_')}"
+        parser.add_argument(name, other, type=Path, default=Path(default), metavar="P", help=help_text)
 
-    folder("--gopro_root", "datasets/GOPRO_Large", "folder of the frames, with train/ and test/")
-    folder("--spike_root", f"datasets/{SPIKES}", "folder of the spikes, with train/ and test/")
-    folder("--dataset_root", "datasets/gopro_spike", "folder of the new set")
+    folder("--gopro-root", "datasets/GOPRO_Large", "folder of the frames, with train/ and test/")
+    folder("--spike-root", f"datasets/{SPIKES}", "folder of the spikes, with train/ and test/")
+    folder("--dataset-root", "datasets/gopro_spike", "folder of the new set")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
     text = "averaged as stored (default: blur), or in linear light; changing a prepared set needs --force"
     parser.add_argument("--blur", choices=["blur", "blur_gamma"], default="blur", help=f"blurred frames: {text}")
     parser.add_argument("--copy", action="store_true", help="copy the files; default: link the folders")
-    parser.add_argument("--generate_lmdb", action="store_true", help="also write LMDBs of the set")
+    parser.add_argument("--generate-lmdb", "--generate_lmdb", action="store_true", help="also write LMDBs of the set")
     parser.add_argument(
         "--force", action="store_true", help="replace what was prepared from other files or with other settings"
     )

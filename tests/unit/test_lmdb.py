@@ -568,7 +568,7 @@ def test_what_is_missing_or_damaged_is_named_and_leaves_nothing(data_set):
     with pytest.raises(UserError, match=f"{SPIKES}: has neither manifest.json nor config.yaml"):
         lmdb_writer.create_lmdbs(data_set, ["test"])
     shutil.rmtree(data_set / "test_GT_blurred")
-    with pytest.raises(UserError, match="--dataset_root: .*test_GT_blurred is not a folder"):
+    with pytest.raises(UserError, match="--dataset-root: .*test_GT_blurred is not a folder"):
         lmdb_writer.create_lmdbs(data_set, ["test"])
 
 
@@ -634,10 +634,10 @@ def test_the_script_killed_in_the_middle_and_run_again(tmp_path, data_set, run_p
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nowhere"], "--dataset_root: nowhere is not a folder"), ([".", "--compression=10"], "--compression")],
+    [(["nowhere"], "--dataset-root: nowhere is not a folder"), ([".", "--compression=10"], "--compression")],
 )
 def test_the_script_ends_with_one_line_and_2(monkeypatch, capsys, arguments, words):
-    monkeypatch.setattr(sys, "argv", ["create_lmdb.py", "--dataset_root", *arguments])
+    monkeypatch.setattr(sys, "argv", ["create_lmdb.py", "--dataset-root", *arguments])
     with pytest.raises(SystemExit) as caught:
         create_lmdb.main()
     assert caught.value.code == 2

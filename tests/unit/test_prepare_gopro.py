@@ -221,14 +221,14 @@ def test_frames_that_have_no_half_are_named(tree, monkeypatch, capsys):
     [
         (
             [("GOPRO_Large", "a/b/GOPRO_Large")],
-            ["--gopro_root: GOPRO_Large is not a folder (. holds the folders GOPRO_Large_spike_seq, a); correct --"],
+            ["--gopro-root: GOPRO_Large is not a folder (. holds the folders GOPRO_Large_spike_seq, a); correct --"],
         ),
         (
             [("GOPRO_Large", "x"), ("x", "GOPRO_Large/GOPRO_Large"), ("GOPRO_Large_spike_seq/train", "elsewhere")],
             [
-                "--gopro_root: GOPRO_Large has no folder train (GOPRO_Large holds the folders GOPRO_Large); set",
-                "--gopro_root: GOPRO_Large has no folder test (GOPRO_Large holds the folders GOPRO_Large); set",
-                "--spike_root: GOPRO_Large_spike_seq has no folder train (GOPRO_Large_spike_seq holds the folders",
+                "--gopro-root: GOPRO_Large has no folder train (GOPRO_Large holds the folders GOPRO_Large); set",
+                "--gopro-root: GOPRO_Large has no folder test (GOPRO_Large holds the folders GOPRO_Large); set",
+                "--spike-root: GOPRO_Large_spike_seq has no folder train (GOPRO_Large_spike_seq holds the folders",
             ],
         ),
     ],
@@ -301,7 +301,7 @@ def test_spikes_may_lie_in_the_set_already(tree, monkeypatch):
     (tree / "GOPRO_Large_spike_seq").rename(tree / "out/GOPRO_Large_spike_seq")
     spikes = contents(tree / "out/GOPRO_Large_spike_seq")
     for copy in ([], ["--copy", "--force"]):
-        assert run(monkeypatch, tree, "--spike_root", "out/GOPRO_Large_spike_seq", *copy) == 0
+        assert run(monkeypatch, tree, "--spike-root", "out/GOPRO_Large_spike_seq", *copy) == 0
         assert spikes.items() <= contents(tree / "out/GOPRO_Large_spike_seq").items()
 
 
@@ -461,7 +461,7 @@ def test_one_name_in_both_splits_of_the_set_is_refused(tree, capsys):
 
 
 def test_lmdb_files_hold_the_set_and_follow_a_switch(tree, monkeypatch, capsys):
-    assert run(monkeypatch, tree, "--generate_lmdb") == 0
+    assert run(monkeypatch, tree, "--generate-lmdb") == 0
     clip, out = "GOPR0372_07_00", tree / "out"
     dat = layout.dat_path(out, "train", clip, "000050")
     stored = LmdbStore(lmdb_path(layout.spike_dir(out, "train"))).get(clip, "000050")

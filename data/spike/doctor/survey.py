@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from data.frame_order import by_number
+from data.geometry import size_text
 from data.spike.description import SPIKE_SUFFIXES
 from data.spike.doctor.declared import Declared, Given, Size, declared_for
-from data.spike.doctor.examine import Report, examine, size_text
+from data.spike.doctor.examine import Report, examine
 from data.spike.doctor.inspection import check_timing, inspect_file
 from data.spike.formats import format_of, open_spikes
 from utils.spike_loader import packed_bytes
