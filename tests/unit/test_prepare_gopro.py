@@ -21,6 +21,7 @@ from data import layout
 from data.lmdb_store import LmdbStore, lmdb_path
 from data.meta_info import MetaLine
 from data.prepare import gopro_check as check
+from data.prepare import gopro_scan
 from data.select_dataset import define_Dataset
 from data.spike.manifest import Manifest
 from scripts.data_preparation import prepare_gopro_spike_dataset as gopro
@@ -153,7 +154,7 @@ def test_all_problems_are_reported_at_once(tree, monkeypatch, capsys):
 
 def healthy_scans():
     return [
-        check.Scan(
+        gopro_scan.Scan(
             split,
             clip,
             Path(__file__).parent,
@@ -201,12 +202,12 @@ def test_the_same_fault_of_many_frames_takes_one_line():
 def test_a_png_cut_off_anywhere_is_no_image(tmp_path):
     write_png(tmp_path / "whole.png", 0, (2, 3))
     data = (tmp_path / "whole.png").read_bytes()
-    assert check.image_fact(tmp_path / "whole.png") == (2, 3)
+    assert gopro_scan.image_fact(tmp_path / "whole.png") == (2, 3)
     for length in range(len(data) - 8):
         (tmp_path / "cut.png").write_bytes(data[:length])
-        assert isinstance(check.image_fact(tmp_path / "cut.png"), str), length
+        assert isinstance(gopro_scan.image_fact(tmp_path / "cut.png"), str), length
     Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / "cut.png", "BMP")
-    assert "not a readable PNG" in check.image_fact(tmp_path / "cut.png")
+    assert "not a readable PNG" in gopro_scan.image_fact(tmp_path / "cut.png")
 
 
 def test_frames_that_have_no_half_are_named(tree, monkeypatch, capsys):
@@ -570,7 +571,7 @@ def test_a_switch_that_was_interrupted_mixes_nothing(tree, monkeypatch):
 
 def test_scans_are_what_lies_on_disk(tree):
     clip = "GOPR0372_07_00"
-    found = check.scan_clip(
+    found = gopro_scan.scan_clip(
         tree / "GOPRO_Large/train" / clip, tree / "GOPRO_Large_spike_seq/train" / clip, "train", clip, "blur"
     )
     wanted = healthy_scans()[0]
