@@ -179,11 +179,9 @@ def prepare(
     replace = must_replace(dataset_root, manifest, force)
     places = [place for scan in scans for place in places_of(scan, dataset_root, blur)]
     blurred = [place for place in places if place.source.name == blur] if replace else []
-
-    def problem_of(place: Place) -> str:
-        return place_problem(place, copy, force, outdated=place in blurred)
-
-    check_places(dataset_root, places, problem_of, workers)
+    check_places(
+        dataset_root, places, lambda place: place_problem(place, copy, force, outdated=place in blurred), workers
+    )
     lines: dict[Split, list[MetaLine]] = {
         split: [
             MetaLine(s.name, len(s.frames), f"{size[0]},{size[1]},3", s.frames[0]) for s in scans if s.split == split
