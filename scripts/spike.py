@@ -24,7 +24,6 @@ from data.spike.doctor import survey
 from data.spike.doctor.declared import Declared, Given, declared_for
 from data.spike.doctor.examine import DEFAULT_FLIPUD
 from data.spike.doctor.inspection import inspect_file, report_text
-from data.spike.doctor.preview import write_preview
 from data.spike.formats import FORMATS, Found, open_spikes
 from data.spike.texture import likelier_geometry
 from utils.utils_cli import EXIT_USER, Parser, positive, program
@@ -70,6 +69,8 @@ def preview(args: argparse.Namespace) -> int:
     """Write a picture or video of the spikes of a file; return the exit code."""
     out: Path = args.out or Path(f"{args.file.stem}_preview.png")
     refuse_to_overwrite(out, args.force)
+    from data.spike.doctor.preview import write_preview  # imports torch
+
     spikes, found, declared = read(args)
     default = declared.timing.sharp_step if declared.timing else found.steps // 2
     center = min(default, found.steps - 1) if args.step is None else args.step
