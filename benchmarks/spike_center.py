@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.spike.light import to_gray
 from data.spike.manifest import GOPRO_RATE_AT_WHITE, gopro_timing
 from data.spike.representations import sdm, tfp
 from utils.spike_loader import read_spikes
+from utils.utils_colour import to_gray
 from utils.utils_image import read_rgb
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -11,15 +11,16 @@ import numpy as np
 
 from data.clip_index import Clips, existing_folder, find_clips
 from data.frame_store import FrameStore, store_of
+from data.geometry import size_text
 from data.select_dataset import define_Dataset
 from data.spike.doctor.orientation import match
-from data.spike.light import linear_to_srgb
 from data.spike.manifest import Manifest
 from data.spike.planes import tfp_of
 from data.spike.reader import SpikeReader, clip_timing
 from data.spike.store import open_store
 from data.spike.texture import bit_order, mean_plane
 from options.schema import DatasetOpt
+from utils.utils_colour import linear_to_srgb
 from utils.utils_error import ProblemsError, UserError
 
 LOG = logging.getLogger("spikevrt")
@@ -119,7 +120,7 @@ def frame_defects(
     if len(sizes) == len(FRAME_KEYS):
         (height, width), gt = (sizes[key] for key in FRAME_KEYS)
         if gt != (height * upscale, width * upscale):
-            found, wanted = (f"{h}x{w}" for h, w in (gt, (height * upscale, width * upscale)))
+            found, wanted = map(size_text, (gt, (height * upscale, width * upscale)))
             defects.append(f"clip {clip} frame {frame}: the sharp frame is {found}, expected {wanted}; restore it")
     if reader and reader.has(clip, frame):
         with _noting(defects):

@@ -1,7 +1,6 @@
 """Find the clips of a data set and their frames, and count the training windows."""
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,18 +9,17 @@ from typing import TypeVar
 from data.frame_order import follows, frame_name, gaps, in_time, number_format
 from data.image_folders import VIDEO_SUFFIXES, ImageFolders, clip_folders, image_files
 from data.lmdb_store import LmdbStore, is_lmdb
+from data.meta_info import read_meta_info
 from data.video.index import index_of
 from options.schema_data import DatasetsOpt
 from utils.utils_error import ProblemsError, UserError, say_once
-from utils.utils_file import own_name, own_path, printable, read_text, safe_name
+from utils.utils_file import own_name, own_path, printable
 
 LOG = logging.getLogger("spikevrt")
 T = TypeVar("T")
 
 LISTED = 20  # most log lines of one kind
 Clips = dict[str, tuple[str, ...]]  # clip name -> its frame names (no extension), in order
-
-META_LINE = re.compile(r"(?P<clip>\S+)\s+(?P<count>[1-9]\d*)\s+\([^)]*\)(?:\s+(?P<start>\d+))?")
 
 
 def raise_first(problems: Sequence[str]) -> None:
@@ -122,43 +120,6 @@ def _videos_in(root: Path) -> list[Path]:
     return sorted(path for path in named if not path.name.startswith("."))
 
 
-def read_meta_info(path: Path | str, filename_tmpl: str) -> Clips:
-    """Read a meta info file with one line `clip count (h,w,c) start` per clip; `start` defaults to 0.
-
-    Args:
-        path: the text file; blank lines are skipped.
-        filename_tmpl: format of a frame number, e.g. "06d".
-
-    Raises:
-        UserError: the file is missing or empty, or a line is malformed; names file and line.
-    """
-    lines = _meta_lines(Path(path).expanduser())
-    return {clip: _frames_of(count, start or 0, filename_tmpl) for clip, (count, start) in lines.items()}
-
-
-def _frames_of(count: int, start: int, filename_tmpl: str) -> tuple[str, ...]:
-    return tuple(frame_name(frame, filename_tmpl) for frame in range(start, start + count))
-
-
-def _meta_lines(path: Path) -> dict[str, tuple[int, int | None]]:
-    """Read {clip: (count, start)}; start is None if the line has none."""
-    if not path.is_file():
-        raise UserError(f"meta_info_file: {path} does not exist; correct the path or use null to scan the folders")
-    clips: dict[str, tuple[int, int | None]] = {}
-    for number, line in enumerate(read_text(path, "surrogateescape").splitlines(), start=1):
-        if not line.strip():
-            continue
-        match = META_LINE.fullmatch(line.strip())
-        if match is None or match["clip"] in clips:
-            what = "is a second line for the same clip" if match else "is not `clip count (h,w,c) start`"
-            raise UserError(f"{path} line {number}: '{line.strip()}' {what}; correct the line")
-        safe_name(match["clip"], f"{path} line {number}")
-        clips[match["clip"]] = int(match["count"]), None if match["start"] is None else int(match["start"])
-    if not clips:
-        raise UserError(f"{path}: names no clip, expected one line `clip count (h,w,c) start` per clip")
-    return clips
-
-
 def scan_clips(root: Path, ext: str | None = None, filename_tmpl: str = "06d", key: str = "") -> Clips:
     """Find the clips below a folder, or the one clip that it is (see `ImageFolders`), with frames in time order.
 
@@ -190,11 +151,12 @@ def find_clips(
     """
     if not meta_info_file:
         return scan_clips(root, ext, filename_tmpl, key)
-    lines = _by_own_names(_meta_lines(Path(meta_info_file).expanduser()), root, ext, meta_info_file)
+    lines = _by_own_names(read_meta_info(Path(meta_info_file).expanduser()), root, ext, meta_info_file)
     existing = _existing_frames(root, ext, key)
     clips, moved = {}, []
-    for clip, (count, start) in lines.items():
-        clips[clip] = _frames_of(count, start or 0, filename_tmpl)
+    for clip, (_, count, _, start) in lines.items():
+        first = int(start or 0)
+        clips[clip] = tuple(frame_name(number, filename_tmpl) for number in range(first, first + count))
         if start is None and clips[clip][0] not in (found := existing(clip)) and _is_run(found, count):
             clips[clip] = found
             moved.append(clip)

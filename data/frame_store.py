@@ -2,175 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from data.clip_index import Clips, holds_videos, listed, warn_each
-from data.frame_order import by_number, frame_name, number_format, template_of
-from data.image_folders import ImageFolders
-from data.lmdb_store import DATA, LmdbStore, is_lmdb, lmdb_path
+from data.clip_index import Clips, listed, warn_each
+from data.frame_order import by_number, frame_name, template_of
+from data.frame_sources import open_frames
+from data.geometry import size_text
 from data.video.frames import VideoFrames
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
 from utils.utils_file import one_form
-from utils.utils_image import decode_rgb, image_size, mapped, read_rgb, remark
+from utils.utils_image import remark
 from utils.utils_video import Playback
-
-
-class Frames(Protocol):
-    """The frames below one root."""
-
-    is_one_clip: bool  # the root is a clip itself, and serves a clip of any name
-
-    def clips(self) -> list[str]:
-        """List the clips that have frames; empty if the root is one clip."""
-
-    def names(self, clip: str) -> set[str]:
-        """Return the names of a clip's frames; UserError if there is no such clip."""
-
-    def where(self, clip: str) -> str:
-        """Return a clip's location for a message."""
-
-    def untaken(self, clip: str) -> str:
-        """Describe the images there that are not read as frames, for a message; empty if all are."""
-
-    def file(self, clip: str, frame: str) -> Path:
-        """Return the file that holds a frame; UserError if there is none."""
-
-    def size(self, clip: str, frame: str) -> tuple[int, int]:
-        """Return (H, W) without decoding; UserError if there is no such image."""
-
-    def encoded(self, clip: str, frame: str) -> np.ndarray | None:
-        """Return the bytes of an image file, (n,) uint8, read on access; None for a video."""
-
-    def read(self, clip: str, frame: str) -> np.ndarray:
-        """Return (H, W, 3) uint8, RGB; UserError if the frame is missing or damaged."""
-
-
-class DiskFrames:
-    """Frames in the image files that `ImageFolders` finds."""
-
-    def __init__(self, root: Path, ext: str | None, key: str = "", *, pictures_beside: bool = False) -> None:
-        self._folders = ImageFolders(root, ext, key, pictures_beside=pictures_beside)
-        self.is_one_clip = self._folders.is_one_clip
-
-    def clips(self) -> list[str]:
-        """See Frames."""
-        return self._folders.clips()
-
-    def names(self, clip: str) -> set[str]:
-        """See Frames."""
-        return set(self._folders.files(clip))
-
-    def where(self, clip: str) -> str:
-        """See Frames."""
-        return str(self._folders.folder(clip))
-
-    def untaken(self, clip: str) -> str:
-        """See Frames."""
-        return self._folders.others(clip)
-
-    def file(self, clip: str, frame: str) -> Path:
-        """See Frames."""
-        return self._path(clip, frame)
-
-    def size(self, clip: str, frame: str) -> tuple[int, int]:
-        """See Frames; reads only the file's header."""
-        try:
-            return image_size(self._path(clip, frame))
-        except UserError as error:
-            raise UserError(f"clip {clip} frame {frame}: {error}") from None
-
-    def encoded(self, clip: str, frame: str) -> np.ndarray:
-        """See Frames."""
-        return mapped(self._path(clip, frame))
-
-    def read(self, clip: str, frame: str) -> np.ndarray:
-        """See Frames."""
-        try:
-            return read_rgb(self._path(clip, frame))
-        except UserError as error:
-            raise UserError(f"clip {clip} frame {frame}: {error}") from None
-
-    def _path(self, clip: str, frame: str) -> Path:
-        name = self._folders.files(clip).get(frame)
-        if name is None:
-            raise UserError(f"clip {clip} frame {frame}: {self.where(clip)} has no image of that name; restore it")
-        return self._folders.folder(clip) / name
-
-
-class LmdbFrames:
-    """Frames in an LMDB with the keys `<clip>/<frame>`."""
-
-    is_one_clip = False
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._store = LmdbStore(root)
-        self._clips = self._store.clips()
-
-    def clips(self) -> list[str]:
-        """See Frames."""
-        return list(self._clips)
-
-    def names(self, clip: str) -> set[str]:
-        """See Frames."""
-        clip = self._store.own(clip)
-        if clip not in self._clips:
-            raise UserError(f"clip {clip}: {self.root} has no such clip; every clip needs one of the same name")
-        return set(self._clips[clip])
-
-    def where(self, clip: str) -> str:
-        """See Frames."""
-        return f"{self.root} key {clip}"
-
-    def untaken(self, clip: str) -> str:
-        """See Frames."""
-        return ""
-
-    def file(self, clip: str, frame: str) -> Path:
-        """See Frames."""
-        return self.root / DATA
-
-    def size(self, clip: str, frame: str) -> tuple[int, int]:
-        """See Frames; taken from meta_info.txt."""
-        height, width, *_ = self._store.entry(clip, frame).size
-        return height, width
-
-    def encoded(self, clip: str, frame: str) -> np.ndarray:
-        """See Frames."""
-        return self._store.get(clip, frame)
-
-    def read(self, clip: str, frame: str) -> np.ndarray:
-        """See Frames."""
-        image = decode_rgb(self._store.get(clip, frame))
-        if image is None:
-            raise UserError(
-                f"clip {clip} frame {frame}: {self.root} has no valid image at {clip}/{frame}; create the LMDB again"
-            )
-        return image
-
-
-def open_frames(
-    root: Path, ext: str | None, backend: str, filename_tmpl: str, key: str, pictures_beside: bool
-) -> Frames:
-    """Open a folder of images, an LMDB of images, a video or a folder of videos; arguments as in `FrameStore`.
-
-    Raises:
-        UserError: the root does not match `backend`, the LMDB is damaged, or videos and images are mixed.
-    """
-    if backend == "lmdb" and not is_lmdb(root):
-        ready = lmdb_path(root)
-        advice = f"use {ready}" if is_lmdb(ready) else f"create {ready} with --generate-lmdb"
-        raise UserError(f'io_backend.type: is "lmdb", but {root} is a folder of images (no data.mdb); {advice}')
-    if backend == "disk" and is_lmdb(root):
-        raise UserError(f'io_backend.type: is "disk", but {root} is an LMDB; set it to "lmdb" or use the images')
-    if backend == "lmdb":
-        return LmdbFrames(root)
-    if holds_videos(root, ext):
-        return VideoFrames(root, number_format(filename_tmpl))
-    return DiskFrames(root, ext, key, pictures_beside=pictures_beside)
 
 
 class FrameStore:
@@ -352,10 +196,9 @@ class FrameStore:
         for frame in frames:
             image = self.read(clip, frame)
             if image.shape[:2] != size:
-                found = "x".join(map(str, image.shape[:2]))
                 raise UserError(
-                    f"clip {clip} frame {frame}: in {self._frames.where(clip)} it has {found} pixels, expected "
-                    f"{size[0]}x{size[1]}; all frames of a clip must have the same size"
+                    f"clip {clip} frame {frame}: in {self._frames.where(clip)} it has {size_text(image.shape[:2])} "
+                    f"pixels, expected {size_text(size)}; all frames of a clip must have the same size"
                 )
             crops.append(image[rows, cols])
         return np.stack(crops)

@@ -27,6 +27,11 @@ class Box:
         return Box(self.top * factor, self.left * factor, self.height * factor, self.width * factor)
 
 
+def size_text(size: tuple[int, ...]) -> str:
+    """Format a size (H, W) as HxW."""
+    return "x".join(map(str, size))
+
+
 def whole_ratio(large: tuple[int, int], small: tuple[int, int]) -> int:
     """Return the integer ratio of `large` (H, W) to `small`, the same along both axes, 0 if there is none."""
     ratio = large[0] // small[0]

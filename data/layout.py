@@ -16,13 +16,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from data.lmdb_store import record_path
+from data.meta_info import MetaLine, read_meta_info
 from data.spike.config_yaml import SpikeConfig
-from data.spike.manifest import ClipTiming, Manifest
+from data.spike.manifest import FILE_NAME, ClipTiming, Manifest
 from utils.processes import folder_lock
 from utils.processes.folder_lock import Lock, acquire
 from utils.spike_loader import write_spikes
 from utils.utils_error import UserError
-from utils.utils_file import read_text, write_text
+from utils.utils_file import write_text
 from utils.utils_image import write_rgb
 
 Split = Literal["train", "test"]
@@ -46,18 +47,6 @@ class Frame(NamedTuple):
     blurred: np.ndarray
     sharp: np.ndarray
     spikes: np.ndarray
-
-
-class MetaLine(NamedTuple):
-    """One line of a meta_info file; `size` is (H, W) of the RGB frames, `start` the name of the first frame."""
-
-    clip: str
-    frames: int
-    size: tuple[int, int]
-    start: str
-
-    def __str__(self) -> str:
-        return f"{self.clip} {self.frames} ({self.size[0]},{self.size[1]},3) {self.start}"
 
 
 def gt_dir(root: Path, split: Split) -> Path:
@@ -90,18 +79,15 @@ def meta_info_path(root: Path, split: Split) -> Path:
     return root / META_INFO / f"meta_info_{split}.txt"
 
 
-def read_meta_info(root: Path, split: Split) -> dict[str, str]:
+def described_clips(root: Path, split: Split) -> dict[str, MetaLine]:
     """Return the lines of a split's meta_info file by clip name; empty if there is no such file."""
     path = meta_info_path(root, split)
-    if not path.is_file():
-        return {}
-    lines = [line.strip() for line in read_text(path, "surrogateescape").splitlines()]
-    return {line.split()[0]: line for line in lines if line}
+    return read_meta_info(path) if path.is_file() else {}
 
 
 def known_clips(root: Path) -> dict[str, Split]:
     """Return the split of every clip listed in the data set's meta_info files."""
-    return {clip: split for split in SPLITS for clip in read_meta_info(root, split)}
+    return {clip: split for split in SPLITS for clip in described_clips(root, split)}
 
 
 def merged_manifest(root: Path, manifest: Manifest) -> Manifest:
@@ -110,14 +96,15 @@ def merged_manifest(root: Path, manifest: Manifest) -> Manifest:
     Raises:
         UserError: geometry or physics differ: one data set has one camera.
     """
-    old = Manifest.load(root / SPIKES)
-    if old is None:
+    path = root / SPIKES / FILE_NAME
+    if not path.is_file():
         return manifest
+    old = Manifest.read(path)
     for name in type(manifest).model_fields:
         before, now = getattr(old, name), getattr(manifest, name)
         if name != "clips" and before != now:
             raise UserError(
-                f"{root / SPIKES / 'manifest.json'}: {name} is {before}, the new clips have {now}; "
+                f"{path}: {name} is {before}, the new clips have {now}; "
                 "one data set has one camera, so use the same settings or another folder"
             )
     return manifest.model_copy(update={"clips": {**old.clips, **manifest.clips}})
@@ -178,7 +165,7 @@ def _acquire(root: Path, part: str, wait: float) -> Lock:
 def _describe(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]) -> None:
     merged = merged_manifest(root, manifest)
     for split, new in lines.items():
-        clips = read_meta_info(root, split) | {line.clip: str(line) for line in new}
+        clips = described_clips(root, split) | {line.clip: line for line in new}
         write_text(meta_info_path(root, split), "".join(f"{clips[clip]}\n" for clip in sorted(clips)), names=True)
     SpikeConfig(filename=SPIKES, spike_h=manifest.spike_h, spike_w=manifest.spike_w).save(root / SPIKES)
     merged.save(root / SPIKES)
@@ -292,7 +279,7 @@ class DatasetWriter:
         if count == 0:
             raise UserError(f"clip {clip}: 0 frames, expected 1 or more; give a longer recording")
         self.timings[clip] = timing.model_copy(update={"steps_of": steps_of})
-        self.lines[split].append(MetaLine(clip, count, (manifest.rgb_h, manifest.rgb_w), "000000"))
+        self.lines[split].append(MetaLine(clip, count, f"{manifest.rgb_h},{manifest.rgb_w},3", "000000"))
         return count
 
     def finish(self) -> None:

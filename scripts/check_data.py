@@ -12,7 +12,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.check import check_dataset
 from options.schema import Opt
 from utils import utils_cli, utils_option
 from utils.utils_error import UserError
@@ -34,6 +33,8 @@ def check(opt: Opt, full: bool) -> int:
     blocks = {name: block for name, block in (("train", opt.datasets.train), ("test", opt.datasets.test)) if block}
     if not blocks:
         raise UserError("datasets: has neither train nor test, expected a data set to check; give another option file")
+    from data.check import check_dataset  # imports torch
+
     count = 0
     for name, block in blocks.items():
         with tqdm(desc=f"datasets.{name}", unit="frame", disable=None if full else True) as bar:

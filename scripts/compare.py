@@ -22,12 +22,29 @@ from markupsafe import Markup
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.frame_store import FrameStore
 from utils import utils_cli
-from utils.report import metric_files, page_template, test_page
-from utils.report.run_comparison import DRAWS, LEVEL, Pair, Run, Summary, lower_is_better, paired, read_run, summarize
+from utils.report import page_template
 from utils.utils_error import UserError
 from utils.utils_file import write_text
 from utils.utils_image import read_rgb
 from utils.utils_run_folder import ResultsFolder, read_options
+
+
+def make_parser() -> utils_cli.Parser:
+    """Return the command line's parser."""
+    parser = utils_cli.Parser(description=__doc__)
+    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="results folders, first A, then B")
+    parser.add_argument("--metric", default="psnr", help="a column of metrics.csv (default psnr)")
+    parser.add_argument("--common", action="store_true", help="compare only the clips and frames that both have")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default <RUN_B>/compare.html)")
+    parser.add_common()
+    return parser
+
+
+if __name__ == "__main__":
+    make_parser().parse_args()  # answers --help and mistakes before the imports, which take seconds
+
+from utils.report import metric_files, test_page
+from utils.report.run_comparison import DRAWS, LEVEL, Pair, Run, Summary, lower_is_better, paired, read_run, summarize
 
 PICTURES = 3  # frames that gain most, and as many that lose most
 
@@ -242,13 +259,7 @@ def compare(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, compare, print the table and write the page."""
-    parser = utils_cli.Parser(description=__doc__)
-    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="results folders, first A, then B")
-    parser.add_argument("--metric", default="psnr", help="a column of metrics.csv (default psnr)")
-    parser.add_argument("--common", action="store_true", help="compare only the clips and frames that both have")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default <RUN_B>/compare.html)")
-    parser.add_common()
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     with utils_cli.program(args.debug):
         compare(args)
 

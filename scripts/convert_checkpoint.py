@@ -16,16 +16,37 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from models.vrt.official import official_buffers
-from utils import utils_checkpoint, utils_lora
 from utils.utils_cli import Parser, program
 from utils.utils_error import UserError
 
 SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors"}
+
+
+def make_parser() -> Parser:
+    """Return the command line's parser."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("weights", type=Path, metavar="IN", help="weights, a .pth or .safetensors file")
+    parser.add_argument("--out", type=Path, required=True, help="the new file, .pth or .safetensors")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--spike_channels", type=int, default=0, metavar="S", help="widen 3 channels per frame to 3 + S")
+    form.add_argument("--lora_only", type=Path, metavar="BASE", help="write only what LoRA training changed in BASE")
+    form.add_argument("--add", type=Path, metavar="PART", help="merge a file of --lora_only into its BASE, here IN")
+    parser.add_argument("--format", choices=SUFFIXES, help="default: by the suffix of --out")
+    parser.add_argument("--layout", choices=("official", "plain"), default="official", help="default: official")
+    parser.add_argument("--force", action="store_true", help="replace an existing --out")
+    parser.add_common()
+    return parser
+
+
+if __name__ == "__main__":
+    make_parser().parse_args()  # answers --help and mistakes before the imports, which take seconds
+
+import torch
+from torch import Tensor
+
+from models.vrt.official import official_buffers
+from utils import utils_checkpoint, utils_lora
 
 
 def converted(state: dict[str, Tensor], spike_channels: int, layout: str) -> dict[str, Tensor]:
@@ -99,18 +120,7 @@ def convert(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and convert."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("weights", type=Path, metavar="IN", help="weights, a .pth or .safetensors file")
-    parser.add_argument("--out", type=Path, required=True, help="the new file, .pth or .safetensors")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--spike_channels", type=int, default=0, metavar="S", help="widen 3 channels per frame to 3 + S")
-    form.add_argument("--lora_only", type=Path, metavar="BASE", help="write only what LoRA training changed in BASE")
-    form.add_argument("--add", type=Path, metavar="PART", help="merge a file of --lora_only into its BASE, here IN")
-    parser.add_argument("--format", choices=SUFFIXES, help="default: by the suffix of --out")
-    parser.add_argument("--layout", choices=("official", "plain"), default="official", help="default: official")
-    parser.add_argument("--force", action="store_true", help="replace an existing --out")
-    parser.add_common()
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     with program(args.debug):
         convert(args)
 

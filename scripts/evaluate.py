@@ -18,21 +18,51 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import cv2
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from options.schema import ValOpt
+from utils import utils_cli
+
+
+def make_parser() -> utils_cli.Parser:
+    """Return the command line's parser."""
+    parser = utils_cli.Parser(description=__doc__)
+    parser.add_argument("--restored", required=True, metavar="D", help="the frames to measure")
+    parser.add_argument("--gt", required=True, metavar="D", help="the sharp frames")
+    parser.add_argument("--lq", metavar="D", help="the blurred frames, measured as well (lq_)")
+    parser.add_argument(
+        "--ext",
+        type=lambda text: text.removeprefix("."),
+        help="extension of the frames to read; default: all image formats",
+    )
+    known = get_args(get_args(ValOpt.model_fields["metrics"].annotation)[0])
+    parser.add_argument(
+        "--metrics", nargs="+", choices=known, default=ValOpt().metrics, metavar="M", help=", ".join(known)
+    )
+    parser.add_argument("--border", type=int, default=0, help="pixels to ignore at each side")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for metrics.json and metrics.csv")
+    parser.add_argument("--name-by-order", action="store_true", help="pair differing names in order")
+    parser.add_argument("--workers", type=utils_cli.positive, default=1, help="processes; each measures whole clips")
+    parser.add_common()
+    return parser
+
+
+if __name__ == "__main__":
+    make_parser().parse_args()  # answers --help and mistakes before the imports, which take seconds
+
+import torch
+
 from data.clip_index import existing_folder, holds_videos, scan_clips
 from data.frame_order import by_number, in_time
 from data.frame_store import FrameStore
-from data.geometry import whole_ratio
+from data.geometry import size_text, whole_ratio
 from data.image_folders import ImageFolders
 from data.lmdb_store import is_lmdb
-from options.schema import ValOpt
-from utils import utils_cli, utils_eval, utils_metric
+from utils import utils_eval, utils_metric
 from utils.evaluation.clip import Clip
 from utils.report import metric_files
 from utils.utils_error import UserError
@@ -106,7 +136,7 @@ class FoundClip:
         sharp = sizes["--gt"]
         whole = sizes.get("--lq", sharp) == sharp or bool(whole_ratio(sharp, sizes["--lq"]) and not self._border)
         if sizes["--restored"] != sharp or not whole:
-            found = ", ".join("{} {}x{}".format(option, *size) for option, size in sizes.items())
+            found = ", ".join(f"{option} {size_text(size)}" for option, size in sizes.items())
             raise UserError(
                 f"clip {self.name} frame {name}: sizes differ ({found}); expected one size, or a whole ratio between "
                 "--gt and --lq without --border"
@@ -249,24 +279,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, measure, report."""
-    parser = utils_cli.Parser(description=__doc__)
-    parser.add_argument("--restored", required=True, metavar="D", help="the frames to measure")
-    parser.add_argument("--gt", required=True, metavar="D", help="the sharp frames")
-    parser.add_argument("--lq", metavar="D", help="the blurred frames, measured as well (lq_)")
-    parser.add_argument(
-        "--ext",
-        type=lambda text: text.removeprefix("."),
-        help="extension of the frames to read; default: all image formats",
-    )
-    known = [*utils_metric.METRICS, *utils_metric.TEMPORAL_METRICS]
-    parser.add_argument(
-        "--metrics", nargs="+", choices=known, default=ValOpt().metrics, metavar="M", help=", ".join(known)
-    )
-    parser.add_argument("--border", type=int, default=0, help="pixels to ignore at each side")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for metrics.json and metrics.csv")
-    parser.add_argument("--name-by-order", action="store_true", help="pair differing names in order")
-    parser.add_argument("--workers", type=utils_cli.positive, default=1, help="processes; each measures whole clips")
-    parser.add_common()
+    parser = make_parser()
     args = parser.parse_args(argv)
     if args.border < 0:
         parser.error(f"--border is {args.border}, expected 0 or more")

@@ -19,19 +19,41 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from options.schema import NetOpt, Opt
+from utils import utils_option, utils_run_folder
+from utils.utils_cli import Parser, positive, program
+from utils.utils_error import UserError
+from utils.utils_file import whole_file
+
+
+def make_parser() -> Parser:
+    """Return the command line's parser."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--weights", type=Path, help="default: as for main_test_vrt.py --opt")
+    parser.add_argument("--tile", type=positive, nargs=3, required=True, metavar=("T", "H", "W"), help="input size")
+    parser.add_argument("--out", type=Path, help="the new file; default <task>.pt2")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it will run; default: cpu")
+    parser.add_argument(
+        "--own_operator",
+        action="store_true",
+        help="keep the project's alignment operator: faster, but needs models.op",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing --out")
+    parser.add_common(opt="option file of the network")
+    return parser
+
+
+if __name__ == "__main__":
+    make_parser().parse_args()  # answers --help and mistakes before the imports, which take seconds
+
 import torch
 import torchvision
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.exported import export_network, torchvisions_alignment
 from models.select_model import define_restorer
-from options.schema import NetOpt, Opt
-from utils import utils_option, utils_run_folder
-from utils.utils_cli import Parser, positive, program
 from utils.utils_dist import Dist
-from utils.utils_error import UserError
-from utils.utils_file import whole_file
 
 SUFFIX = ".pt2"
 MEAN_ERROR = 5e-5  # most mean absolute difference of the outputs
@@ -89,19 +111,7 @@ def compare(net: nn.Module, path: Path, x: torch.Tensor) -> torch.Tensor:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and export."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--weights", type=Path, help="default: as for main_test_vrt.py --opt")
-    parser.add_argument("--tile", type=positive, nargs=3, required=True, metavar=("T", "H", "W"), help="input size")
-    parser.add_argument("--out", type=Path, help="the new file; default <task>.pt2")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it will run; default: cpu")
-    parser.add_argument(
-        "--own_operator",
-        action="store_true",
-        help="keep the project's alignment operator: faster, but needs models.op",
-    )
-    parser.add_argument("--force", action="store_true", help="replace an existing --out")
-    parser.add_common(opt="option file of the network")
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     with program(args.debug):
         export(args)
 

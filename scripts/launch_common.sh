@@ -96,7 +96,7 @@ parse_arguments() {
                 RESTARTS=$((10#$2)) && shift
                 ;;
             --prepare-data) PREPARE=true ;;
-            --generate-lmdb) PREPARE=true && LMDB=true && PREPARE_ARGS+=(--generate_lmdb) ;;
+            --generate-lmdb) PREPARE=true && LMDB=true && PREPARE_ARGS+=(--generate-lmdb) ;;
             --force-prepare) PREPARE=true && PREPARE_ARGS+=(--force) ;;
             --resume)
                 if [[ $MODE != test ]]; then die 2 "--resume belongs to ./launch_test.sh; training always resumes where it stopped"; fi
@@ -228,9 +228,9 @@ choose_processes() {
 
 prepare_data() {
     local arguments=()
-    if [[ -n "$GOPRO_ROOT" ]]; then arguments+=(--gopro_root "$GOPRO_ROOT"); fi
-    if [[ -n "$SPIKE_ROOT" ]]; then arguments+=(--spike_root "$SPIKE_ROOT"); fi
-    if [[ -n "$DATASET_ROOT" ]]; then arguments+=(--dataset_root "$DATASET_ROOT"); fi
+    if [[ -n "$GOPRO_ROOT" ]]; then arguments+=(--gopro-root "$GOPRO_ROOT"); fi
+    if [[ -n "$SPIKE_ROOT" ]]; then arguments+=(--spike-root "$SPIKE_ROOT"); fi
+    if [[ -n "$DATASET_ROOT" ]]; then arguments+=(--dataset-root "$DATASET_ROOT"); fi
     run_stoppable "$PYTHON" scripts/data_preparation/prepare_gopro_spike_dataset.py \
         ${arguments[@]+"${arguments[@]}"} ${PREPARE_ARGS[@]+"${PREPARE_ARGS[@]}"} || exit $?
 }

@@ -9,9 +9,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from options.schema import Opt  # noqa: E402 - the path comes first
-from utils.utils_file import write_text  # noqa: E402
-from utils.utils_option import BASE_KEY, EDITOR_KEY  # noqa: E402
+from options.schema import Opt
+from utils.utils_file import write_text
+from utils.utils_option import BASE_KEY, EDITOR_KEY
 
 Schema = dict[str, Any]
 PAGE, EDITOR = ROOT / "docs" / "options.md", ROOT / "docs" / "options.schema.json"

@@ -11,14 +11,28 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from options.schema import Opt
+from utils import utils_option
+from utils.utils_cli import Parser, program
+
+
+def make_parser() -> Parser:
+    """Return the command line's parser."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--batch", type=Path, required=True, metavar="FILE", help="a file in the run's replay/ folder")
+    parser.add_common(opt="the run's options.json")
+    return parser
+
+
+if __name__ == "__main__":
+    make_parser().parse_args()  # answers --help and mistakes before the imports, which take seconds
+
 from models import precision
 from models.memory.estimate import apply_policy
 from models.model_vrt import network_input
 from models.replay import Findings, broken_inputs, examine, read_replay
 from models.select_network import define_G
-from options.schema import Opt
-from utils import utils_checkpoint, utils_dist, utils_option, utils_seed
-from utils.utils_cli import Parser, program
+from utils import utils_checkpoint, utils_dist, utils_seed
 
 SHOWN = 8  # most names in a list
 
@@ -61,10 +75,7 @@ def report(content: dict[str, Any], findings: dict[str, Findings]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, replay, print."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--batch", type=Path, required=True, metavar="FILE", help="a file in the run's replay/ folder")
-    parser.add_common(opt="the run's options.json")
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     with program(args.debug):
         opt = utils_option.load(args.opt, Opt, args.set)
         content = read_replay(args.batch)

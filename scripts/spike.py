@@ -6,8 +6,8 @@ spike.py inspect datasets/gopro_spike                   every spike file below a
 spike.py decode x.dat --out x.npz                       (T, H, W) uint8 as `spk`, with its geometry; or .npy
 spike.py preview x.dat                                  x_preview.png: playback at several windows; or --out x.mp4
 
-A manifest.json or config.yaml in the file's folder or above is used, and checked by `inspect`. Formats: .dat, .npy,
-.npz with `spk`, and the raw files of 250x400 (raw416) and 1000x1000 (raw1024) cameras.
+A manifest.json or config.yaml is used where training finds it (docs/spikes.md), and checked by `inspect`. Formats:
+.dat, .npy, .npz with `spk`, and the raw files of 250x400 (raw416) and 1000x1000 (raw1024) cameras.
 Exit codes: 0, 2 (a declaration about the file is wrong, or it is not a spike file), 1 (failure).
 """
 
@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.geometry import size_text
 from data.spike.doctor import survey
 from data.spike.doctor.declared import Declared, Given, declared_for
-from data.spike.doctor.examine import DEFAULT_FLIPUD, size_text
+from data.spike.doctor.examine import DEFAULT_FLIPUD
 from data.spike.doctor.inspection import inspect_file, report_text
-from data.spike.doctor.preview import write_preview
 from data.spike.formats import FORMATS, Found, open_spikes
 from data.spike.texture import likelier_geometry
 from utils.utils_cli import EXIT_USER, Parser, positive, program
@@ -69,6 +69,8 @@ def preview(args: argparse.Namespace) -> int:
     """Write a picture or video of the spikes of a file; return the exit code."""
     out: Path = args.out or Path(f"{args.file.stem}_preview.png")
     refuse_to_overwrite(out, args.force)
+    from data.spike.doctor.preview import write_preview  # imports torch
+
     spikes, found, declared = read(args)
     default = declared.timing.sharp_step if declared.timing else found.steps // 2
     center = min(default, found.steps - 1) if args.step is None else args.step

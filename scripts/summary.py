@@ -14,18 +14,33 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from models.memory import fit
-from models.memory.estimate import POLICIES, flops_of, has_checkpointing, memory_of, parts_of, set_checkpointing
-from models.precision import amp_dtype
-from models.select_network import define_G
 from options.schema import Opt
 from utils import utils_cli, utils_option
 from utils.utils_error import UserError
 from utils.utils_tile_opt import tile_of
+
+
+def make_parser() -> utils_cli.Parser:
+    """Return the command line's parser."""
+    parser = utils_cli.Parser(description=__doc__)
+    parser.add_argument("--size", type=int, nargs=3, metavar=("D", "H", "W"), help="frames, rows, columns of the input")
+    parser.add_argument("--fit", metavar="12GB", help="propose crop, batch, checkpointing and tile for this memory")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_common(opt="option file, JSON with comments")
+    return parser
+
+
+if __name__ == "__main__":
+    make_parser().parse_args()  # answers --help and mistakes before the imports, which take seconds
+
+import torch
+from torch import nn
+
+from models.memory import fit
+from models.memory.estimate import POLICIES, flops_of, has_checkpointing, memory_of, parts_of, set_checkpointing
+from models.precision import amp_dtype
+from models.select_network import define_G
 
 LOG = logging.getLogger("spikevrt")
 UNITS = {"MB": 1e6, "GB": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}
@@ -155,12 +170,7 @@ def print_proposal(proposal: dict[str, Any]) -> None:
 
 def main() -> None:
     """Read the command line, estimate and print."""
-    parser = utils_cli.Parser(description=__doc__)
-    parser.add_argument("--size", type=int, nargs=3, metavar=("D", "H", "W"), help="frames, rows, columns of the input")
-    parser.add_argument("--fit", metavar="12GB", help="propose crop, batch, checkpointing and tile for this memory")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_common(opt="option file, JSON with comments")
-    args = parser.parse_args()
+    args = make_parser().parse_args()
     with utils_cli.program(args.debug):
         total = bytes_of(args.fit) if args.fit else 0.0
         LOG.setLevel(logging.WARNING)  # print only the summary

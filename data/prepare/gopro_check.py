@@ -1,35 +1,25 @@
-"""Scan a GoPro download and its spikes, and find everything that is missing or damaged.
+"""Find everything that is missing or damaged in a GoPro download and its spikes.
 
 Nothing is decoded: only names, image headers, the ends of images and `.dat` sizes are checked.
 """
 
-import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from PIL import Image
 from tqdm import tqdm
 
 from data.frame_order import by_number
+from data.geometry import size_text
 from data.layout import SPLITS, Split
-from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, gopro_timing
+from data.prepare.gopro_scan import SPIKE, SPIKE_SCALE, Scan, Size, common_size, folder_names, scan_clip, step_bytes
+from data.spike.manifest import GOPRO_SHORT_BY, gopro_timing
 from utils.spike_loader import SIZES_IN_USE
 from utils.utils_error import UserError
-from utils.utils_image import mapped
-from utils.utils_image_header import header_of
 
-SPIKE_SCALE = 2  # RGB pixels per spike pixel, along each axis
-SPIKE = "spike"
-SHARP = "sharp"
-_NAME = re.compile(r"\d{6}")
-_TAIL, _PNG_END = 64, b"IEND"  # bytes at the end of a file that usually contain the end mark
-
-Size = tuple[int, int]  # (H, W)
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -53,33 +43,6 @@ class Problem(NamedTuple):
         return f"{self.split}/{self.clip}{frames}{more}{' ' if self.kind else ''}{self.kind}: {self.what}"
 
 
-@dataclass(frozen=True)
-class Scan:
-    """The files of one clip: `source` holds the image folders, `spikes` the folder of the `.dat` files."""
-
-    split: Split
-    name: str
-    source: Path
-    spikes: Path
-    images: dict[str, dict[str, Size | str]]  # folder -> frame -> size, or the file's problem
-    dats: dict[str, int | str]  # frame -> bytes, or the file's problem
-    strays: dict[str, list[str]]  # folder -> names that are not six digits, excluded above
-
-    @property
-    def frames(self) -> list[str]:
-        """The frames of all folders together, in order."""
-        return list(by_number(set(self.dats).union(*self.images.values())))
-
-    @property
-    def sizes(self) -> Iterator[Size]:
-        """The size of every readable image."""
-        return (fact for facts in self.images.values() for fact in facts.values() if isinstance(fact, tuple))
-
-    def present(self) -> dict[str, Iterable[str]]:
-        """Return the frames of each folder."""
-        return {**self.images, SPIKE: self.dats}
-
-
 def in_threads(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, what: str) -> list[Result]:
     """Call a function on all jobs, with a progress bar; Ctrl-C stops after the running jobs."""
     with ThreadPoolExecutor(workers) as pool:
@@ -94,18 +57,6 @@ def in_threads(function: Callable[[Job], Result], jobs: Sequence[Job], workers: 
 def counted(count: int, noun: str) -> str:
     """Format a count with its noun: 1 clip, 2,103 frames."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def folder_names(folder: Path) -> list[str]:
-    """Return the sorted names of the folders inside a folder; empty if it is missing."""
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def names_in(folder: Path, ext: str) -> tuple[str, ...]:
-    """Return the stems of the files `*.<ext>` in a folder, sorted by number; empty if it is missing."""
-    return by_number(path.stem for path in folder.glob(f"*.{ext}") if not path.name.startswith("."))
 
 
 def found_in(folder: Path) -> str:
@@ -134,73 +85,6 @@ def missing_folders(roots: Mapping[str, Path], splits: Sequence[Split]) -> list[
             if not (root / split).is_dir()
         ]
     return lines
-
-
-def byte_count(path: Path) -> int | str:
-    """Return the size of a file, or why it cannot be read."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return "a broken link; restore the file or remove the link"
-    except OSError as error:
-        return f"cannot be read ({error.strerror}); restore it"
-
-
-def image_fact(path: Path) -> Size | str:
-    """Return an image's size from its header, or its problem if it is unreadable or truncated."""
-    count = byte_count(path)
-    if isinstance(count, str):
-        return count
-    try:
-        with path.open("rb") as file:
-            with Image.open(file, formats=["PNG"]) as image:
-                size = image.height, image.width
-            file.seek(max(0, count - _TAIL))
-            tail = file.read()
-    except OSError as error:
-        return f"{count} bytes, not a readable PNG{f' ({error.strerror})' if error.strerror else ''}; extract it again"
-    header = None if _PNG_END in tail else header_of(mapped(path))  # data after the end mark is allowed
-    if _PNG_END not in tail and not (header and header.is_whole):
-        return f"truncated after {count} bytes, expected a PNG that ends with an IEND chunk; extract it again"
-    return size
-
-
-def scan_clip(source: Path, spikes: Path, split: Split, name: str, blur: str) -> Scan:
-    """Scan all files of one clip.
-
-    Args:
-        source: `GOPRO_Large/<split>/<clip>`.
-        spikes: `GOPRO_Large_spike_seq/<split>/<clip>`.
-        split: train or test.
-        name: clip name.
-        blur: folder of the blurred frames.
-    """
-    names = {kind: names_in(source / kind, "png") for kind in (SHARP, blur)}
-    names[SPIKE] = names_in(spikes / SPIKE, "dat")
-    strays = {kind: [frame for frame in frames if not _NAME.fullmatch(frame)] for kind, frames in names.items()}
-    frames = {kind: [frame for frame in names[kind] if frame not in strays[kind]] for kind in names}
-    return Scan(
-        split,
-        name,
-        source,
-        spikes,
-        {kind: {frame: image_fact(source / kind / f"{frame}.png") for frame in frames[kind]} for kind in (SHARP, blur)},
-        {frame: byte_count(spikes / SPIKE / f"{frame}.dat") for frame in frames[SPIKE]},
-        strays,
-    )
-
-
-def common_size(scans: Sequence[Scan]) -> Size | None:
-    """Return the most common image size, among ties the first; None if no image is readable."""
-    counts = Counter(size for scan in scans for size in scan.sizes)
-    return counts.most_common(1)[0][0] if counts else None
-
-
-def short_steps(scan: Scan, timing: ClipTiming, size: Size) -> dict[str, int]:
-    """Return {frame: steps} of a clip's last `.dat` file if it is short; `size` is that of the RGB frames."""
-    last = by_number(scan.dats)[-1]
-    steps = timing.steps - GOPRO_SHORT_BY
-    return {last: steps} if scan.dats[last] == steps * _step_bytes(size) else {}
 
 
 def find_problems(scans: Sequence[Scan]) -> list[Problem]:
@@ -239,7 +123,7 @@ def check(gopro_root: Path, spike_root: Path, splits: Sequence[Split], blur: str
     Raises:
         UserError: there are problems; all of them are printed to stderr.
     """
-    roots = {"--gopro_root": gopro_root, "--spike_root": spike_root}
+    roots = {"--gopro-root": gopro_root, "--spike-root": spike_root}
     missing = missing_folders(roots, splits)
     report(missing, counted(len(missing), "missing folder"))
     jobs = [
@@ -248,7 +132,7 @@ def check(gopro_root: Path, spike_root: Path, splits: Sequence[Split], blur: str
         for name in sorted({*folder_names(gopro_root / split), *folder_names(spike_root / split)})
     ]
     empty = [
-        f"--gopro_root: {gopro_root / split} has no clips" for split in splits if split not in {j[2] for j in jobs}
+        f"--gopro-root: {gopro_root / split} has no clips" for split in splits if split not in {j[2] for j in jobs}
     ]
     report(empty, counted(len(empty), "empty split"))
     scans = in_threads(lambda job: scan_clip(*job), jobs, workers, "checking")
@@ -300,7 +184,7 @@ def _frame_faults(scan: Scan, size: Size | None) -> Iterator[tuple[str, str, str
             if isinstance(fact, str):
                 yield frame, kind, fact
             elif size and fact != size:
-                found, wanted = _text(fact), _text(size)
+                found, wanted = size_text(fact), size_text(size)
                 yield frame, kind, f"{found} pixels, expected {wanted} like most frames of the set; extract it again"
     yield from ((frame, SPIKE, fact) for frame, fact in scan.dats.items() if isinstance(fact, str))
     if size and scan.dats:
@@ -324,13 +208,13 @@ def _pairing_faults(scan: Scan) -> Iterator[tuple[str, str, str]]:
 
 def _dat_faults(scan: Scan, size: Size) -> Iterator[tuple[str, str, str]]:
     """Yield (frame, folder, problem) for every `.dat` file of a wrong size for RGB frames of `size`."""
-    timing, per_step = gopro_timing(scan.name), _step_bytes(size)
-    grid = _text((size[0] // SPIKE_SCALE, size[1] // SPIKE_SCALE))
+    timing, per_step = gopro_timing(scan.name), step_bytes(size)
+    grid = size_text((size[0] // SPIKE_SCALE, size[1] // SPIKE_SCALE))
     if size[0] % SPIKE_SCALE or size[1] % SPIKE_SCALE or size[0] * size[1] % (8 * SPIKE_SCALE**2):
         yield (
             by_number(scan.dats)[0],
             SPIKE,
-            f"frames are {_text(size)}, expected twice the spikes' size, which is a multiple of 8 pixels",
+            f"frames are {size_text(size)}, expected twice the spikes' size, which is a multiple of 8 pixels",
         )
         return
     ends = {
@@ -342,7 +226,7 @@ def _dat_faults(scan: Scan, size: Size) -> Iterator[tuple[str, str, str]]:
             continue
         steps, rest = divmod(count, per_step)
         fitting = [(h, w) for h, w in SIZES_IN_USE if count and count % (h * w // 8) == 0]
-        sizes = ", ".join(f"{_text(fit)} ({count * 8 // (fit[0] * fit[1])} steps)" for fit in fitting)
+        sizes = ", ".join(f"{size_text(fit)} ({count * 8 // (fit[0] * fit[1])} steps)" for fit in fitting)
         wanted = f"{timing.steps}" + f" or {short}" * (frame in ends)
         found = f"{count} bytes are {steps} steps of {grid}" + f" and {rest} bytes" * bool(rest)
         yield frame, SPIKE, f"{found}, expected {wanted}; sizes in use that fit: {sizes or 'none'}; copy it again"
@@ -361,12 +245,3 @@ def _as_runs(scan: Scan, faults: Iterable[tuple[str, str, str]]) -> list[Problem
         for start, end in zip(starts, [*starts[1:], len(frames)], strict=True):
             problems.append(Problem(scan.split, scan.name, frames[start], frames[end - 1], kind, what))
     return problems
-
-
-def _step_bytes(size: Size) -> int:
-    """Return the bytes of one spike step for RGB frames of this size."""
-    return (size[0] // SPIKE_SCALE) * (size[1] // SPIKE_SCALE) // 8
-
-
-def _text(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -61,13 +61,13 @@ def create_lmdbs(
         UserError: a folder is missing, an existing LMDB differs from it, or the disk is too small (nothing is written);
             or a file is damaged.
     """
-    dataset_root = existing_folder(dataset_root, "--dataset_root")
+    dataset_root = existing_folder(dataset_root, "--dataset-root")
     sources: list[Files] = []
     for split in splits:
         for folder in (gt_dir(dataset_root, split), lq_dir(dataset_root, split)):
-            sources.append(PngFiles(existing_folder(folder, "--dataset_root"), compression))
+            sources.append(PngFiles(existing_folder(folder, "--dataset-root"), compression))
         if (dataset_root / SPIKES).is_dir():
-            folder = existing_folder(spike_dir(dataset_root, split), "--dataset_root")
+            folder = existing_folder(spike_dir(dataset_root, split), "--dataset-root")
             manifest = Manifest.load(folder)
             own = {clip: manifest.spike_size(clip) for clip in manifest.clips} if manifest else {}
             sources.append(DatFiles(folder, spike_size(folder), own))

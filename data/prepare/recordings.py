@@ -12,6 +12,7 @@ import numpy as np
 
 from data.clip_index import warn_of_gaps
 from data.frame_order import in_time
+from data.geometry import size_text
 from data.image_folders import clip_folders, image_files
 from data.video.frames import VideoFrames
 from utils.utils_error import UserError, say_once
@@ -101,10 +102,9 @@ def folder_source(path: Path, span: Span = WHOLE, fps: float | None = None) -> S
     size = image_size(path / files[names[0]])
     for name in chosen:
         if (other := image_size(path / files[name])) != size:
-            found, wanted = ("x".join(map(str, sides)) for sides in (other, size))
             raise UserError(
-                f"{path}: {files[name]} has {found} pixels, expected {wanted} like {files[names[0]]}; end --range "
-                "before it"
+                f"{path}: {files[name]} has {size_text(other)} pixels, expected {size_text(size)} like "
+                f"{files[names[0]]}; end --range before it"
             )
     return Source(
         path=path,

@@ -6,6 +6,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from data.spike.description import find_description
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 
@@ -27,15 +28,17 @@ class SpikeConfig(BaseModel):
 
     @classmethod
     def load(cls, dataroot_spike: str | Path) -> "SpikeConfig | None":
-        """Read config.yaml in `dataroot_spike` or its parent; None if neither has one.
+        """Read the config.yaml that `find_description` finds for these spikes, else None; errors as `read`."""
+        path = find_description(dataroot_spike, FILE_NAME)
+        return None if path is None else cls.read(path)
+
+    @classmethod
+    def read(cls, path: Path) -> "SpikeConfig":
+        """Read a config.yaml.
 
         Raises:
             UserError: the file is not valid YAML, or the size of the stream is missing or invalid.
         """
-        folder = Path(dataroot_spike)
-        path = next((at / FILE_NAME for at in (folder, folder.parent) if (at / FILE_NAME).is_file()), None)
-        if path is None:
-            return None
         try:
             return cls.model_validate(yaml.safe_load(read_text(path)))
         except ValidationError as error:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from data.geometry import size_text
 from data.spike.texture import bit_order as stored_order
 from data.spike.texture import find_geometry, mean_plane
 from utils.spike_loader import BitOrder, Range, decode, packed_bytes
@@ -236,7 +237,7 @@ def _order(packed: np.ndarray, size: tuple[int, int]) -> BitOrder:
 
 def _check_given(path: Path, size: tuple[int, int] | None, *allowed: tuple[int, ...]) -> None:
     if size is not None and size not in allowed:
-        expected = " or ".join(f"{h}x{w}" for h, w in allowed)
+        expected = " or ".join(map(size_text, allowed))
         raise UserError(
             f"{path}: --spike_h {size[0]} --spike_w {size[1]}, but the file has {expected}; correct or omit them"
         )

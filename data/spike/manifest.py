@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from data.spike.description import find_description
 from utils.spike_loader import BitOrder, Size
 from utils.utils_error import UserError
 from utils.utils_file import own_name, read_text, write_text
@@ -92,15 +93,17 @@ class Manifest(BaseModel):
 
     @classmethod
     def load(cls, dataroot_spike: str | Path) -> "Manifest | None":
-        """Read the manifest in `dataroot_spike` or its parent; None if neither has one.
+        """Read the manifest that `find_description` finds for these spikes, else None; errors as `read`."""
+        path = find_description(dataroot_spike, FILE_NAME)
+        return None if path is None else cls.read(path)
+
+    @classmethod
+    def read(cls, path: Path) -> "Manifest":
+        """Read a manifest file.
 
         Raises:
             UserError: the file is not valid JSON, or a key is missing, unknown or contradicts another.
         """
-        folder = Path(dataroot_spike)
-        path = next((at / FILE_NAME for at in (folder, folder.parent) if (at / FILE_NAME).is_file()), None)
-        if path is None:
-            return None
         try:
             return cls.model_validate_json(read_text(path), strict=True)
         except ValidationError as error:

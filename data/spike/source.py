@@ -10,12 +10,12 @@ import numpy as np
 from data.clip_index import Clips, raise_first
 from data.geometry import Box, whole_ratio
 from data.recent import Recent
-from data.spike.light import linear_to_srgb, srgb_to_linear, to_gray
 from data.spike.planes import REPRESENTATIONS, Representation, Span, StepWindow
 from data.spike.reader import SpikeReader
 from data.spike.representations import repeat, sharpened, upsample
 from options.schema import DatasetOpt
 from utils.spike_loader import Size
+from utils.utils_colour import linear_to_srgb, srgb_to_linear, to_gray
 from utils.utils_error import UserError
 
 LOG = logging.getLogger("spikevrt")

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from models.fusion.base import Fusion
-
-BT601 = (0.299, 0.587, 0.114)
+from utils.utils_colour import BT601
 
 
 class Difference(Fusion):

@@ -9,7 +9,7 @@ file. The default PNG level 0 takes twice the disk space of the source and is de
 that matches its folder is kept: files of the recorded size and times count as unchanged, all others are compared. An
 interrupted run leaves no incomplete LMDB. Only one process at a time can write an LMDB.
 
-python scripts/data_preparation/create_lmdb.py --dataset_root P [--splits train test] [--compression 0..9] [--force]
+python scripts/data_preparation/create_lmdb.py --dataset-root P [--splits train test] [--compression 0..9] [--force]
     [--workers N]
 """
 
@@ -26,7 +26,9 @@ from utils.utils_cli import Parser, program
 def main() -> None:
     """Read the command line and write the LMDB folders."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--dataset_root", type=Path, required=True, help="folder of the data set")
+    parser.add_argument(
+        "--dataset-root", "--dataset_root", type=Path, required=True, metavar="P", help="folder of the data set"
+    )
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--compression", type=int, choices=range(10), default=0, help="PNG level of the frames")
     parser.add_argument("--force", action="store_true", help="rewrite existing LMDBs")

@@ -23,12 +23,12 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.layout import TOP_LEVEL, DatasetWriter, Frame, Split
 from data.prepare.demo_scene import Scene
-from data.spike.light import to_gray
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.simulator import integrate_and_fire
 from utils.processes import folder_lock
 from utils.processes.folder_lock import acquire
 from utils.utils_cli import Parser, program
+from utils.utils_colour import to_gray
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 

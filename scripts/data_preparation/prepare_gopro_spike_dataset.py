@@ -10,176 +10,40 @@ meta_info. The program can be run again at any time: existing parts are kept, mi
 
 --force is needed to replace a link (by another link or, with --copy, by copies) and a copied file of another size;
 copied files of the same size are kept. Complete folders of copies also serve without --copy and never become links
-again: move them away first. --generate_lmdb also writes LMDBs beside the folders; --force rewrites them.
+again: move them away first. --generate-lmdb also writes LMDBs beside the folders; --force rewrites them.
 """
 
 import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.layout import (
     SPIKES,
     SPLITS,
-    MetaLine,
     Split,
-    clip_dirs,
+    described_clips,
     known_clips,
     lq_dir,
     merged_manifest,
-    read_meta_info,
     write_description,
 )
 from data.lmdb_store import is_lmdb, lmdb_path, record_path
-from data.prepare.gopro_check import (
-    SHARP,
-    SPIKE,
-    SPIKE_SCALE,
-    Problem,
-    Scan,
-    Size,
-    check,
-    common_size,
-    counted,
-    in_threads,
-    report_problems,
-    short_steps,
-)
+from data.meta_info import MetaLine
+from data.prepare.gopro_check import Problem, check, counted, in_threads, report_problems
+from data.prepare.gopro_places import Blur, Place, copy_places, is_filled, make_link, place_problem, places_of
+from data.prepare.gopro_scan import SPIKE_SCALE, Scan, Size, common_size, short_steps
 from data.spike.manifest import FILE_NAME, GOPRO_RATE_AT_WHITE, Manifest, gopro_timing
 from utils.processes import folder_lock
 from utils.processes.folder_lock import Lock, acquire
 from utils.utils_cli import Parser, positive, program
 from utils.utils_error import UserError
-from utils.utils_file import sweep, temporary_path, whole_file
 
 CLOCK_HZ = 8 * 240.0
 OFFICIAL: dict[Split, tuple[int, int]] = {"train": (22, 2103), "test": (11, 1111)}  # clips, frames
-Blur = Literal["blur", "blur_gamma"]
-
-
-class Place(NamedTuple):
-    """A clip's folder in the set: `target` becomes a link to `source`, or gets copies of its `files`."""
-
-    split: Split
-    clip: str
-    source: Path
-    target: Path
-    files: list[str]  # relative to both
-
-    def has(self, name: str) -> bool:
-        """Return whether the target has the file in the source's size."""
-        path = self.target / name
-        return path.is_file() and path.stat().st_size == (self.source / name).stat().st_size
-
-    def is_source(self) -> bool:
-        """Return whether the target already leads to the source."""
-        return self.target.exists() and self.target.samefile(self.source)
-
-
-def places_of(scan: Scan, dataset_root: Path, blur: Blur) -> list[Place]:
-    """Return the places of a checked clip: sharp, blurred, spikes."""
-    images = [f"{frame}.png" for frame in scan.frames]
-    sources = (scan.source / SHARP, scan.source / blur, scan.spikes)
-    files = (images, images, [f"{SPIKE}/{frame}.dat" for frame in scan.frames])
-    targets = clip_dirs(dataset_root, scan.split, scan.name)
-    return [Place(scan.split, scan.name, *parts) for parts in zip(sources, targets, files, strict=True)]
-
-
-def foreign_file(place: Place) -> str:
-    """Return a frame in the target that the source lacks; empty if there is none."""
-    suffix = Path(place.files[0]).suffix
-    found = {str(path.relative_to(place.target)) for path in place.target.rglob(f"[!.]*{suffix}")}
-    return min(found - set(place.files), default="")
-
-
-def place_problem(place: Place, copy: bool, force: bool, outdated: bool) -> str:
-    """Return why a place cannot be filled; empty if it can be or already is.
-
-    Args:
-        place: place of a checked clip.
-        copy: fill it with copies, else with a link.
-        force: replace existing links and files, except folders with files that the source lacks.
-        outdated: an existing folder holds copies of other frames.
-    """
-    target = place.target
-    if target.is_symlink():
-        if force or (place.is_source() and not copy):
-            return ""
-        if place.is_source():
-            return f"{target} is a link, expected copies; --force replaces it by copies"
-        return f"{target} is a link to {target.readlink()}, expected {place.source}; --force replaces it"
-    if not target.exists() or place.is_source():
-        return ""
-    if not target.is_dir():
-        return f"{target} is a file, expected a folder or nothing; move it away"
-    if foreign := foreign_file(place):
-        return f"{target} holds {foreign}, which {place.source} does not; move it away"
-    missing = [name for name in place.files if not (target / name).is_file()]
-    if not copy and (missing or outdated):
-        found = (
-            "copies of other frames" if outdated else f"{len(place.files) - len(missing)} of {len(place.files)} files"
-        )
-        return f"{target} is a folder with {found}, expected a link; add --copy to fill it or move it away"
-    other = [name for name in place.files if name not in missing and not place.has(name)]
-    if other and not (copy and force):
-        return f"{target}/{other[0]} differs in size from the source; --copy --force replaces it"
-    return ""
-
-
-def make_link(place: Place) -> None:
-    """Make the target a link to the source, atomically replacing a link that leads elsewhere."""
-    if place.is_source() or (place.target.is_dir() and not place.target.is_symlink()):
-        return
-    place.target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(place.target)
-    try:
-        temporary.symlink_to(place.source.resolve(), target_is_directory=True)
-        temporary.replace(place.target)
-    except OSError as error:
-        raise UserError(f"{place.target}: cannot be made a link ({error.strerror}); give --copy") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def is_filled(place: Place, copy: bool) -> bool:
-    """Return whether nothing is left to do for a place without problems."""
-    if place.target.is_symlink():
-        return place.is_source() and not copy
-    return place.is_source() or all(place.has(name) for name in place.files)
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file atomically."""
-    with whole_file(target) as temporary:
-        shutil.copyfile(source, temporary)
-
-
-def copy_places(places: Sequence[Place], workers: int) -> None:
-    """Fill the targets with copies, one place after the other, skipping files that already have the source's size."""
-    places = [place for place in places if place.target.is_symlink() or not place.is_source()]
-    total = sum(len(place.files) for place in places)
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=total, unit="file", desc="copying", disable=None) as bar:
-        try:
-            for place in places:
-                if place.target.is_symlink():
-                    place.target.unlink()
-                for folder in {(place.target / name).parent for name in place.files}:
-                    sweep(folder)
-                missing = [name for name in place.files if not place.has(name)]
-                bar.update(len(place.files) - len(missing))
-                sources, targets = ([folder / name for name in missing] for folder in (place.source, place.target))
-                for _ in pool.map(copy_file, sources, targets):
-                    bar.update()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def remove_outdated(root: Path, places: Sequence[Place]) -> None:
@@ -192,7 +56,7 @@ def remove_outdated(root: Path, places: Sequence[Place]) -> None:
         if is_lmdb(lmdb):
             shutil.rmtree(lmdb.resolve())
             record_path(lmdb.resolve()).unlink(missing_ok=True)
-            print(f"{lmdb}: removed, because it held other blurred frames; --generate_lmdb writes it anew")
+            print(f"{lmdb}: removed, because it held other blurred frames; --generate-lmdb writes it anew")
     (root / SPIKES / FILE_NAME).unlink(missing_ok=True)
 
 
@@ -235,7 +99,7 @@ def must_replace(root: Path, manifest: Manifest, force: bool) -> bool:
         if left:
             raise UserError(
                 f"{root}: clip {left[0]} and {len(left) - 1} more were prepared with other settings and are not "
-                "in this run; prepare all of them together or use another --dataset_root"
+                "in this run; prepare all of them together or use another --dataset-root"
             ) from None
         return True
     return False
@@ -243,10 +107,10 @@ def must_replace(root: Path, manifest: Manifest, force: bool) -> bool:
 
 def is_described(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]) -> bool:
     """Return whether manifest, config.yaml and meta_info of the set are up to date."""
-    known = {split: read_meta_info(root, split) for split in lines}
-    listed = all(known[split].get(line.clip) == str(line) for split in lines for line in lines[split])
+    known = {split: described_clips(root, split) for split in lines}
+    listed = all(known[split].get(line.clip) == line for split in lines for line in lines[split])
     described = (root / SPIKES / FILE_NAME).is_file() and (root / SPIKES / "config.yaml").is_file()
-    return listed and described and Manifest.load(root / SPIKES) == merged_manifest(root, manifest)
+    return listed and described and Manifest.read(root / SPIKES / FILE_NAME) == merged_manifest(root, manifest)
 
 
 def check_places(root: Path, places: Sequence[Place], problem_of: Callable[[Place], str], workers: int) -> None:
@@ -277,7 +141,7 @@ def claim_split(root: Path, split: Split) -> Lock:
     path = beside.with_name(f".{beside.name}.{split}{folder_lock.NAME}")
     if not os.access(beside.parent, os.W_OK):
         path = beside / f".{split}{folder_lock.NAME}"
-    return acquire(path, f"{root}: split {split}", "wait until it ends, or use another --dataset_root")
+    return acquire(path, f"{root}: split {split}", "wait until it ends, or use another --dataset-root")
 
 
 def prepare(
@@ -315,13 +179,13 @@ def prepare(
     replace = must_replace(dataset_root, manifest, force)
     places = [place for scan in scans for place in places_of(scan, dataset_root, blur)]
     blurred = [place for place in places if place.source.name == blur] if replace else []
-
-    def problem_of(place: Place) -> str:
-        return place_problem(place, copy, force, outdated=place in blurred)
-
-    check_places(dataset_root, places, problem_of, workers)
+    check_places(
+        dataset_root, places, lambda place: place_problem(place, copy, force, outdated=place in blurred), workers
+    )
     lines: dict[Split, list[MetaLine]] = {
-        split: [MetaLine(s.name, len(s.frames), size, s.frames[0]) for s in scans if s.split == split]
+        split: [
+            MetaLine(s.name, len(s.frames), f"{size[0]},{size[1]},3", s.frames[0]) for s in scans if s.split == split
+        ]
         for split in splits
     }
     is_whole = not replace and all(is_filled(place, copy) for place in places)
@@ -357,16 +221,18 @@ def make_parser() -> Parser:
     parser = Parser(description=__doc__)
 
     def folder(name: str, default: str, text: str) -> None:
-        parser.add_argument(name, type=Path, default=Path(default), metavar="P", help=f"{text} (default: {default})")
+        help_text = f"{text} (default: {default})"
+        other = f"--{name[2:].replace('-', '_')}"
+        parser.add_argument(name, other, type=Path, default=Path(default), metavar="P", help=help_text)
 
-    folder("--gopro_root", "datasets/GOPRO_Large", "folder of the frames, with train/ and test/")
-    folder("--spike_root", f"datasets/{SPIKES}", "folder of the spikes, with train/ and test/")
-    folder("--dataset_root", "datasets/gopro_spike", "folder of the new set")
+    folder("--gopro-root", "datasets/GOPRO_Large", "folder of the frames, with train/ and test/")
+    folder("--spike-root", f"datasets/{SPIKES}", "folder of the spikes, with train/ and test/")
+    folder("--dataset-root", "datasets/gopro_spike", "folder of the new set")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
     text = "averaged as stored (default: blur), or in linear light; changing a prepared set needs --force"
     parser.add_argument("--blur", choices=["blur", "blur_gamma"], default="blur", help=f"blurred frames: {text}")
     parser.add_argument("--copy", action="store_true", help="copy the files; default: link the folders")
-    parser.add_argument("--generate_lmdb", action="store_true", help="also write LMDBs of the set")
+    parser.add_argument("--generate-lmdb", "--generate_lmdb", action="store_true", help="also write LMDBs of the set")
     parser.add_argument(
         "--force", action="store_true", help="replace what was prepared from other files or with other settings"
     )

@@ -45,11 +45,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.layout import SPLITS, DatasetWriter, Frame, Split
 from data.prepare.recordings import WHOLE, Source, Span, folder_source, video_source
 from data.spike.interpolate import estimate_motion, in_between
-from data.spike.light import linear_to_srgb, srgb_to_linear, to_gray
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.sensor_noise import Camera, SensorNoise
 from data.spike.simulator import integrate_and_fire
 from utils.utils_cli import Parser, program
+from utils.utils_colour import linear_to_srgb, srgb_to_linear, to_gray
 from utils.utils_error import UserError
 
 Transfer = Literal["srgb", "linear"]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from golden_files import GOLDEN, SHARED, needs_shared
 
-from data.spike.light import to_gray
 from data.spike.manifest import gopro_timing
 from data.spike.representations import bins, isi, tfi, tfp
 from data.spike.texture import likelier_geometry
 from utils.spike_loader import num_steps, read_spikes, write_spikes
+from utils.utils_colour import to_gray
 from utils.utils_error import UserError
 
 SHARP = {

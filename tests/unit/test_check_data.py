@@ -11,11 +11,11 @@ import pytest
 
 from data.check import check_dataset, open_dataset
 from data.layout import DatasetWriter, Frame
-from data.spike.light import to_gray
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.simulator import integrate_and_fire
 from options.schema import DatasetOpt
 from utils.spike_loader import read_spikes, write_spikes
+from utils.utils_colour import to_gray
 from utils.utils_error import UserError
 from utils.utils_image import write_rgb
 

@@ -7,7 +7,7 @@ import torch
 from tiny_set import FIRST, SHARP, SPIKE_SIZE, make_set, options, rng
 
 from data.augment import Flips, draw_box
-from data.clip_index import read_meta_info
+from data.clip_index import find_clips
 from data.dataset_video_test import VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.loader import StepBatches, train_batches
@@ -129,7 +129,7 @@ def test_meta_info_names_the_clips(shared_set, tmp_path):
 def test_meta_info_of_three_fields_starts_at_zero(tmp_path):
     meta = tmp_path / "meta.txt"
     meta.write_text("000 2 (720,1280,3)\n001 1 (720, 1280, 3) 7\n")
-    assert read_meta_info(meta, "08d") == {"000": ("00000000", "00000001"), "001": ("00000007",)}
+    assert find_clips(tmp_path, None, str(meta), "08d") == {"000": ("00000000", "00000001"), "001": ("00000007",)}
 
 
 @pytest.mark.parametrize("line", ["clip_a", "clip_a 0 (1,2,3) 0", "clip_a 5 (1,2,3) 0 1", "a 1 (1,2,3)\na 1 (1,2,3)"])
@@ -137,7 +137,7 @@ def test_other_meta_lines_are_named(tmp_path, line):
     meta = tmp_path / "meta.txt"
     meta.write_text(line)
     with pytest.raises(UserError, match="meta.txt line"):
-        read_meta_info(meta, "06d")
+        find_clips(tmp_path, None, str(meta), "06d")
 
 
 def remove(path):

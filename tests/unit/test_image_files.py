@@ -14,7 +14,7 @@ from data.check import check_dataset
 from data.clip_index import scan_clips
 from data.dataset_video_test import VideoTestDataset
 from data.frame_store import FrameStore
-from data.prepare.gopro_check import image_fact
+from data.prepare.gopro_scan import image_fact
 from data.prepare.lmdb_sources import PngFiles
 from data.prepare.lmdb_writer import write_lmdbs
 from data.prepare.recordings import folder_source

@@ -328,7 +328,7 @@ def test_preparation_gets_the_roots_and_runs_first(machine):
     assert result.returncode == 0
     prepare, runtime, train = machine.calls
     script = "scripts/data_preparation/prepare_gopro_spike_dataset.py"
-    given = "--gopro_root g --spike_root s --dataset_root d --generate_lmdb --force"
+    given = "--gopro-root g --spike-root s --dataset-root d --generate-lmdb --force"
     assert prepare == [script, *given.split()]
     roots_of_run = "--dataset-root d --lmdb --set task=t"  # prepared spikes lie below the data set
     config = ["--mode", "train", "--opt", str(machine.config)]
@@ -340,7 +340,7 @@ def test_preparation_gets_the_roots_and_runs_first(machine):
 def test_lmdb_folders_are_read_wherever_the_option_file_has_its_data(machine, mode):
     assert machine.launch(str(machine.config), "--generate-lmdb", mode=mode).returncode == 0
     prepare, runtime, run = machine.calls
-    assert prepare[1:] == ["--generate_lmdb"]
+    assert prepare[1:] == ["--generate-lmdb"]
     assert runtime == ["scripts/runtime_config.py", "--mode", mode, "--opt", str(machine.config), "--lmdb"]
     assert run == [f"main_{mode}_vrt.py", "--opt", "experiments/x/runtime.json"]
 

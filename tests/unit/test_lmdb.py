@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tiny_set import FIRST, SPIKE_SIZE, STEPS, make_set, options, rng
 
 from data import lmdb_store
-from data.clip_index import existing_folder, read_meta_info, scan_clips
+from data.clip_index import existing_folder, find_clips, scan_clips
 from data.frame_store import FrameStore
 from data.layout import SPIKES, SPLITS
 from data.lmdb_store import Entry, LmdbStore, is_lmdb, lmdb_path, record_path
@@ -535,9 +535,9 @@ def test_clip_names_cannot_leave_their_folder(tmp_path, clip):
     meta = tmp_path / "meta.txt"
     meta.write_text(f"ok/0001 2 (4,4,3) 0\n{clip} 2 (4,4,3) 0\n")
     with pytest.raises(UserError, match=r"meta.txt line 2: the name '.*' could lead out of its folder"):
-        read_meta_info(meta, "06d")
+        find_clips(tmp_path, None, str(meta), "06d")
     meta.write_text("00001/0001 2 (4,4,3) 0\n")
-    assert read_meta_info(meta, "d") == {"00001/0001": ("0", "1")}
+    assert find_clips(tmp_path, None, str(meta), "d") == {"00001/0001": ("0", "1")}
 
 
 def test_a_folder_that_is_no_lmdb_is_not_touched(data_set):
@@ -568,7 +568,7 @@ def test_what_is_missing_or_damaged_is_named_and_leaves_nothing(data_set):
     with pytest.raises(UserError, match=f"{SPIKES}: has neither manifest.json nor config.yaml"):
         lmdb_writer.create_lmdbs(data_set, ["test"])
     shutil.rmtree(data_set / "test_GT_blurred")
-    with pytest.raises(UserError, match="--dataset_root: .*test_GT_blurred is not a folder"):
+    with pytest.raises(UserError, match="--dataset-root: .*test_GT_blurred is not a folder"):
         lmdb_writer.create_lmdbs(data_set, ["test"])
 
 
@@ -634,10 +634,10 @@ def test_the_script_killed_in_the_middle_and_run_again(tmp_path, data_set, run_p
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nowhere"], "--dataset_root: nowhere is not a folder"), ([".", "--compression=10"], "--compression")],
+    [(["nowhere"], "--dataset-root: nowhere is not a folder"), ([".", "--compression=10"], "--compression")],
 )
 def test_the_script_ends_with_one_line_and_2(monkeypatch, capsys, arguments, words):
-    monkeypatch.setattr(sys, "argv", ["create_lmdb.py", "--dataset_root", *arguments])
+    monkeypatch.setattr(sys, "argv", ["create_lmdb.py", "--dataset-root", *arguments])
     with pytest.raises(SystemExit) as caught:
         create_lmdb.main()
     assert caught.value.code == 2

@@ -86,6 +86,15 @@ def test_second_call_merges_and_replaces(tmp_path):
     assert set(Manifest.load(layout.spike_dir(tmp_path, "train")).clips) == {"a", "b", "c"}
 
 
+def test_a_damaged_meta_info_is_named_before_clips_are_added(tmp_path):
+    path = layout.meta_info_path(tmp_path, "train")
+    path.parent.mkdir()
+    path.write_text("a 3 (8,16,3) 000000\na 2 (8,16\n")
+    with pytest.raises(UserError, match="meta_info_train.txt line 2: 'a 2 .8,16' is not"):
+        layout.DatasetWriter(tmp_path, tiny_manifest()).add_clip("train", "b", tiny_frames(1), TIMING)
+    assert not (tmp_path / "train_GT").exists()
+
+
 def test_one_set_has_one_camera_and_unique_names(tmp_path):
     with layout.DatasetWriter(tmp_path, tiny_manifest()) as writer:
         writer.add_clip("train", "a", tiny_frames(1), TIMING)

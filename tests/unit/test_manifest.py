@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from data.spike.doctor.declared import declared_for
 from data.spike.manifest import ClipTiming, Manifest, gopro_timing
+from utils.spike_loader import write_spikes
 from utils.utils_error import UserError
 
 TIMING = {"steps": 88, "exposure": [0, 81], "sharp_step": 40, "steps_of": {"000100": 81}}
@@ -40,6 +43,29 @@ def test_save_and_load_from_the_folder_and_from_its_parent(tmp_path):
     assert Manifest.load(str(tmp_path / "train")) == manifest
     manifest.model_copy(update={"theta": 3.0}).save(tmp_path / "train")
     assert Manifest.load(tmp_path / "train").theta == 3
+
+
+def test_it_is_found_from_the_folders_of_files_clip_and_clips_and_through_links(tmp_path):
+    Manifest(**CONTENT).save(tmp_path / "set")
+    spikes = tmp_path / "set/train/clip/spike"
+    spikes.mkdir(parents=True)
+    (spikes / "000000.dat").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "set/train")
+    for place in (spikes, spikes.parent, spikes.parents[1], tmp_path / "set", tmp_path / "link"):
+        assert Manifest.load(place) == Manifest(**CONTENT), place
+    Manifest(**CONTENT | {"theta": 3.0}).save(tmp_path)
+    (tmp_path / "set/manifest.json").unlink()
+    assert Manifest.load(tmp_path / "set").theta == 3
+    assert [Manifest.load(place) for place in (spikes, spikes.parent, spikes.parents[1])] == [None] * 3
+
+
+def test_clips_that_are_links_take_the_manifest_beside_the_links(tmp_path):
+    elsewhere = tmp_path / "elsewhere/train/clip"
+    write_spikes(elsewhere / "spike/000000.dat", np.zeros((2, 8, 8), np.uint8))
+    Manifest(**CONTENT).save(tmp_path / "set")
+    (tmp_path / "set/train").mkdir()
+    (tmp_path / "set/train/clip").symlink_to(elsewhere)
+    assert declared_for(tmp_path / "set/train/clip/spike/000000.dat").manifest == Manifest(**CONTENT)
 
 
 def test_no_manifest_is_none(tmp_path):

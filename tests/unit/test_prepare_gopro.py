@@ -19,7 +19,9 @@ from tiny_set import options, rng
 
 from data import layout
 from data.lmdb_store import LmdbStore, lmdb_path
+from data.meta_info import MetaLine
 from data.prepare import gopro_check as check
+from data.prepare import gopro_scan
 from data.select_dataset import define_Dataset
 from data.spike.manifest import Manifest
 from scripts.data_preparation import prepare_gopro_spike_dataset as gopro
@@ -152,7 +154,7 @@ def test_all_problems_are_reported_at_once(tree, monkeypatch, capsys):
 
 def healthy_scans():
     return [
-        check.Scan(
+        gopro_scan.Scan(
             split,
             clip,
             Path(__file__).parent,
@@ -200,12 +202,12 @@ def test_the_same_fault_of_many_frames_takes_one_line():
 def test_a_png_cut_off_anywhere_is_no_image(tmp_path):
     write_png(tmp_path / "whole.png", 0, (2, 3))
     data = (tmp_path / "whole.png").read_bytes()
-    assert check.image_fact(tmp_path / "whole.png") == (2, 3)
+    assert gopro_scan.image_fact(tmp_path / "whole.png") == (2, 3)
     for length in range(len(data) - 8):
         (tmp_path / "cut.png").write_bytes(data[:length])
-        assert isinstance(check.image_fact(tmp_path / "cut.png"), str), length
+        assert isinstance(gopro_scan.image_fact(tmp_path / "cut.png"), str), length
     Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / "cut.png", "BMP")
-    assert "not a readable PNG" in check.image_fact(tmp_path / "cut.png")
+    assert "not a readable PNG" in gopro_scan.image_fact(tmp_path / "cut.png")
 
 
 def test_frames_that_have_no_half_are_named(tree, monkeypatch, capsys):
@@ -220,14 +222,14 @@ def test_frames_that_have_no_half_are_named(tree, monkeypatch, capsys):
     [
         (
             [("GOPRO_Large", "a/b/GOPRO_Large")],
-            ["--gopro_root: GOPRO_Large is not a folder (. holds the folders GOPRO_Large_spike_seq, a); correct --"],
+            ["--gopro-root: GOPRO_Large is not a folder (. holds the folders GOPRO_Large_spike_seq, a); correct --"],
         ),
         (
             [("GOPRO_Large", "x"), ("x", "GOPRO_Large/GOPRO_Large"), ("GOPRO_Large_spike_seq/train", "elsewhere")],
             [
-                "--gopro_root: GOPRO_Large has no folder train (GOPRO_Large holds the folders GOPRO_Large); set",
-                "--gopro_root: GOPRO_Large has no folder test (GOPRO_Large holds the folders GOPRO_Large); set",
-                "--spike_root: GOPRO_Large_spike_seq has no folder train (GOPRO_Large_spike_seq holds the folders",
+                "--gopro-root: GOPRO_Large has no folder train (GOPRO_Large holds the folders GOPRO_Large); set",
+                "--gopro-root: GOPRO_Large has no folder test (GOPRO_Large holds the folders GOPRO_Large); set",
+                "--spike-root: GOPRO_Large_spike_seq has no folder train (GOPRO_Large_spike_seq holds the folders",
             ],
         ),
     ],
@@ -265,7 +267,7 @@ def test_prepared_set_has_the_layout(tree, copy):
                 assert place.is_symlink() == (not copy)
                 assert contents(place) == contents(source / origin)
             assert all(layout.dat_path(out, split, clip, name).is_file() for name in names)
-            assert layout.read_meta_info(out, split)[clip] == f"{clip} {FRAMES} (32,48,3) {names[0]}"
+            assert str(layout.described_clips(out, split)[clip]) == f"{clip} {FRAMES} (32,48,3) {names[0]}"
     assert {split: [line.clip for line in found] for split, found in lines.items()} == {
         split: list(clips) for split, clips in CLIPS.items()
     }
@@ -300,7 +302,7 @@ def test_spikes_may_lie_in_the_set_already(tree, monkeypatch):
     (tree / "GOPRO_Large_spike_seq").rename(tree / "out/GOPRO_Large_spike_seq")
     spikes = contents(tree / "out/GOPRO_Large_spike_seq")
     for copy in ([], ["--copy", "--force"]):
-        assert run(monkeypatch, tree, "--spike_root", "out/GOPRO_Large_spike_seq", *copy) == 0
+        assert run(monkeypatch, tree, "--spike-root", "out/GOPRO_Large_spike_seq", *copy) == 0
         assert spikes.items() <= contents(tree / "out/GOPRO_Large_spike_seq").items()
 
 
@@ -333,7 +335,7 @@ def test_totals_are_said_and_compared_with_the_official_ones(tree, monkeypatch, 
         "note: the official set has 22 train clips with 2,103 frames and 11 test clips with 1,111"
     )
     frames = {"train": [1] * 21 + [2082], "test": [101] * 11}
-    gopro.print_totals({s: [layout.MetaLine("x", n, RGB, "000001") for n in frames[s]] for s in frames})
+    gopro.print_totals({s: [MetaLine("x", n, "720,1280,3", "000001") for n in frames[s]] for s in frames})
     assert capsys.readouterr().out == "train: 22 clips, 2,103 frames\ntest: 11 clips, 1,111 frames\n"
 
 
@@ -460,7 +462,7 @@ def test_one_name_in_both_splits_of_the_set_is_refused(tree, capsys):
 
 
 def test_lmdb_files_hold_the_set_and_follow_a_switch(tree, monkeypatch, capsys):
-    assert run(monkeypatch, tree, "--generate_lmdb") == 0
+    assert run(monkeypatch, tree, "--generate-lmdb") == 0
     clip, out = "GOPR0372_07_00", tree / "out"
     dat = layout.dat_path(out, "train", clip, "000050")
     stored = LmdbStore(lmdb_path(layout.spike_dir(out, "train"))).get(clip, "000050")
@@ -569,7 +571,7 @@ def test_a_switch_that_was_interrupted_mixes_nothing(tree, monkeypatch):
 
 def test_scans_are_what_lies_on_disk(tree):
     clip = "GOPR0372_07_00"
-    found = check.scan_clip(
+    found = gopro_scan.scan_clip(
         tree / "GOPRO_Large/train" / clip, tree / "GOPRO_Large_spike_seq/train" / clip, "train", clip, "blur"
     )
     wanted = healthy_scans()[0]

@@ -89,8 +89,8 @@ def test_two_ranges_make_both_splits(tmp_path):
     for split, span in (("train", (0, 6)), ("test", (6, None))):
         settings = simulation.Settings(blur_frames=3, span=span)
         simulation.simulate([tmp_path / "walk"], tmp_path / "out", split, settings, video=False)
-    assert layout.read_meta_info(tmp_path / "out", "train").keys() == {"walk_000000_000006"}
-    assert layout.read_meta_info(tmp_path / "out", "test").keys() == {"walk_000006"}
+    assert layout.described_clips(tmp_path / "out", "train").keys() == {"walk_000000_000006"}
+    assert layout.described_clips(tmp_path / "out", "test").keys() == {"walk_000006"}
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,8 @@ def test_a_rate_that_nobody_says_is_asked_for(tmp_path, monkeypatch):
 def test_real_video(tmp_path):
     settings = simulation.Settings(span=(0, 14), spike_scale=4)
     simulation.simulate([BIKES], tmp_path, "test", settings)
-    assert layout.read_meta_info(tmp_path, "test") == {
-        "bikes_000000_000014": "bikes_000000_000014 2 (272,640,3) 000000"
-    }
+    (line,) = layout.described_clips(tmp_path, "test").values()
+    assert str(line) == "bikes_000000_000014 2 (272,640,3) 000000"
     assert num_steps(layout.dat_path(tmp_path, "test", "bikes_000000_000014", "000001"), 68, 160) == 49
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from benchmarks.simulator import per_pixel_loop
 from data.spike import simulator
-from data.spike.light import linear_to_srgb, srgb_to_linear, to_gray
 from data.spike.simulator import integrate_and_fire
+from utils.utils_colour import linear_to_srgb, srgb_to_linear, to_gray
 
 
 def constant(values, steps):

@@ -11,10 +11,10 @@ from data.dataset_video_test import VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.geometry import Box
 from data.select_dataset import define_Dataset
-from data.spike.light import linear_to_srgb
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.planes import Representation
 from utils.spike_loader import read_spikes, write_spikes
+from utils.utils_colour import linear_to_srgb
 from utils.utils_error import UserError
 from utils.utils_image import write_rgb
 

@@ -12,12 +12,9 @@ from tiny_network import tiny
 from tiny_set import make_set, options
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = [
-    "scripts/data_preparation/create_lmdb.py",
-    "scripts/data_preparation/prepare_gopro_spike_dataset.py",
-    "scripts/data_preparation/simulate_spike_dataset.py",
-    "scripts/runtime_config.py",
-]
+# The first starts torch's own program, the others take no options.
+NO_PARSER = {"torchrun.py", "check_requirements.py", "make_options_docs.py"}
+SCRIPTS = [str(path) for path in sorted((ROOT / "scripts").rglob("*.py")) if path.name not in NO_PARSER]
 NETWORK = tiny(drop_path_rate=0.0)  # paths are dropped by timm
 NEVER = ["tensorboard", "timm", "torch._dynamo", "torchvision", "wandb"]
 # Runs each program as `python PROGRAM WORDS` does, and writes its exit code and what has been imported until then.
@@ -54,7 +51,8 @@ def stages(tmp_path_factory):
     train, test = str(ROOT / "main_train_vrt.py"), str(ROOT / "main_test_vrt.py")
     task = [test, "--task", "006_VRT_videodeblurring_GoPro", "--folder_lq"]
     calls = [
-        *([program, "--help"] for program in (train, test, *(str(ROOT / script) for script in SCRIPTS))),
+        *([program, "--help"] for program in (train, test, *SCRIPTS)),
+        *([script, "--no_such_option"] for script in SCRIPTS),
         *([program, "--opt", "right.json", "--stes", "task=a"] for program in (train, test)),
         *([program, "--opt", "none.json"] for program in (train, test)),
         *([program, "--opt", "typo.json"] for program in (train, test)),

@@ -15,7 +15,7 @@ import pytest
 from test_manifest import CONTENT
 from tiny_set import SPIKE_SIZE, make_set, options, rng
 
-from data.clip_index import existing_folder, find_clips, read_meta_info
+from data.clip_index import existing_folder, find_clips
 from data.dataset_video_test import VideoTestDataset
 from data.lmdb_store import LmdbStore, lmdb_path
 from data.prepare import lmdb_writer
@@ -78,7 +78,7 @@ def test_all_text_is_read_as_other_programs_write_it(tmp_path, encoding):
         encode(root / place, encoding)
     encode(root / "o.json", encoding)
     encode(root / "run.json", encoding)
-    assert list(read_meta_info(meta, "06d")) == ["a"]
+    assert list(find_clips(root / "lq", None, str(meta), "06d")) == ["a"]
     assert list(LmdbStore(root / "lq.lmdb").clips()) == ["a"]
     assert Manifest.load(root / "spikes") == manifest
     assert SpikeConfig.load(root / "spikes").spike_w == 24

@@ -1,18 +1,17 @@
 """Collect what is declared about a spike file: on the command line, in manifest.json, in config.yaml."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from data.spike import config_yaml
 from data.spike.config_yaml import SpikeConfig
+from data.spike.description import find_description
 from data.spike.manifest import FILE_NAME, ClipTiming, Manifest, gopro_timing
 from utils.spike_loader import BitOrder
 from utils.utils_error import UserError
 from utils.utils_file import own_name
 
 GIVEN = "the command line"
-_LEVELS = 5  # number of parent folders searched: ROOT/GOPRO_Large_spike_seq/train/<clip>/spike
 Size = tuple[int, int]
 
 
@@ -37,6 +36,8 @@ class Declared(NamedTuple):
 def declared_for(path: Path, given: Given = Given()) -> Declared:  # noqa: B008 - immutable
     """Collect the declarations about a file: the user's, then the nearest manifest.json, then the nearest config.yaml.
 
+    `find_description` says where these two may be.
+
     Args:
         path: a spike file.
         given: the user's declarations.
@@ -47,22 +48,17 @@ def declared_for(path: Path, given: Given = Given()) -> Declared:  # noqa: B008 
     sizes = {GIVEN: given.size} if given.size else {}
     orders: dict[str, BitOrder] = {GIVEN: given.bit_order} if given.bit_order else {}
     flips = {GIVEN: given.flipud} if given.flipud is not None else {}
-    manifest, at = nearest_manifest(path)
+    at = find_description(path.parent, FILE_NAME)
+    manifest = Manifest.read(at) if at else None
     if manifest is not None:
         sizes[str(at)] = manifest.spike_size(clip_of(path.resolve()))
         orders[str(at)], flips[str(at)] = manifest.bit_order, manifest.flipud
     timing = timing_of(path, manifest)
-    folder = next((folder for folder in _above(path) if (folder / config_yaml.FILE_NAME).is_file()), None)
-    config = SpikeConfig.load(folder) if folder else None
+    place = find_description(path.parent, config_yaml.FILE_NAME)
+    config = SpikeConfig.read(place) if place else None
     if config and not (manifest and timing and timing.spike_size):  # config.yaml has one size for all clips
-        sizes[f"{folder}/{config_yaml.FILE_NAME}"] = config.spike_h, config.spike_w
+        sizes[str(place)] = config.spike_h, config.spike_w
     return Declared(sizes, orders, flips, manifest, timing)
-
-
-def nearest_manifest(path: Path) -> tuple[Manifest | None, Path | None]:
-    """Return the nearest manifest.json in a file's folder or above, and its path."""
-    folder = next((folder for folder in _above(path) if (folder / FILE_NAME).is_file()), None)
-    return (None, None) if folder is None else (Manifest.load(folder), folder / FILE_NAME)
 
 
 def clip_of(path: Path) -> str:
@@ -79,7 +75,3 @@ def timing_of(path: Path, manifest: Manifest | None) -> ClipTiming | None:
         return gopro_timing(clip)
     except UserError:
         return None
-
-
-def _above(path: Path) -> Iterator[Path]:
-    return iter(path.resolve().parents[:_LEVELS])

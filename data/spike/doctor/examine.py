@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from data.geometry import size_text
 from data.spike import texture
 from data.spike.doctor.declared import Declared, Size
 from data.spike.formats import RAW416, RAW416_PICTURE, Format, is_raw416
@@ -99,11 +100,6 @@ def candidates(packed: np.ndarray, first: list[Size]) -> list[dict[str, Any]]:
             }
         )
     return [*rows[:1], *sorted(rows[1:], key=lambda row: (row["periodicity"] < texture.PERIODIC_MIN, row["rows"]))]
-
-
-def size_text(size: Size) -> str:
-    """Format a size as HxW."""
-    return f"{size[0]}x{size[1]}"
 
 
 def _size(packed: np.ndarray, name: str, declared: Declared, header: bool, wrong: list[str], notes: list[str]) -> Size:

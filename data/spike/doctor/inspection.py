@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from data.geometry import size_text
 from data.spike.doctor.declared import Declared, Given, declared_for
-from data.spike.doctor.examine import DEFAULT_FLIPUD, Report, examine, size_text
+from data.spike.doctor.examine import DEFAULT_FLIPUD, Report, examine
 from data.spike.doctor.health import health
 from data.spike.doctor.orientation import brighter_up, match, paired_picture
 from data.spike.formats import Format, format_of, is_raw1024, open_spikes, read_bits

@@ -8,7 +8,7 @@ import numpy as np
 
 from data.image_folders import IMAGE_SUFFIXES
 from data.layout import SPIKES, SPLITS, gt_dir
-from data.spike.light import to_gray
+from utils.utils_colour import to_gray
 
 # One orientation must correlate with the picture at least this much, and this much better than the others.
 ALIKE = 0.4

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from data.frame_order import by_number
+from data.geometry import size_text
+from data.spike.description import SPIKE_SUFFIXES
 from data.spike.doctor.declared import Declared, Given, Size, declared_for
-from data.spike.doctor.examine import Report, examine, size_text
+from data.spike.doctor.examine import Report, examine
 from data.spike.doctor.inspection import check_timing, inspect_file
 from data.spike.formats import format_of, open_spikes
 from utils.spike_loader import packed_bytes
 from utils.utils_error import UserError
-
-SUFFIXES = (".dat", ".npy", ".npz")
 
 
 def survey(root: Path, given: Given | None = None) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def survey(root: Path, given: Given | None = None) -> list[dict[str, Any]]:
     Raises:
         UserError: there are no spike files below the folder.
     """
-    found = [path for path in root.rglob("*") if path.suffix in SUFFIXES and not path.name.startswith(".")]
+    found = [path for path in root.rglob("*") if path.suffix in SPIKE_SUFFIXES and not path.name.startswith(".")]
     paths = [root / name for name in by_number(str(path.relative_to(root)) for path in found)]
     if not paths:
         raise UserError(f"{root}: no spike files (.dat, .npy, .npz) below it; give a folder with spikes")

@@ -7,7 +7,7 @@ BT601 = (0.299, 0.587, 0.114)  # weights of red, green and blue in the gray valu
 
 def to_gray(rgb: np.ndarray) -> np.ndarray:
     """Return the BT.601 luma of (..., 3) float RGB: (...), same dtype and range."""
-    return rgb @ np.array(BT601, rgb.dtype)
+    return np.asarray(rgb @ np.array(BT601, rgb.dtype))
 
 
 def srgb_to_linear(srgb: np.ndarray) -> np.ndarray:
