@@ -18,7 +18,7 @@ SCRIPTS = [
     "scripts/data_preparation/simulate_spike_dataset.py",
     "scripts/runtime_config.py",
 ]
-NETWORK = tiny(drop_path_rate=0.0)  # paths are dropped by timm
+NETWORK = tiny(drop_path_rate=0.1)
 NEVER = ["tensorboard", "timm", "torch._dynamo", "torchvision", "wandb"]
 # Runs each program as `python PROGRAM WORDS` does, and writes its exit code and what has been imported until then.
 STAGES = """
