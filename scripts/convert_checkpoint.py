@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from models.vrt.official import official_buffers
+from models.official import official_buffers
 from utils import utils_checkpoint, utils_lora
 from utils.utils_cli import Parser, program
 from utils.utils_error import UserError
