@@ -1,13 +1,11 @@
 """The demo's training step on a busy machine, by number of threads.
 
-python benchmarks/busy_machine.py [--steps 6] [--rounds 3] [--busy 0 1 2] [--operators 12]
+python benchmarks/busy_machine.py [--steps 6] [--rounds 3] [--busy 0 1 2]
 
 Each measurement runs in its own process: the network of options/vrt/demo.json, one random sample, forward and backward
 pass and optimizer. Rows: one thread; two threads that spin at the end of an operator (PyTorch's default); two threads
 that soon sleep instead (`GOMP_SPINCOUNT`, as the programs set it); and the number that the programs choose by the load
 at their start. Columns: seconds per step, medians over all rounds, alone and next to one and two busy processes.
-`--operators` lists by operator (PyTorch's profiler) how much longer two threads take next to one busy process than
-alone, in seconds per step, and the number of calls. The work is the same, so the difference is waiting.
 """
 
 import argparse
@@ -37,10 +35,9 @@ ROWS: dict[str, dict[str, str]] = {
 SPIN = "while True: pass"
 
 
-def train_steps(count: int, profiled: bool, load: thread_count.Load) -> dict[str, Any]:
-    """Time steps of the demo's training in this process; if `profiled`, by operator."""
+def train_steps(count: int, load: thread_count.Load) -> dict[str, Any]:
+    """Time steps of the demo's training in this process."""
     import torch
-    from torch.profiler import ProfilerActivity, profile
 
     from models.select_model import define_Model
     from options.schema import Opt
@@ -61,21 +58,14 @@ def train_steps(count: int, profiled: bool, load: thread_count.Load) -> dict[str
         began = time.perf_counter()
         model.train_step([sample], step)
         seconds.append(time.perf_counter() - began)
-    found: dict[str, Any] = {"seconds": seconds, "threads": torch.get_num_threads()}
-    if profiled:
-        with profile(activities=[ProfilerActivity.CPU]) as prof:
-            for step in range(count):
-                model.train_step([sample], count + 1 + step)
-        rows = prof.key_averages()
-        found["operators"] = {row.key: (row.self_cpu_time_total / 1e6 / count, row.count / count) for row in rows}
-    return found
+    return {"seconds": seconds, "threads": torch.get_num_threads()}
 
 
-def measure(row: str, steps: int, profiled: bool = False) -> dict[str, Any]:
+def measure(row: str, steps: int) -> dict[str, Any]:
     """Run `train_steps` in a separate process."""
     env = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")}
     env |= {key: value for key, value in ({"GOMP_SPINCOUNT": "5000"} | ROWS[row]).items() if value}
-    command = [sys.executable, __file__, "--child", "--steps", str(steps)] + ["--profiled"] * profiled
+    command = [sys.executable, __file__, "--child", "--steps", str(steps)]
     out = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
     return json.loads(out.splitlines()[-1])
 
@@ -113,37 +103,18 @@ def step_table(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     return medians
 
 
-def operator_table(steps: int, most: int) -> None:
-    """Print the operators that two threads run more slowly next to one busy process than alone."""
-    row = "2 threads, short spin"
-    alone = measure(row, steps, profiled=True)["operators"]
-    with busy(1):
-        beside = measure(row, steps, profiled=True)["operators"]
-    surplus = sorted(alone.keys() & beside.keys(), key=lambda key: alone[key][0] - beside[key][0])
-    whole = sum(beside[key][0] - alone[key][0] for key in surplus)
-    print(f"\n| operator, 2 threads | calls per step | alone, s | 1 busy, s | share of the extra {whole:.2f} s |")
-    print("|---|---|---|---|---|")
-    for key in surplus[:most]:
-        (before, calls), (after, _) = alone[key], beside[key]
-        print(f"| {key} | {calls:.0f} | {before:.3f} | {after:.3f} | {100 * (after - before) / whole:.0f} % |")
-
-
 def main() -> None:
     """Measure, print the tables and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=6, help="steps timed per process")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="numbers of busy processes")
-    parser.add_argument("--operators", type=int, default=0, metavar="N", help="list the N operators that wait longest")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--profiled", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(train_steps(args.steps, args.profiled, thread_count.Load())))
+        print(json.dumps(train_steps(args.steps, thread_count.Load())))
         return
     medians = step_table(args)
-    if args.operators:
-        operator_table(args.steps, args.operators)
     machine = {"machine": platform.processor() or platform.machine(), "cores": thread_count.usable_cores()}
     print(json.dumps({"benchmark": "busy_machine", **machine, "step_seconds": medians}))
 

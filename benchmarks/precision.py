@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from skimage import data as photographs
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
@@ -27,10 +27,11 @@ from tiny_network import NARROW_GOPRO
 from data.select_dataset import define_Dataset
 from models.network_vrt import VRT
 from models.precision import AMP_DTYPES, autocast, set_tf32
-from models.select_network import define_G
+from models.select_model import define_restorer
 from options.schema import Opt
 from utils import utils_option
 from utils.utils_checkpoint import load_weights
+from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_run_folder import find_weights
 
@@ -79,14 +80,13 @@ def compare(net: VRT, x: Tensor) -> dict[str, dict[str, float]]:
     return table
 
 
-def trained(config: Path, device: torch.device) -> tuple[VRT, Tensor]:
+def trained(config: Path, device: torch.device) -> tuple[nn.Module, Tensor]:
     """The network of a finished run, and (1, FRAMES, C, H, W) of its first test clip."""
     opt = utils_option.load(config, Opt)
     if opt.datasets.test is None:
         raise UserError(f"{config} has no datasets.test")
-    net = define_G(opt.netG).to(device).eval()
     weights, why = find_weights(opt.run_dir, None, None)
-    load_weights(net, weights)
+    net = define_restorer(opt, weights, why, Dist(device=device)).netG.eval()
     clip = define_Dataset(opt.datasets.test)[0]
     print(f"{weights} ({why}); clip {clip.name}")
     return net, clip.network_input(0, min(FRAMES, len(clip.frames)))[None].to(device)

@@ -22,7 +22,7 @@ def define_Model(opt: Opt, dist: Dist) -> ModelVRT:
 def define_restorer(opt: Opt, weights: Path, reason: str, dist: Dist) -> ModelVRT:
     """Build the model for restoring, with all weights from one file.
 
-    No flow file is loaded, no moving average is kept, and drop path is off, whatever the options say.
+    No flow file is loaded and no moving average is kept, whatever the options say.
 
     Args:
         opt: the options of the network's training, or of an official task.
@@ -33,7 +33,7 @@ def define_restorer(opt: Opt, weights: Path, reason: str, dist: Dist) -> ModelVR
     Raises:
         UserError: the file is no weights file, or does not fit the network.
     """
-    net = opt.netG.model_copy(update={"spynet_path": None, "drop_path_rate": 0.0})
+    net = opt.netG.model_copy(update={"spynet_path": None})
     train = opt.train.model_copy(update={"E_decay": 0.0})
     model = define_Model(opt.model_copy(update={"netG": net, "train": train}), dist)
     LOG.info("weights: %s (%s): %s", weights, reason, load_weights(model.netG, weights))

@@ -45,7 +45,7 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor
 
-from models.vrt.official import official_buffers
+from models.official import official_buffers
 from utils import utils_checkpoint, utils_lora
 
 

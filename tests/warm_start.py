@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("options", "utils", "data", "models")
-LIBRARIES = ("cv2", "timm.layers", "torch._dynamo", "torch.distributed.run", "torch.utils.tensorboard", "torchvision")
+LIBRARIES = ("cv2", "torch._dynamo", "torch.distributed.run", "torch.utils.tensorboard", "torchvision")
 PR_SET_CHILD_SUBREAPER = 36  # of prctl(2): a process whose parent has ended becomes a child of this process
 
 

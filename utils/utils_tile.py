@@ -1,173 +1,46 @@
 """Tiling in space and time: the only module that cuts, pads and joins clips."""
 
-import logging
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from utils.utils_error import UserError
-from utils.utils_tile_opt import Blend, TileOpt
+from utils.tiles.axes import (
+    Axis,
+    axis,
+    calls_for,
+    kair_starts,
+    mirror_index,
+    space_axes,
+    starts,
+    time_axis,
+    windows_for,
+)
+from utils.tiles.choice import ShrinkingTile
+from utils.utils_tile_opt import TileOpt
 
-LOG = logging.getLogger("spikevrt")
+__all__ = [
+    "Axis",
+    "Read",
+    "Restore",
+    "ShrinkingTile",
+    "axis",
+    "calls_for",
+    "is_out_of_memory",
+    "kair_starts",
+    "mirror_index",
+    "mirrored_frames",
+    "padded_as_kair",
+    "restore_padded",
+    "restore_tiled",
+    "space_axes",
+    "starts",
+    "time_axis",
+]
 
 Restore = Callable[[Tensor], Tensor]
 Read = Callable[[int, int], Tensor]
 MIRRORED_FRAMES = 2
-SPARED = 0.25  # fraction of an overlap that may be given up to save a tile
-SMALLEST_SIDE, SMALLEST_FRAMES = 64, 2  # smallest tile side in pixels, and fewest frames
-SHRUNK = 0.7  # factor by which a side that did not fit shrinks
-
-
-class Axis(NamedTuple):
-    """How one axis is cut: its length, the tile side, the tile starts, and how tiles are blended."""
-
-    length: int
-    side: int
-    starts: list[int]
-    blend: Blend
-    cut: int = 0  # output points that a tile drops at each side, except at the ends of the axis
-
-    def place(self, index: int, scale: int = 1) -> slice:
-        """Position of a tile in an output `scale` times as long."""
-        return slice(self.starts[index] * scale, (self.starts[index] + self.side) * scale)
-
-    def weights(self, scale: int = 1) -> list[Tensor]:
-        """Blending weights of each tile, (side * scale,) float32; at every output point they sum to one."""
-        ramps = [self._ramp(index, scale) for index in range(len(self.starts))]
-        total = torch.zeros(self.length * scale, dtype=torch.float64)
-        for index, ramp in enumerate(ramps):
-            total[self.place(index, scale)] += ramp
-        return [(ramp / total[self.place(index, scale)]).float() for index, ramp in enumerate(ramps)]
-
-    def _ramp(self, index: int, scale: int) -> Tensor:
-        first, last = index == 0, index == len(self.starts) - 1
-        if self.blend == "kair":
-            ramp = torch.ones(self.side * scale, dtype=torch.float64)
-            ramp[: 0 if first else self.cut] = 0
-            ramp[len(ramp) - (0 if last else self.cut) :] = 0
-            return ramp
-        rise = 0 if first else self.starts[index - 1] + self.side - self.starts[index]
-        fall = 0 if last else self.starts[index] + self.side - self.starts[index + 1]
-        position = torch.arange(self.side * scale, dtype=torch.float64) + 0.5
-        return torch.minimum(_rising(position, rise * scale), _rising(position, fall * scale).flip(0))
-
-
-def axis(length: int, size: int, overlap: int, blend: Blend = "smooth", cut: int = 0) -> Axis:
-    """Cut an axis into tiles.
-
-    Args:
-        length: length of the axis.
-        size: size of a tile; 0 or more than `length`: one tile.
-        overlap: overlap of neighbouring tiles; less than `size`.
-        blend: see TileOpt.
-        cut: see Axis; for "kair".
-    """
-    side = min(size or length, length)
-    places = kair_starts(length, side, overlap) if blend == "kair" else starts(length, side, overlap)
-    return Axis(length, side, places, blend, cut)
-
-
-def starts(length: int, size: int, overlap: int) -> list[int]:
-    """Starts of the fewest evenly spaced tiles that cover an axis; the last one ends with the axis.
-
-    Args:
-        length: length of the axis.
-        size: size of a tile; 0 or more than `length`: one tile.
-        overlap: overlap of neighbouring tiles, less than `size`. An overlap below half a tile may shrink by up to a
-            quarter on average, but not below 1, where that saves a tile.
-
-    Returns:
-        The first index of each tile, ascending.
-    """
-    if size == 0 or size >= length:
-        return [0]
-    least = max((1 - SPARED) * overlap, min(overlap, 1)) if 2 * overlap < size else overlap
-    last = math.ceil((length - size) / (size - least))
-    return [round(index * (length - size) / last) for index in range(last + 1)]
-
-
-def kair_starts(length: int, size: int, overlap: int) -> list[int]:
-    """Starts of KAIR's tiles: every size - overlap, plus one that ends with the axis, however close to the previous."""
-    if size >= length:
-        return [0]
-    return [*range(0, length - size, size - overlap), length - size]
-
-
-def time_axis(length: int, tile: TileOpt) -> Axis:
-    """The time windows of a clip."""
-    return axis(length, tile.frames, tile.frame_overlap, tile.blend)
-
-
-def space_axes(size: tuple[int, int], tile: TileOpt) -> tuple[Axis, Axis]:
-    """The tiles of an (H, W) frame: row axis, column axis."""
-    rows, cols = (
-        axis(length, side, overlap, tile.blend, overlap // 2)
-        for length, side, overlap in zip(size, tile.size, tile.overlap, strict=True)
-    )
-    return rows, cols
-
-
-def windows_for(time: Axis, first: int, stop: int) -> range:
-    """Indices of the time windows that contribute to frames [first, stop)."""
-    touching = [i for i, start in enumerate(time.starts) if start < stop and start + time.side > first]
-    return range(touching[0], touching[-1] + 1)
-
-
-def calls_for(length: int, size: tuple[int, int], tile: TileOpt, first: int = 0, stop: int | None = None) -> int:
-    """Number of network calls to restore frames [first, stop) of a clip with `length` frames of size (H, W)."""
-    rows, cols = space_axes(size, tile)
-    windows = windows_for(time_axis(length, tile), first, length if stop is None else stop)
-    return len(windows) * math.ceil(len(rows.starts) * len(cols.starts) / tile.batch)
-
-
-def mirror_index(start: int, stop: int, length: int) -> list[int]:
-    """Indices start .. stop - 1 of an axis of `length`, extended by mirroring at its ends: ... 2 1 0 1 2 ..."""
-    period = max(2 * (length - 1), 1)
-    return [min(index % period, period - index % period) if length > 1 else 0 for index in range(start, stop)]
-
-
-class ShrinkingTile:
-    """The tile in use: the requested one, or a smaller one for good once memory has run out.
-
-    Args:
-        tile: the requested tile.
-    """
-
-    def __init__(self, tile: TileOpt) -> None:
-        self.tile = tile
-        self.frames = 0  # frames of a time window restored at once; 0: all
-
-    def shrink(self, frames: int, size: tuple[int, int], splittable: bool) -> None:
-        """Choose a smaller tile after `frames` frames of size (H, W) did not fit with the current one.
-
-        Raises:
-            UserError: the tile is already the smallest.
-        """
-        tile = self.tile
-        height, width = (min(side or length, length) for side, length in zip(tile.size, size, strict=True))
-        inner = min(self.frames or frames, frames)
-        longer = max(height, width)
-        if tile.batch > 1:
-            self.tile = replace(tile, batch=tile.batch // 2)
-        elif longer > SMALLEST_SIDE:
-            less = max(int(longer * SHRUNK) // 8 * 8, SMALLEST_SIDE)
-            sides = (min(height, less), min(width, less))
-            overlap = (min(tile.overlap[0], sides[0] // 2), min(tile.overlap[1], sides[1] // 2))
-            self.tile = replace(tile, size=sides, overlap=overlap)
-        elif splittable and inner > SMALLEST_FRAMES:
-            self.frames = max(math.ceil(inner / 2), SMALLEST_FRAMES)
-        else:
-            raise UserError(
-                f"out of memory: even {inner} frames of {height}x{width} pixels do not fit; free memory, or use a "
-                "smaller network or a larger machine"
-            )
-        now = f"{self.frames} frames at once, " if self.frames else ""
-        # Logged as an error because ranks other than 0 hide lower levels.
-        LOG.error("out of memory with tiles of %s; continuing with %s%s", tile, now, self.tile)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -274,10 +147,6 @@ def padded_as_kair(restore: Restore, tile: TileOpt) -> Restore:
         return out[:, :wanted_frames, :, : height * scale, : width * scale]
 
     return padded
-
-
-def _rising(position: Tensor, width: int) -> Tensor:
-    return (position / width).clamp(max=1) if width else torch.ones_like(position)
 
 
 def _restore_window(

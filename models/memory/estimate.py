@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.memory.machine import memory_budget
 from models.precision import autocast
 from models.vrt.blocks import TMSABlock
 from models.vrt.linear import without_onednn
@@ -31,7 +32,6 @@ POLICIES = {
 }
 """Name -> fields of the blocks' arguments, in `auto`'s order of trial."""
 CPU_BUDGET = 8 * 2**30  # bytes of activations below which a CPU recomputes nothing
-CUDA_SHARE = 0.9  # of the free memory; the rest covers cuDNN, fragmentation and what the estimate misses
 CPU = torch.device("cpu")
 
 
@@ -234,7 +234,7 @@ def free_bytes(net: nn.Module, device: torch.device) -> float:
     """Bytes that a training step on `device` may use beyond the weights and the optimizer's two moments."""
     if device.type != "cuda":
         return CPU_BUDGET
-    return CUDA_SHARE * torch.cuda.mem_get_info(device)[0] - 2 * weight_bytes(net, trained=True)
+    return memory_budget(device).device - 2 * weight_bytes(net, trained=True)
 
 
 def weight_bytes(net: nn.Module, trained: bool = False) -> int:

@@ -1,18 +1,22 @@
 """Proposes crops, batches and tiles that fit into a given memory."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import nn
 
-from models.memory.choose_tile import TILE_FRAMES, TILE_SIDES
-from models.memory.estimate import CUDA_SHARE, choose_checkpointing, memory_of, set_checkpointing, weight_bytes
+from models.memory.choose_tile import CUDA_PROBE, first_fitting
+from models.memory.estimate import choose_checkpointing, memory_of, set_checkpointing, weight_bytes
+from models.memory.machine import CUDA_SHARE, CostPerPixel, MemoryBudget
+from utils.tiles.choice import Workload, points_of, work_of
+from utils.utils_tile_opt import TileOpt
 
 CONTEXT = 0.5e9  # bytes of the CUDA context
 CROPS = (256, 224, 192, 160, 128, 96, 64)  # pixels of the input
-PROBE = (6, 192, 192)  # frames, rows, columns of the measured tile, from which others are scaled
+CLIP = (1000, (4096, 4096))  # frames and size of the clip whose work is compared
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def propose_training(
 def propose_tile(
     net: nn.Module, channels: int, total: float, overlap: tuple[int, int], dtype: torch.dtype | None
 ) -> TestingFit | None:
-    """The fitting tile that repeats the least work; memory is assumed proportional to the tile's pixels.
+    """The first fitting one of the candidate tiles; memory is assumed proportional to the tile's pixels.
 
     Args:
         net: the network.
@@ -99,13 +103,12 @@ def propose_tile(
         The proposal; None if not even the smallest tile fits.
     """
     fixed = weight_bytes(net) + CONTEXT
-    frames, height, width = PROBE
+    frames, height, width = CUDA_PROBE
     probe = memory_of(net, (1, frames, channels, height, width), training=False, dtype=dtype)
-    pixel = probe.peak / (frames * height * width)
-    tiles = [
-        TestingFit(d, side, (1 - overlap[0] / d) * (1 - overlap[1] / side) ** 2, fixed + pixel * d * side**2)
-        for d, side in product(TILE_FRAMES, TILE_SIDES)
-        if overlap[0] < d and overlap[1] < side
-    ]
-    fitting = [tile for tile in tiles if tile.bytes <= CUDA_SHARE * total]
-    return max(fitting, key=lambda tile: (tile.useful, -tile.bytes), default=None)
+    cost = CostPerPixel(0, probe.peak / math.prod(CUDA_PROBE))
+    load, asked = Workload(Counter([CLIP]), channels), TileOpt(0, overlap[0], (0, 0), (overlap[1], overlap[1]))
+    tile = first_fitting(load, asked, cost, MemoryBudget(CUDA_SHARE * total - fixed, math.inf, shared=False))
+    if tile is None:
+        return None
+    useful = CLIP[0] * math.prod(CLIP[1]) / work_of(load, tile)
+    return TestingFit(tile.frames, tile.size[0], useful, fixed + cost.bytes * points_of(load, tile))

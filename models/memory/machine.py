@@ -14,7 +14,7 @@ import torch
 
 from utils.utils_tile import Restore
 
-CUDA_SHARE, CPU_SHARE = 0.9, 0.6  # of the free memory; other programs need some of the host's
+CUDA_SHARE, CPU_SHARE = 0.9, 0.6  # of the free memory; the rest is for cuDNN, fragmentation, other programs
 FLOAT = 4  # bytes
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 MEMINFO = Path("/proc/meminfo")

@@ -7,8 +7,7 @@ exists. q, k and v are (windows, tokens, heads, head_dim), the layout that a lin
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,19 +28,7 @@ DEFAULTS = {
     ("cuda", False): "folded",
     ("cuda", True): "chunked",
 }
-_override: str | None = None
 LOG = logging.getLogger("spikevrt")
-
-
-@contextmanager
-def use_backend(name: str) -> Iterator[None]:
-    """Use one backend of `BACKENDS` everywhere, for tests and benchmarks."""
-    global _override
-    before, _override = _override, name
-    try:
-        yield
-    finally:
-        _override = before
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
@@ -59,7 +46,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[
         (windows, tokens, heads, head_dim).
     """
     learns = bias is not None and bias.requires_grad and torch.is_grad_enabled()
-    name = _override or DEFAULTS["cpu" if q.device.type == "cpu" else "cuda", learns]
+    name = DEFAULTS["cpu" if q.device.type == "cpu" else "cuda", learns]
     if not torch.compiler.is_compiling():
         _log_backend(q.device.type, learns, name)
     return BACKENDS[name](q, k, v, bias, runs)
@@ -70,16 +57,11 @@ def _log_backend(device: str, learns: bool, name: str) -> None:
     LOG.info("window attention on %s%s: %s", device, " with a trained bias" if learns else "", name)
 
 
-def region_mask(labels: Tensor, dtype: torch.dtype) -> Tensor:
-    """(tokens, tokens): 0 between equal labels of (tokens,), otherwise `MASKED`."""
-    return (labels[:, None] != labels).to(dtype) * MASKED
-
-
 def run_bias(bias: Tensor | None, labels: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Bias and mask of one run as (heads or 1, tokens, tokens), or None."""
     if labels is None:
         return None if bias is None else bias.to(dtype)
-    mask = region_mask(labels, dtype)
+    mask = (labels[:, None] != labels).to(dtype) * MASKED  # (tokens, tokens)
     return mask[None] if bias is None else bias.to(dtype) + mask
 
 

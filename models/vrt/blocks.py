@@ -70,7 +70,7 @@ class TMSABlock(nn.Module):
         self.args, self.window, self.shift = args, window, shift
         self.norm1 = nn.LayerNorm(args.dim)
         self.attn = WindowAttention(args.dim, window, args.heads, args.qkv_bias, mutual)
-        self.drop_path = _drop_path(drop_path)
+        self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(args.dim)
         self.mlp = GEGLU(args.dim, int(args.dim * args.mlp_ratio), args.dim)
 
@@ -95,13 +95,22 @@ class TMSABlock(nn.Module):
         return x[:, :depth, :height, :width]
 
 
-def _drop_path(rate: float) -> nn.Module:
-    """Stochastic depth: in training, drop a residual part per sample with probability `rate`."""
-    if not rate:
-        return nn.Identity()
-    from timm.layers import DropPath  # timm imports wandb and much more, which takes seconds
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., arXiv:1603.09382): in training, drops whole samples with probability `rate`.
 
-    return DropPath(rate)
+    Kept samples are divided by 1 - rate. The same numbers and random draws as timm's, whose import takes seconds.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> the same shape."""
+        if not self.training or not self.rate:
+            return x
+        keep = 1 - self.rate
+        return x * x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(keep).div_(keep)
 
 
 class TMSAGroup(nn.Module):

@@ -1,6 +1,7 @@
 """Window attention: every backend equals the plain formula, none holds all windows' logits, none breaks a graph."""
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from dense_windows import region_labels
 from torch.profiler import ProfilerActivity, profile
 
 from models.vrt import attend_window, linear
-from models.vrt.attend_window import BACKENDS, HEAD_MULTIPLE, attend, fused, padded_fused, use_backend, window_labels
+from models.vrt.attend_window import BACKENDS, DEFAULTS, HEAD_MULTIPLE, attend, fused, padded_fused, window_labels
 from models.vrt.blocks import BlockArgs, TMSABlock
 from models.vrt.window import Run, from_windows, to_windows, window_plan
 
@@ -19,6 +20,11 @@ PLANS = [
     ((4, 4, 12), (2, 4, 3), (1, 0, 1)),
     ((2, 4, 8), (2, 4, 4), (0, 0, 0)),
 ]
+
+
+def use_backend(name):
+    """One backend for every device."""
+    return mock.patch.dict(DEFAULTS, dict.fromkeys(DEFAULTS, name))
 
 
 def plain(q, k, v, bias, runs):

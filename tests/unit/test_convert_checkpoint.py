@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from test_network_tasks import NETS, clip_for, net_of
 
 from models.network_vrt import VRT
-from models.vrt.official import official_buffers
+from models.official import official_buffers
 from scripts import convert_checkpoint
 from utils.utils_checkpoint import load_weights, read_state_dict, write_file
 

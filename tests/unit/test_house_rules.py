@@ -1,6 +1,7 @@
 """The shape of the house: which layer may import which, and how long things may get."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,29 @@ def test_layer_imports_only_downwards(layer):
     for path in (ROOT / layer).rglob("*.py"):
         illegal = imports_of(path) - MAY_IMPORT[layer] - {layer}
         assert not illegal, f"{path.relative_to(ROOT)} imports {illegal}"
+
+
+def room_of(module: str) -> str:
+    """The folder of a layer's module, or the module itself where it lies in the layer's own folder."""
+    return ".".join(module.split(".")[:2])
+
+
+def arrows_within(layer: str) -> dict[str, set[str]]:
+    """By folder or module of a layer, those that it imports."""
+    arrows: dict[str, set[str]] = {}
+    for path in (ROOT / layer).rglob("*.py"):
+        own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            arrows.setdefault(own, set()).update(room_of(name) for name in names if name.startswith(f"{layer}."))
+    return {own: others - {own} for own, others in arrows.items()}
+
+
+@pytest.mark.parametrize("layer", ["models", "options", "utils"])
+def test_folders_of_a_layer_do_not_import_each_other_in_a_circle(layer):
+    list(graphlib.TopologicalSorter(arrows_within(layer)).static_order())  # names the circle, if there is one
 
 
 def test_every_layer_is_a_regular_package():

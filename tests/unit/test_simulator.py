@@ -6,10 +6,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.simulator import per_pixel_loop
 from data.spike import simulator
 from data.spike.simulator import integrate_and_fire
 from utils.utils_colour import linear_to_srgb, srgb_to_linear, to_gray
+
+
+def per_pixel_loop(light, theta, limit, charge):
+    """The rule of the sensor, pixel by pixel, in the number type of the arguments: light [t][y][x], charge [y][x]."""
+    spikes = np.zeros((len(light), len(charge), len(charge[0])), np.uint8)
+    for y, row in enumerate(charge):
+        for x, first in enumerate(row):
+            held = min(first, limit)
+            for t, plane in enumerate(light):
+                held = held + plane[y][x]
+                if held >= theta:
+                    spikes[t, y, x] = 1
+                    held = min(held - theta, limit)
+    return spikes
 
 
 def constant(values, steps):

@@ -14,7 +14,7 @@ import torch
 from tiny_network import tiny
 from torch.profiler import ProfilerActivity, profile
 
-from models.memory import estimate, fit
+from models.memory import estimate, fit, machine
 from models.memory.estimate import POLICIES, choose_checkpointing, flops_of, memory_of, set_checkpointing
 from models.model_vrt import ModelVRT
 from models.network_vrt import VRT
@@ -250,7 +250,7 @@ def test_keys_of_the_network_win_over_train_memory(lines):
 def test_a_larger_card_is_offered_less_recomputation_then_larger_batches(net):
     sample = 6 * 64 * 64 * 10000
     fixed = fit.state_bytes(net, True) + fit.CONTEXT
-    cards = [(fixed + share * sample) / estimate.CUDA_SHARE for share in (3.01, 1.01, 0.99, 0.41)]
+    cards = [(fixed + share * sample) / machine.CUDA_SHARE for share in (3.01, 1.01, 0.99, 0.41)]
     proposals = [fit.propose_training(net, (1, 6, 4, 64, 64), card, True, None) for card in cards]
     assert [(one.crop, one.policy, one.batch) for one in proposals] == [
         (64, "none", 3),

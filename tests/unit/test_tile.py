@@ -345,6 +345,21 @@ def test_out_of_memory_goes_on_with_smaller_tiles(limit, caplog):
     assert "out of memory with tiles of 6 frames, all rows, 128 columns, 4 at once; continuing with" in caplog.text
 
 
+def test_sides_shrink_before_time_is_split_and_small_frames_stay_whole():
+    small, large = ShrinkingTile(TileOpt()), ShrinkingTile(TileOpt(batch=2))
+    small.shrink(12, (48, 48), splittable=True)
+    assert (small.tile, small.frames) == (TileOpt(), 6), "a larger clip comes later"
+    taken = []
+    while not large.frames:
+        large.shrink(100, (720, 1280), splittable=True)
+        taken.append((large.tile.batch, *large.tile.size))
+    assert taken[0] == (1, 0, 0)
+    assert taken[1:] == sorted(taken[1:], reverse=True)
+    assert taken[-1] == (1, 64, 64)
+    with pytest.raises(UserError, match="even 12 frames of 48x48 pixels do not fit"):
+        ShrinkingTile(TileOpt()).shrink(12, (48, 48), splittable=False)
+
+
 def test_out_of_memory_that_nothing_helps_is_said():
     with pytest.raises(UserError, match="even 2 frames of 64x64 pixels do not fit"):
         run(Small(0), torch.rand(6, 3, 100, 100), TileOpt())

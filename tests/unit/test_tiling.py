@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from tiny_network import tiny
 
 from models.memory import choose_tile, machine
-from models.memory.choose_tile import CostPerPixel, MemoryBudget, Workload, bytes_of, choose, estimate, work_of
+from models.memory.choose_tile import bytes_of, choose, estimate, first_fitting
+from models.memory.machine import CostPerPixel, MemoryBudget
 from options.schema import ValOpt
+from utils.tiles.choice import Workload, candidates, smaller, work_of
 from utils.utils_dist import Dist
 from utils.utils_tile_opt import TileOpt
 
@@ -31,6 +34,29 @@ def test_the_tile_with_the_least_work_that_fits_is_chosen():
     for one, budget in zip(chosen, (4 * GIB, 16 * GIB, 64 * GIB), strict=False):
         assert sum(bytes_of(GOPRO, one, COST)) <= budget
     assert chosen[-1].size == (720, 1280), "with enough memory frames are whole"
+
+
+def test_one_order_of_candidates_serves_the_choice_the_proposal_and_the_retry():
+    asked = TileOpt(0, 2, (0, 0), (20, 20))
+    order = candidates(GOPRO, asked)
+    work = [work_of(GOPRO, one) for one in order]
+    assert work == sorted(work), "the least work first"
+    for gib in (4, 16, 64):
+        fitting = [one for one in order if room(gib).holds(*bytes_of(GOPRO, one, COST))]
+        assert choose(GOPRO, asked, COST, room(gib)) == first_fitting(GOPRO, asked, COST, room(gib)) == fitting[0]
+    tile, tried = replace(asked, batch=4), []
+    while tile is not None:
+        tried.append(bytes_of(GOPRO, tile, COST)[0])
+        before, tile = tile, smaller(GOPRO, tile)
+        assert tile is None or tile.batch < before.batch or tile in candidates(GOPRO, before)
+    assert tried == sorted(set(tried), reverse=True), "each needs less memory"
+    assert (before.frames, before.size, before.batch) == (6, (64, 64), 1), "down to the smallest"
+
+
+def test_a_wide_overlap_does_not_keep_tiles_from_shrinking():
+    tiles = candidates(GOPRO, TileOpt(0, 2, (256, 256), (200, 30)))
+    assert {one.size: one.overlap for one in tiles}[64, 64] == (32, 30)
+    assert {one.size: one.overlap for one in tiles}[256, 256] == (200, 30), "of the asked size it stays"
 
 
 def test_given_lengths_are_upper_bounds():

@@ -1,0 +1,1 @@
+"""Where tiles lie, and which ones to try."""
