@@ -175,6 +175,8 @@ class ModelVRT:
             apply_policy(self.netG, self.opt.memory, shape, self.dist.device, self.amp_dtype)
         frozen = step + 1 < self.opt.fix_iter
         if self._parallel is None or self._parallel[0] != frozen:
+            if self._parallel is not None and self.opt.compile:
+                torch.compiler.reset()  # what is compiled may not see that parameters start to learn (PyTorch 2.8)
             optim.freeze_fix_keys(self.optimizer, frozen)
             self._parallel = (frozen, utils_dist.wrap(self.dist, self._runnable(self.netG)))
         return self._parallel[1]

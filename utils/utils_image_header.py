@@ -13,6 +13,7 @@ Read = Callable[[int, int], bytes]  # (offset, number of bytes) -> that many byt
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # orientations with rows and columns exchanged
 _FLOAT = 3  # a TIFF's sample format
+_LOG_LIGHT = {32844: "LogL", 32845: "LogLuv"}  # a TIFF's colours
 _DAMAGE = (OSError, SyntaxError, struct.error, KeyError, IndexError, ValueError, TypeError, EOFError)
 _LIGHT = {b"\x76\x2f\x31\x01": "an OpenEXR image", b"#?RA": "a Radiance HDR image", b"#?RG": "a Radiance HDR image"}
 _SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers of the frame header
@@ -154,6 +155,8 @@ def _tiff(data: bytes) -> Header:
     starts, counts = (first.get(273) or first[324]), (first.get(279) or first[325])
     is_float = _FLOAT in first.get(339, ())
     refused = f"a {bits}-bit {'float ' * is_float}TIFF" if is_float or bits > 16 else ""
+    if light := _LOG_LIGHT.get(first.get(262, (0,))[0]):
+        refused = f"a {light} TIFF in linear light"
     whole = all(start + count <= len(data) for start, count in zip(starts, counts, strict=False))
     # The TIFF decoder already applies the orientation.
     return Header(_shown(height, width, first.get(274, (1,))[0]), 1, bits, pages, refused, whole)

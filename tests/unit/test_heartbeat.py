@@ -64,4 +64,5 @@ def test_a_silent_process_ends_the_other_which_names_it(pair, silent):
 def test_a_process_that_is_late_is_waited_for_and_all_hear_that_one_is_asked_to_stop(pair):
     for process in pair():
         out, err = process.communicate(timeout=60)
-        assert (process.returncode, out, err) == (0, "[True, False]\n", "")
+        # The last line: gloo of PyTorch 2.8 writes one of its own on stdout.
+        assert (process.returncode, out.splitlines()[-1:], err) == (0, ["[True, False]"], "")

@@ -162,12 +162,14 @@ def test_unused_bits_are_said_once_a_clip(own_set, heard):
 
 def test_images_that_are_none_of_ours_are_named(tmp_path):
     values = PICTURE.astype(np.float32) / 255
-    cv2.imwrite(str(tmp_path / "rgb.tif"), values)
+    cv2.imwrite(str(tmp_path / "rgb.tif"), values, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    cv2.imwrite(str(tmp_path / "log.tif"), values, [cv2.IMWRITE_TIFF_COMPRESSION, 34676])  # OpenCV's default up to 4.9
     cv2.imwrite(str(tmp_path / "gray.tif"), values[..., 0])
     cv2.imwrite(str(tmp_path / "light.hdr"), values)
     (tmp_path / "light.exr").write_bytes(b"\x76\x2f\x31\x01" + bytes(99))
     kinds = {
         "rgb.tif": "32-bit float TIFF",
+        "log.tif": "LogLuv TIFF",
         "gray.tif": "32-bit float TIFF",
         "light.hdr": "Radiance",
         "light.exr": "OpenEXR",

@@ -54,10 +54,9 @@ def said(monkeypatch):
 @pytest.fixture(autouse=True)
 def process(monkeypatch):
     """What a run changes in its process comes back."""
-    monkeypatch.setenv("WANDB_API_KEY", "")
-    monkeypatch.delenv("WANDB_API_KEY")
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "")
-    monkeypatch.delenv("WANDB_ERROR_REPORTING")
+    for name in ("WANDB_API_KEY", "WANDB_ERROR_REPORTING", "WANDB_SILENT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "argv", ["main_train_vrt.py", "--opt", "x.json"])
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
 

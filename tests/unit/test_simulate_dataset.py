@@ -177,7 +177,7 @@ def test_damage_is_an_error_that_names_the_frame(tmp_path):
 @pytest.mark.parametrize("file", INTERLACED)
 def test_interlaced_video_is_refused(tmp_path, file):
     path = make_video(tmp_path / file, frames=3, **INTERLACED[file])
-    with pytest.raises(UserError, match=f"{file} is interlaced .*ffmpeg -i {file} -vf bwdif"):
+    with pytest.raises(UserError, match=f"{file} is interlaced.*ffmpeg -i {file} -vf bwdif"):
         simulate_video(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

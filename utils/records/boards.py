@@ -137,6 +137,7 @@ class WandB:
         _hide_key(opt.wandb_api_key.get_secret_value() if opt.wandb_api_key else "")
         if opt.wandb_mode == "offline":
             os.environ["WANDB_ERROR_REPORTING"] = "false"  # send no error reports either
+        os.environ["WANDB_SILENT"] = "true"  # some versions print in spite of `silent` below
         import wandb
 
         self._make_image = wandb.Image
