@@ -20,6 +20,10 @@ def both(**changes):
     """The network and its plain form under the same weights, far enough from zero to matter."""
     torch.manual_seed(0)
     net = VRT(**TINY, in_chans=3, drop_path_rate=0.0, **changes)
+    torch.manual_seed(0)  # again: how many numbers trunc_normal_ has drawn depends on PyTorch's version
+    for module in net.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if name.endswith("relative_position_bias_table"):
