@@ -215,18 +215,18 @@ def _entry(name: str) -> Metric | TemporalMetric | None:
     return METRICS.get(name) or TEMPORAL_METRICS.get(name)
 
 
-def psnr(pair: Pair) -> float:
+def _psnr(pair: Pair) -> float:
     """Peak signal-to-noise ratio over all channels in decibels; infinity for equal images."""
     return _decibels(cv2.norm(pair.a.pixels, pair.b.pixels, cv2.NORM_L2SQR), pair.a.pixels.size)
 
 
-def psnr_y(pair: Pair) -> float:
-    """Like `psnr`, on BT.601 luma in 16..235, not rounded."""
+def _psnr_y(pair: Pair) -> float:
+    """Like PSNR, on BT.601 luma in 16..235, not rounded."""
     difference = cv2.transform(pair.a.rgb - pair.b.rgb, LUMA[None])
     return _decibels(cv2.norm(difference, cv2.NORM_L2SQR), difference.size)
 
 
-def ssim(pair: Pair) -> float:
+def _ssim(pair: Pair) -> float:
     """Mean structural similarity of the channels: 11x11 Gaussian, sigma 1.5, valid region.
 
     Raises:
@@ -236,8 +236,8 @@ def ssim(pair: Pair) -> float:
     return pair.rgb.valid.similarity()
 
 
-def ssim_y(pair: Pair) -> float:
-    """Like `ssim`, on BT.601 luma in 16..235, not rounded; SpkDeblurNet's SSIM.
+def _ssim_y(pair: Pair) -> float:
+    """Like SSIM, on BT.601 luma in 16..235, not rounded; SpkDeblurNet's SSIM.
 
     Recorded for a sharp GoPro frame and its blurred copy (Gaussian, sigma 1.2, not rounded to uint8): 0.9310, and
     KAIR's `ssim` 0.9232. This luma gives 0.93099 there, less if rounded; full-range luma gives about 0.925.
@@ -255,7 +255,7 @@ def lpips(pair: Pair) -> float:
     return lpips_metric.distance(pair.a.pixels, pair.b.pixels)
 
 
-def ssim_matlab_rgb(pair: Pair) -> float:
+def _ssim_matlab_rgb(pair: Pair) -> float:
     """Like MATLAB's ssim() of an RGB array: a 3-D Gaussian over height, width and channel, edges replicated.
 
     The published GoPro and DVD tables use it. It is higher than `ssim`: 0.963 for a pair whose `ssim` is 0.923.
@@ -279,11 +279,11 @@ def tof(motion: Motion, sharp: Motion) -> float:
 
 
 METRICS: dict[str, Metric] = {
-    "psnr": Metric(psnr),
-    "ssim": Metric(ssim),
-    "psnr_y": Metric(psnr_y),
-    "ssim_y": Metric(ssim_y),
-    "ssim_matlab_rgb": Metric(ssim_matlab_rgb),
+    "psnr": Metric(_psnr),
+    "ssim": Metric(_ssim),
+    "psnr_y": Metric(_psnr_y),
+    "ssim_y": Metric(_ssim_y),
+    "ssim_matlab_rgb": Metric(_ssim_matlab_rgb),
     "lpips": Metric(lpips, lower_is_better=True, check=lpips_metric.check),
 }
 TEMPORAL_METRICS: dict[str, TemporalMetric] = {"tof": TemporalMetric(tof, lower_is_better=True)}
@@ -297,3 +297,7 @@ def _check_size(image: np.ndarray) -> None:
 
 def _decibels(squared_error: float, count: int) -> float:
     return float(10 * np.log10(255**2 * count / squared_error)) if squared_error > 0 else float("inf")
+
+
+psnr, ssim, psnr_y, ssim_y = (METRICS[name] for name in ("psnr", "ssim", "psnr_y", "ssim_y"))
+"""KAIR's metrics of two (H, W, 3) uint8 RGB images: `psnr(a, b, border=0)`."""

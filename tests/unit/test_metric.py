@@ -215,3 +215,9 @@ def test_wrong_input_is_refused(pair):
         METRICS["ssim"](pair[0][:8], pair[1][:8])
     with pytest.raises(UserError, match="border of 12 pixels"):
         METRICS["psnr"](*pair, 12)
+
+
+@pytest.mark.parametrize("name", ["psnr", "ssim", "psnr_y", "ssim_y"])
+def test_the_metrics_that_others_import_take_two_images_and_a_border(name):
+    a, b = (np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8) for seed in (0, 1))
+    assert getattr(utils_metric, name)(a, b, border=2) == METRICS[name](a[2:-2, 2:-2], b[2:-2, 2:-2])
