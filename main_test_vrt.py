@@ -23,6 +23,7 @@ if __name__ == "__main__":
     utils_cli.imports_follow()
 
 from data.clip_index import check_folders
+from data.instants import slow_motion
 from data.official_tasks import changes_of, noise_level, task_file
 from options.schema import Opt
 from utils import utils_option
@@ -60,6 +61,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_set()
     parser.add_argument("--resume", action="store_true", help="continue an interrupted call; keeps its frames")
     parser.add_argument("--sigma", type=float, help="noise level for denoising; white is 255")
+    instants = parser.add_mutually_exclusive_group()
+    instants.add_argument("--times", type=float, nargs="+", metavar="T", help="instants to restore, as fractions of "
+                          "each frame's exposure from 0 to 1; needs spikes")  # fmt: skip
+    instants.add_argument("--slowmo", type=utils_cli.positive, metavar="N", help="restore N instants per frame")
     older = parser.add_argument_group("with --task")
     older.add_argument(
         "--folder_lq", help="clips: a folder of clip folders or videos, one folder of frames, or one video"
@@ -92,7 +97,7 @@ def read_job(args: argparse.Namespace) -> Job:
     if opt.datasets.test is None:
         raise UserError("datasets.test is null, expected a test set; there is nothing to restore")
     sigma = noise_level(opt, args.sigma)
-    tile = tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames)
+    tile = tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames, opt.netG.grid)
     weights, reason = weights_of(args, opt)
     if not weights.is_file():
         raise UserError(
@@ -109,11 +114,14 @@ def read_job(args: argparse.Namespace) -> Job:
 
 def read_options(args: argparse.Namespace) -> Opt:
     """The option file, or that of the task changed by the older flags."""
-    if args.opt:
-        return utils_option.load(args.opt, Opt, overrides=args.set)
-    path = task_file(args.task)
-    sets = [f"{key}={json.dumps(value)}" for key, value in changes_of(args).items()]
-    return utils_option.load(path, Opt, overrides=[*sets, *args.set])
+    file = args.opt or task_file(args.task)
+    changes = {} if args.opt else changes_of(args)
+    if times := slow_motion(args.slowmo) if args.slowmo else args.times:
+        changes["val.times"] = list(times)
+    if args.slowmo:
+        changes["val.output"] = ["png", "h264"]
+    sets = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    return utils_option.load(file, Opt, overrides=[*sets, *args.set])
 
 
 def weights_of(args: argparse.Namespace, opt: Opt) -> tuple[Path, str]:
@@ -144,12 +152,12 @@ import numpy as np
 import torch
 
 from data.restoration_key import inputs_of, restoration_key
-from data.task_clips import clips_to_restore, measured_alike, protocol_of
+from data.task_clips import clips_to_restore, protocol_of
 from models.memory import choose_tile
 from models.select_model import define_restorer
 from utils import utils_checkpoint, utils_dist, utils_eval, utils_metric
 from utils.evaluation.clip import Clip, Frame, TestSet
-from utils.report import comparison_video, metric_files, results_folder, test_page
+from utils.report import comparison_video, instants_picture, metric_files, results_folder, test_page
 from utils.utils_dist import Dist
 from utils.utils_tile import ShrinkingTile
 
@@ -193,7 +201,7 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
     # 3. Restore and measure; each process takes its share.
     began, resumed = time.monotonic(), results_folder.count_existing(folder, test_set)[0] if job.resume else 0
     pictures = test_page.ReportImages()
-    with frame_writers(job, test_set, dist) as writers:
+    with frame_writers(job, dist) as writers:
         with results_folder.stoppable(folder, test_set, dist, is_saved=job.save_frames) as stop:
             result = utils_eval.evaluate(
                 model.restore,
@@ -221,14 +229,13 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
 
 
 @contextmanager
-def frame_writers(job: Job, test_set: TestSet, dist: Dist) -> Iterator[list[Callable[[Frame], None]]]:
+def frame_writers(job: Job, dist: Dist) -> Iterator[list[Callable[[Frame], None]]]:
     """Yield the watchers that write frames and comparison, if requested. All processes must call this."""
     with ExitStack() as stack:
         writers = []
         if job.save_frames:
             writers.append(results_folder.frame_writer(job.folder))
-            if measured_alike(test_set):
-                writers.append(stack.enter_context(comparison_video.comparison(job.folder, dist)))
+            writers.append(stack.enter_context(comparison_video.comparison(job.folder, dist)))
         yield writers
 
 
@@ -275,6 +282,8 @@ def write_pages(
         "environment": {"weights": weights, **facts, **test_page.environment()},
     }
     test_page.write_report(folder, result, pictures, about)
+    if opt.val.times and job.save_frames:
+        instants_picture.write_instants(folder, test_set, len(opt.val.times))
     if "png" not in opt.val.output and job.save_frames:
         results_folder.remove_frames(folder, test_set)
     sys.stdout.write(f"results in {folder}; open {ResultsFolder(folder).report}\n")

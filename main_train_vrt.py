@@ -39,6 +39,8 @@ def read_options(args: argparse.Namespace) -> Opt:
     check_folders(opt.datasets)
     if opt.netG.spynet_path is not None:
         check_exists(Path(opt.netG.spynet_path))
+    if opt.netG.fusion == "guide" and opt.netG.guide.weights is not None:
+        check_exists(Path(opt.netG.guide.weights), "train the guide first (options/vrt/guide.json)")
     return opt
 
 
@@ -73,13 +75,13 @@ from utils.evaluation.clip import Frame, TestSet
 from utils.processes import signals
 from utils.processes.signals import StoppedError, StopRequest
 from utils.records import profiling
-from utils.records.printer import Printer
 from utils.records.run_tile import kept_tile
 from utils.report import metric_files
 from utils.report.results_folder import frame_writer
 from utils.utils_dist import Dist
 from utils.utils_eval import evaluate
 from utils.utils_logger import Run
+from utils.utils_printer import Printer
 from utils.utils_tile_opt import TileOpt, tile_of
 
 LOG = logging.getLogger("spikevrt")
@@ -159,7 +161,7 @@ def start_weights(model: ModelVRT, opt: Opt) -> None:
             raise UserError(f"path.pretrained_netG is {given}, but netG.lora adapts trained weights; name their file")
         LOG.info("LoRA: %s of %s parameters are trained", *(f"{count:,}" for count in parameter_counts(model.netG)))
     model.load_pretrained(given, opt.path.pretrained_netE)
-    if opt.netG.spynet_path is None and given is None:
+    if opt.netG.net_type == "vrt" and opt.netG.spynet_path is None and given is None:
         LOG.warning(RANDOM_FLOW)
 
 
@@ -319,7 +321,7 @@ class Tester:
 def tile_of_run(training: Training) -> TileOpt:
     """The tile for all tests of a run: that of the options or, for "auto", one that is chosen once."""
     opt, model, _, test_set, dist, _ = training
-    asked = tile_of(opt.val, opt.netG.window_size)
+    asked = tile_of(opt.val, opt.netG.window_size, grid=opt.netG.grid)
     if opt.val.tile != "auto" or test_set is None:
         return asked
     choose = partial(choose_tile.prepare, model, opt.netG, test_set, opt.val, asked, auto=True)

@@ -2,7 +2,8 @@
 
 import difflib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -10,15 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.geometry import whole_ratio
 from data.spike.arrays import Recording, planes_of
 from data.spike.planes import REPRESENTATIONS
-from data.spike.source import in_time
+from data.spike.source import FramePlanes, planes_in_time
 from models.model_vrt import ModelVRT
 from models.select_model import define_restorer
 from options.schema import Opt
 from utils import utils_eval, utils_image, utils_option, utils_run_folder
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
+from utils.utils_rgbspike import RGBSpike, Window
 from utils.utils_tile_opt import TileOpt, tile_of
 
 LOG = logging.getLogger("spikevrt")
@@ -70,7 +73,7 @@ class Restorer:
         opt = options if isinstance(options, Opt) else utils_option.load(_options_file(path, options), Opt)
         with torch.random.fork_rng(devices=[]):
             model = define_restorer(opt, weights, reason, Dist(device=_device(device)))
-        return cls(model, opt, tile or tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames))
+        return cls(model, opt, tile or tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames, opt.netG.grid))
 
     def restore(  # noqa: PLR0913 - one call for all kinds of networks, each of which takes a few of these
         self,
@@ -84,6 +87,7 @@ class Restorer:
         exposure: tuple[int, int] | None = None,
         transfer: Literal["srgb", "linear"] = "srgb",
         continuous: bool = False,
+        times: Sequence[float] = (),
     ) -> np.ndarray:
         """Restore a clip like main_test_vrt.py.
 
@@ -91,7 +95,7 @@ class Restorer:
             frames: (T, H, W, 3) RGB, uint8 or float in [0, 1]; noisy floats (`sigma`) may exceed that range.
             spikes: (T, steps, h, w) bool or uint8, 0 or 1, row 0 at the top: the spikes of each frame; H / h = W / w is
                 an integer. `datasets.test.spike` of the options defines how they become planes.
-            planes: (T, S, H, W) float, planes instead of spikes.
+            planes: (T, S, h, w) float, planes instead of spikes, white is 1; H = r h, W = r w, any integer r.
             sigma: standard deviation of the noise in the frames, white is 255; only for denoising.
             rate_at_white: spikes per step of a white pixel; None: `spike.rate_at_white` of the options.
             sharp_step: the step of a frame's spikes that the restored frame shows; None: `spike.center`.
@@ -99,10 +103,13 @@ class Restorer:
                 tfp and raw_window.
             transfer: the light that the spike sensor integrates: "srgb", as in GoPro+Spike, or "linear".
             continuous: the steps of consecutive frames form one stream: a window may reach into the next frame's.
+            times: n fractions of the exposure to show instead of the sharp step, from 0 (its first step) to 1 (its
+                last), ascending; needs spikes and `exposure`.
 
         Returns:
-            (T, H * s, W * s, 3) in [0, 1], s = `netG.upscale`; uint8 if `frames` is, else float32. With
-            `netG.pa_frames` 0: the middle frame of every n = `netG.img_size[0]` consecutive ones, T - n + 1 frames.
+            (T, H * s, W * s, 3) in [0, 1], s = `netG.upscale`; uint8 if `frames` is, else float32. With `times`
+            (T, n, H * s, W * s, 3). With `netG.pa_frames` 0: the middle frame of every `netG.img_size[0]` consecutive
+            ones.
 
         Raises:
             UserError: an argument does not fit the network, another argument or its range; names it.
@@ -111,20 +118,23 @@ class Restorer:
         _check_frames(frames, clean=sigma is None)
         self._check_kind(frames, spikes, planes, sigma)
         shown = frames if frames.dtype == np.uint8 else frames.astype(np.float32, copy=False)
-        parts = [_channels_first(shown)]
+        rgb = _channels_first(shown)
+        if sigma is not None:
+            rgb = torch.cat((rgb, rgb.new_full((len(frames), 1, *frames.shape[1:3]), sigma / 255)), dim=1)
+        x: Window = rgb
+        times = _checked_times(times, spikes, exposure)
         if spikes is not None:
             recording = Recording(rate_at_white, sharp_step, exposure, _is_linear(transfer), continuous)
-            parts.append(torch.from_numpy(self._planes(shown, spikes, recording)))
+            made = self._planes(shown, spikes, recording, times)
+            rgb = rgb.repeat_interleave(len(times), 0) if times else rgb
+            scale = None if made.scale is None else torch.from_numpy(made.scale)
+            x = RGBSpike(rgb, torch.from_numpy(made.planes), scale)
         elif planes is not None:
-            parts.append(_checked_planes(planes, frames, self.opt.netG.in_chans - RGB))
-        if sigma is not None:
-            parts.append(parts[0].new_full((len(frames), 1, *frames.shape[1:3]), sigma / 255))
-        restored = self._tiled(torch.cat(parts, dim=1))
-        if frames.dtype == np.uint8:
-            return np.stack([utils_image.to_uint8(frame) for frame in restored])
-        return np.stack([frame.clamp(0, 1).movedim(0, -1).numpy() for frame in restored])
+            x = RGBSpike(rgb, _checked_planes(planes, frames, self._spike_channels))
+        out = np.stack([_picture(frame, frames.dtype) for frame in self._tiled(x)])
+        return out.reshape(len(frames), len(times), *out.shape[1:]) if times else out
 
-    def _tiled(self, x: Tensor) -> Iterator[Tensor]:
+    def _tiled(self, x: Window) -> Iterator[Tensor]:
         """Yield restored frames, (3, H * s, W * s), of (T, C, H, W) in order."""
         extra = self.opt.netG.extra_frames
         restored = utils_eval.restored_frames(
@@ -144,16 +154,20 @@ class Restorer:
     @property
     def _planes_in_time(self) -> slice:
         dataset = self._dataset
-        if dataset is None or not in_time(REPRESENTATIONS[dataset.spike.representation], dataset.spike_channels):
+        if dataset is None:
             return slice(0, 0)
-        return slice(RGB, RGB + dataset.spike_channels)
+        return planes_in_time(REPRESENTATIONS[dataset.spike.representation], dataset.spike_channels)
+
+    @property
+    def _spike_channels(self) -> int:
+        return self._dataset.spike_channels if self._dataset is not None else self.opt.netG.in_chans - RGB
 
     def _check_kind(
         self, frames: np.ndarray, spikes: np.ndarray | None, planes: np.ndarray | None, sigma: float | None
     ) -> None:
         """Refuse arguments that the network does not use, and missing ones that it needs."""
         net = self.opt.netG
-        channels = net.in_chans - RGB
+        channels = self._spike_channels
         given = [name for name, value in (("spikes", spikes), ("planes", planes)) if value is not None]
         if len(given) > 1 or (given and not channels):
             why = "one of them is enough" if len(given) > 1 else f"the network takes none (netG.in_chans is {RGB})"
@@ -167,14 +181,17 @@ class Restorer:
         if len(frames) <= net.extra_frames:
             raise UserError(f"frames: found {len(frames)}, expected {net.img_size[0]} or more to interpolate")
 
-    def _planes(self, frames: np.ndarray, spikes: np.ndarray, recording: Recording) -> np.ndarray:
+    def _planes(
+        self, frames: np.ndarray, spikes: np.ndarray, recording: Recording, times: Sequence[float]
+    ) -> FramePlanes:
         dataset = self._dataset
         if dataset is None:
             raise UserError(
                 "spikes: the options have no data set that defines how they become planes; add datasets.test with "
                 "dataset_type VideoRecurrentTestDatasetRGBSpike, or pass planes="
             )
-        return planes_of(frames, _checked_spikes(spikes, len(frames)), dataset.spike, dataset.spike_channels, recording)
+        spikes = _checked_spikes(spikes, len(frames))
+        return planes_of(frames, spikes, dataset.spike, dataset.spike_channels, recording, times)
 
 
 def _weights(path: Path) -> tuple[Path, str]:
@@ -230,11 +247,27 @@ def _check_frames(frames: np.ndarray, *, clean: bool) -> None:
         raise UserError(f"frames: found values from {low:g} to {high:g}, expected [0, 1]; scale or clip them")
 
 
+def _picture(frame: Tensor, dtype: np.dtype) -> np.ndarray:
+    """(3, H, W) -> (H, W, 3), uint8 or float32 in [0, 1]."""
+    return utils_image.to_uint8(frame) if dtype == np.uint8 else frame.clamp(0, 1).movedim(0, -1).numpy()
+
+
 def _channels_first(frames: np.ndarray) -> Tensor:
     """(T, H, W, 3) uint8 or float32 -> (T, 3, H, W) float32 in [0, 1]."""
     if frames.dtype == np.uint8:
         return utils_image.to_float(frames)
     return torch.from_numpy(np.require(frames, requirements="W")).movedim(-1, 1).contiguous()
+
+
+def _checked_times(
+    times: Sequence[float], spikes: np.ndarray | None, exposure: tuple[int, int] | None
+) -> tuple[float, ...]:
+    times = tuple(map(float, times))
+    if times and (spikes is None or exposure is None):
+        raise UserError("times: found, but other instants need spikes= and exposure=; give both or leave times out")
+    if any(not 0 <= time <= 1 for time in times) or any(a >= b for a, b in pairwise(times)):
+        raise UserError(f"times: found {list(times)}, expected ascending fractions of the exposure, from 0 to 1")
+    return times
 
 
 def _is_linear(transfer: str) -> bool:
@@ -253,10 +286,14 @@ def _checked_spikes(spikes: np.ndarray, count: int) -> np.ndarray:
 
 
 def _checked_planes(planes: np.ndarray, frames: np.ndarray, channels: int) -> Tensor:
-    """(T, S, H, W) float32."""
+    """(T, S, h, w) float32."""
     wanted = (len(frames), channels, *frames.shape[1:3])
-    if planes.shape != wanted or not np.issubdtype(planes.dtype, np.floating):
-        raise UserError(f"planes: found {planes.dtype} of {planes.shape}, expected floats of {wanted}, white is 1")
+    fits = planes.shape[:2] == wanted[:2] and planes.ndim == 4 and whole_ratio(wanted[2:], planes.shape[2:])
+    if not fits or not np.issubdtype(planes.dtype, np.floating):
+        raise UserError(
+            f"planes: found {planes.dtype} of {planes.shape}, expected floats of {wanted}, or rows and columns smaller "
+            "by a whole ratio; white is 1"
+        )
     if not np.isfinite(planes).all():
         raise UserError("planes: found NaN or infinite values, expected finite ones, white is 1")
     return torch.from_numpy(planes.astype(np.float32))

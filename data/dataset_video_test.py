@@ -1,33 +1,53 @@
 """Whole clips for validation and testing, read piece by piece."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from data.clip_index import existing_folder, find_clips, raise_first, warn_of_gaps
-from data.frame_store import FrameStore, store_of
+from data.clip_index import Clips, existing_folder, find_clips, raise_first, warn_of_gaps
+from data.frame_store import FrameStore, instants_store, store_of
 from data.geometry import whole_ratio
+from data.instants import instant_name
 from data.recent import Recent
-from data.spike.source import SpikeSource
+from data.spike.source import SpikeSource, planes_in_time
 from options.schema import DatasetOpt
+from utils.utils_colour import mean_gray
 from utils.utils_error import UserError
 from utils.utils_image import to_float
+from utils.utils_rgbspike import RGBSpike, Window
 from utils.utils_video import Playback
-
-RGB = 3
 
 RecentFrames = Recent[tuple[str, str], np.ndarray]
 
 
+class Shot(NamedTuple):
+    """One picture to restore.
+
+    Attributes:
+        name: its name.
+        frame: name of the blurred frame.
+        center: spike step to show; None: the target step.
+        sharp: where the sharp frame is, and its name there; None: there is none.
+    """
+
+    name: str
+    frame: str
+    center: int | None = None
+    sharp: tuple[FrameStore, str] | None = None
+
+
 class TestClip:
-    """One clip; frames are addressed by half-open index ranges and read on demand.
+    """One clip; pictures are addressed by half-open index ranges and read on demand.
 
     Args:
         name: name of the clip.
-        frames: names of its frames, in order.
+        shots: what to restore, in order.
         lq: blurred frames.
-        gt: sharp frames, or None.
         spikes: spikes, or None.
         recent: cache of blurred frames by clip and frame, shared by all clips.
     """
@@ -35,35 +55,64 @@ class TestClip:
     __test__ = False  # not a pytest class
 
     def __init__(
-        self,
-        name: str,
-        frames: tuple[str, ...],
-        lq: FrameStore,
-        gt: FrameStore | None,
-        spikes: SpikeSource | None,
-        recent: RecentFrames,
+        self, name: str, shots: Sequence[Shot], lq: FrameStore, spikes: SpikeSource | None, recent: RecentFrames
     ) -> None:
-        self.name, self.frames = name, list(frames)
-        self._lq, self._gt, self._spikes, self._recent = lq, gt, spikes, recent
-        self.size = lq.size(name, frames[0])
-        self.gt_size = gt.size(name, frames[0]) if gt else None
+        self.name, self.frames = name, [shot.name for shot in shots]
+        self._shots, self._lq, self._spikes, self._recent = list(shots), lq, spikes, recent
+        self.size = lq.size(name, shots[0].frame)
+        sharp = next((shot.sharp for shot in shots if shot.sharp), None)
+        self.gt_size = sharp[0].size(name, sharp[1]) if sharp else None
         if self.gt_size and not whole_ratio(self.gt_size, self.size):
             raise UserError(
                 "clip {}: gt frames are {}x{}, lq frames {}x{}; expected the same whole ratio along both axes".format(
                     name, *self.gt_size, *self.size
                 )
             )
-        self._ratio = spikes.ratio(self.size, name) if spikes else 1
+        if spikes:
+            spikes.ratio(self.size, name)  # checks it
+
+    def at(self, times: Sequence[float], instants: FrameStore | None) -> "TestClip":
+        """Return the same clip at other instants, all in the order of time.
+
+        Args:
+            times: fractions of the exposure, ascending.
+            instants: sharp frames at other instants, see data.instants; those of the target step are known.
+
+        Raises:
+            UserError: the clip has no spikes, or two of the times are the same step.
+        """
+        if self._spikes is None:
+            raise UserError(f"val.times: clip {self.name} has no spikes that show other instants; leave it out")
+        reader = self._spikes.reader
+        target, steps = reader.target_step(self.name), [reader.step_at(self.name, time) for time in times]
+        for (time, step), (other, same) in pairwise(zip(times, steps, strict=True)):
+            if step == same:
+                first, last = reader.timings[self.name].exposure
+                raise UserError(
+                    f"val.times: {time:g} and {other:g} are both step {step} of clip {self.name}, whose exposure is "
+                    f"steps {first} to {last - 1}; leave one out"
+                )
+        shots = []
+        for shot in self._shots:
+            for time, step in zip(times, steps, strict=True):
+                name = instant_name(shot.frame, time)
+                sharp = (instants, name) if instants is not None and instants.has(self.name, name) else None
+                shots.append(shot if step == target else Shot(name, shot.frame, step, sharp))
+        return TestClip(self.name, shots, self._lq, self._spikes, self._recent)
 
     @property
     def playback(self) -> Playback:
-        """How the frames are shown, as far as the recording tells."""
-        return self._lq.playback(self.name, self.frames)
+        """How the pictures are shown, as far as the recording tells."""
+        frames = list(dict.fromkeys(shot.frame for shot in self._shots))
+        recorded, count = self._lq.playback(self.name, frames), len(self._shots) // len(frames)
+        if count == 1:
+            return recorded
+        return replace(recorded, rate=recorded.rate and recorded.rate * count, times=None)
 
     @property
     def has_gt(self) -> bool:
         """Whether the clip has sharp frames."""
-        return self._gt is not None
+        return self.gt_size is not None
 
     @property
     def has_spike(self) -> bool:
@@ -75,59 +124,67 @@ class TestClip:
         return to_float(self._blurred(start, stop))
 
     def gt(self, start: int, stop: int) -> np.ndarray:
-        """Return sharp frames, (t, H, W, 3) uint8, RGB.
+        """Return the existing sharp frames of [start, stop), (t, H, W, 3) uint8, RGB.
 
         Raises:
             ValueError: the clip has no sharp frames.
         """
-        if self._gt is None or self.gt_size is None:
+        if self.gt_size is None:
             raise ValueError(f"clip {self.name} has no sharp frames")
-        return self._read(self._gt, tuple(self.frames[start:stop]), self.gt_size)
+        places = [shot.sharp for shot in self._shots[start:stop] if shot.sharp]
+        found = [self._read(store, (name,), self.gt_size) for store, name in places]
+        return np.concatenate(found) if found else np.zeros((0, *self.gt_size, 3), np.uint8)
 
     def spike(self, start: int, stop: int) -> torch.Tensor:
-        """Return spike planes on the RGB grid, (t, S, H, W) float32; white is 1.
+        """Return spike planes on the sensor's grid, (t, S, h, w) float32; white is 1.
 
         Raises:
             ValueError: the clip has no spikes.
         """
-        return self._planes(start, stop, self._blurred(start, stop))
+        return self._rgbspike(start, stop).tensors(torch.device("cpu"))[1]
 
-    def network_input(self, start: int, stop: int) -> torch.Tensor:
-        """Return the network's input, (t, 3 + S, H, W) float32: blurred frames, then spike planes if any."""
-        lq = self._blurred(start, stop)
-        return torch.cat([to_float(lq), self._planes(start, stop, lq)], dim=1) if self.has_spike else to_float(lq)
+    def network_input(self, start: int, stop: int) -> Window:
+        """Return the network's input: blurred frames (t, 3, H, W) float32, with spikes as an RGBSpike."""
+        return self._rgbspike(start, stop) if self.has_spike else to_float(self._blurred(start, stop))
 
     @property
     def planes_in_time(self) -> slice:
-        """The channels of the network's input that are consecutive in time within a frame."""
-        return slice(RGB, RGB + self._spikes.channels) if self._spikes and self._spikes.in_time else slice(0, 0)
+        """The spike planes that are consecutive in time within a frame."""
+        return planes_in_time(self._spikes.represent, self._spikes.channels) if self._spikes else slice(0, 0)
 
     def references(self, index: int) -> dict[str, np.ndarray]:
         """Return the baselines that are measured too, (H, W, 3) uint8, RGB, by the prefix of their metrics.
 
-        lq_: the blurred frame; sdm_, with spikes: the training-free estimate, the blurred frame times a ratio of spike
-        rates.
+        lq_: the blurred frame; sdm_, where the stream has the spikes for it: the training-free estimate, the blurred
+        frame times a ratio of spike rates.
         """
-        blur = self._blurred(index, index + 1)[0]
-        if self._spikes is None:
+        blur, shot = self._blurred(index, index + 1)[0], self._shots[index]
+        if self._spikes is None or not self._spikes.can_estimate(self.name, shot.frame, shot.center):
             return {"lq_": blur}
-        return {"lq_": blur, "sdm_": self._spikes.estimate(self.name, self.frames[index], blur)}
+        return {"lq_": blur, "sdm_": self._spikes.estimate(self.name, shot.frame, blur, shot.center)}
 
-    def _planes(self, start: int, stop: int, lq: np.ndarray) -> torch.Tensor:
+    def _rgbspike(self, start: int, stop: int) -> RGBSpike:
         if self._spikes is None:
             raise ValueError(f"clip {self.name} has no spikes")
         self._spikes.hold(stop - start)
-        frames = zip(self.frames[start:stop], lq, strict=True)
-        planes = [
-            self._spikes.whole_planes(self.name, name, self._ratio, blur, estimate=self.has_gt) for name, blur in frames
+        lq = self._blurred(start, stop)
+        made = [
+            self._spikes.whole_planes(self.name, shot.frame, blur, center=shot.center, estimate=self.has_gt)
+            for shot, blur in zip(self._shots[start:stop], lq, strict=True)
         ]
-        return torch.from_numpy(np.stack(planes))
+        scales = [each.scale for each in made if each.scale is not None]
+        return RGBSpike(
+            to_float(lq),
+            torch.from_numpy(np.stack([each.planes for each in made])),
+            torch.from_numpy(np.stack(scales)) if scales else None,
+        )
 
     def _blurred(self, start: int, stop: int) -> np.ndarray:
         """Return blurred frames, (t, H, W, 3) uint8, RGB."""
         self._recent.hold(stop - start)
-        reads = {name: partial(self._read, self._lq, (name,), self.size) for name in self.frames[start:stop]}
-        return np.concatenate([self._recent.get((self.name, name), read) for name, read in reads.items()])
+        names = [shot.frame for shot in self._shots[start:stop]]
+        reads = {name: partial(self._read, self._lq, (name,), self.size) for name in names}
+        return np.concatenate([self._recent.get((self.name, name), reads[name]) for name in names])
 
     def _read(self, store: FrameStore, names: tuple[str, ...], size: tuple[int, int]) -> np.ndarray:
         return store.read_many(self.name, names, size, slice(None), slice(None))
@@ -144,6 +201,7 @@ class VideoTestDataset:
     """
 
     def __init__(self, opt: DatasetOpt) -> None:
+        self.opt = opt
         root = existing_folder(opt.dataroot_lq, f"{opt.name}: dataroot_lq")
         lq = store_of(opt, root, "dataroot_lq")
         clips = find_clips(root, opt.filename_ext, opt.meta_info_file, opt.filename_tmpl)
@@ -154,14 +212,19 @@ class VideoTestDataset:
             gt_root = existing_folder(opt.dataroot_gt, f"{opt.name}: dataroot_gt")
             gt = store_of(opt, gt_root, "dataroot_gt")
             raise_first(gt.problems(clips, exact=not opt.meta_info_file))
-        spikes = None
+        spikes, recent = None, RecentFrames()
         if opt.uses_spikes:
-            spikes = SpikeSource(opt, clips, lambda clip: lq.size(clip, clips[clip][0]), keep_files=True)
+            sizes, gray = partial(_first_size, lq, clips), partial(_mean_gray, lq, recent)
+            spikes = SpikeSource(opt, clips, sizes, gray, keep_files=True)
         warn_of_gaps(clips, root)
         for store in filter(None, (lq, gt)):
             store.warn_of_losses(clips)
-        recent = RecentFrames()
-        self.clips = [TestClip(name, frames, lq, gt, spikes, recent) for name, frames in clips.items()]
+        shots = {
+            name: [Shot(frame, frame, None, (gt, frame) if gt else None) for frame in frames]
+            for name, frames in clips.items()
+        }
+        self.clips = [TestClip(name, made, lq, spikes, recent) for name, made in shots.items()]
+        self._spikes, self._frames = spikes, clips
 
         self.scale = self._find_scale()
 
@@ -176,11 +239,33 @@ class VideoTestDataset:
             raise UserError(f"dataroot_gt: {found}; expected the same ratio in all clips; restore or leave out one")
         return next(iter(scales), None)
 
+    def show_instants(self, times: Sequence[float]) -> None:
+        """Show every frame at these fractions of its exposure instead.
+
+        Raises:
+            UserError: there are no spikes, or they do not reach far enough; or dataroot_instants is not a folder.
+        """
+        instants = None
+        if self.opt.dataroot_instants is not None and self.opt.dataroot_gt is not None:
+            root = existing_folder(self.opt.dataroot_instants, f"{self.opt.name}: dataroot_instants")
+            instants = instants_store(self.opt, root)
+        if self._spikes is not None:
+            raise_first(self._spikes.reader.problems(self._frames, times))
+        self.clips = [clip.at(times, instants) for clip in self.clips]
+
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> TestClip:
         return self.clips[index]
+
+
+def _first_size(lq: FrameStore, clips: Clips, clip: str) -> tuple[int, int]:
+    return lq.size(clip, clips[clip][0])
+
+
+def _mean_gray(lq: FrameStore, recent: RecentFrames, clip: str, frame: str) -> float:
+    return mean_gray(recent.get((clip, frame), lambda: lq.read(clip, frame)[None])[0])
 
 
 class SingleVideoTestDataset(VideoTestDataset):

@@ -16,9 +16,12 @@ from data.clip_index import (
     short_clips,
     warn_of_gaps,
 )
-from data.frame_store import FrameStore, store_of
+from data.frame_store import FrameStore, instants_store, store_of
 from data.geometry import Box, whole_ratio
+from data.instants import at_instant, instants_of
+from data.spike.refire import Refired, draw_sensor
 from data.spike.source import SpikeSource
+from data.spike.subframes import SubFrames
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
 from utils.utils_image import to_float
@@ -42,7 +45,9 @@ class VideoTrainDatasetRGBSpike:
         folders = [existing_folder(getattr(opt, key), f"{opt.name}: {key}") for key in ("dataroot_lq", "dataroot_gt")]
         self.lq, self.gt = store_of(opt, folders[0], "dataroot_lq"), store_of(opt, folders[1], "dataroot_gt")
         self.clips = self._find_clips(folders[0])
-        self.spikes = SpikeSource(opt, self.clips, self._size) if opt.uses_spikes else None
+        self.spikes = SpikeSource(opt, self.clips, self._size, self.lq.mean_gray) if opt.uses_spikes else None
+        self.refired = self._find_light() if self.spikes and opt.augment.refires else None
+        self.instants = self._find_instants() if opt.augment.instant else {}
         self.sizes = {clip: self._size(clip) for clip in self.clips}
         self.ratios = {clip: self.spikes.ratio(self.sizes[clip], clip) if self.spikes else 1 for clip in self.clips}
         self.scale = self._find_scale()
@@ -65,7 +70,8 @@ class VideoTrainDatasetRGBSpike:
 
         Returns:
             lq (T, 3, h, w), gt (T, 3, h * scale, w * scale): float32, RGB in [0, 1];
-            spike (T, S, h, w): float32, white is 1, noise may exceed it; key: `<clip>/<first frame>`.
+            spike (T, S, h / r, w / r): on the sensor's grid, float32, white is 1, noise may exceed it; or uint8 counts
+            and spike_scale (T, S), the intensity that a count means; key: `<clip>/<first frame>`.
 
         Raises:
             UserError: a file is missing, empty or truncated; names clip and frame.
@@ -82,17 +88,62 @@ class VideoTrainDatasetRGBSpike:
         if flips.reverse:
             frames = frames[::-1]
 
+        time = self._draw_instant(clip, rng)
+        sensor = draw_sensor(rng, self.opt.augment) if self.refired else None
         lq = self._read(self.lq, clip, frames, box, scale=1)
-        gt = self._read(self.gt, clip, frames, box.scaled(self.scale), scale=self.scale)
+        sharp, targets = (self.gt, frames) if time is None else (self.instant_frames, at_instant(frames, time))
+        gt = self._read(sharp, clip, targets, box.scaled(self.scale), scale=self.scale)
         sample = {"lq": to_float(lq), "gt": to_float(gt)}
         if self.spikes:
             part = Box(box.top // ratio, box.left // ratio, side // ratio, side // ratio)
+            center = None if time is None else self.spikes.reader.step_at(clip, time)
             planes = [
-                self.spikes.planes(clip, frame, part, ratio, blur, reverse=flips.reverse)
+                self.refired.planes(clip, frame, part, sensor, center=center, reverse=flips.reverse)
+                if self.refired and sensor
+                else self.spikes.planes(clip, frame, part, ratio, blur, center=center, reverse=flips.reverse)
                 for frame, blur in zip(frames, lq, strict=True)
             ]
-            sample["spike"] = torch.from_numpy(np.stack(planes))
-        return {name: flips.apply(value) for name, value in sample.items()} | {"key": f"{clip}/{frames[0]}"}
+            sample["spike"] = torch.from_numpy(np.stack([each.planes for each in planes]))
+            scales = [torch.from_numpy(each.scale) for each in planes if each.scale is not None]
+        sample = {name: flips.apply(value) for name, value in sample.items()}
+        if self.spikes and scales:
+            sample["spike_scale"] = torch.stack(scales)
+        return sample | {"key": f"{clip}/{frames[0]}"}
+
+    def _draw_instant(self, clip: str, rng: np.random.Generator) -> float | None:
+        """Draw the fraction of the exposure that a sample's target shows; None: the sharp step."""
+        if not self.instants or rng.random() >= self.opt.augment.instant:
+            return None
+        return float(rng.choice(self.instants[clip]))
+
+    def _find_light(self) -> Refired:
+        """Open the stored light, if any."""
+        opt, light = self.opt, None
+        assert self.spikes is not None
+        if opt.dataroot_subframes is not None:
+            root = existing_folder(opt.dataroot_subframes, f"{opt.name}: dataroot_subframes")
+            light = SubFrames(root, self.spikes.reader.shape)
+            raise_first(light.problems(self.clips))
+        return Refired(self.spikes, light, self.lq.mean_gray, opt.augment.theta)
+
+    def _find_instants(self) -> dict[str, list[float]]:
+        """Open the sharp frames at other instants; returns the fractions that all frames of each clip have."""
+        opt = self.opt
+        assert self.spikes is not None
+        root = existing_folder(opt.dataroot_instants, f"{opt.name}: dataroot_instants")
+        self.instant_frames = instants_store(opt, root)
+        found = {clip: instants_of(self.instant_frames, clip, frames) for clip, frames in self.clips.items()}
+        raise_first(
+            [
+                f"clip {clip}: {root} has no instant of all {len(self.clips[clip])} frames, expected names such as "
+                f"{self.clips[clip][0]}_t0.25; make the data set with instants or set augment.instant to 0"
+                for clip, times in found.items()
+                if not times
+            ]
+        )
+        times = sorted({time for times in found.values() for time in times})
+        raise_first(self.spikes.reader.problems(self.clips, times))
+        return found
 
     def name(self, index: int, rng: np.random.Generator) -> str:
         """Return the clip and frames that `sample` reads for the same arguments, for messages."""

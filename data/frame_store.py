@@ -9,8 +9,10 @@ from data.clip_index import Clips, listed, warn_each
 from data.frame_order import by_number, frame_name, template_of
 from data.frame_sources import open_frames
 from data.geometry import size_text
+from data.lmdb_store import is_lmdb
 from data.video.frames import VideoFrames
 from options.schema import DatasetOpt
+from utils.utils_colour import mean_gray
 from utils.utils_error import UserError
 from utils.utils_file import one_form
 from utils.utils_image import remark
@@ -133,14 +135,22 @@ class FrameStore:
                 lines.append(f"clip {clip}: {found}")
         warn_each(lines)
 
+    def clips(self) -> Clips:
+        """Return the names of each clip's frames, sorted by number."""
+        return {clip: by_number(self._frames.names(clip)) for clip in self._frames.clips()}
+
     def has(self, clip: str, frame: str) -> bool:
         """Return whether the frame exists."""
+        return frame in self.names(clip)
+
+    def names(self, clip: str) -> set[str]:
+        """Return the names of a clip's frames; empty if there is no such clip."""
         if clip not in self._names:
             try:
                 self._names[clip] = self._frames.names(clip)
             except UserError:
                 self._names[clip] = set()
-        return frame in self._names[clip]
+        return self._names[clip]
 
     def playback(self, clip: str, frames: Sequence[str]) -> Playback:
         """Return how frames of a clip are shown; unknown for images."""
@@ -174,6 +184,10 @@ class FrameStore:
             self._cache[clip, frame] = image
         return image
 
+    def mean_gray(self, clip: str, frame: str) -> float:
+        """Return the mean gray of a whole frame, in [0, 1]."""
+        return mean_gray(self.read(clip, frame))
+
     def read_many(
         self, clip: str, frames: tuple[str, ...], size: tuple[int, int], rows: slice, cols: slice
     ) -> np.ndarray:
@@ -202,6 +216,12 @@ class FrameStore:
                 )
             crops.append(image[rows, cols])
         return np.stack(crops)
+
+
+def instants_store(opt: DatasetOpt, root: Path) -> FrameStore:
+    """Open the sharp frames at other instants: PNG files or an LMDB, whatever the other frames are."""
+    backend = "lmdb" if is_lmdb(root) else "disk"
+    return FrameStore(root, backend=backend, cache=opt.cache_data, key="dataroot_instants")
 
 
 def store_of(opt: DatasetOpt, root: Path, key: str) -> FrameStore:

@@ -22,6 +22,16 @@ class Box:
         """Columns as a slice."""
         return slice(self.left, self.left + self.width)
 
+    @property
+    def row_span(self) -> tuple[int, int]:
+        """Rows [first, last)."""
+        return self.top, self.top + self.height
+
+    @property
+    def col_span(self) -> tuple[int, int]:
+        """Columns [first, last)."""
+        return self.left, self.left + self.width
+
     def scaled(self, factor: int) -> "Box":
         """Return the same rectangle on a grid `factor` times finer."""
         return Box(self.top * factor, self.left * factor, self.height * factor, self.width * factor)

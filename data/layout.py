@@ -3,18 +3,21 @@
 ROOT/{train,test}_GT/<clip>/<frame>.png                            sharp
 ROOT/{train,test}_GT_blurred/<clip>/<frame>.png                    blurred
 ROOT/GOPRO_Large_spike_seq/{train,test}/<clip>/spike/<frame>.dat   spikes
+ROOT/{train,test}_subframes/<clip>/<frame>.npy                     on request: light of each spike step
+ROOT/{train,test}_GT_instants/<clip>/<frame>_t0.25.png             on request: sharp, at other instants
 ROOT/GOPRO_Large_spike_seq/{config.yaml,manifest.json}             geometry, physics and timing
 ROOT/meta_info/meta_info_{train,test}.txt                          `clip nframes (h,w,c) startframe`
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from data.instants import instant_name
 from data.lmdb_store import record_path
 from data.meta_info import MetaLine, read_meta_info
 from data.spike.config_yaml import SpikeConfig
@@ -33,7 +36,7 @@ META_INFO = "meta_info"
 STAGING = ".partial"
 TURN = 600.0  # seconds; moving clips is quick, removing abandoned ones takes longer
 # What a data set's folder may hold; a folder with anything else is not ours.
-_FRAMES = {f"{split}_{kind}" for split in SPLITS for kind in ("GT", "GT_blurred")}
+_FRAMES = {f"{split}_{kind}" for split in SPLITS for kind in ("GT", "GT_blurred", "GT_instants", "subframes")}
 _LMDBS = {f"{name}.lmdb" for name in _FRAMES}
 TOP_LEVEL = _FRAMES | _LMDBS | {record_path(Path(name)).name for name in _LMDBS} | {SPIKES, META_INFO, STAGING}
 
@@ -42,11 +45,25 @@ class Frame(NamedTuple):
     """One frame of a clip in memory.
 
     blurred, sharp: (H, W, 3) uint8, RGB. spikes: (T, h, w) uint8, 0 or 1, row 0 at the top.
+    light: (T, h, w) uint8, the gray light of each spike step as data.spike.subframes has it; None: not stored.
+    instants: sharp frames like `sharp` at other fractions of the exposure.
     """
 
     blurred: np.ndarray
     sharp: np.ndarray
     spikes: np.ndarray
+    light: np.ndarray | None = None
+    instants: Mapping[float, np.ndarray] = {}
+
+
+def subframe_dir(root: Path, split: Split) -> Path:
+    """Return the folder of the clips' stored light, dataroot_subframes."""
+    return root / f"{split}_subframes"
+
+
+def instant_dir(root: Path, split: Split) -> Path:
+    """Return the folder of the sharp frames at other instants, dataroot_instants."""
+    return root / f"{split}_GT_instants"
 
 
 def gt_dir(root: Path, split: Split) -> Path:
@@ -67,6 +84,11 @@ def spike_dir(root: Path, split: Split) -> Path:
 def clip_dirs(root: Path, split: Split, clip: str) -> tuple[Path, Path, Path]:
     """Return the folders of one clip: sharp, blurred, and the parent of `spike/`."""
     return gt_dir(root, split) / clip, lq_dir(root, split) / clip, spike_dir(root, split) / clip
+
+
+def extra_dirs(root: Path, split: Split, clip: str) -> tuple[Path, Path]:
+    """Return the folders of what only some sets have of a clip: stored light, sharp frames at other instants."""
+    return subframe_dir(root, split) / clip, instant_dir(root, split) / clip
 
 
 def dat_path(root: Path, split: Split, clip: str, frame: str) -> Path:
@@ -171,6 +193,15 @@ def _describe(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]
     merged.save(root / SPIKES)
 
 
+def _write_extras(folders: tuple[Path, Path], name: str, frame: Frame) -> None:
+    light, instants = folders
+    if frame.light is not None:
+        light.mkdir(parents=True, exist_ok=True)
+        np.save(light / f"{name}.npy", frame.light)
+    for time, sharp in frame.instants.items():
+        write_rgb(instants / f"{instant_name(name, time)}.png", sharp)
+
+
 class DatasetWriter:
     """Writes clips into a data set; all of them become part of it together, in `finish`.
 
@@ -269,11 +300,14 @@ class DatasetWriter:
             shapes = frame.blurred.shape, frame.sharp.shape, frame.spikes.shape[1:]
             if shapes != (rgb_shape, rgb_shape, (manifest.spike_h, manifest.spike_w)):
                 raise ValueError(f"clip {clip} frame {name} has shapes {shapes}, not those of the manifest")
+            if frame.light is not None and frame.light.shape != frame.spikes.shape:
+                raise ValueError(f"clip {clip} frame {name} has light of {frame.light.shape}, not of {shapes[2]}")
             write_rgb(gt / f"{name}.png", frame.sharp)
             write_rgb(lq / f"{name}.png", frame.blurred)
             dat = dat_path(staging, split, clip, name)
             dat.parent.mkdir(parents=True, exist_ok=True)
             write_spikes(dat, frame.spikes, flipud=manifest.flipud)
+            _write_extras(extra_dirs(staging, split, clip), name, frame)
             if len(frame.spikes) != timing.steps:
                 steps_of[name] = len(frame.spikes)
         if count == 0:
@@ -301,6 +335,13 @@ class DatasetWriter:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.rmtree(target, ignore_errors=True)
                     source.replace(target)
+                extras = extra_dirs(self.staging(line.clip), split, line.clip)
+                for source, target in zip(extras, extra_dirs(self.root, split, line.clip), strict=True):
+                    shutil.rmtree(target, ignore_errors=True)
+                    remove_if_empty(target.parent)
+                    if source.exists():
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        source.replace(target)
             _describe(self.root, manifest, {split: new for split, new in self.lines.items() if new})
         self._leave()
 

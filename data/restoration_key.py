@@ -24,7 +24,9 @@ def restoration_key(opt: Opt, weights: Path, sigma: float | None, tile: TileOpt,
     val, test = opt.val, opt.datasets.test
     assert test is not None
     net = {
-        key: value for key, value in opt.netG.model_dump(mode="json").items() if key not in NET_KEYS_THAT_KEEP_WEIGHTS
+        key: value
+        for key, value in opt.netG.without_files().model_dump(mode="json").items()
+        if key not in NET_KEYS_THAT_KEEP_WEIGHTS
     }
     manifest = Manifest.load(test.dataroot_spike) if test.dataroot_spike is not None else None
     places = {key: path and str(Path(path).resolve()) for key, path in inputs_of(opt).items() if "gt" not in key}

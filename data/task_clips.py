@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from options.schema import DatasetOpt, Opt
 from utils.evaluation.clip import TestSet
 from utils.utils_error import UserError
 from utils.utils_image import to_uint8
+from utils.utils_rgbspike import Window
 
 NUMBERED = re.compile(r"(.*?)(\d+)")
 
@@ -47,11 +49,13 @@ class NoisyClip:
         """Raise ValueError: there are no spikes to show."""
         raise ValueError(f"clip {self.name} with noise shows no spikes")
 
-    def network_input(self, start: int, stop: int) -> torch.Tensor:
-        """Return the network's input, (t, 3 + S + 1, H, W) float32: noisy frames, spikes if any, noise map."""
-        planes = self._clip.network_input(start, stop)
-        noise_map = planes.new_full((len(planes), 1, *self.size), self._sigma)
-        return torch.cat((planes[:, :3] + self._noise(start, stop), planes[:, 3:], noise_map), dim=1)
+    def network_input(self, start: int, stop: int) -> Window:
+        """Return the network's input: noisy frames and noise map (t, 4, H, W) float32, with spikes if any."""
+        window = self._clip.network_input(start, stop)
+        rgb = window if isinstance(window, torch.Tensor) else window.rgb
+        noise_map = rgb.new_full((len(rgb), 1, *self.size), self._sigma)
+        noisy = torch.cat((rgb + self._noise(start, stop), noise_map), dim=1)
+        return noisy if isinstance(window, torch.Tensor) else replace(window, rgb=noisy)
 
     def references(self, index: int) -> dict[str, np.ndarray]:
         """Return the clipped noisy frame as "lq_", (H, W, 3) uint8, RGB."""
@@ -90,7 +94,7 @@ class MiddleClip:
         self.frames = [middle_name(*pair) for pair in zip(before[: count - window + 1], before[1:], strict=False)]
         self.playback = clip.playback.between(window // 2 - 1, len(self.frames))
         measured = [frame for frame in self.frames if sharp is not None and sharp.has(clip.name, frame)]
-        self.measured = set(measured)
+        self._measured = set(measured)
         if sharp is not None and measured and (found := sharp.size(clip.name, measured[0])) != clip.size:
             raise UserError(
                 "clip {}: frame {} of dataroot_gt is {}x{}, expected {}x{} as the frames around it; restore it".format(
@@ -101,7 +105,7 @@ class MiddleClip:
     @property
     def has_gt(self) -> bool:
         """Whether any frame has a sharp one to measure against."""
-        return bool(self.measured)
+        return bool(self._measured)
 
     def lq(self, start: int, stop: int) -> torch.Tensor:
         """Return the average of the two neighbours of each frame, (t, 3, H, W) float32: the baseline."""
@@ -114,7 +118,7 @@ class MiddleClip:
         Raises:
             UserError: a frame cannot be read or differs in size from the clip.
         """
-        names = tuple(frame for frame in self.frames[start:stop] if frame in self.measured)
+        names = tuple(frame for frame in self.frames[start:stop] if frame in self._measured)
         if self._sharp is None or not names:
             return np.zeros((0, *self.size, 3), np.uint8)
         return self._sharp.read_many(self.name, names, self.size, slice(None), slice(None))
@@ -123,8 +127,8 @@ class MiddleClip:
         """Raise ValueError: there are no spikes to show."""
         raise ValueError(f"clip {self.name} has no spikes at its middle frames")
 
-    def network_input(self, start: int, stop: int) -> torch.Tensor:
-        """Return the input frames needed to make frames [start, stop), (t + window - 1, 3 + S, H, W) float32."""
+    def network_input(self, start: int, stop: int) -> Window:
+        """Return the t + window - 1 input frames needed to make frames [start, stop), (.., 3, H, W) float32."""
         return self._clip.network_input(start, stop + self._window - 1)
 
     def references(self, index: int) -> dict[str, np.ndarray]:
@@ -186,6 +190,8 @@ def clips_to_restore(opt: Opt, sigma: float | None) -> TestSet:
     assert test is not None
     if opt.netG.pa_frames:
         given = open_dataset(test, opt.netG.upscale)
+        if opt.val.times:
+            given.show_instants(opt.val.times)
         return noisy_clips(given, sigma) if sigma is not None and opt.netG.nonblind_denoising else given
     return middle_clips(open_dataset(test.model_copy(update={"dataroot_gt": None})), test, opt.netG.img_size[0])
 
@@ -196,10 +202,6 @@ def protocol_of(opt: Opt, sigma: float | None) -> str:
         return f"; input: clean frames with Gaussian noise, sigma {sigma:g} of 255, not clipped"
     if not opt.netG.pa_frames:
         return "; lq_: the average of the two frames around the restored one"
+    if opt.val.times:
+        return f"; at {len(opt.val.times)} instants of each exposure; lq_: the blurred frame"
     return "; lq_: the input, enlarged bilinearly" if opt.netG.upscale > 1 else ""
-
-
-def measured_alike(test_set: TestSet) -> bool:
-    """Whether each clip has sharp frames for all or none of its frames, as the comparison video needs."""
-    clips = [test_set[index] for index in range(len(test_set))]
-    return all(len(clip.measured) in (0, len(clip.frames)) for clip in clips if isinstance(clip, MiddleClip))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 LOG = logging.getLogger("spikevrt")
-Call = Callable[[Tensor], Tensor]
+Call = Callable[..., Tensor]
 LONGEST_REASON = 300  # characters
 
 
@@ -19,7 +19,7 @@ class Compiled(nn.Module):
     of the network.
 
     Args:
-        net: (B, D, C, H, W) -> (B, D, 3, H, W).
+        net: (B, D, C, H, W) and, with spikes, (B, D, S, h, w) -> (B, D, 3, H, W).
         backend: of torch.compile.
     """
 
@@ -33,17 +33,17 @@ class Compiled(nn.Module):
         except RuntimeError as error:  # this Python or system is not supported
             _give_up(error)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *spike: Tensor) -> Tensor:
         """Same as the network."""
         if self._fast is None:
-            return self.net(x)
+            return self.net(x, *spike)
         start = time.perf_counter()
         try:
-            out = self._fast(x)
+            out = self._fast(x, *spike)
         except torch._dynamo.exc.TorchDynamoException as error:  # torch.compile imported it
             self._fast = None
             _give_up(error)
-            return self.net(x)
+            return self.net(x, *spike)
         if x.shape not in self._seen:
             self._seen.add(x.shape)
             size, seconds = "x".join(map(str, x.shape)), time.perf_counter() - start

@@ -21,6 +21,7 @@ from utils import utils_dist
 from utils.checkpoint.optimizer_state import load_named_state, named_state
 from utils.utils_checkpoint import load_weights
 from utils.utils_dist import Dist
+from utils.utils_rgbspike import RGBSpike, Window, tensors_of
 
 LOG = logging.getLogger("spikevrt")
 
@@ -29,7 +30,7 @@ class ModelVRT:
     """A network and everything its training needs.
 
     Args:
-        net: the network to train, (B, D, C, H, W) -> (B, D, 3, H, W).
+        net: the network to train, (B, D, C, H, W) and, with spikes, (B, D, S, h, w) -> (B, D, 3, H, W).
         opt: the `train` block of the options.
         dist: this process and its device.
 
@@ -56,7 +57,8 @@ class ModelVRT:
         """One optimizer step. A step that `models.guard` rejects changes no weights, in any process.
 
         Args:
-            batches: one batch per accumulation: `lq` (B, T, 3, h, w), `gt` the same, `spike` (B, T, S, h, w) or absent.
+            batches: one batch per accumulation: `lq` (B, T, 3, H, W), `gt` the same; with spikes also `spike`
+                (B, T, S, h, w) and, for counts, `spike_scale` (B, T, S).
             step: optimizer steps finished before this one.
 
         Returns:
@@ -96,7 +98,7 @@ class ModelVRT:
         for i, batch in enumerate(batches):
             with self._gradient_sync(net, last=i == len(batches) - 1):
                 with precision.autocast(self.dist.device, self.amp_dtype):
-                    out = net(network_input(batch).to(self.dist.device))
+                    out = net(*tensors_of(network_input(batch), self.dist.device))
                 loss, terms = total_loss(out, batch["gt"].to(self.dist.device), self.opt)
                 self.scaler.scale(loss / len(batches)).backward()
             named = {"G_loss": loss, **(terms if len(terms) > 1 else {})}
@@ -112,11 +114,11 @@ class ModelVRT:
         LOG.warning("step %d skipped: %s; %d in a row, %s", step, reason, self.guard.in_row, samples)
 
     @torch.no_grad()
-    def restore(self, x: Tensor) -> Tensor:
+    def restore(self, x: Window) -> Tensor:
         """Restore frames with the averaged weights if there are any, in the precision of training.
 
         Args:
-            x: (1, T, C, h, w), RGB and spike planes.
+            x: (1, T, C, h, w), frames, with spikes as an RGBSpike.
 
         Returns:
             (1, T, 3, h, w) float32 on the CPU, not clamped.
@@ -125,7 +127,7 @@ class ModelVRT:
             self._restorer = self._runnable(self.netG if self.netE is None else self.netE)
         net = self._restorer.eval()
         with precision.autocast(self.dist.device, self.amp_dtype):
-            return net(x.to(self.dist.device)).float().cpu()
+            return net(*tensors_of(x, self.dist.device)).float().cpu()
 
     def load_pretrained(self, netG: str | None, netE: str | None) -> None:
         """Load weights from files, each optional ("auto": no file); without its own file netE starts from netG."""
@@ -190,6 +192,6 @@ class ModelVRT:
         return net.no_sync() if isinstance(net, DistributedDataParallel) and not last else ExitStack()
 
 
-def network_input(batch: Mapping[str, Tensor]) -> Tensor:
-    """RGB, then spike planes if the batch has them: (B, T, 3 + S, h, w)."""
-    return torch.cat((batch["lq"], batch["spike"]), dim=2) if "spike" in batch else batch["lq"]
+def network_input(batch: Mapping[str, Tensor]) -> Window:
+    """Frames (B, T, 3, h, w), as an RGBSpike if the batch has spikes."""
+    return RGBSpike(batch["lq"], batch["spike"], batch.get("spike_scale")) if "spike" in batch else batch["lq"]

@@ -1,6 +1,7 @@
 """VRT (Liang et al., "VRT: A Video Restoration Transformer", arXiv:2201.12288) with spike channels beside RGB."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,8 @@ class VRT(nn.Module):
         no_checkpoint_ffn_blocks: the same for the feed-forward parts.
         optical_flow: name of the flow operator, see models/flow.
         fusion: name of the fusion operator, see models/fusion.
+        guide: arguments of the fusion "guide", see GuideFusion; None: its defaults.
+        spike_enlarge: how planes of spikes are brought to the RGB grid: "bilinear" for rates, "nearest" for bits.
 
     Raises:
         UserError: an argument is not supported; names it and its value.
@@ -92,6 +95,8 @@ class VRT(nn.Module):
         no_checkpoint_ffn_blocks: Sequence[int] = (),
         optical_flow: str = "spynet",
         fusion: str = "concat",
+        guide: Mapping[str, Any] | None = None,
+        spike_enlarge: str = "bilinear",
     ) -> None:
         super().__init__()
         problems = variant_problems(
@@ -126,7 +131,8 @@ class VRT(nn.Module):
 
         if self.reach:
             self.spynet = FLOWS[optical_flow]()
-        self.fusion = FUSIONS[fusion](in_chans - RGB)
+        self.fusion = FUSIONS[fusion](in_chans - RGB, **(guide or {} if fusion == "guide" else {}))
+        self.spike_enlarge = spike_enlarge
         # Per channel: its own plane and four nearest pixels from each of the two warped neighbours, 1 + 2 * 4 planes.
         planes = 9 * self.fusion.out_chans + self.noise_chans if self.reach else self.fusion.out_chans
         self.conv_first = FrameConv(planes, dim)
@@ -160,12 +166,13 @@ class VRT(nn.Module):
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.conv_last = last
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, spike: Tensor | None = None) -> Tensor:
         """Restore frames, or interpolate between them.
 
         Args:
-            x: (B, D, in_chans, H, W), any D, H, W >= 1: RGB in [0, 1], then spike planes in units of intensity; with
-                `nonblind_denoising` followed by the noise map.
+            x: (B, D, 3, H, W), any D, H, W >= 1: RGB in [0, 1]; with `nonblind_denoising` followed by the noise map.
+                Without `spike`: (B, D, in_chans, H, W), RGB, then spike planes, then the noise map.
+            spike: (B, D, S, h, w), spike planes in units of intensity, H = r h and W = r w with an integer r.
 
         Returns:
             (B, D, 3, H * upscale, W * upscale), not clamped. With `pa_frames` 0 and T = img_size[0]: the middle frame
@@ -174,6 +181,7 @@ class VRT(nn.Module):
         Raises:
             UserError: x has the wrong number of channels.
         """
+        x = self._joined(x, spike)
         _, frames, channels, height, width = x.shape
         if channels != self.in_chans + self.noise_chans:
             noise = " plus a noise map" * self.noise_chans
@@ -188,6 +196,23 @@ class VRT(nn.Module):
             f = self._body(seen, self._far(backward, forward))
             out = self._reconstruct(f) + enlarge(rgb, self.upscale)
         return out[:, :frames, :, : height * self.upscale, : width * self.upscale]
+
+    def _joined(self, x: Tensor, spike: Tensor | None) -> Tensor:
+        """RGB or the fusion's estimate, spike planes enlarged to its size, noise map: (B, D, C, H, W)."""
+        if spike is None and not self.fusion.own_grid:
+            return x
+        rgb, noise_map = x.split((RGB, x.shape[2] - RGB), dim=2)
+        estimate = self.fusion.estimate(rgb, spike)
+        if spike is None:
+            return torch.cat((estimate, noise_map), dim=2)
+        planes = enlarge(self.fusion.select(spike), rgb.shape[-1] // spike.shape[-1], self.spike_enlarge)
+        if planes.shape[-2:] != rgb.shape[-2:]:
+            raise UserError(
+                "frames of {}x{} over spikes of {}x{}, expected the same whole ratio along both axes".format(
+                    *rgb.shape[-2:], *spike.shape[-2:]
+                )
+            )
+        return torch.cat((estimate, planes, noise_map), dim=2)
 
     def flows(self, rgb: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Flows between neighbouring frames at four scales; both directions run in one batch.

@@ -15,6 +15,7 @@ from models.loss import total_loss
 from options.schema import TrainOpt
 from utils import utils_checkpoint
 from utils.utils_error import UserError
+from utils.utils_rgbspike import Window, tensors_of
 
 KEYS = ("step", "rank", "batches", "keys", "netG")
 
@@ -90,7 +91,7 @@ def broken_inputs(batches: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def examine(
     net: nn.Module,
-    batches: Sequence[tuple[Tensor, Tensor]],
+    batches: Sequence[tuple[Window, Tensor]],
     opt: TrainOpt,
     device: torch.device,
     dtype: torch.dtype | None,
@@ -99,7 +100,7 @@ def examine(
 
     Args:
         net: the network, on `device`; its gradients are replaced, its weights kept.
-        batches: (B, T, C, h, w) input and (B, T, 3, h, w) sharp frames.
+        batches: input frames, with spikes as an RGBSpike, and (B, T, 3, h, w) sharp frames.
         opt: options of the loss.
         device: where to compute.
         dtype: of autocast; None: float32.
@@ -109,7 +110,7 @@ def examine(
     net.zero_grad(set_to_none=True)
     for x, gt in batches:
         with _watched(net, found), precision.autocast(device, dtype):
-            out = net(x.to(device))
+            out = net(*tensors_of(x, device))
         gt = gt.to(device)
         losses = torch.stack([total_loss(out[i : i + 1], gt[i : i + 1], opt)[0] for i in range(len(out))])
         (losses.mean() / len(batches)).backward()

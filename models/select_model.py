@@ -33,7 +33,7 @@ def define_restorer(opt: Opt, weights: Path, reason: str, dist: Dist) -> ModelVR
     Raises:
         UserError: the file is no weights file, or does not fit the network.
     """
-    net = opt.netG.model_copy(update={"spynet_path": None})
+    net = opt.netG.without_files()
     train = opt.train.model_copy(update={"E_decay": 0.0})
     model = define_Model(opt.model_copy(update={"netG": net, "train": train}), dist)
     LOG.info("weights: %s (%s): %s", weights, reason, load_weights(model.netG, weights))

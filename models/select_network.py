@@ -5,19 +5,23 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from models.fusion.guide import Guide
 from models.lora import add_lora
 from models.network_vrt import VRT
 from options.schema_network import NetOpt
 
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"vrt": VRT, "guide": Guide}
 
-def define_G(opt: NetOpt, seed: int = 0) -> VRT:
-    """Build VRT with weights drawn from `seed` and, if `spynet_path` is given, optical flow from that file.
+
+def define_G(opt: NetOpt, seed: int = 0) -> nn.Module:
+    """Build the network of `net_type` with weights drawn from `seed`; VRT takes its flow from `spynet_path` if given.
 
     With `opt.lora`, everything but the low-rank changes and `lora.also` is frozen.
     """
     torch.manual_seed(seed)
-    net = VRT(**opt.network_kwargs())
-    INITS[opt.init_type](net)
+    net = NETWORKS[opt.net_type](**opt.network_kwargs())
+    if isinstance(net, VRT):
+        INITS[opt.init_type](net)
     if opt.lora is not None:
         add_lora(net, **opt.lora.model_dump())
     return net

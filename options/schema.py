@@ -1,7 +1,7 @@
 """Root of the options, and the checks across its blocks."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -120,18 +120,35 @@ class Opt(Block):
     @field_validator("netG")
     @classmethod
     def _channels_of_data(cls, value: NetOpt, info: ValidationInfo) -> NetOpt:
-        """Derive in_chans from the data set when it is not given."""
+        """Derive from the data set what is not given: in_chans, spike_enlarge, guide.planes."""
         datasets = info.data.get("datasets")
-        given = datasets and (datasets.train or datasets.test)
-        if not given or "in_chans" in value.model_fields_set:
+        data = datasets and (datasets.train or datasets.test)
+        if not data:
             return value
-        return value.model_copy(update={"in_chans": RGB + given.spike_channels})
+        given, changes = value.model_fields_set, dict[str, Any]()
+        if "spike_enlarge" not in given and data.uses_spikes and data.spike.representation == "raw_window":
+            changes["spike_enlarge"] = "nearest"
+        if value.uses_guide and "planes" not in value.guide.model_fields_set:
+            planes = data.spike.planes if data.uses_spikes else 0
+            changes["guide"] = value.guide.model_copy(update={"planes": planes})
+        if "in_chans" not in given:
+            changes["in_chans"] = RGB + (min(data.spike_channels, 1) if value.uses_guide else data.spike_channels)
+        return value.model_copy(update=changes)
 
     @model_validator(mode="after")
     def _channels_agree(self) -> "Opt":
         problems = []
         for block, dataset in (("train", self.datasets.train), ("test", self.datasets.test)):
-            if dataset is not None and self.netG.in_chans != RGB + dataset.spike_channels:
+            if dataset is None:
+                continue
+            if self.netG.uses_guide:
+                problems += self._guide_problems(block, dataset)
+            elif dataset.uses_spikes and dataset.spike.representation == "moment":
+                problems.append(
+                    f"datasets.{block}.spike.representation is 'moment', which only the guide reads; set "
+                    "netG.net_type or netG.fusion to 'guide', or choose another representation"
+                )
+            elif self.netG.in_chans != RGB + dataset.spike_channels:
                 noise = "; a noise map (netG.nonblind_denoising) is not counted" * self.netG.nonblind_denoising
                 problems.append(
                     f"netG.in_chans is {self.netG.in_chans}, but must be 3 + datasets.{block}.spike_channels "
@@ -149,8 +166,30 @@ class Opt(Block):
             problems += [
                 f"datasets.train.spike.{key} is {getattr(train.spike, key)}, but datasets.test.spike.{key} is "
                 f"{getattr(test.spike, key)}; a network needs the same planes in both"
-                for key in ("representation", "window", "center")
+                for key in ("representation", "window", "planes", "center")
                 if getattr(train.spike, key) != getattr(test.spike, key)
             ]
         raise_all(problems)
         return self
+
+    def _guide_problems(self, block: str, dataset: DatasetOpt) -> list[str]:
+        """What keeps the guide from reading a data set."""
+        net, spike = self.netG, dataset.spike
+        if dataset.uses_spikes and spike.representation != "moment":
+            return [
+                f"datasets.{block}.spike.representation is {spike.representation!r}, finished planes, but the guide "
+                "reads the steps themselves; set it to 'moment'"
+            ]
+        planes, seen = (spike.planes, 1) if dataset.uses_spikes else (0, 0)
+        problems = []
+        if net.guide.planes != planes:
+            problems.append(
+                f"netG.guide.planes is {net.guide.planes}, but must be {planes}, as datasets.{block}.spike.planes; "
+                "change one of them"
+            )
+        if net.net_type == "vrt" and net.in_chans != RGB + seen:
+            problems.append(
+                f"netG.in_chans is {net.in_chans}, but VRT behind a guide sees RGB and {seen} plane(s) = {RGB + seen}; "
+                "leave it out"
+            )
+        return problems

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from options.kair_keys import FOLDERS_OF_CLIPS, OTHER_DATASET_TYPES
+from options.schema_augment import AugmentOpt
 from options.schema_base import Block, Count, Counts, FilePath, NotNegative, OddCount, Whole, in_words, raise_all
 
 
@@ -31,14 +32,17 @@ DATASET_TYPES = {
     "VideoRecurrentTestDataset": DatasetType("test", False, ("TrainDataset", "TestDataset")),
     "SingleVideoRecurrentTestDataset": DatasetType("test", False, ("SingleTestDataset",)),
 }
-# representation -> possible numbers of planes per frame, given spike.window; empty: 1 or more
-SPIKE_CHANNELS: dict[str, Callable[[int], tuple[int, ...]]] = {
-    "tfp": lambda window: (1,),
-    "tfi": lambda window: (1,),
-    "bins": lambda window: (),
-    "raw_window": lambda window: (window,),
-    "isi": lambda window: (),
-    "sdm": lambda window: (1, 3),
+MOST_STEPS = 255  # per plane of `moment`: counts are bytes
+EXPOSURE_PLANES = 2  # of `moment`: low and high byte of the exposure's spike count
+# representation -> possible numbers of planes per frame, given spike.window and spike.planes; empty: 1 or more
+SPIKE_CHANNELS: dict[str, Callable[[int, int], tuple[int, ...]]] = {
+    "tfp": lambda window, planes: (1,),
+    "tfi": lambda window, planes: (1,),
+    "bins": lambda window, planes: (),
+    "raw_window": lambda window, planes: (window,),
+    "isi": lambda window, planes: (),
+    "moment": lambda window, planes: (planes + EXPOSURE_PLANES,),
+    "sdm": lambda window, planes: (1, 3),
 }
 
 
@@ -53,16 +57,32 @@ def _uses_spikes(name: str) -> bool:
     return any(kind.uses_spikes and name in (long, *kind.short) for long, kind in DATASET_TYPES.items())
 
 
+def _auto_or_odd(value: object) -> object:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_STEPS and value % 2 == 1
+    if value != "auto" and not is_count:
+        raise ValueError(f'must be "auto" or an odd number from 1 to {MOST_STEPS}')
+    return value
+
+
 class SpikeOpt(Block):
     """How spikes are turned into input planes. Ignored by data sets without spikes."""
 
     representation: Literal[tuple(SPIKE_CHANNELS)] = "tfp"  # type: ignore[valid-type]
     """tfp: mean rate over a window. tfi: inverse interval at one step. bins: mean rates of equal parts of the exposure.
     raw_window: the bits of a window. isi: inverse intervals at equally spaced steps of the exposure. sdm: blurred frame
-    times short-term over long-term mean rate, as 1 plane (gray) or 3 (RGB). All are intensities: white is 1."""
+    times short-term over long-term mean rate, as 1 plane (gray) or 3 (RGB). moment: `planes` mean rates of a few steps
+    each around the target step and the mean rate of the exposure; what the guide takes. All are intensities: white is
+    1."""
     window: OddCount = 21
     """Spike steps, odd: averaged (tfp, sdm), used as planes (raw_window), or searched along with the exposure (tfi,
     isi)."""
+    planes: OddCount = 41
+    """moment: planes around the target step, odd."""
+    steps_per_plane: Annotated[int | Literal["auto"], BeforeValidator(_auto_or_odd)] = "auto"
+    """moment: spike steps per plane, odd. auto: the fewest with which all planes cover half of the exposure."""
+    gain: Literal["picture", "manifest"] = "picture"
+    """moment: what turns rates into intensities. picture: one number per frame, mean gray of the blurred frame over the
+    mean rate of its exposure, so the sensor's threshold need not be known. manifest: 1 / rate_at_white."""
     center: Whole | None = None
     """Spike step at the centre of the window; the first step of the file is 0. null: the manifest's sharp step."""
     edge: Literal["error", "mirror"] = "error"
@@ -77,7 +97,7 @@ class SpikeOpt(Block):
     @property
     def channels(self) -> tuple[int, ...]:
         """Return the possible numbers of planes per frame; empty: 1 or more."""
-        return SPIKE_CHANNELS[self.representation](self.window)
+        return SPIKE_CHANNELS[self.representation](self.window, self.planes)
 
 
 class IoBackendOpt(Block):
@@ -100,6 +120,13 @@ class DatasetOpt(Block):
     """Folder of the blurred clips."""
     dataroot_spike: FilePath | None = None
     """Folder of the spike files."""
+    dataroot_subframes: FilePath | None = None
+    """Folder of stored light, <clip>/<frame>.npy, or its LMDB, from which `augment` fires spikes anew. null: from the
+    recorded ones."""
+    dataroot_instants: FilePath | None = None
+    """Folder of sharp frames at other instants, <clip>/<frame>_t0.25.png for a quarter of the exposure, or its LMDB."""
+    augment: AugmentOpt = AugmentOpt()
+    """Changes of the spikes of training samples."""
     spike_h: Count | None = None
     """Rows of the spike sensor. null: from the manifest."""
     spike_w: Count | None = None
@@ -107,7 +134,7 @@ class DatasetOpt(Block):
     spike: SpikeOpt = SpikeOpt()
     """How spikes are turned into input planes."""
     spike_channels: Whole = 0
-    """Spike planes per frame. Default: 1 with spikes (raw_window: `window`), else 0."""
+    """Spike planes per frame. Default: 1 with spikes (raw_window: `window`; moment: `planes` + 2), else 0."""
     meta_info_file: FilePath | None = None
     """Text file with one line `clip nframes (h,w,c) startframe` per clip. null: use every clip found."""
     filename_tmpl: Annotated[
@@ -174,7 +201,9 @@ class DatasetOpt(Block):
         if not _uses_spikes(str(data.get("dataset_type"))):
             return data | {"spike_channels": 0}
         spike = SpikeOpt().model_dump() | (data["spike"] if isinstance(data.get("spike"), dict) else {})
-        planes = SPIKE_CHANNELS.get(str(spike["representation"]), SPIKE_CHANNELS["tfp"])(spike["window"])
+        planes = SPIKE_CHANNELS.get(str(spike["representation"]), SPIKE_CHANNELS["tfp"])(
+            spike["window"], spike["planes"]
+        )
         return data | {"spike_channels": planes[0] if planes else 1}
 
     @model_validator(mode="after")
@@ -190,10 +219,26 @@ class DatasetOpt(Block):
             )
         if (self.spike_h is None) != (self.spike_w is None):
             problems.append(f"spike_h is {self.spike_h} and spike_w is {self.spike_w}; give both or neither")
+        problems += self._augment_problems()
         if self.num_frame == 0:
             problems.append("num_frame is 0, must be 1 or more (or -1 in testing)")
         raise_all(problems)
         return self
+
+    def _augment_problems(self) -> list[str]:
+        augment = self.augment
+        if (augment.refires or augment.instant) and not self.uses_spikes:
+            return [f"augment is given, but dataset_type {self.dataset_type!r} has no spikes; leave it out"]
+        problems = []
+        if augment.instant and self.dataroot_instants is None:
+            problems.append(f"augment.instant is {augment.instant:g}, which needs dataroot_instants; name the folder")
+        if augment.shift[1] and self.dataroot_subframes is None:
+            problems.append(f"augment.shift is {list(augment.shift)}, which needs dataroot_subframes; name the folder")
+        if augment.theta[1] and not augment.theta[0]:
+            problems.append(f"augment.theta is {list(augment.theta)}, its low end must be above 0")
+        if self.augment.refires and self.spike.representation == "sdm":
+            problems.append("augment cannot be used with spike.representation 'sdm'; choose another")
+        return problems
 
 
 class DatasetsOpt(Block):

@@ -79,11 +79,49 @@ def _alignment_problems(reach: int, dim: int, groups: int) -> list[str]:
     return []
 
 
-class NetOpt(Block):
-    """The network. All but `net_type`, `init_type` and `lora` are the arguments of VRT."""
+GUIDE_SIZES: dict[str, dict[str, Any]] = {
+    "guide": {"width": 32, "blocks": (1, 2, 4), "stride": 1},
+    "guide_tiny": {"width": 32, "blocks": (2, 4), "stride": 2},
+    "guide_large": {"width": 64, "blocks": (2, 2, 4, 4), "stride": 1},
+}
+"""Sizes of the guide by name; see models.fusion.guide.Guide."""
 
-    net_type: Literal["vrt"] = "vrt"
-    """Kind of network."""
+
+class GuideOpt(Block):
+    """The guide: estimates sharp frames from RGB and the spikes around their moment. Used by net_type "guide" and by
+    fusion "guide"."""
+
+    size: Literal[tuple(GUIDE_SIZES)] = "guide"  # type: ignore[valid-type]
+    """guide: 0.63 M parameters. guide_tiny: 0.24 M, about a third of the time. guide_large: for a GPU."""
+    planes: Whole = 41
+    """Planes around the target step, as datasets.*.spike.planes; derived from it when omitted. 0: RGB only."""
+    width: Count | None = None
+    """Channels at the finest level. null: those of `size`."""
+    blocks: Counts | None = None
+    """Gated blocks per level, finest first. null: those of `size`."""
+    ratio: Count = 2
+    """RGB pixels per spike pixel along each axis that the weights are made for; spikes of another ratio are brought to
+    this grid."""
+    weights: FilePath | None = None
+    """fusion "guide": weights file of a trained guide to start from. null: VRT starts from the blurred frames."""
+
+    def guide_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments of Guide."""
+        given = {key: value for key, value in (("width", self.width), ("blocks", self.blocks)) if value is not None}
+        return {**GUIDE_SIZES[self.size], **given, "planes": self.planes, "ratio": self.ratio}
+
+    @property
+    def grid(self) -> int:
+        """RGB pixels per pixel of the coarsest level."""
+        made = self.guide_kwargs()
+        return int(self.ratio * made["stride"] * 2 ** (len(made["blocks"]) - 1))
+
+
+class NetOpt(Block):
+    """The network. All but `net_type`, `init_type`, `guide` and `lora` are the arguments of VRT."""
+
+    net_type: Literal["vrt", "guide"] = "vrt"
+    """vrt: the 4-channel VRT. guide: the guide alone, which needs no other key than `guide`."""
     init_type: Literal["default", "identity"] = "default"
     """Weight initialisation: each layer's default, or "identity", which passes the input through and trains faster
     from scratch."""
@@ -134,8 +172,14 @@ class NetOpt(Block):
     """Indices into depths that use_checkpoint_ffn skips."""
     optical_flow: Literal["spynet", "spynet_quarter"] = "spynet"
     """Optical flow operator. "spynet_quarter" works at a quarter of the resolution, for small machines."""
-    fusion: Literal["concat", "difference"] = "concat"
-    """How RGB and spikes are combined. "difference" feeds spikes minus gray and learns faster."""
+    fusion: Literal["concat", "difference", "guide"] = "concat"
+    """How RGB and spikes are combined. "difference" feeds spikes minus gray and learns faster. "guide" first estimates
+    sharp frames from the spikes around each moment; flow, alignment and body then see these."""
+    spike_enlarge: Literal["bilinear", "nearest"] = "bilinear"
+    """How concat and difference bring spike planes to the RGB grid. Derived from spike.representation when omitted:
+    "nearest" for bits."""
+    guide: GuideOpt = GuideOpt()
+    """The guide."""
     lora: LoraOpt | None = None
     """Fine-tune loaded weights with low-rank adaptation. null: train all weights."""
 
@@ -144,14 +188,42 @@ class NetOpt(Block):
         """Frames read beyond those restored from them: 0, or img_size[0] - 1 with pa_frames 0."""
         return 0 if self.pa_frames else self.img_size[0] - 1
 
+    @property
+    def uses_guide(self) -> bool:
+        """Whether the network is or has a guide."""
+        return "guide" in (self.net_type, self.fusion)
+
+    @property
+    def grid(self) -> int:
+        """Pixels to whose multiples tiles must begin so that they equal the whole frame; 1 where none do."""
+        return self.guide.grid if self.uses_guide else 1
+
+    def without_files(self) -> "NetOpt":
+        """Return the same network that loads no file when it is built: all its weights come from elsewhere."""
+        return self.model_copy(update={"spynet_path": None, "guide": self.guide.model_copy(update={"weights": None})})
+
     def network_kwargs(self) -> dict[str, Any]:
-        """Return the keyword arguments of VRT."""
-        return self.model_dump(exclude={"net_type", "init_type", "lora"})
+        """Return the keyword arguments of the network."""
+        if self.net_type == "guide":
+            return self.guide.guide_kwargs()
+        guide = {**self.guide.guide_kwargs(), "weights": self.guide.weights} if self.fusion == "guide" else None
+        return {**self.model_dump(exclude={"net_type", "init_type", "lora", "guide"}), "guide": guide}
 
     @model_validator(mode="after")
     def _consistent(self) -> "NetOpt":
+        if self.net_type == "guide":
+            raise_all(self._guide_problems())
+            return self
         raise_all(self._length_problems() or [*self._division_problems(), *self._variant_problems()])
         return self
+
+    def _guide_problems(self) -> list[str]:
+        problems = []
+        if self.upscale != 1:
+            problems.append(f"upscale is {self.upscale}, must be 1 with net_type 'guide'")
+        if self.nonblind_denoising or not self.pa_frames:
+            problems.append("net_type is 'guide', which neither denoises nor interpolates; use net_type 'vrt'")
+        return problems
 
     def _variant_problems(self) -> list[str]:
         return variant_problems(

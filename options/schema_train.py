@@ -1,16 +1,24 @@
 """Options of training, validation and logging."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from options.schema_base import Block, Count, Counts, Decay, Names, NotNegative, Positive, Whole, raise_all
+from options.schema_base import Block, Count, Counts, Decay, Fraction, Names, NotNegative, Positive, Whole, raise_all
 
 OF_TWO_FRAMES = {"tof"}  # metrics that compare two frames that follow each other
 
 
 def _as_list(value: object) -> object:
     return (value,) if isinstance(value, int) else value
+
+
+def _ascending(times: tuple[float, ...]) -> tuple[float, ...]:
+    rounded = tuple(round(time, 2) for time in times)
+    if any(first >= second for first, second in pairwise(rounded)):
+        raise ValueError(f"must ascend by a hundredth or more, found {list(times)}")
+    return rounded
 
 
 def _or_none(value: object) -> object:
@@ -171,6 +179,9 @@ class ValOpt(Block):
     flips_transposed: these with rows and columns exchanged too, 8 times the work."""
     temporal_ensemble: Count = 1
     """Time windows averaged per frame. Above 1 it replaces num_frame_overlapping."""
+    times: Annotated[tuple[Fraction, ...], Field(strict=False), AfterValidator(_ascending)] = ()
+    """Instants to restore in a test, as ascending fractions of each frame's exposure: 0 is its beginning, 1 its end.
+    Needs spikes. Empty: the sharp step of each frame."""
     center_frame_only: bool = False
     """Restore and measure only the middle frame of each clip."""
     tile: Literal["auto"] | None = None
@@ -238,6 +249,8 @@ class ValOpt(Block):
                 f"temporal_ensemble is {self.temporal_ensemble}, but tile {self.tile!r} chooses the frames per window "
                 "by itself; set tile to null and give num_frame_testing"
             )
+        if self.center_frame_only and self.times:
+            problems.append("times cannot be used with center_frame_only; leave one of them out")
         if self.center_frame_only and (of_two := OF_TWO_FRAMES & set(self.metrics)):
             problems.append(
                 f"metrics has {min(of_two)}, which compares two frames, but center_frame_only is true; drop one of them"

@@ -41,7 +41,7 @@ def replay(opt: Opt, content: dict[str, Any]) -> dict[str, Findings]:
     """Run the batches of a replay file; return the findings by precision."""
     device = utils_dist.init().device
     batches = [(network_input(batch), batch["gt"]) for batch in content["batches"]]
-    net = define_G(opt.netG.model_copy(update={"spynet_path": None}), opt.train.manual_seed).to(device)
+    net = define_G(opt.netG.without_files(), opt.train.manual_seed).to(device)
     utils_checkpoint.load_weights(net, content["netG"])
     amp = opt.train.amp
     precision.set_tf32(opt.train.tf32)

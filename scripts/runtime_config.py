@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.layout import SPIKES, Split, gt_dir, lq_dir, meta_info_path
+from data.layout import SPIKES, Split, gt_dir, instant_dir, lq_dir, meta_info_path, subframe_dir
 from data.lmdb_store import is_lmdb, lmdb_path
 from data.spike.manifest import Manifest
 from options.schema import DatasetOpt, Opt
 from utils import utils_option
 from utils.utils_cli import Parser, program
 from utils.utils_file import write_text
+
+OPTIONAL = ("dataroot_spike", "dataroot_subframes", "dataroot_instants")  # are read from folders, too
 
 
 def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root: Path | None) -> dict[str, Path]:
@@ -37,6 +39,10 @@ def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root
         moved["dataroot_lq"] = lq_dir(root, split)
         if dataset.dataroot_gt is not None:
             moved["dataroot_gt"] = gt_dir(root, split)
+        if dataset.dataroot_subframes is not None:
+            moved["dataroot_subframes"] = subframe_dir(root, split)
+        if dataset.dataroot_instants is not None:
+            moved["dataroot_instants"] = instant_dir(root, split)
         meta_info = meta_info_path(root, split)
         if dataset.meta_info_file is not None and meta_info.is_file():
             moved["meta_info_file"] = meta_info
@@ -48,12 +54,10 @@ def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root
 
 
 def lmdb_roots(dataset: DatasetOpt, moved: dict[str, Path]) -> dict[str, Path]:
-    """Return the LMDB of each folder of a data set, moved or not; spikes may stay in their folder."""
-    roots = {key: getattr(dataset, key) for key in ("dataroot_lq", "dataroot_gt", "dataroot_spike")} | moved
-    ready = {key: lmdb_path(Path(path)) for key, path in roots.items() if path is not None}
-    if "dataroot_spike" in ready and not is_lmdb(ready["dataroot_spike"]):
-        del ready["dataroot_spike"]
-    return moved | ready
+    """Return the LMDB of each folder of a data set, moved or not; those of OPTIONAL stay folders without an LMDB."""
+    roots = {key: getattr(dataset, key) for key in ("dataroot_lq", "dataroot_gt", *OPTIONAL)} | moved
+    roots = {key: lmdb_path(Path(path)) for key, path in roots.items() if path is not None and key != "meta_info_file"}
+    return moved | {key: path for key, path in roots.items() if key not in OPTIONAL or is_lmdb(path)}
 
 
 def changed_options(

@@ -174,8 +174,8 @@ def main() -> None:
     with utils_cli.program(args.debug):
         total = bytes_of(args.fit) if args.fit else 0.0
         LOG.setLevel(logging.WARNING)  # print only the summary
-        opt = utils_option.load(args.opt, Opt, [*args.set, "netG.spynet_path=null"])
-        net = define_G(opt.netG)
+        opt = utils_option.load(args.opt, Opt, args.set)
+        net = define_G(opt.netG.without_files())
         summary = summarize(opt, net, args.size)
         if total:
             summary["fit"] = propose(opt, net, total)

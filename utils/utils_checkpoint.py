@@ -25,6 +25,7 @@ CONTAINERS = ("params", "params_ema")
 BUFFERS = ("relative_position_index", "position_bias", "attn_mask", "mean", "std", "n_averaged")
 FIRST, FUSE = "conv_first.weight", "linear_fuse.weight"
 RGB = 3
+LATER_PARTS = ("fusion.guide.",)  # what published weights lack, without effect until it is trained
 READ_ERRORS = (  # possible errors when reading a damaged file
     ArithmeticError,
     AssertionError,
@@ -85,7 +86,8 @@ def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], stri
 
     Low-rank changes (utils_lora) are merged if the network has none, and start without effect if only the network has
     them. Buffers in the source are ignored: the network computes its own. A 3-channel `conv_first` widens to 3 + S
-    input channels, where the spike channels start without effect, see `widened`. A common prefix of all names that the
+    input channels, where the spike channels start without effect, see `widened`. A guide that only the network has
+    keeps its weights. A common prefix of all names that the
     network lacks, such as DataParallel's "module.", is removed.
 
     Args:
@@ -119,6 +121,9 @@ def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], stri
             fitting[key] = value
     report.loaded = len(fitting)
     report.missing = [key for key in own if key not in state]
+    for part in LATER_PARTS:
+        if not any(key.startswith(part) for key in state):
+            report.missing = [key for key in report.missing if not key.startswith(part)]
     if strict and (report.missing or report.unexpected or report.mismatched):
         raise UserError(f"{name} does not fit the network: {report}; check netG in the options")
     if not fitting:

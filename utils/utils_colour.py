@@ -1,5 +1,6 @@
 """Gray values, and conversion between sRGB and linear light."""
 
+import cv2
 import numpy as np
 
 BT601 = (0.299, 0.587, 0.114)  # weights of red, green and blue in the gray value
@@ -8,6 +9,12 @@ BT601 = (0.299, 0.587, 0.114)  # weights of red, green and blue in the gray valu
 def to_gray(rgb: np.ndarray) -> np.ndarray:
     """Return the BT.601 luma of (..., 3) float RGB: (...), same dtype and range."""
     return np.asarray(rgb @ np.array(BT601, rgb.dtype))
+
+
+def mean_gray(rgb: np.ndarray) -> float:
+    """Return the mean luma of a picture, in [0, 1]: (H, W, 3) RGB, uint8 or float in [0, 1]."""
+    white = 255 if rgb.dtype == np.uint8 else 1
+    return float(to_gray(np.array(cv2.mean(rgb)[:3]))) / white
 
 
 def srgb_to_linear(srgb: np.ndarray) -> np.ndarray:

@@ -141,6 +141,11 @@ class ResultsFolder:
         return self.root / "comparison.png"
 
     @property
+    def instants(self) -> Path:
+        """One blurred frame per clip and its restored instants, with val.times."""
+        return self.root / "instants.png"
+
+    @property
     def comparison_video(self) -> Path:
         """Input and result side by side, all frames."""
         return self.root / "comparison.mp4"
@@ -148,7 +153,7 @@ class ResultsFolder:
     @property
     def summaries(self) -> tuple[Path, ...]:
         """What a test writes besides its record, frames and videos."""
-        pictures = self.comparison_picture, self.comparison_video
+        pictures = self.comparison_picture, self.comparison_video, self.instants
         return self.metrics, self.frame_metrics, self.report, self.difference, *pictures
 
     def frame(self, clip: str, frame: str) -> Path:
@@ -205,13 +210,11 @@ def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: st
     return own
 
 
-def check_exists(weights: Path) -> None:
-    """Refuse a weights file that is not there; raises UserError."""
+def check_exists(weights: Path, advice: str = "") -> None:
+    """Refuse a weights file that is not there; raises UserError with how to get it."""
     if not weights.is_file():
-        raise UserError(
-            f"{weights} not found: weights are never downloaded; get {weights.name} from {RELEASE}, train your own, or "
-            "set the option to null"
-        )
+        advice = advice or f"get {weights.name} from {RELEASE}, train your own"
+        raise UserError(f"{weights} not found: weights are never downloaded; {advice}, or set the option to null")
 
 
 def _own_weights(run: RunFolder) -> tuple[Path, str] | None:

@@ -1,6 +1,7 @@
 """Tiling in space and time: the only module that cuts, pads and joins clips."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from utils.tiles.axes import (
     windows_for,
 )
 from utils.tiles.choice import ShrinkingTile
+from utils.utils_rgbspike import Window, grid_of, stacked
 from utils.utils_tile_opt import TileOpt
 
 __all__ = [
@@ -38,8 +40,8 @@ __all__ = [
     "time_axis",
 ]
 
-Restore = Callable[[Tensor], Tensor]
-Read = Callable[[int, int], Tensor]
+Restore = Callable[[Any], Tensor]  # takes a Window
+Read = Callable[[int, int], Any]  # gives a Window
 MIRRORED_FRAMES = 2
 
 
@@ -66,7 +68,7 @@ def restore_tiled(
 
     Args:
         restore: (B, n, C, h, w) -> (B, t, 3, h * s, w * s); restores t frames from n input frames; s >= 1.
-        read: (start, stop) -> (n, C, H, W), the input needed to restore frames [start, stop).
+        read: (start, stop) -> (n, C, H, W), the input needed to restore frames [start, stop): a tensor or an RGBSpike.
         length: number of restored frames of the clip.
         size: (H, W) of the input frames.
         tile: tiles and overlaps, in restored frames and input pixels.
@@ -111,7 +113,7 @@ def restore_padded(
     pad = mirrored_frames(length)
     first, last = frames or (0, length)
 
-    def read_padded(start: int, stop: int) -> Tensor:
+    def read_padded(start: int, stop: int) -> Any:
         wanted = mirror_index(start - pad, stop - pad, length)
         lowest = min(wanted)
         return read(lowest, max(wanted) + 1)[[index - lowest for index in wanted]]
@@ -133,11 +135,12 @@ def padded_as_kair(restore: Restore, tile: TileOpt) -> Restore:
     """
     wanted = ((1, tile.frames, tile.window[0]), (3, tile.size[0], tile.window[1]), (4, tile.size[1], tile.window[2]))
 
-    def padded(window: Tensor) -> Tensor:
+    def padded(window: Window) -> Tensor:
         _, frames, _, height, width = window.shape
         extended = window
         for dim, size, multiple in wanted:
             length = extended.shape[dim]
+            multiple = grid_of(window, multiple) if dim >= 3 else multiple
             if size == 0 and length % multiple:
                 indices = torch.arange(-(-length // multiple) * multiple) % (2 * length)
                 extended = extended.index_select(dim, torch.minimum(indices, 2 * length - 1 - indices))
@@ -150,7 +153,7 @@ def padded_as_kair(restore: Restore, tile: TileOpt) -> Restore:
 
 
 def _restore_window(
-    restore: Restore, window: Tensor, count: int, size: tuple[int, int], shrinking: ShrinkingTile
+    restore: Restore, window: Window, count: int, size: tuple[int, int], shrinking: ShrinkingTile
 ) -> Tensor:
     """(n, C, H, W) -> (count, 3, H * s, W * s), with smaller tiles if memory runs out."""
     while True:
@@ -165,7 +168,7 @@ def _restore_window(
         shrinking.shrink(len(window), size, splittable=len(window) == count)
 
 
-def _restore_in_time(restore: Restore, window: Tensor, size: tuple[int, int], shrinking: ShrinkingTile) -> Tensor:
+def _restore_in_time(restore: Restore, window: Window, size: tuple[int, int], shrinking: ShrinkingTile) -> Tensor:
     """Restore a time window, in shorter ones if memory was found to allow only that."""
     if not 0 < shrinking.frames < len(window):
         return _restore_in_space(restore, window, size, shrinking.tile)
@@ -179,16 +182,16 @@ def _restore_in_time(restore: Restore, window: Tensor, size: tuple[int, int], sh
     return out
 
 
-def _restore_in_space(restore: Restore, window: Tensor, size: tuple[int, int], tile: TileOpt) -> Tensor:
+def _restore_in_space(restore: Restore, window: Window, size: tuple[int, int], tile: TileOpt) -> Tensor:
     """(n, C, H, W) -> (t, 3, H * s, W * s), `tile.batch` tiles per call; the first result determines t and s."""
-    rows, cols = space_axes(size, tile)
+    rows, cols = space_axes(size, tile, grid_of(window, tile.grid))
     places = [(row, col) for row in range(len(rows.starts)) for col in range(len(cols.starts))]
     out = torch.zeros(0)
     for at in range(0, len(places), tile.batch):
         batch = places[at : at + tile.batch]
         if len(places) == 1:
             return restore(window[None])[0].float().cpu()
-        restored = restore(torch.stack([window[..., rows.place(row), cols.place(col)] for row, col in batch]))
+        restored = restore(stacked([window[..., rows.place(row), cols.place(col)] for row, col in batch]))
         restored = restored.float().cpu()
         scale = restored.shape[-1] // cols.side
         if not len(out):

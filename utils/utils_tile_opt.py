@@ -24,6 +24,7 @@ class TileOpt:
             the middle of each overlap, as in published numbers.
         batch: tiles restored per call.
         window: the network's attention window; "kair" pads each axis of length 0 to a multiple of it by mirroring.
+        grid: the network's own grid: a tile must begin at a multiple of it, in pixels, to equal the whole frame.
     """
 
     frames: int = 0
@@ -33,6 +34,7 @@ class TileOpt:
     blend: Blend = "smooth"
     batch: int = 1
     window: tuple[int, int, int] = (1, 1, 1)
+    grid: int = 1
 
     def __post_init__(self) -> None:
         sides = {
@@ -62,13 +64,14 @@ class TileOpt:
         )
 
 
-def tile_of(val: ValOpt, window: Sequence[int] = (1, 1, 1), extra: int = 0) -> TileOpt:
+def tile_of(val: ValOpt, window: Sequence[int] = (1, 1, 1), extra: int = 0, grid: int = 1) -> TileOpt:
     """The tiles that the options ask for, in restored frames.
 
     Args:
         val: the options.
         window: the network's attention window.
         extra: frames read beyond those restored; if not 0, restored frames do not overlap, as each is made once.
+        grid: see TileOpt.
     """
     frames = val.num_frame_testing
     return TileOpt(
@@ -79,6 +82,7 @@ def tile_of(val: ValOpt, window: Sequence[int] = (1, 1, 1), extra: int = 0) -> T
         val.blend,
         val.tile_batch,
         (window[0], window[1], window[2]),
+        grid,
     )
 
 

@@ -1,4 +1,4 @@
-"""The source files of an LMDB: image frames, which are encoded anew, and spikes, which are copied."""
+"""The source files of an LMDB: image frames, which are encoded anew; spikes and stored light, which are copied."""
 
 import zlib
 from collections.abc import Iterator, Mapping
@@ -10,10 +10,12 @@ import cv2
 import numpy as np
 
 from data.clip_index import Clips, scan_clips
+from data.frame_order import by_number
 from data.frame_store import FrameStore
 from data.image_folders import is_hidden
 from data.lmdb_store import Entry
 from data.spike.store import SpikeFolder
+from data.spike.subframes import in_memory
 from utils.spike_loader import steps_in
 from utils.utils_error import UserError
 from utils.utils_image import decode_rgb
@@ -55,12 +57,13 @@ class PngFiles:
     Args:
         root: folder of the clips.
         compression: PNG level; 0 is uncompressed and by far the fastest to decode.
+        in_time: frames follow each other in time, one number in their names says how.
     """
 
-    def __init__(self, root: Path, compression: int) -> None:
+    def __init__(self, root: Path, compression: int, *, in_time: bool = True) -> None:
         self.root, self.compression = root, compression
-        self.clips = scan_clips(root)
         self._frames = FrameStore(root)
+        self.clips = scan_clips(root) if in_time else self._frames.clips()
         self._frames.warn_of_losses(self.clips)
 
     def lengths(self) -> Iterator[int]:
@@ -142,6 +145,61 @@ class DatFiles:
             return (steps_in(count, *size), *size)
         except UserError as error:
             raise UserError(f"{self._folder.where(clip, frame)}: {error}") from None
+
+
+class NpyFiles:
+    """Stored light `<root>/<clip>/<frame>.npy`, as it is.
+
+    Args:
+        root: folder of the clips.
+
+    Raises:
+        UserError: there are no files.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+        found = {folder.name: by_number(path.stem for path in folder.glob("[!.]*.npy")) for folder in folders}
+        self.clips = {clip: frames for clip, frames in found.items() if frames}
+        if not self.clips:
+            raise UserError(f"{root}: no clip folders with *.npy files; correct the path")
+
+    def lengths(self) -> Iterator[int]:
+        """See Files; exact."""
+        return (self._path(clip, frame).stat().st_size for clip, frames in self.clips.items() for frame in frames)
+
+    def size(self, clip: str, frame: str) -> tuple[int, ...]:
+        """See Files."""
+        return self._shape(clip, frame, self._bytes(clip, frame))
+
+    def stamp(self, clip: str, frame: str) -> tuple[int, int, int]:
+        """See Files."""
+        return stamp_of(self._path(clip, frame))
+
+    def value(self, clip: str, frame: str) -> Value:
+        """See Files."""
+        data = self._bytes(clip, frame)
+        return Value(data, Entry(f"{frame}.npy", self._shape(clip, frame, data), 0), zlib.crc32(data.data))
+
+    def checksum(self, data: np.ndarray) -> int:
+        """See Files."""
+        return zlib.crc32(data.data)
+
+    def _shape(self, clip: str, frame: str, data: np.ndarray) -> tuple[int, ...]:
+        try:
+            return in_memory(data).shape
+        except ValueError as error:
+            raise UserError(f"{self._path(clip, frame)}: not a readable .npy ({error}); make it again") from None
+
+    def _bytes(self, clip: str, frame: str) -> np.ndarray:
+        path = self._path(clip, frame)
+        if not path.stat().st_size:
+            raise UserError(f"{path}: is empty, expected a .npy; make it again")
+        return np.memmap(path, np.uint8, "r")
+
+    def _path(self, clip: str, frame: str) -> Path:
+        return self.root / clip / f"{frame}.npy"
 
 
 def stamp_of(path: Path) -> tuple[int, int, int]:

@@ -21,9 +21,9 @@ import numpy as np
 from tqdm import tqdm
 
 from data.clip_index import existing_folder
-from data.layout import SPIKES, Split, gt_dir, lq_dir, spike_dir
+from data.layout import SPIKES, Split, gt_dir, instant_dir, lq_dir, spike_dir, subframe_dir
 from data.lmdb_store import DATA, META, Entry, LmdbStore, is_lmdb, key_of, lmdb_path, record_path
-from data.prepare.lmdb_sources import DatFiles, Files, PngFiles, stamp_of
+from data.prepare.lmdb_sources import DatFiles, Files, NpyFiles, PngFiles, stamp_of
 from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import Manifest
 from utils.processes import folder_lock
@@ -48,10 +48,11 @@ class Job(NamedTuple):
 def create_lmdbs(
     dataset_root: Path, splits: Sequence[Split], *, force: bool = False, workers: int = 8, compression: int = 0
 ) -> None:
-    """Write an LMDB beside each folder of sharp frames, blurred frames and spikes of a data set.
+    """Write an LMDB beside each folder of a data set: sharp and blurred frames and, if there are any, spikes, stored
+    light and sharp frames at other instants.
 
     Args:
-        dataset_root: holds <split>_GT, <split>_GT_blurred and, if there are spikes, GOPRO_Large_spike_seq/<split>.
+        dataset_root: a folder as data.layout describes it.
         splits: train, test or both.
         force: rewrite existing LMDBs; otherwise they are compared with the folders and kept.
         workers: threads that read, encode and compare frames.
@@ -71,6 +72,10 @@ def create_lmdbs(
             manifest = Manifest.load(folder)
             own = {clip: manifest.spike_size(clip) for clip in manifest.clips} if manifest else {}
             sources.append(DatFiles(folder, spike_size(folder), own))
+        if (light := subframe_dir(dataset_root, split)).is_dir():
+            sources.append(NpyFiles(light))
+        if (instants := instant_dir(dataset_root, split)).is_dir():
+            sources.append(PngFiles(instants, compression, in_time=False))
     write_lmdbs([(source, lmdb_path(source.root)) for source in sources], force=force, workers=workers)
 
 

@@ -1,14 +1,19 @@
 """Planes of spikes in memory, made by the same rules as from files (data.spike.source)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from data.geometry import whole_ratio
-from data.spike.planes import REPRESENTATIONS, Span, StepWindow
-from data.spike.source import PlaneMaker
+from data.instants import step_of
+from data.spike.planes import REPRESENTATIONS, Span, StepWindow, instant_problem
+from data.spike.reader import window_of
+from data.spike.representations import upsample
+from data.spike.source import FramePlanes, PlaneMaker, picture_gain
 from data.spike.stream import Timeline, mirrored
 from options.schema import SpikeOpt
+from utils.utils_colour import mean_gray
 from utils.utils_error import UserError
 
 
@@ -22,8 +27,15 @@ class Recording(NamedTuple):
     continuous: bool = False  # the steps of consecutive frames are one stream without a gap
 
 
-def planes_of(frames: np.ndarray, spikes: np.ndarray, opt: SpikeOpt, channels: int, recording: Recording) -> np.ndarray:
-    """Make the planes of all frames of a clip on the RGB grid.
+def planes_of(
+    frames: np.ndarray,
+    spikes: np.ndarray,
+    opt: SpikeOpt,
+    channels: int,
+    recording: Recording,
+    times: Sequence[float] = (),
+) -> FramePlanes:
+    """Make the planes of all frames of a clip.
 
     Args:
         frames: (T, H, W, 3) RGB, uint8 or float32 in [0, 1].
@@ -31,9 +43,10 @@ def planes_of(frames: np.ndarray, spikes: np.ndarray, opt: SpikeOpt, channels: i
         opt: how spikes become planes; `rate_at_white` and `center` replace missing values of `recording`.
         channels: S, planes per frame.
         recording: what the steps mean.
+        times: n fractions of the exposure to show instead of the sharp step; T below is then T n, in order of time.
 
     Returns:
-        (T, S, H, W) float32 in sRGB; white is 1, not clipped above.
+        planes (T, S, h, w) on the sensor's grid (a ratio: (T, S, H, W)) and, for counts, scale (T, S).
 
     Raises:
         UserError: sizes do not match, or something that the representation needs is missing or outside the steps.
@@ -44,37 +57,52 @@ def planes_of(frames: np.ndarray, spikes: np.ndarray, opt: SpikeOpt, channels: i
             "spikes: found {}x{} pixels under frames of {}x{}, expected the same whole ratio along both axes; crop or "
             "resize the frames".format(*spikes.shape[2:], *frames.shape[1:3])
         )
-    center, exposure = _times(opt, recording, spikes.shape[1])
-    rate = recording.rate_at_white if recording.rate_at_white is not None else opt.rate_at_white
-    if rate is None:
-        raise UserError("rate_at_white: is missing and spike.rate_at_white of the options is null; give one of them")
-    if not 0 < rate <= 1:
-        raise UserError(f"rate_at_white: found {rate:g}, expected spikes per step of a white pixel, above 0, at most 1")
+    unable = instant_problem(opt.representation) if times else None
+    if unable:
+        raise UserError(unable)
+    centers, exposure = _steps_shown(opt, recording, spikes.shape[1], times)
     represent = REPRESENTATIONS[opt.representation]
-    finish = PlaneMaker(represent, channels, rate, recording.is_linear)
-    reach = represent.reach(opt.window, center, exposure)
+    by_picture = represent.gives == "counts" and opt.gain == "picture"
+    rate = _rate_at_white(opt, recording, is_used=not by_picture)
+    finish, window = PlaneMaker(represent, channels, rate, recording.is_linear), window_of(opt, exposure)
     steps: int = spikes.shape[1]
     names = [f"{index:06d}" for index in range(len(spikes))]
     timeline = Timeline(dict.fromkeys(names, steps), recording.continuous)
-    planes = []
-    for name, frame in zip(names, frames, strict=True):
-        moment = StepWindow(
-            _steps(spikes, timeline, name, reach, opt),
-            center - reach[0],
-            (exposure[0] - reach[0], exposure[1] - reach[0]),
-        )
-        enlarged = finish.enlarged(represent.make(moment, opt.window, channels), ratio)
-        planes.append(finish.planes(enlarged, frame))
-    return np.stack(planes).astype(np.float32, copy=False)
+    planes, scales = [], []
+    for name, own, frame in zip(names, spikes, frames, strict=True):
+        exposed = own[slice(*exposure)]
+        gain = picture_gain(mean_gray(frame), float(exposed.mean(dtype=np.float64))) if by_picture else 1 / rate
+        for step in centers:
+            first, last = represent.reach(window, step, exposure)
+            around = _steps(spikes, timeline, name, (first, last), opt)
+            moment = StepWindow(around, step - first, (exposure[0] - first, exposure[1] - first))
+            made = represent.make(moment, window, channels)
+            if represent.gives == "ratio":
+                planes.append(finish.picture(upsample(made[0], (frame.shape[0], frame.shape[1])), frame))
+                continue
+            planes.append(finish.planes(made))
+            scale = finish.scale(gain, window, exposure)
+            scales += [] if scale is None else [scale]
+    return FramePlanes(np.stack(planes), np.stack(scales) if scales else None)
 
 
-def _times(opt: SpikeOpt, recording: Recording, steps: int) -> tuple[int, Span]:
-    """Return target step and exposure; arbitrary values where the representation does not use them."""
+def _rate_at_white(opt: SpikeOpt, recording: Recording, *, is_used: bool) -> float:
+    """Return the sensor's rate at white; an arbitrary value if it is unknown and not used."""
+    rate = recording.rate_at_white if recording.rate_at_white is not None else opt.rate_at_white
+    if rate is None and is_used:
+        raise UserError("rate_at_white: is missing and spike.rate_at_white of the options is null; give one of them")
+    if rate is not None and not 0 < rate <= 1:
+        raise UserError(f"rate_at_white: found {rate:g}, expected spikes per step of a white pixel, above 0, at most 1")
+    return 1.0 if rate is None else rate
+
+
+def _steps_shown(opt: SpikeOpt, recording: Recording, steps: int, times: Sequence[float]) -> tuple[list[int], Span]:
+    """Return the steps to show and the exposure; arbitrary values where the representation does not use them."""
     represent = REPRESENTATIONS[opt.representation]
     center = opt.center if recording.sharp_step is None else recording.sharp_step
     exposure = recording.exposure
     if center is None:
-        if represent.reads_window:
+        if represent.reads_window and not times:
             raise UserError("sharp_step: is missing and spike.center of the options is null; give one of them")
         center = 0
     if exposure is None:
@@ -85,7 +113,7 @@ def _times(opt: SpikeOpt, recording: Recording, steps: int) -> tuple[int, Span]:
         raise UserError(f"sharp_step: found {center}, expected one of the {steps} steps of a frame, counted from 0")
     if not 0 <= exposure[0] < exposure[1] <= steps:
         raise UserError(f"exposure: found {tuple(exposure)}, expected [first, last) within a frame's {steps} steps")
-    return center, (exposure[0], exposure[1])
+    return [step_of(*exposure, time) for time in times] or [center], (exposure[0], exposure[1])
 
 
 def _steps(spikes: np.ndarray, timeline: Timeline, name: str, reach: Span, opt: SpikeOpt) -> np.ndarray:

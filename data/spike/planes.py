@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from data.spike.representations import bins, exposure_ratio, isi, raw_window, tfi, tfp
+from options.schema_data import EXPOSURE_PLANES
 
 Span = tuple[int, int]  # steps [first, last)
 
@@ -40,17 +41,20 @@ class Representation:
     """How to make planes; options.schema_data.SPIKE_CHANNELS has the numbers of planes.
 
     make: (steps, window, number of planes S) -> (S, h, w) float32; a ratio is always one plane. Finite for any spikes.
-    gives: "rate": spikes per step; "bits": single spikes; "ratio": a factor for the blurred frame.
+    gives: "rate": spikes per step; "bits": single spikes; "ratio": a factor for the blurred frame; "counts": spikes per
+        plane, uint8, see `moment`.
     reads_window: whether `window` steps around the target step are read.
     reads_exposure: whether the steps of the exposure are read.
     averages_window: whether `window` means the steps that show one instant.
+    shows_instant: whether the planes depend on the target step.
     """
 
     make: Callable[[StepWindow, int, int], np.ndarray]
-    gives: Literal["rate", "bits", "ratio"] = "rate"
+    gives: Literal["rate", "bits", "ratio", "counts"] = "rate"
     reads_window: bool = True
     reads_exposure: bool = True
     averages_window: bool = False
+    shows_instant: bool = True
 
     def reach(self, window: int, center: int, exposure: Span) -> Span:
         """Return the steps to read, [first, last): the smallest span that contains them."""
@@ -64,6 +68,32 @@ def middles(exposure: Span, count: int) -> list[int]:
     """Return the middle steps of `count` equal parts of the exposure, the parts of `bins`."""
     first, length = exposure[0], exposure[1] - exposure[0]
     return [first + (k * length // count + (k + 1) * length // count - 1) // 2 for k in range(count)]
+
+
+def moment_counts(moment: StepWindow, window: int, channels: int) -> np.ndarray:
+    """Count spikes in K = channels - 2 equal parts of a window, and in the exposure.
+
+    Args:
+        moment: steps that contain window and exposure.
+        window: K b steps around the target step, odd, b at most 255.
+        channels: K + 2.
+
+    Returns:
+        (K + 2, h, w) uint8: counts of b steps each, in time order; then the count of the exposure, at most 65,535, as
+        its low and its high byte.
+    """
+    count = channels - EXPOSURE_PLANES
+    first = moment.center - window // 2
+    parts = moment.spikes[first : first + window].reshape(count, window // count, *moment.spikes.shape[1:])
+    planes = parts[:, 0] if window == count else parts.sum(axis=1, dtype=np.uint8)
+    exposed = moment.exposed.sum(axis=0, dtype=np.uint16)
+    low, high = (exposed & 255).astype(np.uint8), (exposed >> 8).astype(np.uint8)
+    return np.concatenate((planes, low[None], high[None]))
+
+
+def steps_per_plane(planes: int, exposure: Span) -> int:
+    """Return the smallest odd b with which `planes` planes of b steps cover at least half of the exposure."""
+    return -(-(exposure[1] - exposure[0]) // (2 * planes)) | 1
 
 
 def _ratio(moment: StepWindow, window: int, channels: int) -> np.ndarray:
@@ -82,12 +112,26 @@ REPRESENTATIONS: dict[str, Representation] = {
         averages_window=True,
     ),
     "tfi": Representation(lambda moment, window, _: tfi(moment.spikes, moment.center)[0][None]),
-    "bins": Representation(lambda moment, window, channels: bins(moment.exposed, channels), reads_window=False),
+    "bins": Representation(
+        lambda moment, window, channels: bins(moment.exposed, channels), reads_window=False, shows_instant=False
+    ),
     "isi": Representation(
         lambda moment, window, channels: isi(moment.spikes, middles(moment.exposure, channels))[0],
+        shows_instant=False,
     ),
     "raw_window": Representation(
-        lambda moment, window, channels: raw_window(moment.spikes, moment.center, window), "bits", reads_exposure=False
+        lambda moment, window, _: raw_window(moment.spikes, moment.center, window).astype(np.uint8),
+        "bits",
+        reads_exposure=False,
     ),
+    "moment": Representation(moment_counts, "counts"),
     "sdm": Representation(_ratio, "ratio", averages_window=True),
 }
+
+
+def instant_problem(name: str) -> str | None:
+    """Return why a representation cannot show other instants than the sharp one; None if it can."""
+    if REPRESENTATIONS[name].shows_instant:
+        return None
+    able = ", ".join(other for other, each in REPRESENTATIONS.items() if each.shows_instant)
+    return f"spike.representation: {name!r} shows the exposure, not one instant of it; for instants use one of {able}"

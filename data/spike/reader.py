@@ -1,20 +1,21 @@
 """Read the spike steps around the frames of a data set, and check all of its files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from data.clip_index import Clips, existing_folder
 from data.frame_order import in_time
+from data.instants import step_of
 from data.recent import Recent
 from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
-from data.spike.planes import REPRESENTATIONS, Span
+from data.spike.planes import REPRESENTATIONS, Span, instant_problem, steps_per_plane
 from data.spike.sensor import Evidence, Sensor, resolve_sensor
 from data.spike.store import open_store
 from data.spike.stream import Cut, Timeline, mirrored
 from data.spike.texture import likelier_size
-from options.schema import DatasetOpt
+from options.schema import DatasetOpt, SpikeOpt
 from utils.spike_loader import Size, decode, implied_sizes, steps_in
 from utils.utils_error import UserError, say_once
 
@@ -24,6 +25,34 @@ NAMED = 5  # most frames named per problem
 def clip_timing(manifest: Manifest | None, clip: str) -> ClipTiming:
     """Return the timing of a clip, without a manifest by GoPro's rules; UserError if there is none."""
     return gopro_timing(clip) if manifest is None else manifest.timing(clip)
+
+
+def window_of(opt: SpikeOpt, exposure: Span) -> int:
+    """Return the number of steps around the target step that the representation uses."""
+    if REPRESENTATIONS[opt.representation].gives != "counts":
+        return opt.window
+    each = steps_per_plane(opt.planes, exposure) if opt.steps_per_plane == "auto" else opt.steps_per_plane
+    return opt.planes * each
+
+
+def unnamed(where: str, sizes: Mapping[str, int], size: Size, steps: int) -> str:
+    """Report that none of a clip's `.dat` files is named after a frame.
+
+    Args:
+        where: the file that was looked for.
+        sizes: bytes of the existing files.
+        size: (H, W) of the sensor.
+        steps: steps that each file should have.
+    """
+    names = ", ".join(f"{name}.dat" for name in list(sizes)[:3]) + ", ..." * (len(sizes) > 3)
+    line = f"{where}: no such spike file, its folder holds {len(sizes)} .dat ({names}); "
+    if len(sizes) > 1:
+        return f"{line}files must be named after the frames; rename them"
+    found = next(iter(sizes.values())) * 8 / (size[0] * size[1])
+    return (
+        f"{line}each frame needs its own, of {steps} steps; this one has {found:g} of {size[0]}x{size[1]}: split it "
+        "with read_spikes(.., steps=(first, last)) and write_spikes of utils.spike_loader"
+    )
 
 
 class SpikeReader:
@@ -66,8 +95,8 @@ class SpikeReader:
         self._last = {
             clip: in_time(files, f"clip {clip}: spikes in {self.root}")[-1] for clip, files in self._sizes.items()
         }
-        continuous = self.manifest is None or self.manifest.continuous
-        self._timelines = {clip: Timeline(self._lengths(clip), continuous) for clip in clips}
+        self._is_continuous = self.manifest is None or self.manifest.continuous
+        self._timelines = {clip: Timeline(self._lengths(clip), self._is_continuous) for clip in clips}
 
     @property
     def is_linear(self) -> bool:
@@ -82,10 +111,26 @@ class SpikeReader:
         """Return the step that a frame's planes show: spike.center, else the clip's sharp step."""
         return self.timings[clip].sharp_step if self.opt.center is None else self.opt.center
 
-    def reach(self, clip: str) -> Span:
-        """Return the steps [first, last) that the representation reads around each frame of a clip."""
+    def window(self, clip: str) -> int:
+        """Return the number of steps around the target step that the representation uses."""
+        return window_of(self.opt, self.timings[clip].exposure)
+
+    def reach(self, clip: str, center: int | None = None) -> Span:
+        """Return the steps [first, last) that the representation reads around a step; None: the target step."""
         reach = REPRESENTATIONS[self.opt.representation].reach
-        return reach(self.opt.window, self.target_step(clip), self.timings[clip].exposure)
+        step = self.target_step(clip) if center is None else center
+        return reach(self.window(clip), step, self.timings[clip].exposure)
+
+    def step_at(self, clip: str, time: float) -> int:
+        """Return the step at a fraction of the exposure: 0 is its first step, 1 its last."""
+        return step_of(*self.timings[clip].exposure, time)
+
+    def exposure_rate(self, clip: str, frame: str) -> float:
+        """Return the mean rate of all pixels over the exposure, in spikes per step."""
+        height, width = self.sensor_of(clip).size
+        first, last = self.timings[clip].exposure
+        packed = self._bytes(clip, frame)[first * height * width // 8 : last * height * width // 8]
+        return int.from_bytes(packed.tobytes(), "little").bit_count() / ((last - first) * height * width)
 
     def has(self, clip: str, frame: str) -> bool:
         """Return whether the `.dat` file existed at construction."""
@@ -105,33 +150,53 @@ class SpikeReader:
         Raises:
             UserError: a file is missing, empty or truncated, or the stream lacks a step; names clip and frame.
         """
+        return self.assembled(clip, frame, steps, lambda at, span: self._read_file(clip, at, span, rows, cols))
+
+    def assembled(self, clip: str, frame: str, steps: Span, read: Callable[[str, Span], np.ndarray]) -> np.ndarray:
+        """Join what `read` returns for the files that hold some steps, mirrored at the stream's ends if allowed.
+
+        Args:
+            clip: clip name.
+            frame: the frame from whose file steps count.
+            steps: [first, last).
+            read: returns (n, h, w) for a frame and [first, last) of its file.
+        """
         cut = self._timelines[clip].cut(frame, *steps)
-        problem = self._edge_problem(cut, steps)
+        problem = _edge_problem(cut, steps, self.opt, self._is_continuous)
         if problem:
             raise UserError(f"clip {clip} frame {frame}: {problem}")
         if self._keep_files:
             self._packed.hold(len(cut.pieces))
-        parts = [self._read_file(clip, at, (first, last), rows, cols) for at, first, last in cut.pieces]
-        spikes = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return spikes if cut.is_whole else mirrored(spikes, cut.before, cut.after)
+        parts = [read(at, (first, last)) for at, first, last in cut.pieces]
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return joined if cut.is_whole else mirrored(joined, cut.before, cut.after)
 
-    def problems(self, clips: Clips) -> list[str]:
+    def problems(self, clips: Clips, times: Sequence[float] = ()) -> list[str]:
         """Check existence, size and reach of the frames' files, by their sizes alone.
+
+        Args:
+            clips: the frames of each clip.
+            times: fractions of the exposure that will be read too.
 
         Returns:
             One line per clip and problem, naming the frames that have it.
         """
-        return [line for clip, frames in clips.items() for line in self._problems(clip, frames)]
+        unable = instant_problem(self.opt.representation) if times else None
+        found = [line for clip, frames in clips.items() for line in self._problems(clip, frames, times)]
+        return [unable, *found] if unable else found
 
-    def _problems(self, clip: str, frames: Sequence[str]) -> list[str]:
+    def _problems(self, clip: str, frames: Sequence[str], times: Sequence[float]) -> list[str]:
         sizes = self._sizes[clip]
         if not any(frame in sizes for frame in frames):
-            return [self._unnamed(clip, frames[0], sizes)]
+            where, steps = self.store.where(clip, frames[0]), self._allowed(clip, frames[0])[0]
+            return [f"clip {clip} frame {frames[0]}: {unnamed(where, sizes, self.sensor_of(clip).size, steps)}"]
+        reaches = [self.reach(clip), *(self.reach(clip, self.step_at(clip, time)) for time in times)]
+        reach = min(first for first, _ in reaches), max(last for _, last in reaches)
         alike: dict[str, list[str]] = {}  # problem without the file's name -> frames that have it
         for frame in frames:
             try:
                 self._steps(clip, frame, sizes[frame] if frame in sizes else self.store.packed(clip, frame).size)
-                problem = self.problem(clip, frame, self.reach(clip))
+                problem = self.problem(clip, frame, reach)
             except UserError as error:
                 problem = str(error)
             if problem:
@@ -144,28 +209,17 @@ class SpikeReader:
             found.append(f"clip {clip} frame {first}: {problem.replace('{where}', where)}{more}")
         return found
 
-    def _unnamed(self, clip: str, frame: str, sizes: dict[str, int]) -> str:
-        """Report that none of a clip's `.dat` files is named after a frame."""
-        height, width = self.sensor_of(clip).size
-        names = ", ".join(f"{name}.dat" for name in list(sizes)[:3]) + ", ..." * (len(sizes) > 3)
-        where = self.store.where(clip, frame)
-        line = f"clip {clip} frame {frame}: {where}: no such spike file, its folder holds {len(sizes)} .dat ({names}); "
-        if len(sizes) > 1:
-            return f"{line}files must be named after the frames; rename them"
-        steps = next(iter(sizes.values())) * 8 / (height * width)
-        return (
-            f"{line}each frame needs its own, of {self._allowed(clip, frame)[0]} steps; this one has {steps:g} of "
-            f"{height}x{width}: split it with read_spikes(.., steps=(first, last)) and write_spikes of "
-            "utils.spike_loader"
-        )
-
     def problem(self, clip: str, frame: str, steps: Span) -> str | None:
         """Return why steps around a frame, counted as in `read`, cannot be read; None if they can."""
-        return self._edge_problem(self._timelines[clip].cut(frame, *steps), steps)
+        return _edge_problem(self._timelines[clip].cut(frame, *steps), steps, self.opt, self._is_continuous)
 
     def num_steps(self, clip: str, frame: str) -> int:
         """Return the number of steps of a frame's own `.dat` file, by its size at construction."""
         return self._timelines[clip].lengths[frame]
+
+    def shape(self, clip: str, frame: str) -> tuple[int, int, int]:
+        """Return (T, h, w) of a frame's own `.dat` file, by its size at construction."""
+        return self.num_steps(clip, frame), *self.sensor_of(clip).size
 
     def size_warning(self, clip: str, frame: str) -> str | None:
         """Return a warning if the bits of a file look like spikes of another size (H, W), else None."""
@@ -175,18 +229,6 @@ class SpikeReader:
             return None
         return "{}: looks like {}x{} spikes, not like {}x{}; check spike_h and spike_w".format(
             self.store.where(clip, frame), *likelier, *size
-        )
-
-    def _edge_problem(self, cut: Cut, steps: Span) -> str | None:
-        """Return why wanted steps cannot be read; None if they can."""
-        existing = sum(piece.last - piece.first for piece in cut.pieces)
-        if cut.is_whole or (self.opt.edge == "mirror" and max(cut.before, cut.after) <= existing):
-            return None
-        first, last = steps[0] + cut.before, steps[1] - 1 - cut.after
-        alone = "" if self.manifest is None or self.manifest.continuous else " (manifest.json: not continuous)"
-        return (
-            f"steps {steps[0]}..{steps[1] - 1} are needed, the stream has {first}..{last}{alone}; "
-            "lower spike.window, change spike.center or set spike.edge to mirror"
         )
 
     def _read_file(self, clip: str, frame: str, steps: Span, rows: Span | None, cols: Span | None) -> np.ndarray:
@@ -231,7 +273,7 @@ class SpikeReader:
         for steps in allowed:
             if size * 8 == steps * height * width:
                 return steps
-        where, implied = self.store.where(clip, frame), self._implied(clip, size, allowed)
+        where, implied = self.store.where(clip, frame), _implied(self._frame_size, clip, (height, width), size, allowed)
         try:
             found = steps_in(size, height, width, implied)
         except UserError as error:
@@ -241,14 +283,29 @@ class SpikeReader:
             "correct spike_h and spike_w, or prepare the spikes of this clip again"
         )
 
-    def _implied(self, clip: str, size: int, allowed: list[int]) -> str:
-        """Return the sizes that the clip's frames imply for a file of the wrong size, for a message; may be empty."""
-        if self._frame_size is None:
-            return ""
-        try:
-            frame = self._frame_size(clip)
-        except UserError:  # reported elsewhere
-            return ""
-        found = [each for each in implied_sizes(size, frame, allowed) if each != self.sensor_of(clip).size]
-        fitting = " or ".join(f"{h}x{w} ({size * 8 // (h * w)} steps)" for h, w in found)
-        return f"the frames' {frame[0]}x{frame[1]} pixels imply {fitting}; " if fitting else ""
+
+def _edge_problem(cut: Cut, steps: Span, opt: SpikeOpt, is_continuous: bool) -> str | None:
+    """Return why wanted steps cannot be read; None if they can."""
+    existing = sum(piece.last - piece.first for piece in cut.pieces)
+    if cut.is_whole or (opt.edge == "mirror" and max(cut.before, cut.after) <= existing):
+        return None
+    first, last = steps[0] + cut.before, steps[1] - 1 - cut.after
+    alone = "" if is_continuous else " (manifest.json: not continuous)"
+    key = "spike.planes" if opt.representation == "moment" else "spike.window"
+    return (
+        f"steps {steps[0]}..{steps[1] - 1} are needed, the stream has {first}..{last}{alone}; "
+        f"lower {key}, change spike.center or set spike.edge to mirror"
+    )
+
+
+def _implied(frame_size: Callable[[str], Size] | None, clip: str, own: Size, size: int, allowed: list[int]) -> str:
+    """Return the sizes that a clip's frames imply for a file of the wrong size, for a message; may be empty."""
+    if frame_size is None:
+        return ""
+    try:
+        frame = frame_size(clip)
+    except UserError:  # reported elsewhere
+        return ""
+    found = [each for each in implied_sizes(size, frame, allowed) if each != own]
+    fitting = " or ".join(f"{h}x{w} ({size * 8 // (h * w)} steps)" for h, w in found)
+    return f"the frames' {frame[0]}x{frame[1]} pixels imply {fitting}; " if fitting else ""

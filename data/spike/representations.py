@@ -40,12 +40,12 @@ def raw_window(spikes: np.ndarray, center: int, window: int) -> np.ndarray:
         window: L, number of steps, odd.
 
     Returns:
-        (L, H, W) float32, 0 or 1.
+        (L, H, W) uint8, 0 or 1.
 
     Raises:
         UserError: the window is even or leaves the stream; the message has center, window and T.
     """
-    return spikes[_window("raw_window", center, window, len(spikes))].astype(np.float32)
+    return spikes[_window("raw_window", center, window, len(spikes))]
 
 
 def bins(spikes: np.ndarray, count: int) -> np.ndarray:

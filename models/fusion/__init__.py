@@ -3,5 +3,6 @@
 from models.fusion.base import Fusion
 from models.fusion.concat import Concat
 from models.fusion.difference import Difference
+from models.fusion.guide import GuideFusion
 
-FUSIONS: dict[str, type[Fusion]] = {"concat": Concat, "difference": Difference}
+FUSIONS: dict[str, type[Fusion]] = {"concat": Concat, "difference": Difference, "guide": GuideFusion}

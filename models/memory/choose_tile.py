@@ -1,8 +1,10 @@
 """Chooses tiles that fit into memory and estimates a test's cost, from one measured probe of the network."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -14,6 +16,8 @@ from utils import utils_dist, utils_eval
 from utils.evaluation.clip import TestSet
 from utils.tiles.choice import Workload, candidates, largest, points_of, smaller
 from utils.utils_dist import Dist
+from utils.utils_rgbspike import Window, random_like
+from utils.utils_rgbspike import bytes_of as bytes_of_window
 from utils.utils_tile import Restore, is_out_of_memory, mirrored_frames
 from utils.utils_tile_opt import TileOpt
 
@@ -28,7 +32,7 @@ class Restorer(Protocol):
 
     dist: Dist
 
-    def restore(self, x: torch.Tensor, /) -> torch.Tensor:
+    def restore(self, x: Window, /) -> torch.Tensor:
         """(B, n, C, h, w) -> (B, t, 3, h * s, w * s)."""
         ...
 
@@ -52,21 +56,29 @@ def prepare(job: Restorer, net: NetOpt, test_set: TestSet, val: ValOpt, tile: Ti
         (len(clip.frames) + 2 * mirrored_frames(len(clip.frames)) * val.pad_seq, clip.size)
         for clip in (test_set[index] for index in range(len(test_set)))
     )
-    load = Workload(clips, net.in_chans + net.nonblind_denoising, net.extra_frames, net.upscale)
+    example = test_set[0].network_input(0, 1)
+    restore = partial(_restore_shape, job.restore, example)
+    channels = bytes_of_window(example) / (FLOAT * len(example) * math.prod(test_set[0].size))
+    load = Workload(clips, math.ceil(channels), net.extra_frames, net.upscale)
     everywhere = utils_dist.gather_objects(dist, memory_budget(device))
     room = MemoryBudget(
         min(one.device for one in everywhere), min(one.host for one in everywhere), everywhere[0].shared
     )
     if dist.is_main:
-        cost = probed(job.restore, load, tile, device)
+        cost = probed(restore, load, tile, device)
         if auto:
             tile = choose(load, tile, cost, room)
             if device.type == "cuda":
-                tile = _shrunk_until_it_runs(job.restore, load, tile)
+                tile = _shrunk_until_it_runs(restore, load, tile)
         calls = utils_eval.calls(test_set, val, tile, dist.world_size)
         for line in estimate(load, tile, cost, calls, room, device):
             LOG.info(line)
     return utils_dist.gather_objects(dist, tile)[0]
+
+
+def _restore_shape(restore: Restore, example: Window, x: torch.Tensor) -> torch.Tensor:
+    """Restore a random window of the shape of x, (B, n, any, h, w), with spikes if the example has them."""
+    return restore(random_like(example, x.shape))
 
 
 def probed(restore: Restore, load: Workload, tile: TileOpt, device: torch.device) -> CostPerPixel:

@@ -17,10 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.fusion.guide import guide_of
 from models.memory.machine import memory_budget
+from models.network_vrt import VRT
 from models.precision import autocast
 from models.vrt.blocks import TMSABlock
 from models.vrt.linear import without_onednn
+from options.schema_data import EXPOSURE_PLANES
 
 LOG = logging.getLogger("spikevrt")
 POLICIES = {
@@ -85,10 +88,10 @@ class _Pass(nn.Module):
         super().__init__()
         self.net, self.dtype = net, dtype
 
-    def forward(self, x: Tensor) -> None:
-        """Run on (B, D, C, H, W)."""
-        with autocast(x.device, self.dtype):
-            out = self.net(x)
+    def forward(self, *inputs: Tensor) -> None:
+        """Run on the network's own inputs."""
+        with autocast(inputs[0].device, self.dtype):
+            out = self.net(*inputs)
         if self.net.training:
             out.float().square().mean().backward()
 
@@ -100,7 +103,7 @@ def memory_of(
 
     Args:
         net: the network; not changed.
-        shape: (B, D, C, H, W) of the input.
+        shape: (B, D, C, H, W) of the input; see `input_shapes`.
         training: forward and backward pass, with the checkpointing of the blocks; otherwise a forward pass.
         dtype: of autocast, or None.
         on_cpu: use the CPU's memory-saving kernels; otherwise compute as on a GPU.
@@ -122,9 +125,9 @@ def memory_of(
     net.train(training)
     whole = _Pass(net, dtype)
     with nullcontext() if on_cpu else without_onednn(), _quiet(), FakeTensorMode(), _watched(net, enter, leave):
-        weights, x = _stand_ins(whole), torch.empty(*shape)
+        weights, inputs = _stand_ins(whole), tuple(map(torch.empty, input_shapes(net, shape)))
         with live, torch.set_grad_enabled(training):
-            functional_call(whole, weights, (x,))
+            functional_call(whole, weights, inputs)
     net.train(was_training)
     memory.peak = live.peak
     return memory
@@ -152,13 +155,26 @@ def flops_of(net: nn.Module, shape: Sequence[int]) -> Counter[str]:
     was_training = net.training
     net.eval()
     with _quiet(), FakeTensorMode(), _watched(net, lambda: entered.append(counter.get_total_flops()), leave):
-        weights, x = _stand_ins(net), torch.empty(*shape)
+        weights, inputs = _stand_ins(net), tuple(map(torch.empty, input_shapes(net, shape)))
         # Under autocast every product is a PyTorch operator that the counter knows.
         with counter, torch.no_grad(), autocast(CPU, torch.bfloat16):
-            functional_call(net, weights, (x,))
+            functional_call(net, weights, inputs)
     net.train(was_training)
     flops["rest"] = counter.get_total_flops() - flops.total()
     return flops
+
+
+def input_shapes(net: nn.Module, shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """Shapes of the arguments of a network for (B, D, C, H, W); a VRT or guide determines C by itself."""
+    batch, frames, channels, height, width = shape
+    guide = guide_of(net)
+    if guide is None:
+        return [(batch, frames, net.in_chans + net.noise_chans if isinstance(net, VRT) else channels, height, width)]
+    ratio = guide.ratio
+    rows, columns = -(-height // ratio), -(-width // ratio)
+    frames_shape = (batch, frames, 3 + (net.noise_chans if isinstance(net, VRT) else 0), rows * ratio, columns * ratio)
+    spikes = [(batch, frames, guide.planes + EXPOSURE_PLANES, rows, columns)] if guide.planes else []
+    return [frames_shape, *spikes]
 
 
 def set_checkpointing(net: nn.Module, policy: str) -> None:

@@ -41,11 +41,12 @@ def before_upsample(dim: int) -> nn.Sequential:
     return nn.Sequential(FrameConv(dim, FUSED), nn.LeakyReLU(0.01, inplace=True))
 
 
-def enlarge(frames: Tensor, factor: int) -> Tensor:
-    """(B, D, C, H, W) -> (B, D, C, H * factor, W * factor), bilinear."""
+def enlarge(frames: Tensor, factor: int, mode: str = "bilinear") -> Tensor:
+    """(B, D, C, H, W) -> (B, D, C, H * factor, W * factor), "bilinear" or "nearest"."""
     if factor == 1:
         return frames
-    big = F.interpolate(frames.flatten(0, 1), scale_factor=factor, mode="bilinear", align_corners=False)
+    corners = None if mode == "nearest" else False
+    big = F.interpolate(frames.flatten(0, 1), scale_factor=factor, mode=mode, align_corners=corners)
     return big.view(*frames.shape[:3], *big.shape[2:])
 
 

@@ -3,6 +3,8 @@
 ROOT/{train,test}_GT.lmdb                        sharp frames
 ROOT/{train,test}_GT_blurred.lmdb                blurred frames
 ROOT/GOPRO_Large_spike_seq/{train,test}.lmdb     spikes, as in the .dat files
+ROOT/{train,test}_subframes.lmdb                 stored light, as in the .npy files, if there is any
+ROOT/{train,test}_GT_instants.lmdb               sharp frames at other instants, if there are any
 
 Each holds data.mdb, lock.mdb and meta_info.txt in the layout of KAIR and BasicSR: key `<clip>/<frame>`, value a PNG
 file. The default PNG level 0 takes twice the disk space of the source and is decoded ten times faster. An existing LMDB

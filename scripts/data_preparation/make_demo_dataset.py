@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.instants import slow_motion, step_of
 from data.layout import TOP_LEVEL, DatasetWriter, Frame, Split
 from data.prepare.demo_scene import Scene
 from data.spike.manifest import ClipTiming, Manifest
@@ -54,7 +55,8 @@ CLIPS: dict[Split, list[tuple[str, list[str]]]] = {
 }
 STAMP = "demo_set.json"
 # Increased whenever the output changes: sets of another recipe are made anew.
-RECIPE = 2
+RECIPE = 3
+INSTANTS = slow_motion(8)
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,11 @@ def render_clip(scene: Scene, recipe: Recipe, rng: np.random.Generator) -> Itera
         steps = [scene.render(first + step) for step in range(recipe.steps)]
         blurred = np.mean(steps[: recipe.exposure], axis=0, dtype=np.float32)
         small = [cv2.resize(rgb.astype(np.float32), spike_size, interpolation=cv2.INTER_AREA) for rgb in steps]
-        intensity = to_gray(np.stack(small) / np.float32(255))
-        spikes, charge = integrate_and_fire(intensity, recipe.theta, rng, charge)
-        yield Frame(np.rint(blurred).astype(np.uint8), steps[recipe.sharp_step], spikes)
+        gray = to_gray(np.stack(small))
+        spikes, charge = integrate_and_fire(gray / np.float32(255), recipe.theta, rng, charge)
+        instants = {time: steps[step_of(0, recipe.exposure, time)] for time in INSTANTS}
+        blurred = np.rint(blurred).astype(np.uint8)
+        yield Frame(blurred, steps[recipe.sharp_step], spikes, np.rint(gray).astype(np.uint8), instants)
 
 
 def build(root: Path, recipe: Recipe) -> None:

@@ -17,6 +17,10 @@ noise, threshold jitter, and hot and dead pixels, with the statistics of a real 
 The camera's pixels are drawn from the seed. One data set has one camera, so use one seed for all calls that add to it.
 rate_at_white in manifest.json is then the mean rate of its pixels under white light, including dark current.
 
+On request (data/layout.py has the folders): --subframes stores the gray light of every step at the spike grid, from
+which training fires spikes anew (`augment` in the options); --instants K stores K of the window's other source frames,
+evenly spaced, as sharp frames at other instants: source frame k lies at the fraction k / (N-1) of the exposure.
+
 The exposure covers steps 0 .. S(N-1), the sharp frame is at step S(N-1)/2, and a frame has SN steps; the last frame of
 a clip has S-1 fewer if no source frame follows.
 
@@ -42,6 +46,7 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.instants import step_of
 from data.layout import SPLITS, DatasetWriter, Frame, Split
 from data.prepare.recordings import WHOLE, Source, Span, folder_source, video_source
 from data.spike.interpolate import estimate_motion, in_between
@@ -74,6 +79,8 @@ class Settings:
     span: Span = WHOLE
     fps: float | None = None
     interpolation: Interpolation = "flow"
+    subframes: bool = False
+    instants: int = 0
 
     def __post_init__(self) -> None:
         first, last = self.span
@@ -86,6 +93,7 @@ class Settings:
             ("--seed", self.seed, self.seed >= 0, "0 or more"),
             ("--range", f"{first}:{last}", last is None or first < last, "FIRST below LAST"),
             ("--fps", self.fps, self.fps is None or 0 < self.fps < math.inf, "more than 0"),
+            ("--instants", self.instants, 0 <= self.instants < self.blur_frames, "0 to N-1, the other source frames"),
         ]
         for option, value, good, expected in checks:
             if not good:
@@ -95,6 +103,21 @@ class Settings:
         """Return the timing of a clip whose frames all have the full number of steps."""
         last = self.steps_per_frame * (self.blur_frames - 1)
         return ClipTiming(steps=self.steps_per_frame * self.blur_frames, exposure=(0, last + 1), sharp_step=last // 2)
+
+
+def instants_of_window(settings: Settings) -> tuple[dict[float, int], list[int]]:
+    """Choose the source frames that are stored as sharp frames at other instants.
+
+    Returns:
+        {fraction of the exposure, to a hundredth: source frame in the window}, and the source frames left out because a
+        reader would take that fraction for another step.
+    """
+    others = [k for k in range(settings.blur_frames) if k != settings.blur_frames // 2]
+    chosen = [others[round(at)] for at in np.linspace(0, len(others) - 1, settings.instants)]
+    first, last = settings.timing().exposure
+    named = {round(k / (settings.blur_frames - 1), 2): k for k in chosen}
+    exact = {time: k for time, k in named.items() if step_of(first, last, time) == k * settings.steps_per_frame}
+    return exact, [k for k in chosen if k not in exact.values()]
 
 
 def cropped_size(frame: tuple[int, int], scale: int) -> tuple[int, int]:
@@ -187,7 +210,7 @@ def make_frames(
         clip: clip name, which together with the seed determines the noise of the steps.
     """
     rng = np.random.default_rng(settings.seed if camera is None else [settings.seed, 2, zlib.crc32(clip.encode())])
-    charge = None
+    charge, (instants, _) = None, instants_of_window(settings)
     crops = (center_crop(frame, size) for frame in source)
     window = list(islice(crops, settings.blur_frames))
     while len(window) == settings.blur_frames:
@@ -198,7 +221,13 @@ def make_frames(
             spikes, charge = integrate_and_fire(light, settings.theta, rng, charge)
         else:
             spikes, charge = camera.fire(light, rng, charge)
-        yield Frame(to_rgb(mean, settings.transfer), window[len(window) // 2], spikes)
+        yield Frame(
+            to_rgb(mean, settings.transfer),
+            window[len(window) // 2],
+            spikes,
+            to_rgb(light, settings.transfer) if settings.subframes else None,
+            {time: window[k] for time, k in instants.items()},
+        )
         window = following
 
 
@@ -255,6 +284,9 @@ def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, vid
             )
         if source.frame_size != size:
             print(f"{source.path}: frames of {source.frame_size} are center-cropped to {size}")
+    left_out = instants_of_window(settings)[1]
+    if left_out:
+        print(f"--instants: left out source frames {left_out}, whose steps no fraction to a hundredth names")
     camera = make_camera(size, settings)
     if camera is not None:
         manifest = manifest.model_copy(update={"rate_at_white": camera.rate_at_white()})
@@ -298,13 +330,15 @@ def main() -> None:
     parser.add_argument("--transfer", choices=["srgb", "linear"], default="srgb", help="what the sensor integrates")
     parser.add_argument("--interpolation", choices=["flow", "blend"], default="flow", help="between source frames")
     parser.add_argument("--fps", type=float, help="source frames per second; default: the video's, 240 for --frames")
+    parser.add_argument("--subframes", action="store_true", help="store the light of each spike step")
+    parser.add_argument("--instants", type=int, default=0, metavar="K", help="store K sharp frames at other instants")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
     parser.add_common()
     args = parser.parse_args()
     with program(debug=args.debug):
         settings = Settings(
             args.blur_frames, args.steps_per_frame, args.spike_scale, args.theta, args.noise, args.transfer,
-            args.seed, args.range, args.fps, args.interpolation,
+            args.seed, args.range, args.fps, args.interpolation, args.subframes, args.instants,
         )  # fmt: skip
         simulate(args.video or args.frames, args.out, args.split, settings, video=bool(args.video))
 

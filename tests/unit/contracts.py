@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_set import SHARP, STEPS, WINDOW, options
+from torch import nn
 
 from data.select_dataset import DATASETS, define_Dataset
 from data.spike.arrays import Recording, planes_of
@@ -14,10 +15,11 @@ from models.flow import FLOWS
 from models.fusion import FUSIONS
 from models.loss import LOSSES
 from options.schema import NetOpt, SpikeOpt, TrainOpt, ValOpt
-from options.schema_data import DATASET_TYPES, SPIKE_CHANNELS
+from options.schema_data import DATASET_TYPES, EXPOSURE_PLANES, SPIKE_CHANNELS
 from utils.evaluation.compared import Motion
 from utils.utils_error import UserError
 from utils.utils_metric import METRICS, TEMPORAL_METRICS, check_available, lower_is_better
+from utils.utils_rgbspike import tensors_of
 
 REGISTRIES = {
     "fusion": FUSIONS,
@@ -56,15 +58,33 @@ def check_gradients(module, loss):
 def check_fusion(name):
     for planes, height, width in ((0, 8, 8), (1, 7, 9), (4, 1, 1), (3, 12, 5)):
         torch.manual_seed(0)
-        fusion = FUSIONS[name](planes)
-        rgb, spike = torch.rand(2, 3, 3, height, width), torch.rand(2, 3, planes, height, width)
-        out = fusion(rgb.requires_grad_(), spike.requires_grad_())
+        fusion, recorded = small_fusion(name, planes)
+        for parameter in fusion.parameters():
+            if not parameter.any():  # starts without effect
+                nn.init.normal_(parameter, std=0.1)
+        rgb, spike = torch.rand(2, 3, 3, height, width), torch.rand(2, 3, recorded, height, width)
+        out = fuse(fusion, rgb.requires_grad_(), spike.requires_grad_())
         assert out.shape == (2, 3, fusion.out_chans, height, width)
         if planes:
             check_gradients(fusion, out.square().sum())
             assert rgb.grad.any()
             assert spike.grad.any()
-        assert torch.isfinite(fusion(rgb, torch.zeros_like(spike))).all()  # blank spikes
+        assert torch.isfinite(fuse(fusion, rgb, torch.zeros_like(spike))).all()  # blank spikes
+
+
+def small_fusion(name, planes):
+    """A fusion, and the number of planes that it is given; one that reads the steps themselves has its own."""
+    if not FUSIONS[name].own_grid:
+        return FUSIONS[name](planes), planes
+    around = 2 * planes + 1 if planes else 0
+    return FUSIONS[name](min(planes, 1), planes=around, width=4, blocks=(1, 1)), around + EXPOSURE_PLANES * bool(planes)
+
+
+def fuse(fusion, rgb, spike):
+    """As the network does, with planes on the RGB grid."""
+    if not spike.shape[2]:
+        return fusion(fusion.estimate(rgb, None), spike)
+    return fusion(fusion.estimate(rgb, spike), fusion.select(spike))
 
 
 def check_flow(name):
@@ -118,7 +138,7 @@ def check_metric(name):
 
 
 def check_representation(name):
-    opt = SpikeOpt(window=WINDOW).model_copy(update={"representation": name})
+    opt = SpikeOpt(window=WINDOW, planes=3).model_copy(update={"representation": name})
     represent = REPRESENTATIONS[name]
     rng = np.random.default_rng(0)
     for height, width in ((1, 1), (5, 8)):
@@ -130,10 +150,21 @@ def check_representation(name):
                 sharp_step=SHARP if represent.reads_window else None,  # what it does not read need not be known
                 exposure=(2, 20) if represent.reads_exposure else None,
             )
-            for channels in SPIKE_CHANNELS[name](opt.window) or (1, 3):
-                planes = planes_of(frames, spikes, opt, channels, known)
-                assert (planes.shape, planes.dtype) == ((2, channels, 2 * height, 2 * width), np.float32)
-                assert np.isfinite(planes).all()
+            for channels in SPIKE_CHANNELS[name](opt.window, opt.planes) or (1, 3):
+                check_planes(represent, (2, channels, height, width), planes_of(frames, spikes, opt, channels, known))
+
+
+def check_planes(represent, shape, made):
+    counted, grid = represent.gives in ("bits", "counts"), 2 if represent.gives == "ratio" else 1
+    assert made.planes.shape == (*shape[:2], grid * shape[2], grid * shape[3])
+    assert made.planes.dtype == (np.uint8 if counted else np.float32)
+    assert np.isfinite(made.planes).all()
+    if counted:
+        assert (made.scale.shape, made.scale.dtype) == (shape[:2], np.float32)
+        assert np.isfinite(made.scale).all()
+        assert made.scale.min() >= 0
+    else:
+        assert made.scale is None
 
 
 def check_dataset(name, root):
@@ -149,7 +180,7 @@ def check_train_set(dataset, planes):
     for index in (0, len(dataset) - 1):
         sample = dataset.sample(index, np.random.default_rng(index))
         shapes = {"lq": (3, 3, 16 // dataset.scale, 16 // dataset.scale), "gt": (3, 3, 16, 16)}
-        shapes |= {"spike": (3, planes, *shapes["lq"][2:])} if planes else {}
+        shapes |= {"spike": (3, planes, *(side // 2 for side in shapes["lq"][2:]))} if planes else {}
         assert {key: tuple(value.shape) for key, value in sample.items() if key != "key"} == shapes
         assert all(sample[key].dtype == torch.float32 for key in shapes)
         assert all(0 <= sample[key].min() <= sample[key].max() <= 1 for key in ("lq", "gt"))
@@ -162,15 +193,17 @@ def check_clips(dataset, planes):
     for clip in (dataset[index] for index in range(len(dataset))):
         assert clip.has_spike == bool(planes)
         assert clip.lq(1, 3).shape == (2, 3, *clip.size)
-        given = clip.network_input(1, 3)
-        assert (tuple(given.shape), given.dtype) == ((2, 3 + planes, *clip.size), torch.float32)
+        rgb, *spike = tensors_of(clip.network_input(1, 3), torch.device("cpu"))
+        assert (tuple(rgb.shape), rgb.dtype) == ((2, 3, *clip.size), torch.float32)
+        own = tuple(side // 2 for side in clip.size)
+        assert [(tuple(one.shape), one.dtype) for one in spike] == [((2, planes, *own), torch.float32)] * bool(planes)
         assert clip.has_gt == (dataset.scale is not None)
         if clip.has_gt:
             sharp = clip.gt(1, 3)
             assert (sharp.shape, sharp.dtype) == ((2, *(side * dataset.scale for side in clip.size), 3), np.uint8)
         if planes:
-            assert clip.spike(0, 1).shape == (1, planes, *clip.size)
-        assert clip.planes_in_time == slice(3 * (planes > 0), (3 + planes) * (planes > 0))
+            assert clip.spike(0, 1).shape == (1, planes, *own)
+        assert clip.planes_in_time == slice(0, planes)
         assert all(image.shape == (*clip.size, 3) for image in clip.references(0).values())
         assert len(clip.frames) >= 3
         assert isinstance(clip.name, str)

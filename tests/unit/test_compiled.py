@@ -12,6 +12,7 @@ from models.compiled import Compiled
 from models.model_vrt import ModelVRT
 from options.schema import TrainOpt
 from utils.utils_dist import Dist
+from utils.utils_rgbspike import RGBSpike
 
 OPT = TrainOpt(compile=True, E_decay=0.5, total_iter=10, fix_iter=2, fix_keys=("spynet",), G_optimizer_lr=1e-2)
 
@@ -44,14 +45,14 @@ def test_compiled_training_and_restoring_equal_the_plain_ones(backend, lines):
     for step in range(3):  # the first with frozen parts
         values = [model.train_step([batch()], step) for model in (plain, fast)]
         assert values[0] == pytest.approx(values[1], rel=1e-5)
-        x = torch.rand(1, 2, 4, 4, 4)
+        x = RGBSpike(torch.rand(1, 2, 3, 4, 4), torch.rand(1, 2, 1, 4, 4))
         assert torch.allclose(plain.restore(x), fast.restore(x), atol=1e-6)
     for kind in ("G", "E"):
         states = [model.state_dicts()[kind] for model in (plain, fast)]
         assert states[0].keys() == states[1].keys()
         assert all(torch.allclose(states[0][key], states[1][key], atol=1e-6) for key in states[0])
-    assert len(lines("compiled for 1x2x4x4x4, testing")) == 1
-    assert len(lines("compiled for 1x2x4x4x4, training")) == 2  # once more when the frozen parts start to learn
+    assert len(lines("compiled for 1x2x3x4x4, testing")) == 1
+    assert len(lines("compiled for 1x2x3x4x4, training")) == 2  # once more when the frozen parts start to learn
 
 
 @pytest.mark.parametrize("backend", [broken], indirect=True)

@@ -13,6 +13,7 @@ from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.loader import StepBatches, train_batches
 from data.select_dataset import define_Dataset
 from data.spike.representations import sdm
+from models.vrt.reconstruct import enlarge
 from utils.spike_loader import read_spikes
 from utils.utils_error import UserError
 from utils.utils_image import write_rgb
@@ -27,8 +28,8 @@ def test_sample_has_the_promised_parts(shared_set):
     sample = dataset.sample(4, rng())
     assert sample.keys() == {"lq", "gt", "spike", "key"}
     assert sample["key"] in ("clip_b/000048", "clip_b/000050")
-    for name, channels in (("lq", 3), ("gt", 3), ("spike", 1)):
-        assert sample[name].shape == (3, channels, 16, 16)
+    for name, shape in (("lq", (3, 3, 16, 16)), ("gt", (3, 3, 16, 16)), ("spike", (3, 1, 8, 8))):
+        assert sample[name].shape == shape
         assert sample[name].dtype == torch.float32
         assert sample[name].is_contiguous()
 
@@ -40,12 +41,13 @@ def test_without_spikes_there_are_none(shared_set):
 
 @pytest.mark.parametrize("ratio", [1, 2, 3])
 def test_cuts_flips_and_reversal_act_on_all_parts_alike(tmp_path, ratio):
-    dataset = VideoTrainDatasetRGBSpike(options(make_set(tmp_path, ratio=ratio), gt_size=4 * ratio))
+    dataset = VideoTrainDatasetRGBSpike(options(make_set(tmp_path, ratio=ratio), gt_size=8 * ratio))
     seen = set()
     for seed in range(24):
         sample = dataset.sample(seed % len(dataset), rng(seed))
         assert torch.equal(sample["lq"], sample["gt"])
-        assert (sample["lq"][:, 0] - sample["spike"][:, 0]).abs().max() < 0.51 / 255
+        apart = sample["lq"][:, :1] - enlarge(sample["spike"][None], ratio)[0]
+        assert apart[..., ratio:-ratio, ratio:-ratio].abs().max() < 0.51 / 255  # lq was made of the whole frame
         seen.add(sample["lq"].numpy().tobytes())
     assert len(seen) == 24
 
@@ -237,11 +239,12 @@ def test_test_clip_reads_ranges(shared_set):
     )
     assert clip.frames == [f"{FIRST + i:06d}" for i in range(5)]
     x = clip.network_input(1, 4)
-    assert x.shape == (3, 4, 32, 48)
-    assert torch.equal(x[:, :3], clip.lq(1, 4))
-    assert torch.equal(x[:, 3:], clip.spike(1, 4))
-    assert (x[:, 0] - x[:, 3]).abs().max() < 0.51 / 255
-    assert np.array_equal(clip.gt(1, 4), np.round(x[:, :3].permute(0, 2, 3, 1).numpy() * 255))
+    assert (x.shape, x.spike.shape) == ((3, 3, 32, 48), (3, 1, *SPIKE_SIZE))
+    rgb, spike = x.tensors(torch.device("cpu"))
+    assert torch.equal(rgb, clip.lq(1, 4))
+    assert torch.equal(spike, clip.spike(1, 4))
+    assert (rgb[:, :1] - enlarge(spike[None], 2)[0]).abs().max() < 0.51 / 255
+    assert np.array_equal(clip.gt(1, 4), np.round(rgb.permute(0, 2, 3, 1).numpy() * 255))
 
 
 def test_baseline_is_the_blur_times_a_ratio_of_rates(shared_set):
@@ -266,7 +269,8 @@ def test_the_folder_may_be_one_clip(shared_set):
     changes = {"dataroot_lq": str(shared_set / "lq/clip_b"), "dataroot_gt": str(shared_set / "gt/clip_b")}
     clips = VideoTestDataset(options(shared_set, "Test", **changes))
     assert [clip.name for clip in clips] == ["clip_b"]
-    assert clips[0].network_input(0, 1).shape == (1, 4, 32, 48)
+    assert clips[0].network_input(0, 1).shape == (1, 3, 32, 48)
+    assert clips[0].network_input(0, 1).spike.shape == (1, 1, *SPIKE_SIZE)
     assert clips[0].gt(0, 5).shape == (5, 32, 48, 3)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from utils import utils_dist, utils_eval, utils_image, utils_metric
 from utils.report import results_folder
+from utils.utils_rgbspike import RGBSpike
 from utils.utils_tile_opt import TileOpt
 
 NAMES = ["psnr", "ssim", "psnr_y", "ssim_y"]
@@ -64,7 +65,7 @@ class FakeClip:
 
 
 def restore(window):
-    return window[:, :, :3] * 0.9
+    return (window.rgb if isinstance(window, RGBSpike) else window)[:, :, :3] * 0.9
 
 
 @pytest.fixture

@@ -213,7 +213,8 @@ def test_all_kinds_of_images_are_frames(shared_set, own_set, suffixes, kind):
     dataset, wanted = define_Dataset(opt), define_Dataset(options(shared_set, kind))
     if kind == "Test":
         assert np.array_equal(dataset[1].gt(0, 5), wanted[1].gt(0, 5))
-        assert dataset[1].network_input(0, 5).equal(wanted[1].network_input(0, 5))
+        assert dataset[1].network_input(0, 5).rgb.equal(wanted[1].network_input(0, 5).rgb)
+        assert dataset[1].spike(0, 5).equal(wanted[1].spike(0, 5))
     else:
         assert all(dataset.sample(4, rng())[part].equal(wanted.sample(4, rng())[part]) for part in ("lq", "gt"))
 

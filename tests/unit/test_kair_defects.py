@@ -72,6 +72,7 @@ from options.schema import LoggingOpt, NetOpt, Opt, TrainOpt, ValOpt
 from utils import utils_checkpoint, utils_dist, utils_eval, utils_image, utils_logger, utils_option, utils_tile
 from utils.report import results_folder
 from utils.utils_dist import Dist
+from utils.utils_rgbspike import RGBSpike
 from utils.utils_tile_opt import TileOpt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,14 +80,14 @@ DEFECTS = 15
 
 
 class TinyNet(nn.Module):
-    """Stands in for VRT: (B, T, C, h, w) -> (B, T, 3, h, w)."""
+    """Stands in for VRT: frames and spikes -> (B, T, 3, h, w)."""
 
     def __init__(self):
         super().__init__()
         self.body = nn.Linear(4, 3)
 
-    def forward(self, x):
-        return self.body(x.movedim(2, -1)).movedim(-1, 2)
+    def forward(self, x, spike):
+        return self.body(torch.cat((x, spike), dim=2).movedim(2, -1)).movedim(-1, 2)
 
 
 def batch():
@@ -99,7 +100,7 @@ def batch():
 
 
 def copy_rgb(window):
-    return window[:, :, :3].clone()
+    return (window.rgb if isinstance(window, RGBSpike) else window)[:, :, :3].clone()
 
 
 @pytest.fixture
@@ -210,17 +211,17 @@ def test_sequence_options_of_the_val_block_take_effect(option_file):
         seen = []
 
         def watch(window):
-            seen.append(window.clone())
+            seen.append(window.tensors(torch.device("cpu")))
             return copy_rgb(window)
 
         return seen, utils_eval.evaluate(watch, VideoTestDataset(opt.datasets.test), opt.val)["frames"]
 
     (plain, *_), rows = windows()
-    padded = windows(pad_seq=True)[0][0]
-    assert padded.shape[1] == plain.shape[1] + 4
-    assert torch.equal(padded[:, 2:-2], plain)
+    for longer, part in zip(windows(pad_seq=True)[0][0], plain, strict=True):
+        assert longer.shape[1] == part.shape[1] + 4
+        assert torch.equal(longer[:, 2:-2], part)
     both = windows(flip_seq=True)[0]
-    assert torch.equal(both[1], both[0].flip(1))
+    assert all(torch.equal(backwards, part.flip(1)) for part, backwards in zip(*both[:2], strict=True))
     assert [row for row in rows if "psnr" not in row] == []
     of_centre = [row["frame"] for row in windows(center_frame_only=True)[1] if "psnr" in row]
     assert of_centre == ["000049", "000049"]

@@ -345,17 +345,20 @@ def test_lmdb_folders_are_read_wherever_the_option_file_has_its_data(machine, mo
     assert run == [f"main_{mode}_vrt.py", "--opt", "experiments/x/runtime.json"]
 
 
-def test_demo_makes_trains_and_tests(machine):
-    result = machine.launch("--demo", "--set", "train.total_iter=1")
+def test_demo_trains_and_tests_both_stages_and_shows_instants(machine):
+    result = machine.launch("--demo", "--debug", "--set", "train.total_iter=1")
     assert result.returncode == 0
-    run = ["--opt", "options/vrt/demo.json", "--set", "train.total_iter=1"]
-    assert machine.calls == [
-        ["scripts/data_preparation/make_demo_dataset.py"],
-        ["main_train_vrt.py", *run],
-        ["main_test_vrt.py", *run],
-    ]
-    assert "results/demo/comparison.png" in result.stdout
-    assert "results/demo/comparison.mp4" in result.stdout
+    guide = ["--opt", "options/vrt/demo.json", "--debug", "--set", "train.total_iter=1", "task=demo"]
+    second = ["--opt", "options/vrt/demo_guided_vrt.json", "--debug", "--set", "train.total_iter=1"]
+    second += ["task=demo_guided_vrt", "netG.guide.weights=experiments/demo/models/best_G.pth"]
+    made, *runs, slow, compared = machine.calls
+    assert made == ["scripts/data_preparation/make_demo_dataset.py"]
+    assert runs == [[f"main_{mode}_vrt.py", *run] for run in (guide, second) for mode in ("train", "test")]
+    assert slow[:6] == ["main_test_vrt.py", *guide[:3], "--slowmo", "8"]
+    assert "val.task_name=demo_slowmo" in slow
+    assert compared == ["scripts/compare.py", "results/demo", "results/demo_guided_vrt"]
+    for path in ("results/demo/comparison.png", "results/demo_slowmo/instants.png"):
+        assert path in result.stdout
     assert "results/mine/comparison.png" in machine.launch("--demo", "--set", "task=mine").stdout
 
 

@@ -1,10 +1,12 @@
 """The network as users build it: any size, spikes beside RGB, gradients everywhere, official weights without loss."""
 
+import numpy as np
 import pytest
 import torch
 from dense_windows import region_labels, unpartition
 from tiny_network import TRAINED
 
+from data.spike.representations import repeat, upsample
 from models.memory.estimate import set_checkpointing
 from models.network_vrt import VRT
 from models.select_network import init_identity
@@ -91,6 +93,30 @@ def test_every_parameter_gets_a_gradient():
     net(torch.rand(1, 3, 4, 32, 32)).square().sum().backward()
     without = [name for name, parameter in net.named_parameters() if parameter.grad is None]
     assert not without
+
+
+@pytest.mark.parametrize("fusion", ["concat", "difference"])
+@pytest.mark.parametrize("enlarge", ["bilinear", "nearest"])
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+def test_spikes_of_the_sensors_grid_equal_planes_enlarged_before(fusion, enlarge, ratio):
+    """One tensor of RGB and planes, enlarged by OpenCV or repeated, is what networks were trained with."""
+    net = small_net(in_chans=5, fusion=fusion, spike_enlarge=enlarge).eval()
+    rgb, spike = torch.rand(1, 2, 3, 9 * ratio, 12 * ratio), torch.rand(1, 2, 2, 9, 12)
+    size = rgb.shape[-2:]
+    big = repeat(spike.numpy(), ratio)
+    if enlarge == "bilinear":
+        big = np.stack([[upsample(plane, size) for plane in frame] for frame in spike[0].numpy()])[None]
+    with torch.no_grad():
+        wanted = net(torch.cat((rgb, torch.from_numpy(big)), dim=2))
+        assert (net(rgb, spike) - wanted).abs().max() < 1e-5
+        assert (net(rgb, spike.flip(-1)) - wanted).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [(9, 8), (8, 12), (24, 16)])
+def test_spikes_that_do_not_lie_under_the_frames_are_refused(size):
+    net = small_net().eval()
+    with pytest.raises(UserError, match="frames of 24x24 over spikes of .* expected the same whole ratio"):
+        net(torch.rand(1, 2, 3, 24, 24), torch.rand(1, 2, 1, *size))
 
 
 @pytest.mark.parametrize("spike_channels", [1, 3])

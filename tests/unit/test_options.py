@@ -65,7 +65,7 @@ def test_each_training_has_a_run_of_its_own():
 @pytest.mark.parametrize(
     ("name", "twin"),
     [
-        ("demo.json", "demo_rgb.json"),
+        ("demo_vrt.json", "demo_rgb.json"),
         (
             "006_train_vrt_videodeblurring_gopro_rgbspike.json",
             "006_train_vrt_videodeblurring_gopro.json",

@@ -323,8 +323,7 @@ def test_prepared_set_is_read(tree, copy):
     (left,) = (x for x in range(0, 17, 2) if np.array_equal(cut, sharp[:, x : x + 32]))
     spikes = read_spikes(tree / "GOPRO_Large_spike_seq/train/GOPR0372_07_00/spike/000049.dat", 16, 24)
     rate = spikes[20:29].mean(0) / 0.5  # the window of 9 steps around the sharp one, 4 (7 - 1)
-    planes = sample["spike"][1, 0].numpy().reshape(16, 2, 16, 2).mean((1, 3))
-    assert np.corrcoef(planes.ravel(), rate[:, left // 2 : left // 2 + 16].ravel())[0, 1] > 0.8
+    assert np.allclose(sample["spike"][1, 0], rate[:, left // 2 : left // 2 + 16])
 
 
 def test_totals_are_said_and_compared_with_the_official_ones(tree, monkeypatch, capsys):

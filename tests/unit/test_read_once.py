@@ -11,7 +11,7 @@ from test_tasks import MIDDLE_TASK, NOISE_TASK, numbered, run_task, write_clip
 from tiny_network import TINY
 from tiny_set import STEPS, make_set, options
 
-from data import frame_store
+from data import frame_sources
 from data.dataset_video_test import VideoTestDataset
 from data.spike import store
 from models.model_vrt import ModelVRT
@@ -38,7 +38,7 @@ def reads(monkeypatch):
         return counted
 
     read_rgb, packed_bytes = count(utils_image.read_rgb), count(spike_loader.packed_bytes)
-    for module in (frame_store, utils_image):
+    for module in (frame_sources, utils_image):
         monkeypatch.setattr(module, "read_rgb", read_rgb)
     monkeypatch.setattr(store, "packed_bytes", packed_bytes)
     return counts
@@ -62,7 +62,7 @@ def write_run(place, root, **changes):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ModelVRT, "restore", lambda self, x: x[:, :, :3] * 0.9)  # the network is not what is tested
+    monkeypatch.setattr(ModelVRT, "restore", lambda self, x: restore(x))  # the network is not what is tested
     return tmp_path
 
 
@@ -95,17 +95,24 @@ def test_a_test_with_pictures_reads_everything_once(place, root, reads, changes)
     assert {name: (folder / name).read_bytes() for name in whole} == whole
 
 
-def test_spikes_that_are_one_stream_are_read_once(tmp_path, reads):
-    """The steps around each frame lie in three files."""
+@pytest.mark.parametrize(
+    ("spike", "channels"),
+    [
+        ({"representation": "tfp", "window": STEPS + 7}, 1),
+        ({"representation": "moment", "planes": 5, "steps_per_plane": 7}, 7),
+    ],
+)
+def test_spikes_that_are_one_stream_are_read_once(tmp_path, reads, spike, channels):
+    """The steps around each frame lie in three files; the gain of a moment asks for the frame and its exposure too."""
     root = make_set(tmp_path, clips=["a"], frames=FRAMES)
     manifest = root / "spikes/manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"continuous": True}))
-    spike = {"representation": "tfp", "window": STEPS + 7, "edge": "mirror"}
-    clips = VideoTestDataset(options(root, "Test", spike=spike))
+    clips = VideoTestDataset(options(root, "Test", spike=spike | {"edge": "mirror"}, spike_channels=channels))
     val, seen = Val(num_frame_testing=4), []
     utils_eval.evaluate(restore, clips, val, watchers=[lambda frame: seen.append(metric_files.panels(frame))])
     assert len(seen) == FRAMES
     assert [count for path, count in reads.items() if path.endswith(".dat")] == [1] * FRAMES
+    assert counts_of(reads, "lq") == [1] * FRAMES
 
 
 def test_noise_and_frames_in_between_need_each_frame_once(place, reads, monkeypatch):

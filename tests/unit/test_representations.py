@@ -59,7 +59,7 @@ def check_all_against_the_definition(spikes, center, half, count):
     rate = tfp(spikes, center, 2 * half + 1)
     assert np.array_equal(rate, per_pixel(mean_rate, spikes, center - half, center + half + 1))
     raw = raw_window(spikes, center, 2 * half + 1)
-    assert raw.shape[0] == 2 * half + 1
+    assert (raw.shape[0], raw.dtype) == (2 * half + 1, np.uint8)
     for k, plane in enumerate(raw):
         assert np.array_equal(plane, spikes[center - half + k])
     parts = bins(spikes, count)
@@ -74,7 +74,7 @@ def check_all_against_the_definition(spikes, center, half, count):
     for k, step in enumerate(chosen):
         assert np.array_equal(masks[k], per_pixel(is_undefined, spikes, around_step, step) > 0)
         assert np.array_equal(values[k], per_pixel(interval_rate, spikes, around_step, step, steps))
-    for planes in (rate, raw, parts, value, values):
+    for planes in (rate, parts, value, values):
         assert planes.dtype == np.float32
     assert undefined.dtype == masks.dtype == np.bool_
 

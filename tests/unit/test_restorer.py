@@ -13,6 +13,7 @@ from torch import nn
 
 import main_test_vrt
 from data.geometry import Box
+from data.select_dataset import define_Dataset
 from data.spike.arrays import Recording, planes_of
 from data.spike.manifest import ClipTiming
 from data.spike.source import SpikeSource
@@ -21,8 +22,9 @@ from options.schema import Opt, SpikeOpt
 from restorer import Restorer
 from utils import utils_checkpoint, utils_option
 from utils.spike_loader import SpikeStreamSimple, write_spikes
+from utils.utils_colour import mean_gray
 from utils.utils_error import UserError
-from utils.utils_image import read_rgb, write_rgb
+from utils.utils_image import read_rgb, to_uint8, write_rgb
 from utils.utils_tile_opt import TileOpt
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "python.md"
@@ -121,6 +123,8 @@ def test_frames_are_those_of_the_test_program(shared_set, place):
         ("bins", 3, {}),
         ("isi", 2, {}),
         ("raw_window", WINDOW, {}),
+        ("moment", 5, {}),
+        ("moment", 5, {"gain": "manifest"}),
         ("sdm", 3, {}),
         ("sdm", 1, {}),
         ("tfp", 1, {"transfer": "linear"}),
@@ -136,22 +140,45 @@ def test_planes_of_arrays_are_those_of_files(representation, channels, changes, 
     recorded = json.loads(path.read_text())
     recorded |= {key: value for key, value in changes.items() if key in recorded}
     path.write_text(json.dumps(recorded))
-    spike = {"representation": representation, "window": WINDOW, "edge": changes.get("edge", "error")}
-    source = SpikeSource(options(root, "Test", spike=spike, spike_channels=channels), {"clip_a": tuple(NAMES)})
+    spike = {"representation": representation, "window": WINDOW, "planes": 3}
+    spike |= {key: changes[key] for key in ("edge", "gain") if key in changes}
     frames, spikes = read_clip(root)
+    shown = dict(zip(NAMES, frames, strict=True))
+    opt = options(root, "Test", spike=spike, spike_channels=channels)
+    source = SpikeSource(opt, {"clip_a": tuple(NAMES)}, gray=lambda clip, name: mean_gray(shown[name]))
     whole = Box(0, 0, *SPIKE_SIZE)
-    wanted = [source.planes("clip_a", name, whole, 2, frame) for name, frame in zip(NAMES, frames, strict=True)]
+    wanted = [source.planes("clip_a", name, whole, 2, frame) for name, frame in shown.items()]
 
     recording = Recording(RATE, sharp, EXPOSURE, "transfer" in changes, "continuous" in changes)
     found = planes_of(frames, spikes, SpikeOpt(**spike), channels, recording)
-    assert found.dtype == np.float32
-    assert np.array_equal(found, np.stack(wanted))
+    assert found.planes.dtype == wanted[0].planes.dtype
+    assert np.array_equal(found.planes, np.stack([one.planes for one in wanted]))
+    counted = representation in ("raw_window", "moment")
+    assert (found.scale is not None) == counted
+    assert not counted or np.array_equal(found.scale, np.stack([one.scale for one in wanted]))
+
+
+@pytest.mark.parametrize("net", [{"net_type": "guide"}, {"fusion": "guide", **TINY}])
+def test_a_guide_gets_the_same_spikes_of_arrays_as_of_files(net, shared_set, tmp_path):
+    """Counts, what they mean, and tiles that begin on its grid."""
+    dataset = options(shared_set, "Test", spike={"representation": "moment", "planes": 3}, spike_channels=5)
+    guide = {"guide": {"width": 4, "blocks": [1, 1]}}
+    val = {"size_patch_testing": 30, "size_patch_overlapping": 8, "flip_seq": True}
+    tree = {"task": "tiny", "datasets": {"test": dataset.model_dump(exclude_unset=True)}, "netG": net | guide}
+    restorer = Restorer.from_checkpoint(run_folder(Opt.model_validate(tree | {"val": val}), tmp_path))
+    assert restorer.tile.grid == 4
+    frames, spikes = read_clip(shared_set)
+    restored = restorer.restore(frames, spikes, rate_at_white=RATE, sharp_step=SHARP, exposure=EXPOSURE)
+    of_files = list(restorer._tiled(define_Dataset(dataset)[0].network_input(0, 5)))
+    assert np.array_equal(restored, np.stack([to_uint8(frame) for frame in of_files]))
+    other = restorer.restore(frames, spikes[:, ::-1], rate_at_white=RATE, sharp_step=SHARP, exposure=EXPOSURE)
+    assert not np.array_equal(restored, other)
 
 
 def test_ready_planes_give_the_same_as_their_spikes(with_spikes, shared_set):
     frames, spikes = read_clip(shared_set)
     spike = with_spikes.opt.datasets.test.spike
-    planes = planes_of(frames, spikes, spike, 1, Recording(RATE, SHARP))
+    planes = planes_of(frames, spikes, spike, 1, Recording(RATE, SHARP)).planes
     wanted = with_spikes.restore(frames, spikes.astype(bool), rate_at_white=RATE, sharp_step=SHARP)
     assert np.array_equal(with_spikes.restore(frames, planes=planes.astype(np.float64)), wanted)
     assert not np.array_equal(with_spikes.restore(frames, planes=planes / 2), wanted)

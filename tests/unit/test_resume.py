@@ -478,13 +478,14 @@ def test_all_refused_changes_are_named_at_once(tmp_path, two_sets):
 
 
 def test_every_option_of_the_network_is_refused_or_known_to_be_free():
+    net = {**OPTIONS["netG"], **{f"guide.{name}": value for name, value in OPTIONS["netG"]["guide"].items()}}
     refused = {
         name
-        for name in OPTIONS["netG"]
+        for name in net
         if option_changes.Change(f"netG.{name}", 1, 2).is_refused
         and name not in option_changes.NET_KEYS_THAT_KEEP_WEIGHTS
     }
-    assert set(OPTIONS["netG"]) == refused | set(option_changes.NET_KEYS_THAT_KEEP_WEIGHTS)
+    assert set(net) == refused | set(option_changes.NET_KEYS_THAT_KEEP_WEIGHTS)
     assert {"depths", "in_chans", "fusion", "upscale", "lora"} <= refused
 
 

@@ -19,7 +19,7 @@ def test_the_size_comes_from_config_yaml_where_nothing_else_says_it(tmp_path):
     timing = ClipTiming(steps=24, exposure=(0, 17), sharp_step=8)
     make_set(tmp_path, clips=("GOPR0001_03_00",), manifest=False, timing=timing)
     SpikeConfig(spike_h=16, spike_w=24).save(tmp_path / "spikes")
-    assert spikes_of(tmp_path).shape == (2, 1, 32, 48)
+    assert spikes_of(tmp_path).shape == (2, 1, *SPIKE_SIZE)
 
 
 def test_a_config_yaml_that_contradicts_the_manifest_is_an_error_naming_both_and_the_file(tmp_path):

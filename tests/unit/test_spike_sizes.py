@@ -54,7 +54,7 @@ def test_a_training_set_of_clips_of_several_sizes_gives_each_clips_own_samples(s
 
 def test_a_test_set_has_planes_of_each_clips_size(sets):
     _, other, mixed = (define_Dataset(options(place, "Test")) for place in sets)
-    assert [clip.spike(0, 1).shape[2:] for clip in mixed.clips] == [(32, 48), (48, 32)]
+    assert [clip.spike(0, 1).shape[2:] for clip in mixed.clips] == [(16, 24), (24, 16)]
     assert (mixed.clips[1].spike(0, 2) == other.clips[0].spike(0, 2)).all()
     assert np.array_equal(mixed.clips[1].references(1)["sdm_"], other.clips[0].references(1)["sdm_"])
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from utils.evaluation.ensemble import ENSEMBLES, WAYS, restore_both_ways
 from utils.utils_error import UserError
+from utils.utils_rgbspike import RGBSpike
 from utils.utils_tile import (
     ShrinkingTile,
     axis,
@@ -101,6 +102,24 @@ def test_identity_returns_the_input(data):
     for function in restore_tiled, restore_padded:
         out, _ = run(rgb, clip, tile, function)
         torch.testing.assert_close(out, clip[:, :3], atol=1e-6, rtol=0)
+
+
+@settings(deadline=None)
+@given(lines(), st.sampled_from([1, 2, 3, 8]), st.sampled_from(["smooth", "kair"]))
+def test_tiles_begin_at_multiples_of_the_grid(line, grid, blend):
+    length, size, overlap = line
+    cut = axis(length, size, overlap, blend, overlap // 2, grid)
+    assert all(start % grid == 0 for start in cut.starts)
+    assert (cut.starts[0], cut.starts[-1] + cut.side) == (0, length)
+    shared = [a + cut.side - b for a, b in zip(cut.starts, cut.starts[1:], strict=False)]
+    least = min(overlap, 1) if size >= 2 * grid else 0
+    assert all(least <= points < cut.side for points in shared)
+    assert cut.side <= max(size or length, 2 * grid), "memory allows no larger tile"
+    assert cut.side > min(size or length, length) - grid
+    total = torch.zeros(length)
+    for index, weights in enumerate(cut.weights()):
+        total[cut.place(index)] += weights
+    torch.testing.assert_close(total, torch.ones_like(total), atol=1e-6, rtol=0)
 
 
 def test_no_tiling_is_one_call_on_the_whole_clip():
@@ -405,9 +424,13 @@ def test_planes_in_time_play_backwards_too():
     seen = []
 
     def restore(window):
-        seen.append(window[0, :, :, 0, 0].tolist())
-        return rgb(window)
+        scale = (window.scale - 100)[0].tolist()
+        seen.append((window.rgb[0, :, 0, 0, 0].tolist(), window.spike[0, :, :, 0, 0].tolist(), scale))
+        return window.rgb
 
-    window = torch.arange(12.0).view(1, 2, 6, 1, 1).expand(1, 2, 6, 2, 2)
-    restore_both_ways(restore, slice(3, 6))(window)
-    assert seen == [[[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]], [[6, 7, 8, 11, 10, 9], [0, 1, 2, 5, 4, 3]]]
+    frames = torch.arange(2.0).view(1, 2, 1, 1, 1).expand(1, 2, 3, 2, 2)
+    planes = torch.arange(10.0).view(1, 2, 5, 1, 1).expand(1, 2, 5, 1, 1)
+    window = RGBSpike(frames, planes, 100 + torch.arange(10.0).view(1, 2, 5))
+    restore_both_ways(restore, slice(1, 4))(window)
+    order, backwards = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]], [[5, 8, 7, 6, 9], [0, 3, 2, 1, 4]]
+    assert seen == [([0, 1], order, order), ([1, 0], backwards, backwards)]

@@ -13,6 +13,7 @@ from models.memory.machine import CostPerPixel, MemoryBudget
 from options.schema import ValOpt
 from utils.tiles.choice import Workload, candidates, smaller, work_of
 from utils.utils_dist import Dist
+from utils.utils_rgbspike import RGBSpike
 from utils.utils_tile_opt import TileOpt
 
 GIB = 2**30
@@ -126,10 +127,11 @@ def test_prepare_chooses_for_all_and_says_what_comes(caplog, monkeypatch):
     shapes = []
 
     def restore(x):
-        shapes.append(tuple(x.shape))
-        return x[:, :, :3]
+        shapes.append((tuple(x.shape), tuple(x.spike.shape)))
+        return x.rgb
 
-    clips = [SimpleNamespace(name="a", frames=["0"] * 40, size=(180, 320))]
+    x = RGBSpike(torch.zeros(1, 3, 180, 320), torch.zeros(1, 1, 90, 160))
+    clips = [SimpleNamespace(name="a", frames=["0"] * 40, size=(180, 320), network_input=lambda start, stop: x)]
     monkeypatch.setattr(choose_tile, "memory_budget", lambda device: MemoryBudget(3e8, 3e8, shared=True))
     monkeypatch.setattr(
         choose_tile, "measure", lambda restore, shape, device: restore(torch.zeros(*shape)) is None or COST
@@ -137,7 +139,7 @@ def test_prepare_chooses_for_all_and_says_what_comes(caplog, monkeypatch):
     job = SimpleNamespace(dist=Dist(), restore=restore)
     with caplog.at_level("INFO", "spikevrt"):
         tile = choose_tile.prepare(job, DEBLUR, clips, ValOpt(), TileOpt(), auto=True)
-    assert shapes == [(1, 6, 4, 96, 96)], "a small probe"
+    assert shapes == [((1, 6, 3, 96, 96), (1, 6, 1, 48, 48))], "a small probe, with spikes on a grid of their own"
     assert sum(bytes_of(Workload(Counter({(40, (180, 320)): 1}), 4), tile, COST)) <= 3e8
     assert math.prod(tile.size) < 180 * 320
     assert f"tiles of {tile}" in caplog.text

@@ -18,7 +18,7 @@ from utils.utils_error import UserError
 
 
 class TinyNet(nn.Module):
-    """Stands in for VRT: (B, T, C, h, w) -> (B, T, 3, h, w)."""
+    """Stands in for VRT: (B, T, C, h, w), or frames and spikes, -> (B, T, 3, h, w)."""
 
     def __init__(self):
         super().__init__()
@@ -26,8 +26,8 @@ class TinyNet(nn.Module):
         self.spynet = nn.Linear(4, 3)
         self.body = nn.Linear(3, 3)
 
-    def forward(self, x):
-        return self.body(self.spynet(x.movedim(2, -1))).movedim(-1, 2)
+    def forward(self, x, *spike):
+        return self.body(self.spynet(torch.cat((x, *spike), dim=2).movedim(2, -1))).movedim(-1, 2)
 
 
 def batch(scale=1.0):
@@ -37,6 +37,18 @@ def batch(scale=1.0):
         "spike": torch.rand(1, 2, 1, 4, 4),
         "gt": scale * torch.rand(1, 2, 3, 4, 4),
     }
+
+
+def test_counts_and_what_they_mean_train_as_intensities_do():
+    counts = torch.arange(32, dtype=torch.uint8).view(1, 2, 1, 4, 4)
+    scale = torch.tensor([0.01, 0.03]).view(1, 2, 1)
+    counted, meant = ({"spike": counts, "spike_scale": scale}, {"spike": counts * scale[..., None, None]})
+    values = []
+    for spikes in (counted, meant):
+        model = ModelVRT(TinyNet(), TrainOpt(total_iter=10), Dist())
+        values.append([model.train_step([batch() | spikes], step) for step in range(2)])
+    assert values[0] == values[1]
+    assert values[0][0] != ModelVRT(TinyNet(), TrainOpt(total_iter=10), Dist()).train_step([batch()], 0)
 
 
 def test_cosine_ends_at_its_minimum_and_never_restarts_at_the_last_update():

@@ -54,6 +54,11 @@ def make_set(root, clips=("clip_a", "clip_b"), frames=5, ratio=2, manifest=True,
     return root
 
 
+def intensities(made):
+    """(S, h, w) float32, what the planes of one frame (data.spike.source.FramePlanes) mean; white is 1."""
+    return made.planes if made.scale is None else made.planes * made.scale[:, None, None]
+
+
 def options(root, kind="Train", spikes=True, **changes):
     given = {
         "name": "tiny",

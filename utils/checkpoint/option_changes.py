@@ -12,11 +12,13 @@ NET_KEYS_THAT_KEEP_WEIGHTS = (  # keys of netG that change neither the weights n
     "no_checkpoint_attn_blocks",
     "no_checkpoint_ffn_blocks",
     "spynet_path",
+    "guide.weights",
     "init_type",
     "drop_path_rate",
 )
 AT_START_ONLY = (
     "netG.spynet_path",
+    "netG.guide.weights",
     "netG.init_type",
     "path.pretrained_netG",
     "path.pretrained_netE",

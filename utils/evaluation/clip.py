@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 
 from utils.utils_image import to_uint8
+from utils.utils_rgbspike import Window
 from utils.utils_video import Playback
 
 
@@ -29,7 +31,7 @@ class Clip(Protocol):
     def has_spike(self) -> bool: ...
     @property
     def planes_in_time(self) -> slice:
-        """Input channels that are consecutive in time within a frame."""
+        """Spike planes that are consecutive in time within a frame."""
         ...
 
     def lq(self, start: int, stop: int) -> torch.Tensor:
@@ -41,11 +43,11 @@ class Clip(Protocol):
         ...
 
     def spike(self, start: int, stop: int) -> torch.Tensor:
-        """(t, S, H, W) float32 in [0, 1]."""
+        """(t, S, h, w) float32 on the sensor's grid; white is 1."""
         ...
 
-    def network_input(self, start: int, stop: int) -> torch.Tensor:
-        """(n, C, H, W) float32: the input needed to restore the frames."""
+    def network_input(self, start: int, stop: int) -> Window:
+        """(n, C, H, W) float32, with spikes as an RGBSpike: the input needed to restore the frames."""
         ...
 
     def references(self, index: int) -> dict[str, np.ndarray]:
@@ -84,11 +86,13 @@ class Frame:
 
     @cached_property
     def spikes(self) -> np.ndarray | None:
-        """The first spike plane as a picture, (H, W, 3) uint8; None without spikes."""
+        """The middle spike plane, enlarged to a picture, (H, W, 3) uint8; None without spikes."""
         if not self.clip.has_spike:
             return None
-        plane = self.clip.spike(self.index, self.index + 1)[0, :1]
-        return to_uint8(plane.expand(3, -1, -1))
+        planes = self.clip.spike(self.index, self.index + 1)[0]
+        middle = planes[self.clip.planes_in_time][len(planes[self.clip.planes_in_time]) // 2 :][:1]
+        picture = to_uint8((middle if len(middle) else planes[:1]).expand(3, -1, -1))
+        return cv2.resize(picture, self.clip.size[::-1], interpolation=cv2.INTER_LINEAR)
 
     @property
     def name(self) -> str:

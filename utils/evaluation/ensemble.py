@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from utils.utils_rgbspike import Window
 from utils.utils_tile import Restore
 
 MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
@@ -16,14 +17,16 @@ def restore_both_ways(restore: Restore, planes_in_time: slice = slice(0, 0)) -> 
 
     Args:
         restore: see `restore_tiled`.
-        planes_in_time: channels that are consecutive in time within a frame; their order is reversed as well.
+        planes_in_time: spike planes that are consecutive in time within a frame; their order is reversed as well.
     """
 
-    def backwards(window: Tensor) -> Tensor:
+    def backwards(window: Window) -> Window:
         window = window.flip(1)
-        channels = list(range(window.shape[2]))
-        channels[planes_in_time] = channels[planes_in_time][::-1]
-        return window[:, :, channels] if channels[planes_in_time] else window
+        if isinstance(window, Tensor):
+            return window
+        order = list(range(window.spike.shape[2]))
+        order[planes_in_time] = order[planes_in_time][::-1]
+        return window.with_planes(order)
 
     return lambda window: (restore(window) + restore(backwards(window)).flip(1)) / 2
 
@@ -36,7 +39,7 @@ def restore_mirrored(restore: Restore, transposed: bool = False) -> Restore:
         transposed: also exchange rows and columns, eight variants in all.
     """
 
-    def average(window: Tensor) -> Tensor:
+    def average(window: Window) -> Tensor:
         total = torch.zeros(())
         ways = [(dims, transpose) for transpose in ([False, True] if transposed else [False]) for dims in MIRRORS]
         for dims, transpose in ways:

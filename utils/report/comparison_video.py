@@ -17,7 +17,7 @@ from utils.report.results_folder import disk_errors_in_words
 from utils.utils_dist import Dist
 from utils.utils_file import temporary_path
 from utils.utils_run_folder import ResultsFolder
-from utils.utils_video import fit, write_video
+from utils.utils_video import BACKGROUND, fit, write_video
 
 WAITING = 2  # pictures queued for the encoder
 QUICK = [cv2.IMWRITE_PNG_COMPRESSION, 1]
@@ -48,7 +48,10 @@ def comparison(folder: Path, dist: Dist) -> Iterator[Callable[[Frame], None]]:
 
         def show(frame: Frame) -> None:
             nonlocal count
-            row = side_by_side(f"{frame.clip.name}  {frame.name}", panels(frame))
+            pictures = panels(frame)
+            if frame.sharp is None and frame.clip.has_gt:  # other frames of the clip have one, and all rows are as wide
+                pictures["no sharp frame"] = np.full_like(frame.restored, BACKGROUND)
+            row = side_by_side(f"{frame.clip.name}  {frame.name}", pictures)
             add(row)
             if frame.index == len(frame.clip.frames) // 2:
                 middle[count] = row if dist.is_main else row[:0]

@@ -111,9 +111,10 @@ def error_map(restored: np.ndarray, sharp: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB))
 
 
-def side_by_side(title: str, pictures: dict[str, np.ndarray]) -> np.ndarray:
-    """One row of pictures scaled to panel width, with a title above the row and a label above each picture."""
-    scaled = [_to_panel_width(picture) for picture in pictures.values()]
+def side_by_side(title: str, pictures: dict[str, np.ndarray], widths: tuple[int, int] = PANEL_WIDTHS) -> np.ndarray:
+    """One row of pictures scaled to a width from widths[0] to about widths[1], with a title above the row and a label
+    above each picture."""
+    scaled = [_to_panel_width(picture, widths) for picture in pictures.values()]
     height, width = (max(picture.shape[axis] for picture in scaled) for axis in (0, 1))
     font = ImageFont.load_default(size=18)
     band = 30
@@ -159,9 +160,9 @@ class BoardImages:
                 board.image(step, name, rows[name])
 
 
-def _to_panel_width(picture: np.ndarray) -> np.ndarray:
+def _to_panel_width(picture: np.ndarray, widths: tuple[int, int]) -> np.ndarray:
     height, width = picture.shape[:2]
-    smallest, largest = PANEL_WIDTHS
+    smallest, largest = widths
     if width > largest:
         return cv2.resize(picture, (largest, round(height * largest / width)), interpolation=cv2.INTER_AREA)
     times = -(-smallest // width)

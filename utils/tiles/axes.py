@@ -45,8 +45,8 @@ class Axis(NamedTuple):
         return torch.minimum(_rising(position, rise * scale), _rising(position, fall * scale).flip(0))
 
 
-def axis(length: int, size: int, overlap: int, blend: Blend = "smooth", cut: int = 0) -> Axis:
-    """Cut an axis into tiles.
+def axis(length: int, size: int, overlap: int, blend: Blend = "smooth", cut: int = 0, grid: int = 1) -> Axis:
+    """Cut an axis into tiles that begin at multiples of `grid`.
 
     Args:
         length: length of the axis.
@@ -54,10 +54,17 @@ def axis(length: int, size: int, overlap: int, blend: Blend = "smooth", cut: int
         overlap: overlap of neighbouring tiles; less than `size`.
         blend: see TileOpt.
         cut: see Axis; for "kair".
+        grid: in points; a tile may become up to `grid` - 1 points shorter for it.
     """
-    side = min(size or length, length)
-    places = kair_starts(length, side, overlap) if blend == "kair" else starts(length, side, overlap)
-    return Axis(length, side, places, blend, cut)
+    if size == 0 or size >= length:
+        return Axis(length, length, [0], blend, cut)
+    cells = -(-length // grid)
+    rest = cells * grid - length  # points of the last cell beyond the axis
+    side = min(max((size + rest) // grid, 1 + bool(rest)), cells)
+    shared = min(-(-(overlap + rest) // grid), side - 1)
+    places = kair_starts(cells, side, shared) if blend == "kair" else starts(cells, side, shared)
+    cut = min(cut, max(shared * grid - rest, 0) // 2)
+    return Axis(length, side * grid - rest, [place * grid for place in places], blend, cut)
 
 
 def starts(length: int, size: int, overlap: int) -> list[int]:
@@ -91,10 +98,10 @@ def time_axis(length: int, tile: TileOpt) -> Axis:
     return axis(length, tile.frames, tile.frame_overlap, tile.blend)
 
 
-def space_axes(size: tuple[int, int], tile: TileOpt) -> tuple[Axis, Axis]:
-    """The tiles of an (H, W) frame: row axis, column axis."""
+def space_axes(size: tuple[int, int], tile: TileOpt, grid: int = 1) -> tuple[Axis, Axis]:
+    """The tiles of an (H, W) frame: row axis, column axis; tiles begin at multiples of `grid`."""
     rows, cols = (
-        axis(length, side, overlap, tile.blend, overlap // 2)
+        axis(length, side, overlap, tile.blend, overlap // 2, grid)
         for length, side, overlap in zip(size, tile.size, tile.overlap, strict=True)
     )
     return rows, cols
@@ -108,7 +115,7 @@ def windows_for(time: Axis, first: int, stop: int) -> range:
 
 def calls_for(length: int, size: tuple[int, int], tile: TileOpt, first: int = 0, stop: int | None = None) -> int:
     """Number of network calls to restore frames [first, stop) of a clip with `length` frames of size (H, W)."""
-    rows, cols = space_axes(size, tile)
+    rows, cols = space_axes(size, tile, tile.grid)
     windows = windows_for(time_axis(length, tile), first, length if stop is None else stop)
     return len(windows) * math.ceil(len(rows.starts) * len(cols.starts) / tile.batch)
 

@@ -1,0 +1,44 @@
+"""Frames at other instants of the exposure than the sharp one, by name: `000012_t0.25` is a quarter into frame 000012.
+
+0 is the first step of the exposure, 1 the last.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+SUFFIX = re.compile(r"(.+)_t(0\.\d\d|1\.00)")
+
+
+class Names(Protocol):
+    """Frames of clips, by name."""
+
+    def names(self, clip: str) -> set[str]: ...
+
+
+def step_of(first: int, last: int, time: float) -> int:
+    """Return the step at a fraction of the exposure [first, last)."""
+    return first + round(time * (last - 1 - first))
+
+
+def instant_name(frame: str, time: float) -> str:
+    """Return the name of a frame at a fraction of its exposure, which is rounded to a hundredth."""
+    return f"{frame}_t{time:.2f}"
+
+
+def at_instant(frames: Iterable[str], time: float) -> tuple[str, ...]:
+    """Return the names of frames at one fraction of their exposures."""
+    return tuple(instant_name(frame, time) for frame in frames)
+
+
+def instants_of(store: Names, clip: str, frames: Sequence[str]) -> list[float]:
+    """Return the fractions at which a store has all given frames of a clip, ascending."""
+    matches = [match for match in map(SUFFIX.fullmatch, store.names(clip)) if match]
+    names = {match[0] for match in matches}
+    times = sorted({float(match[2]) for match in matches})
+    return [time for time in times if all(name in names for name in at_instant(frames, time))]
+
+
+def slow_motion(count: int) -> tuple[float, ...]:
+    """Return the middles of `count` equal parts of the exposure, to a hundredth."""
+    return tuple(round((index + 0.5) / count, 2) for index in range(count))
