@@ -15,7 +15,7 @@ usage() {
         restarts="
   --max-restarts N   restart all processes after a failure, up to N times; they resume from the newest checkpoint"
         demo_help="
-  --demo             make a small data set, train on it, test, and write a picture and a video: minutes on a CPU"
+  --demo             make a small data set, train on it, test, write pictures and videos: minutes on a CPU"
     fi
     cat <<EOF
 ./launch_$MODE.sh [GPU_COUNT] [CONFIG.json] [--prepare-data] [--generate-lmdb] [--force-prepare]
@@ -63,7 +63,7 @@ set_config() {
 parse_arguments() {
     GPU_COUNT="" CONFIG="" GPUS="" DEMO=false PREPARE=false LMDB=false
     DATASET_ROOT="" GOPRO_ROOT="" SPIKE_ROOT="" RESTARTS=""
-    PREPARE_ARGS=() PROGRAM_ARGS=() SETS=()
+    PREPARE_ARGS=() PROGRAM_ARGS=() SETS=() DEBUG=()
     while (($#)); do
         case "$1" in
             --opt=* | --gpus=* | --set=* | --dataset-root=* | --gopro-root=* | --spike-root=* | --max-restarts=*)
@@ -102,7 +102,7 @@ parse_arguments() {
                 if [[ $MODE != test ]]; then die 2 "--resume belongs to ./launch_test.sh; training always resumes where it stopped"; fi
                 PROGRAM_ARGS+=(--resume)
                 ;;
-            --debug) PROGRAM_ARGS+=(--debug) ;;
+            --debug) PROGRAM_ARGS+=(--debug) && DEBUG=(--debug) ;;
             -*) die_unknown "$1" ;;
             *[!0-9]*)
                 if [[ "$1" != *.json && ! -f "$1" ]]; then die_unknown "$1"; fi
@@ -247,17 +247,41 @@ override_roots() {
     say "options: $CONFIG"
 }
 
+# demo_run PROGRAM OPTION_FILE TASK [ARGUMENTS...] [--set KEY=VALUE ...]
+demo_run() {
+    local program=$1 file=$2 task=$3
+    shift 3
+    local sets=(${SETS[@]+"${SETS[@]}"} "task=$task") arguments=()
+    while (($#)) && [[ $1 != --set ]]; do arguments+=("$1") && shift; done
+    if (($#)); then sets+=("${@:2}"); fi
+    run_stoppable "${COMMAND[@]}" "$program" --opt "options/vrt/$file" ${DEBUG[@]+"${DEBUG[@]}"} \
+        ${arguments[@]+"${arguments[@]}"} --set "${sets[@]}" || exit $?
+}
+
 run_demo() {
-    local pair task=demo
-    run_stoppable "$PYTHON" scripts/data_preparation/make_demo_dataset.py || exit $?
-    run_stoppable "${COMMAND[@]}" main_train_vrt.py --opt "$CONFIG" ${PROGRAM_ARGS[@]+"${PROGRAM_ARGS[@]}"} || exit $?
-    run_stoppable "${COMMAND[@]}" main_test_vrt.py --opt "$CONFIG" ${PROGRAM_ARGS[@]+"${PROGRAM_ARGS[@]}"} || exit $?
+    local pair task=demo clip=demo_test_01
     for pair in ${SETS[@]+"${SETS[@]}"}; do
         if [[ $pair == task=* ]]; then task="${pair#task=}"; fi
     done
+    local guide="netG.guide.weights=experiments/$task/models/best_G.pth"
+    local one=("datasets.test.dataroot_gt=datasets/demo/test_GT/$clip"
+        "datasets.test.dataroot_lq=datasets/demo/test_GT_blurred/$clip"
+        "datasets.test.dataroot_spike=datasets/demo/GOPRO_Large_spike_seq/test/$clip"
+        "datasets.test.dataroot_instants=datasets/demo/test_GT_instants/$clip")
+    run_stoppable "$PYTHON" scripts/data_preparation/make_demo_dataset.py || exit $?
+    say "== 1 of 2: the guide, which sees the spikes around each moment"
+    demo_run main_train_vrt.py demo.json "$task"
+    demo_run main_test_vrt.py demo.json "$task"
+    say "== 2 of 2: the 4-channel VRT behind it"
+    demo_run main_train_vrt.py demo_guided_vrt.json "${task}_guided_vrt" --set "$guide"
+    demo_run main_test_vrt.py demo_guided_vrt.json "${task}_guided_vrt" --set "$guide"
+    say "== eight instants of each blurred frame of one clip"
+    demo_run main_test_vrt.py demo.json "$task" --slowmo 8 --set "val.task_name=${task}_slowmo" "${one[@]}"
+    run_stoppable "$PYTHON" scripts/compare.py "results/$task" "results/${task}_guided_vrt" || exit $?
     cat <<EOF
 
 blurred | spikes | restored | sharp: results/$task/comparison.png, and as a video results/$task/comparison.mp4
+eight instants of one blurred frame: results/${task}_slowmo/instants.png, as a video results/${task}_slowmo/$clip.mp4
 all numbers: results/$task/report.html, metrics.json; the training run: experiments/$task (tensorboard --logdir experiments/$task)
 next: your own video   scripts/data_preparation/simulate_spike_dataset.py --video FILE --out datasets/mine
       GoPro + spikes   ./launch_train.sh --prepare-data --gopro-root P --spike-root P
