@@ -2,7 +2,7 @@
 
 python benchmarks/busy_machine.py [--steps 6] [--rounds 3] [--busy 0 1 2]
 
-Each measurement runs in its own process: the network of options/vrt/demo.json, one random sample, forward and backward
+Each measurement runs in its own process: the network of demo_vrt.json, one random sample, forward and backward
 pass and optimizer. Rows: one thread; two threads that spin at the end of an operator (PyTorch's default); two threads
 that soon sleep instead (`GOMP_SPINCOUNT`, as the programs set it); and the number that the programs choose by the load
 at their start. Columns: seconds per step, medians over all rounds, alone and next to one and two busy processes.
@@ -44,7 +44,7 @@ def train_steps(count: int, load: thread_count.Load) -> dict[str, Any]:
     from utils.utils_dist import Dist
 
     torch.set_num_threads(thread_count.choose(load, torch.get_num_threads()))
-    opt = utils_option.load(Path(__file__).parents[1] / "options" / "vrt" / "demo.json", Opt, [])
+    opt = utils_option.load(Path(__file__).parents[1] / "options" / "vrt" / "demo_vrt.json", Opt, [])
     torch.manual_seed(0)
     model = define_Model(opt, Dist())
     sample = {

@@ -33,6 +33,7 @@ from utils import utils_option
 from utils.utils_checkpoint import load_weights
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
+from utils.utils_rgbspike import tensors_of
 from utils.utils_run_folder import find_weights
 
 FRAMES, SPEED = 6, 3  # frames, pixels per frame
@@ -46,7 +47,7 @@ def moving_photograph(size: int) -> Tensor:
 
 
 @torch.no_grad()
-def outputs(net: VRT, x: Tensor, dtype: torch.dtype | None) -> dict[str, Tensor]:
+def outputs(net: VRT, x: tuple[Tensor, ...], dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The outputs of all stages, and the restored frames."""
     found: dict[str, Tensor] = {}
     parts = {name: net.get_submodule(name) for name in ["conv_first", *(f"stage{i}" for i in range(1, 8))]}
@@ -55,19 +56,19 @@ def outputs(net: VRT, x: Tensor, dtype: torch.dtype | None) -> dict[str, Tensor]
         part.register_forward_hook(lambda _net, _args, out, name=name: found.update({name: out.float()}))
         for name, part in parts.items()
     ]
-    with autocast(x.device, dtype):
-        found["output"] = net(x).float()
+    with autocast(x[0].device, dtype):
+        found["output"] = net(*x).float()
     for handle in handles:
         handle.remove()
     return found
 
 
-def compare(net: VRT, x: Tensor) -> dict[str, dict[str, float]]:
+def compare(net: VRT, x: tuple[Tensor, ...]) -> dict[str, dict[str, float]]:
     """By format: the relative RMS error of each stage, and the PSNR of the output."""
     set_tf32(False)
     exact = outputs(net, x, None)
     formats: dict[str, Any] = dict(AMP_DTYPES)
-    if x.is_cuda:
+    if x[0].is_cuda:
         formats["tf32"] = None
     table: dict[str, dict[str, float]] = {}
     for name, dtype in formats.items():
@@ -80,8 +81,8 @@ def compare(net: VRT, x: Tensor) -> dict[str, dict[str, float]]:
     return table
 
 
-def trained(config: Path, device: torch.device) -> tuple[nn.Module, Tensor]:
-    """The network of a finished run, and (1, FRAMES, C, H, W) of its first test clip."""
+def trained(config: Path, device: torch.device) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """The network of a finished run, and the first FRAMES frames of its first test clip."""
     opt = utils_option.load(config, Opt)
     if opt.datasets.test is None:
         raise UserError(f"{config} has no datasets.test")
@@ -89,7 +90,7 @@ def trained(config: Path, device: torch.device) -> tuple[nn.Module, Tensor]:
     net = define_restorer(opt, weights, why, Dist(device=device)).netG.eval()
     clip = define_Dataset(opt.datasets.test)[0]
     print(f"{weights} ({why}); clip {clip.name}")
-    return net, clip.network_input(0, min(FRAMES, len(clip.frames)))[None].to(device)
+    return net, tensors_of(clip.network_input(0, min(FRAMES, len(clip.frames)))[None], device)
 
 
 def main() -> None:
@@ -104,18 +105,18 @@ def main() -> None:
         net, x = trained(args.opt, device)
     else:
         net = VRT(in_chans=3, **(NARROW_GOPRO if args.quick else {})).to(device).eval()
-        x = moving_photograph(64 if args.quick else 128).to(device)
+        x = (moving_photograph(64 if args.quick else 128).to(device),)
         if args.weights:
             load_weights(net, args.weights)
         else:
-            enliven(net, x)
+            enliven(net, *x)
     table = compare(net, x)
     print(f"{'relative error after':<22}" + "".join(f"{name:>10}" for name in table))
     for part in table["bf16"]:
         form = "{:>10.1f}" if part == "psnr" else "{:>10.2e}"
         print(f"{part:<22}" + "".join(form.format(column[part]) for column in table.values()))
     machine = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    print(json.dumps({"machine": machine, "torch": torch.__version__, "input": list(x.shape), "errors": table}))
+    print(json.dumps({"machine": machine, "torch": torch.__version__, "input": list(x[0].shape), "errors": table}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Peak memory of a whole test, from reading to the report, by length of the clip.
 
-python benchmarks/restore_memory.py [--lengths 20 200 2000] [--size 180 320] [--opt options/vrt/demo.json] [--root DIR]
+python benchmarks/restore_memory.py [--lengths 20 200 2000] [--size 180 320] [--opt CONFIG] [--root DIR]
                                     [--set KEY=VALUE ...]
 
 All clips repeat the same 20 frames and spike files (hard links), so that only their lengths differ. Each length is one
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[20, 200, 2000])
     parser.add_argument("--size", type=int, nargs=2, default=(180, 320), metavar=("H", "W"))
     parser.add_argument(
-        "--opt", type=Path, default=ROOT / "options/vrt/demo.json", help="option file with the network and tiles"
+        "--opt", type=Path, default=ROOT / "options/vrt/demo_vrt.json", help="option file with the network and tiles"
     )
     parser.add_argument("--root", type=Path, help="an existing folder for the clips; default: a temporary one")
     parser.add_argument("--set", nargs="+", default=list(SMALLER), metavar="KEY=VALUE", help="default: a tiny network")

@@ -1,6 +1,6 @@
 """Tiled compared with untiled restoration of real frames: seams, PSNR, network evaluations, time; KAIR's rule and ours.
 
-python benchmarks/tiles.py --opt options/vrt/demo.json --video v.mp4 [--weights F] [--frames 100] [--size 192 336]
+python benchmarks/tiles.py --opt options/vrt/demo_vrt.json --video v.mp4 [--weights F] [--frames 100] [--size 192 336]
                            [--tile 18 96 96] [--overlap 2 20 20] [--untiled]
 
 The video's frames are resized to --size. The network's input is the average of five neighbouring frames, with a noisy

@@ -1,0 +1,158 @@
+"""The guide's cost per frame of 1280x720, by size: PyTorch, PyTorch in channels_last and onnxruntime, on a Linux CPU.
+
+python benchmarks/guide_speed.py [--repeats 5] [--large] [--threads N] [--size 720 1280]
+
+Each measurement is one frame in its own process, after a warm-up with a small frame and one with the frame itself. All
+forms run in turn, `--repeats` times; seconds are medians. Peak memory is the process's largest resident size during the
+frame minus that before the frame, the largest of all turns. The ONNX file is that of scripts/export_network.py for any
+size. FLOPs are those of convolutions, two per multiply-add.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from models.exported import example_shapes, export_onnx
+from models.fusion.guide import Guide
+from models.memory.estimate import flops_of
+from options.schema_network import GuideOpt
+from utils.processes.thread_count import usable_cores
+
+SIZES = ("guide", "guide_tiny")
+FORMS = ("PyTorch", "channels_last", "ONNX")
+SMALL = (1, 1, 3, 64, 64)
+STATUS = Path("/proc/self/status")
+
+
+def build(size: str) -> Guide:
+    """The guide of a size with random weights, none of which is zero."""
+    torch.manual_seed(0)
+    guide = Guide(**GuideOpt(size=size).guide_kwargs()).eval().requires_grad_(False)
+    for parameter in guide.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    return guide
+
+
+def runner(job: dict[str, Any]) -> Callable[[tuple[int, ...]], Callable[[], Any]]:
+    """A function that prepares the inputs for (1, D, C, H, W) and returns what restores them."""
+    guide = build(job["size"])
+
+    def inputs(shape: tuple[int, ...]) -> list[torch.Tensor]:
+        return [torch.rand(each) for each in example_shapes(guide, shape)]
+
+    if job["form"] == "ONNX":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = job["threads"]
+        session = onnxruntime.InferenceSession(job["file"], options, providers=["CPUExecutionProvider"])
+
+        def with_onnx(shape: tuple[int, ...]) -> Callable[[], Any]:
+            feed = {given.name: x[0].numpy() for given, x in zip(session.get_inputs(), inputs(shape), strict=True)}
+            return lambda: session.run(None, feed)
+
+        return with_onnx
+    if job["form"] == "channels_last":
+        guide = guide.to(memory_format=torch.channels_last)
+
+    def with_torch(shape: tuple[int, ...]) -> Callable[[], Any]:
+        given = inputs(shape)
+        if job["form"] == "channels_last":
+            given = [x[0].contiguous(memory_format=torch.channels_last)[None] for x in given]
+        return lambda: guide(*given)
+
+    return with_torch
+
+
+def status(key: str) -> float:
+    """A size of this process by /proc/self/status, in MiB."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
+    return int(line.split()[1]) / 1024
+
+
+@torch.inference_mode()
+def work(job: dict[str, Any]) -> dict[str, float]:
+    """Measure one frame in this process."""
+    torch.set_num_threads(job["threads"])
+    prepare = runner(job)
+    prepare(SMALL)()
+    restore = prepare((1, 1, 3, *job["frame"]))
+    base = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here
+    restore()
+    peak = status("VmHWM") - base
+    began = time.perf_counter()
+    restore()
+    return {"seconds": time.perf_counter() - began, "peak_mib": peak}
+
+
+def measure(job: dict[str, Any]) -> dict[str, float]:
+    """Run `work` in a separate process."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(job["threads"])}
+    command = [sys.executable, __file__, "--job", json.dumps(job)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Measure all forms of all sizes in turn and print them."""
+    sizes = (*SIZES, "guide_large") if args.large else SIZES
+    jobs, facts = [], {}
+    for size in sizes:
+        guide, file = build(size), folder / f"{size}.onnx"
+        file.write_bytes(export_onnx(guide).SerializeToString())
+        flops = flops_of(guide, (1, 1, 3, *args.size)).total()
+        facts[size] = {"parameters": sum(p.numel() for p in guide.parameters()), "gflop": round(flops / 1e9, 1)}
+        common = {"size": size, "file": str(file), "frame": args.size, "threads": args.threads}
+        jobs += [common | {"form": form} for form in FORMS]
+    found: list[list[dict[str, float]]] = [[] for _ in jobs]
+    for _ in range(args.repeats):
+        for job, results in zip(jobs, found, strict=True):
+            results.append(measure(job))
+    print(f"{'size':<12}{'parameters':>11}{'GFLOP':>8}  {'form':<14}{'seconds':>8}{'peak MiB':>10}{'GFLOP/s':>9}")
+    rows = []
+    for job, results in zip(jobs, found, strict=True):
+        seconds = statistics.median(result["seconds"] for result in results)
+        row = {"size": job["size"], "form": job["form"], **facts[job["size"]], "seconds": round(seconds, 3)}
+        row["peak_mib"] = round(max(result["peak_mib"] for result in results))
+        print(
+            f"{row['size']:<12}{row['parameters']:>11,}{row['gflop']:>8.1f}  {row['form']:<14}{seconds:>8.3f}"
+            f"{row['peak_mib']:>10}{row['gflop'] / seconds:>9.0f}"
+        )
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Print the table, then one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--large", action="store_true", help="guide_large too")
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--size", type=int, nargs=2, default=[720, 1280], metavar=("H", "W"))
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.job:
+        print(json.dumps(work(json.loads(args.job))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = table(args, Path(folder))
+    machine = {"machine": platform.processor() or platform.machine(), "threads": args.threads}
+    versions = {"torch": torch.__version__, "frame": args.size, "repeats": args.repeats}
+    print(json.dumps({"benchmark": "guide_speed", **machine, **versions, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
