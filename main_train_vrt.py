@@ -285,10 +285,10 @@ class Tester:
         self._training, self._stop = training, stop
 
     def is_due(self, step: int) -> bool:
-        """Whether to test after this step."""
+        """Whether to test after this step, 0 being the start."""
         train = self._training.opt.train
         has_clips = self._training.test_set is not None
-        return has_clips and step > 0 and train.is_due(step, train.checkpoint_test)
+        return has_clips and (step > 0 or train.test_start) and train.is_due(step, train.checkpoint_test)
 
     def is_missing(self, step: int) -> bool:
         """Whether a resumed run must first make up for the test of the step where it stopped."""

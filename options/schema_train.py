@@ -107,6 +107,8 @@ class TrainOpt(Block):
     """Require path.pretrained_netE to fit the network exactly."""
     checkpoint_test: Count = 5000
     """Steps between measurements on datasets.test."""
+    test_start: bool = False
+    """Also measure before the first step: best_G.pth is then never worse than the weights that the run starts from."""
     checkpoint_save: Count = 5000
     """Steps between checkpoints."""
     checkpoint_minutes: Positive | None = None

@@ -263,20 +263,20 @@ run_demo() {
     for pair in ${SETS[@]+"${SETS[@]}"}; do
         if [[ $pair == task=* ]]; then task="${pair#task=}"; fi
     done
-    local guide="netG.guide.weights=experiments/$task/models/best_G.pth"
+    local quick='val.metrics=["psnr"]' guide="netG.guide.weights=experiments/$task/models/best_G.pth"
     local one=("datasets.test.dataroot_gt=datasets/demo/test_GT/$clip"
         "datasets.test.dataroot_lq=datasets/demo/test_GT_blurred/$clip"
         "datasets.test.dataroot_spike=datasets/demo/GOPRO_Large_spike_seq/test/$clip"
         "datasets.test.dataroot_instants=datasets/demo/test_GT_instants/$clip")
     run_stoppable "$PYTHON" scripts/data_preparation/make_demo_dataset.py || exit $?
     say "== 1 of 2: the guide, which sees the spikes around each moment"
-    demo_run main_train_vrt.py demo.json "$task"
+    demo_run main_train_vrt.py demo.json "$task" --set "$quick"
     demo_run main_test_vrt.py demo.json "$task"
     say "== 2 of 2: the 4-channel VRT behind it"
-    demo_run main_train_vrt.py demo_guided_vrt.json "${task}_guided_vrt" --set "$guide"
+    demo_run main_train_vrt.py demo_guided_vrt.json "${task}_guided_vrt" --set "$quick" "$guide" val.center_frame_only=true
     demo_run main_test_vrt.py demo_guided_vrt.json "${task}_guided_vrt" --set "$guide"
     say "== eight instants of each blurred frame of one clip"
-    demo_run main_test_vrt.py demo.json "$task" --slowmo 8 --set "val.task_name=${task}_slowmo" "${one[@]}"
+    demo_run main_test_vrt.py demo.json "$task" --slowmo 8 --set "$quick" "val.task_name=${task}_slowmo" "${one[@]}"
     run_stoppable "$PYTHON" scripts/compare.py "results/$task" "results/${task}_guided_vrt" || exit $?
     cat <<EOF
 

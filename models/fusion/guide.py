@@ -53,6 +53,8 @@ class Guide(nn.Module):
         self.conv_last = nn.Conv2d(width, RGB * (ratio * stride) ** 2, 3, padding=1)
         nn.init.zeros_(self.conv_last.weight)  # training starts from the blurred frame
         nn.init.zeros_(self.conv_last.bias)  # type: ignore[arg-type]
+        # Channels last in memory: the norms and pointwise convolutions then read pixels one after the other.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     gray: Tensor
 

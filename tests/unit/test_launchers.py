@@ -348,12 +348,18 @@ def test_lmdb_folders_are_read_wherever_the_option_file_has_its_data(machine, mo
 def test_demo_trains_and_tests_both_stages_and_shows_instants(machine):
     result = machine.launch("--demo", "--debug", "--set", "train.total_iter=1")
     assert result.returncode == 0
-    guide = ["--opt", "options/vrt/demo.json", "--debug", "--set", "train.total_iter=1", "task=demo"]
-    second = ["--opt", "options/vrt/demo_guided_vrt.json", "--debug", "--set", "train.total_iter=1"]
-    second += ["task=demo_guided_vrt", "netG.guide.weights=experiments/demo/models/best_G.pth"]
+    sets, quick = ["--debug", "--set", "train.total_iter=1"], 'val.metrics=["psnr"]'
+    guide = ["--opt", "options/vrt/demo.json", *sets, "task=demo"]
+    second = ["--opt", "options/vrt/demo_guided_vrt.json", *sets, "task=demo_guided_vrt"]
+    weights = "netG.guide.weights=experiments/demo/models/best_G.pth"
     made, *runs, slow, compared = machine.calls
     assert made == ["scripts/data_preparation/make_demo_dataset.py"]
-    assert runs == [[f"main_{mode}_vrt.py", *run] for run in (guide, second) for mode in ("train", "test")]
+    assert runs == [
+        ["main_train_vrt.py", *guide, quick],
+        ["main_test_vrt.py", *guide],
+        ["main_train_vrt.py", *second, quick, weights, "val.center_frame_only=true"],
+        ["main_test_vrt.py", *second, weights],
+    ]
     assert slow[:6] == ["main_test_vrt.py", *guide[:3], "--slowmo", "8"]
     assert "val.task_name=demo_slowmo" in slow
     assert compared == ["scripts/compare.py", "results/demo", "results/demo_guided_vrt"]

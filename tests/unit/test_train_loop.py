@@ -40,7 +40,7 @@ def loop(tmp_path, monkeypatch):
     """Train; returns what `train` gave and, in order, the steps taken, saved and tested."""
     done = []
 
-    def train(source, stop, *, dist=None, start=0, test=None, train=(), workers=0, batch=1):
+    def train(source, stop, *, dist=None, start=0, test=None, train=(), workers=0, batch=1, tested=True):
         block = {"total_iter": 12, "checkpoint_save": 100, "checkpoint_test": 4, "checkpoint_print": 100}
         places = {"dataroot_lq": "lq", "dataroot_gt": "gt", "dataset_type": "VideoRecurrentTrainDataset", "name": "t"}
         places |= {"dataloader_num_workers": workers, "dataloader_batch_size": batch}
@@ -56,7 +56,7 @@ def loop(tmp_path, monkeypatch):
             guard=SimpleNamespace(exhausted=False),
             train_step=lambda batches, step: done.append(f"step {step + 1}") or {"G_loss": 0.0, "lr": 0.0},
         )
-        run = SimpleNamespace(log=lambda *given: None, has_test=lambda step: True)
+        run = SimpleNamespace(log=lambda *given: None, has_test=lambda step: tested)
 
         def measure(tester, step):
             done.append(f"test {step}")
@@ -94,6 +94,14 @@ def test_what_was_trained_is_saved_before_a_test_and_a_test_that_stops_ends_the_
     assert (step, finished) == (8, False)
     steps = [f"step {number}" for number in range(1, 9)]
     assert done == [*steps[:4], "save 4", "test 4", *steps[4:], "save 8", "test 8"]
+
+
+def test_the_start_is_tested_on_request_alone(loop):
+    for wanted in (False, True):
+        _, done = loop(Source(), StopRequest(), test=lambda step: True, train={"test_start": wanted}, tested=False)
+        assert done[-1] == "test 12"
+        assert (done[0] == "test 0") is wanted
+        done.clear()
 
 
 def test_a_test_that_stops_at_the_last_step_is_not_the_end(loop):
