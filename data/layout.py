@@ -57,7 +57,7 @@ class Frame(NamedTuple):
 
 
 def subframe_dir(root: Path, split: Split) -> Path:
-    """Return the folder of the clips' stored light, dataroot_subframes."""
+    """Return the folder of stored light, dataroot_subframes."""
     return root / f"{split}_subframes"
 
 
@@ -330,13 +330,11 @@ class DatasetWriter:
         with set_locked(self.root):
             merged_manifest(self.root, manifest)
             for split, line in added:
-                staged = clip_dirs(self.staging(line.clip), split, line.clip)
-                for source, target in zip(staged, clip_dirs(self.root, split, line.clip), strict=True):
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.rmtree(target, ignore_errors=True)
-                    source.replace(target)
-                extras = extra_dirs(self.staging(line.clip), split, line.clip)
-                for source, target in zip(extras, extra_dirs(self.root, split, line.clip), strict=True):
+                staged, own = (
+                    clip_dirs(root, split, line.clip) + extra_dirs(root, split, line.clip)
+                    for root in (self.staging(line.clip), self.root)
+                )
+                for source, target in zip(staged, own, strict=True):
                     shutil.rmtree(target, ignore_errors=True)
                     remove_if_empty(target.parent)
                     if source.exists():

@@ -37,6 +37,7 @@ if __name__ == "__main__":
 import torch
 from torch import nn
 
+from models.fusion.guide import guide_of
 from models.memory import fit
 from models.memory.estimate import POLICIES, flops_of, has_checkpointing, memory_of, parts_of, set_checkpointing
 from models.precision import amp_dtype
@@ -90,7 +91,7 @@ def summarize(opt: Opt, net: nn.Module, size: list[int] | None) -> dict[str, Any
     steps = {}
     if has_checkpointing(net):
         steps[GIVEN] = memory_of(net, training, training=True, dtype=dtype)
-    for policy in POLICIES:
+    for policy in POLICIES if opt.netG.net_type == "vrt" else ("none",):  # the guide has no attention to recompute
         set_checkpointing(net, policy)
         steps[policy] = memory_of(net, training, training=True, dtype=dtype)
     flops = {name: count / training[1] for name, count in flops_of(net, training).items()}
@@ -103,6 +104,7 @@ def summarize(opt: Opt, net: nn.Module, size: list[int] | None) -> dict[str, Any
         "flops_per_frame": flops,
         "testing_bytes": {"peak": tests.peak, "parts": dict(tests.peaks)},
         "training_bytes": {name: {"peak": step.peak, "kept": dict(step.kept)} for name, step in steps.items()},
+        "guide_reach": guide.reach if (guide := guide_of(net)) is not None else None,
         "state_bytes": fit.state_bytes(net, opt.train.E_decay > 0),
     }
 
@@ -125,6 +127,8 @@ def print_table(summary: dict[str, Any]) -> None:
     cells = f"{'peak':<22}{sum(parameters.values()):>12,}{total / 1e9:>13.2f}{1:>8.0%}"
     cells += f"{summary['testing_bytes']['peak'] / GIB:>9.2f}"
     print(cells + "".join(f"{step['peak'] / GIB:>9.2f}" for step in steps.values()))
+    if summary["guide_reach"] is not None:
+        print(f"\nguide: an output pixel depends on at most {summary['guide_reach']} pixels to each side")
     print(f"\nweights, moments and average in training: another {summary['state_bytes'] / GIB:.2f} GiB")
 
 

@@ -105,15 +105,10 @@ def picture_gain(gray: float, rate: float) -> float:
     return min(gray / rate, LARGEST_GAIN) if rate > 0 else 0.0
 
 
-def in_time(represent: Representation, channels: int) -> bool:
-    """Return whether the planes of a frame are consecutive in time."""
-    return channels > 1 and represent.gives != "ratio"
-
-
 def planes_in_time(represent: Representation, channels: int) -> slice:
     """Return the planes of a frame that are consecutive in time."""
     count = channels - EXPOSURE_PLANES if represent.gives == "counts" else channels
-    return slice(0, count) if in_time(represent, channels) else slice(0, 0)
+    return slice(0, count) if count > 1 and represent.gives != "ratio" else slice(0, 0)
 
 
 class SpikeSource:
@@ -153,11 +148,6 @@ class SpikeSource:
             warning = self.reader.size_warning(clip, frame)
             if warning:
                 LOG.warning(warning)
-
-    @property
-    def in_time(self) -> bool:
-        """Whether the planes of a frame are consecutive in time."""
-        return in_time(self.represent, self.channels)
 
     def ratio(self, size: tuple[int, int], clip: str) -> int:
         """Return the number of RGB pixels per spike pixel along each axis.

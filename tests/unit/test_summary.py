@@ -305,3 +305,10 @@ def test_a_wrong_size_of_a_card_is_named(monkeypatch, capsys):
         run(monkeypatch, "--opt", PRESETS / "demo.json", "--fit", "12 apples")
     assert caught.value.code == 2
     assert "--fit is '12 apples'" in capsys.readouterr().err
+
+
+def test_the_reach_of_a_guide_is_printed(monkeypatch, capsys):
+    small = ["netG.guide.width=4", "netG.guide.blocks=[1,1]"]
+    run(monkeypatch, "--opt", PRESETS / "demo.json", "--size", "1", "16", "16", "--set", *small)
+    reach = define_G(utils_option.load(PRESETS / "demo.json", Opt, small).netG).reach
+    assert f"depends on at most {reach} pixels to each side" in capsys.readouterr().out
