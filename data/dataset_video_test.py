@@ -14,7 +14,7 @@ from data.frame_store import FrameStore, instants_store, store_of
 from data.geometry import whole_ratio
 from data.instants import instant_name
 from data.recent import Recent
-from data.spike.source import SpikeSource, planes_in_time
+from data.spike.source import SpikeSource, planes_in_time, stacked
 from options.schema import DatasetOpt
 from utils.utils_colour import mean_gray
 from utils.utils_error import UserError
@@ -172,12 +172,8 @@ class TestClip:
             self._spikes.whole_planes(self.name, shot.frame, blur, center=shot.center, estimate=self.has_gt)
             for shot, blur in zip(self._shots[start:stop], lq, strict=True)
         ]
-        scales = [each.scale for each in made if each.scale is not None]
-        return RGBSpike(
-            to_float(lq),
-            torch.from_numpy(np.stack([each.planes for each in made])),
-            torch.from_numpy(np.stack(scales)) if scales else None,
-        )
+        planes, scale = stacked(made)
+        return RGBSpike(to_float(lq), torch.from_numpy(planes), None if scale is None else torch.from_numpy(scale))
 
     def _blurred(self, start: int, stop: int) -> np.ndarray:
         """Return blurred frames, (t, H, W, 3) uint8, RGB."""

@@ -20,7 +20,7 @@ from data.frame_store import FrameStore, instants_store, store_of
 from data.geometry import Box, whole_ratio
 from data.instants import at_instant, instants_of
 from data.spike.refire import Refired, draw_sensor
-from data.spike.source import SpikeSource
+from data.spike.source import SpikeSource, stacked
 from data.spike.subframes import SubFrames
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
@@ -97,17 +97,17 @@ class VideoTrainDatasetRGBSpike:
         if self.spikes:
             part = Box(box.top // ratio, box.left // ratio, side // ratio, side // ratio)
             center = None if time is None else self.spikes.reader.step_at(clip, time)
-            planes = [
+            made = [
                 self.refired.planes(clip, frame, part, sensor, center=center, reverse=flips.reverse)
                 if self.refired and sensor
                 else self.spikes.planes(clip, frame, part, ratio, blur, center=center, reverse=flips.reverse)
                 for frame, blur in zip(frames, lq, strict=True)
             ]
-            sample["spike"] = torch.from_numpy(np.stack([each.planes for each in planes]))
-            scales = [torch.from_numpy(each.scale) for each in planes if each.scale is not None]
+            planes, scale = stacked(made)
+            sample["spike"] = torch.from_numpy(planes)
         sample = {name: flips.apply(value) for name, value in sample.items()}
-        if self.spikes and scales:
-            sample["spike_scale"] = torch.stack(scales)
+        if self.spikes and scale is not None:
+            sample["spike_scale"] = torch.from_numpy(scale)
         return sample | {"key": f"{clip}/{frames[0]}"}
 
     def _draw_instant(self, clip: str, rng: np.random.Generator) -> float | None:

@@ -10,7 +10,7 @@ from data.instants import step_of
 from data.spike.planes import REPRESENTATIONS, Span, StepWindow, instant_problem
 from data.spike.reader import window_of
 from data.spike.representations import upsample
-from data.spike.source import FramePlanes, PlaneMaker, picture_gain
+from data.spike.source import FramePlanes, PlaneMaker, picture_gain, stacked
 from data.spike.stream import Timeline, mirrored
 from options.schema import SpikeOpt
 from utils.utils_colour import mean_gray
@@ -68,7 +68,7 @@ def planes_of(
     steps: int = spikes.shape[1]
     names = [f"{index:06d}" for index in range(len(spikes))]
     timeline = Timeline(dict.fromkeys(names, steps), recording.continuous)
-    planes, scales = [], []
+    found = []
     for name, own, frame in zip(names, spikes, frames, strict=True):
         exposed = own[slice(*exposure)]
         gain = picture_gain(mean_gray(frame), float(exposed.mean(dtype=np.float64))) if by_picture else 1 / rate
@@ -78,12 +78,11 @@ def planes_of(
             moment = StepWindow(around, step - first, (exposure[0] - first, exposure[1] - first))
             made = represent.make(moment, window, channels)
             if represent.gives == "ratio":
-                planes.append(finish.picture(upsample(made[0], (frame.shape[0], frame.shape[1])), frame))
-                continue
-            planes.append(finish.planes(made))
-            scale = finish.scale(gain, window, exposure)
-            scales += [] if scale is None else [scale]
-    return FramePlanes(np.stack(planes), np.stack(scales) if scales else None)
+                picture = finish.picture(upsample(made[0], (frame.shape[0], frame.shape[1])), frame)
+                found.append(FramePlanes(picture))
+            else:
+                found.append(FramePlanes(finish.planes(made), finish.scale(gain, window, exposure)))
+    return stacked(found)
 
 
 def _rate_at_white(opt: SpikeOpt, recording: Recording, *, is_used: bool) -> float:

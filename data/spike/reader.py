@@ -107,8 +107,10 @@ class SpikeReader:
         """Return geometry and gain of a clip's spikes; clips may differ in size."""
         return self.sensors[clip]
 
-    def target_step(self, clip: str) -> int:
-        """Return the step that a frame's planes show: spike.center, else the clip's sharp step."""
+    def target_step(self, clip: str, center: int | None = None) -> int:
+        """Return the step that a frame's planes show: `center`, else spike.center, else the clip's sharp step."""
+        if center is not None:
+            return center
         return self.timings[clip].sharp_step if self.opt.center is None else self.opt.center
 
     def window(self, clip: str) -> int:
@@ -118,8 +120,7 @@ class SpikeReader:
     def reach(self, clip: str, center: int | None = None) -> Span:
         """Return the steps [first, last) that the representation reads around a step; None: the target step."""
         reach = REPRESENTATIONS[self.opt.representation].reach
-        step = self.target_step(clip) if center is None else center
-        return reach(self.window(clip), step, self.timings[clip].exposure)
+        return reach(self.window(clip), self.target_step(clip, center), self.timings[clip].exposure)
 
     def step_at(self, clip: str, time: float) -> int:
         """Return the step at a fraction of the exposure: 0 is its first step, 1 its last."""

@@ -241,7 +241,7 @@ class Refired:
         first, last = reader.reach(clip, center)
         spikes = self._spikes(clip, frame, (first, last), box, draw)
         exposure = self.source.timings[clip].exposure
-        middle = (reader.target_step(clip) if center is None else center) - first
+        middle = reader.target_step(clip, center) - first
         moment = StepWindow(spikes, middle, (exposure[0] - first, exposure[1] - first))
         white = max(mean_rate(np.array([self._charge_of_white(draw)]), np.ones(1), draw), DARKEST)
         gain = self._gain(clip, frame, draw) if self.source.by_picture else 1 / white

@@ -1,7 +1,7 @@
 """The spikes of a data set, checked at construction, then read and turned into planes frame by frame."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -31,6 +31,12 @@ class FramePlanes(NamedTuple):
 
     planes: np.ndarray
     scale: np.ndarray | None = None
+
+
+def stacked(frames: Sequence[FramePlanes]) -> FramePlanes:
+    """Stack the planes of T frames: planes (T, S, ...), scale (T, S) or None."""
+    scales = [each.scale for each in frames if each.scale is not None]
+    return FramePlanes(np.stack([each.planes for each in frames]), np.stack(scales) if scales else None)
 
 
 class PlaneMaker(NamedTuple):
@@ -309,7 +315,7 @@ class SpikeSource:
     ) -> StepWindow:
         """Read the steps around one step of a frame: `reach`, else those that the representation needs."""
         first, last = reach or self.reader.reach(clip, center)
-        center = self.reader.target_step(clip) if center is None else center
+        center = self.reader.target_step(clip, center)
         exposure = self.timings[clip].exposure
         spikes = self.reader.read(clip, frame, (first, last), rows=rows, cols=cols)
         return StepWindow(spikes, center - first, (exposure[0] - first, exposure[1] - first))
@@ -327,7 +333,7 @@ class SpikeSource:
 
     def _estimate_reach(self, clip: str, center: int | None) -> Span:
         """Return the steps [first, last) that `estimate` reads."""
-        reach, step = REPRESENTATIONS["sdm"].reach, self.reader.target_step(clip) if center is None else center
+        reach, step = REPRESENTATIONS["sdm"].reach, self.reader.target_step(clip, center)
         return reach(self._short_window(clip), step, self.timings[clip].exposure)
 
     def _estimate_ratio(self, clip: str, moment: StepWindow) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.fusion.base import Fusion
+from models.fusion.concat import Concat
 from options.schema_data import EXPOSURE_PLANES
 from utils.utils_checkpoint import load_weights
 from utils.utils_colour import BT601
@@ -138,7 +138,7 @@ class Guide(nn.Module):
         return [around - gray, means - gray, means - exposure, exposure - gray]
 
 
-class GuideFusion(Fusion):
+class GuideFusion(Concat):
     """VRT behind a guide: flow, alignment and body see the guide's estimate and one plane of mean rate.
 
     Args:
@@ -163,10 +163,6 @@ class GuideFusion(Fusion):
         """Mean rate of the planes around the target step, (B, D, 1, h, w)."""
         around = spike[:, :, : self.guide.planes]
         return middle_mean(around.flatten(0, 1), min(RATE_WINDOW, self.guide.planes)).unflatten(0, spike.shape[:2])
-
-    def forward(self, rgb: Tensor, spike: Tensor) -> Tensor:
-        """(B, D, 3, H, W) and (B, D, 1, H, W) -> (B, D, 4, H, W)."""
-        return torch.cat((rgb, spike), dim=2) if spike.shape[2] else rgb
 
 
 def guide_of(net: nn.Module) -> Guide | None:
