@@ -116,7 +116,7 @@ def plot(rows: dict[str, dict[int, float]], path: Path) -> None:
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="center left")
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
