@@ -1,10 +1,11 @@
 """What a given time of training buys: networks without spikes, with one plane of mean rate, with the guide, with both.
 
-python benchmarks/equal_seconds.py [--seconds 60 180] [--kinds guide vrt ...] [--seed S] [--plot FILE.png]
+python benchmarks/equal_seconds.py --out FOLDER [--seconds 60 180 600] [--kinds guide ...] [--seeds 0 1 2] [--plot FILE]
 
-Every entry is trained anew on the demo set for that time, data included, with a whole schedule: the number of steps
-follows from the time of the first ones. PSNR in dB on the held-out clips. "guide + vrt" trains the guide for half of
-the time, then VRT behind it. Ends with one JSON line.
+A step of each kind is timed first, data included, on a machine that should be quiet then; the kinds take turns. Every
+entry is trained anew on the demo set, with a whole schedule, for the steps that fit into its seconds: what else the
+machine does then changes nothing. PSNR in dB on the held-out clips. "guide + vrt" trains the guide for half of the
+time, then VRT behind it. FOLDER keeps times and finished entries; the same command goes on. Ends with one JSON line.
 """
 
 import argparse
@@ -12,8 +13,12 @@ import json
 import sys
 import tempfile
 import time
+from collections import deque
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from statistics import fmean, median
+from typing import Any
 
 import torch
 
@@ -27,7 +32,9 @@ from utils import utils_checkpoint, utils_dist, utils_option, utils_seed
 from utils.utils_cli import Parser, positive, program
 from utils.utils_eval import evaluate
 
-WARM_UP, TIMED = 3, 8  # steps before the number of steps is chosen
+WARM_UP, TIMED, ROUNDS = 3, 8, 3  # steps before a step is timed, timed ones, rounds of them
+GUIDED = "guide + vrt"
+UNGUIDED = ["netG.guide.weights=null"]  # a step takes as long with an untrained guide
 NO_SPIKES = [
     "datasets.train.dataset_type=VideoRecurrentTrainDataset",
     "datasets.train.augment.theta=0",
@@ -39,39 +46,41 @@ KINDS = {
     "guide without spikes": ("options/vrt/demo.json", NO_SPIKES),
     "vrt, one plane": ("options/vrt/demo_vrt.json", []),
     "guide": ("options/vrt/demo.json", []),
-    "guide + vrt": ("options/vrt/demo_guided_vrt.json", []),
+    GUIDED: ("options/vrt/demo_guided_vrt.json", []),
 }
 
 
-class Trained(NamedTuple):
-    """A trained model and what it took."""
-
-    model: ModelVRT
-    opt: Opt
-    steps: int
-    seconds: float
-
-
-def train(file: str, sets: list[str], seconds: float, seed: int) -> Trained:
-    """Train for a time: a few steps to measure, then a whole run of as many steps as fit."""
-    sets = [*sets, f"train.manual_seed={seed}", "datasets.train.dataloader_num_workers=0"]
-    run(load(file, sets, WARM_UP))
-    timed = time.perf_counter()
-    run(load(file, sets, TIMED))
-    per_step = (time.perf_counter() - timed) / TIMED
-    opt = load(file, sets, max(int(seconds / per_step), 1))
+def seconds_per_step(file: str, sets: list[str]) -> float:
+    """Time a step, data included."""
+    opt = load(file, [*sets, *UNGUIDED], WARM_UP + TIMED, 0)
     began = time.perf_counter()
-    model = run(opt)
-    return Trained(model, opt, opt.train.total_iter, time.perf_counter() - began)
+    for step, _ in enumerate(training(opt)):
+        if step + 1 == WARM_UP:
+            began = time.perf_counter()
+    return (time.perf_counter() - began) / TIMED
 
 
-def load(file: str, sets: list[str], steps: int) -> Opt:
+def step_times(kinds: list[str], path: Path) -> dict[str, float]:
+    """Read the seconds per step of all kinds, or measure them: medians of the rounds."""
+    if path.is_file():
+        return dict(json.loads(path.read_text()))
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(ROUNDS):
+        for kind in kinds:
+            found[kind].append(seconds_per_step(*KINDS[kind]))
+    times = {kind: median(rounds) for kind, rounds in found.items()}
+    path.write_text(json.dumps(times))
+    return times
+
+
+def load(file: str, sets: list[str], steps: int, seed: int) -> Opt:
     """Load options with a number of steps."""
-    return utils_option.load(Path(file), Opt, [*sets, f"train.total_iter={steps}"])
+    fixed = [f"train.manual_seed={seed}", "datasets.train.dataloader_num_workers=0", f"train.total_iter={steps}"]
+    return utils_option.load(Path(file), Opt, [*sets, *fixed])
 
 
-def run(opt: Opt) -> ModelVRT:
-    """Train all steps of the options."""
+def training(opt: Opt) -> Iterator[ModelVRT]:
+    """Train, yielding the model after every step."""
     assert opt.datasets.train is not None
     model, data = define_Model(opt, utils_dist.init()), open_dataset(opt.datasets.train)
     batches = train_batches(
@@ -84,35 +93,45 @@ def run(opt: Opt) -> ModelVRT:
     for step, batch in enumerate(batches):
         utils_seed.seed_all(opt.train.manual_seed, 0, step)
         model.train_step([batch], step)
-    return model
+        yield model
 
 
-def measure(kind: str, seconds: int, seed: int, scratch: Path) -> dict[str, float]:
+def trained(opt: Opt) -> ModelVRT:
+    """Train all steps."""
+    return deque(training(opt), maxlen=1)[0]
+
+
+def measure(kind: str, seconds: int, seed: int, times: dict[str, float], scratch: Path) -> dict[str, float]:
     """Train one entry and score it."""
     file, sets = KINDS[kind]
-    if kind == "guide + vrt":
-        first = train(*KINDS["guide"], seconds / 2, seed)
+    is_second = kind == GUIDED
+    steps = max(int(seconds / (2 if is_second else 1) / times[kind]), 1)
+    if is_second:
+        first = trained(load(*KINDS["guide"], max(int(seconds / 2 / times["guide"]), 1), seed))
         weights = scratch / "guide.pth"
-        net = first.model.netE or first.model.netG
-        utils_checkpoint.write_weights(net.state_dict(), weights)
-        trained = train(file, [f"netG.guide.weights={weights}"], seconds / 2, seed)
-    else:
-        trained = train(file, sets, seconds, seed)
-    assert trained.opt.datasets.test is not None
-    result = evaluate(trained.model.restore, open_dataset(trained.opt.datasets.test), trained.opt.val)
-    return {"psnr": result["mean"]["psnr"], "steps": trained.steps, "trained_s": round(trained.seconds, 1)}
+        utils_checkpoint.write_weights((first.netE or first.netG).state_dict(), weights)
+        sets = [*sets, f"netG.guide.weights={weights}"]
+    opt = load(file, sets, steps, seed)
+    assert opt.datasets.test is not None
+    result = evaluate(trained(opt).restore, open_dataset(opt.datasets.test), opt.val)
+    return {"psnr": result["mean"]["psnr"], "steps": steps}
 
 
-def plot(rows: dict[str, dict[int, float]], path: Path) -> None:
-    """Draw PSNR over seconds, one line per kind."""
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw PSNR over seconds, one line per kind: means of the seeds, and their spread."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4))
     axes = figure.add_subplot()
-    for kind, found in rows.items():
-        axes.plot(list(found), list(found.values()), marker="o", label=kind)
+    ticks = sorted({row["seconds"] for row in rows})
+    for kind in KINDS:
+        of_kind = [[row["psnr"] for row in rows if (row["kind"], row["seconds"]) == (kind, at)] for at in ticks]
+        points = [(at, found) for at, found in zip(ticks, of_kind, strict=True) if found]
+        means = [fmean(found) for _, found in points]
+        spread = [[mean - min(found), max(found) - mean] for mean, (_, found) in zip(means, points, strict=True)]
+        bars = [list(ends) for ends in zip(*spread, strict=True)]
+        axes.errorbar([at for at, _ in points], means, yerr=bars or None, marker="o", capsize=3, label=kind)
     axes.set(xlabel="seconds of training, 2 CPU cores", ylabel="PSNR on held-out clips, dB", xscale="log")
-    ticks = sorted({seconds for found in rows.values() for seconds in found})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
@@ -123,33 +142,38 @@ def plot(rows: dict[str, dict[int, float]], path: Path) -> None:
 def main() -> None:
     """Read the command line, measure, print."""
     parser = Parser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="keeps what has been measured")
     parser.add_argument("--seconds", type=positive, nargs="+", default=[60, 180])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help=", ".join(KINDS))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", type=Path, help="also draw the curves")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the curves")
     parser.add_common()
     args = parser.parse_args()
     with program(args.debug):
-        found = measure_all(args)
+        args.out.mkdir(parents=True, exist_ok=True)
+        times = step_times(list(KINDS), args.out / "step_times.json")
+        print("seconds per step: " + ", ".join(f"{kind} {took:.3f}" for kind, took in times.items()), flush=True)
+        rows = measure_all(args, times)
         if args.plot:
-            plot(found, args.plot)
+            plot(rows, args.plot)
+        machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "per_step": times}
+        print(json.dumps({"benchmark": "equal_seconds", **machine, "rows": rows}))
 
 
-def measure_all(args: argparse.Namespace) -> dict[str, dict[int, float]]:
-    """Measure all entries in turn; PSNR by kind and seconds."""
-    found: dict[str, dict[int, float]] = {kind: {} for kind in args.kinds}
+def measure_all(args: argparse.Namespace, times: dict[str, float]) -> list[dict[str, Any]]:
+    """Measure all entries that the folder does not have yet."""
     rows = []
-    print(f"{'':<24}{'seconds':>9}{'steps':>8}{'trained s':>11}{'PSNR':>8}")
-    with tempfile.TemporaryDirectory() as scratch:
-        for seconds in args.seconds:
-            for kind in args.kinds:
-                row = measure(kind, seconds, args.seed, Path(scratch))
-                found[kind][seconds] = row["psnr"]
-                rows.append({"kind": kind, "seconds": seconds, **row})
-                print(f"{kind:<24}{seconds:>9}{row['steps']:>8}{row['trained_s']:>11}{row['psnr']:>8.2f}", flush=True)
-    machine = {"torch": torch.__version__, "threads": torch.get_num_threads()}
-    print(json.dumps({"benchmark": "equal_seconds", **machine, "seed": args.seed, "rows": rows}))
-    return found
+    print(f"{'':<24}{'seconds':>9}{'seed':>6}{'steps':>8}{'PSNR':>8}")
+    for seed, seconds, kind in product(args.seeds, args.seconds, args.kinds):
+        path = args.out / f"{kind.replace(' ', '_')}_{seconds}_{seed}.json"
+        if not path.is_file():
+            with tempfile.TemporaryDirectory() as scratch:
+                found = measure(kind, seconds, seed, times, Path(scratch))
+            path.write_text(json.dumps({"kind": kind, "seconds": seconds, "seed": seed, **found}))
+        row = json.loads(path.read_text())
+        rows.append(row)
+        print(f"{kind:<24}{seconds:>9}{seed:>6}{row['steps']:>8}{row['psnr']:>8.2f}", flush=True)
+    return rows
 
 
 if __name__ == "__main__":
