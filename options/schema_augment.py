@@ -6,12 +6,12 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from options.schema_base import Block, Fraction, NotNegative
 
-MOST_SHIFT = 0.5  # spike pixels
+MOST_SHIFT = 4.0  # spike pixels
 
 
-def _at_most_half(value: tuple[float, float]) -> tuple[float, float]:
+def _bounded(value: tuple[float, float]) -> tuple[float, float]:
     if value[1] > MOST_SHIFT:
-        raise ValueError(f"must be at most {MOST_SHIFT} spike pixels, found {value[1]:g}")
+        raise ValueError(f"must be at most {MOST_SHIFT:g} spike pixels, found {value[1]:g}")
     return value
 
 
@@ -50,11 +50,12 @@ class AugmentOpt(Block):
     """Share of hot pixels, which fire 0.03 to 0.1 times more per step."""
     dead: ShareRange = (0, 0)
     """Share of pixels that never fire."""
-    shift: Annotated[Range, AfterValidator(_at_most_half)] = (0, 0)
-    """What is left of misalignment: length in spike pixels, up to 0.5, of a shift in a random direction. Needs
-    dataroot_subframes."""
+    shift: Annotated[Range, AfterValidator(_bounded)] = (0, 0)
+    """Misalignment: length in spike pixels, up to 4, of a shift in a random direction; half of the draws come from the
+    lowest quarter of the range. Needs dataroot_subframes."""
     time_shift: Range = (0, 0)
-    """Spike steps, rounded, by which the stream is early or late; not where a clip's stream lacks these steps."""
+    """Spike steps, rounded, by which the stream is early or late, drawn like shift; not where a clip's stream lacks
+    these steps."""
     drop_spikes: Fraction = 0.0
     """Share of samples without any spikes."""
     instant: Fraction = 0.0

@@ -5,6 +5,7 @@ times. With stored light a step adds min(gain * light / theta + dark, 1): what e
 recorded spikes it adds gain / m for each, which keeps every m-th one: exactly a threshold m times as high.
 """
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,12 +66,18 @@ def draw_sensor(rng: np.random.Generator, opt: AugmentOpt) -> Draw:
     theta = float(np.exp(rng.uniform(np.log(low), np.log(high)))) if high else None
     pattern, dark, jitter = (rng.uniform(*limits) for limits in (opt.pattern, opt.dark, opt.jitter))
     hot, dead = rng.uniform(*opt.hot), rng.uniform(*opt.dead)
-    length, angle = rng.uniform(*opt.shift), rng.uniform(0, 2 * np.pi)
-    late = round(rng.uniform(*opt.time_shift)) * int(rng.choice((-1, 1)))
+    length, angle = _often_small(rng, opt.shift), rng.uniform(0, 2 * np.pi)
+    late = round(_often_small(rng, opt.time_shift)) * int(rng.choice((-1, 1)))
     dropped = rng.random() < opt.drop_spikes
     seed = int(rng.integers(2**31))
     shift = (float(length * np.sin(angle)), float(length * np.cos(angle)))
     return Draw(theta, pattern, dark, jitter, hot, dead, shift, late, bool(dropped), seed)
+
+
+def _often_small(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    """Draw from a range, half of the time from its lowest quarter."""
+    low, high = limits
+    return float(low + (high - low) * rng.random() ** 2)
 
 
 class Sensor(NamedTuple):
@@ -165,19 +172,26 @@ def fire(charge: np.ndarray, jitter: float, rng: np.random.Generator) -> np.ndar
     return (fired * is_charged if jitter else fired).astype(np.uint8)
 
 
+def margin_of(shift: tuple[float, float]) -> int:
+    """Return the pixels around a crop that a shift needs."""
+    return math.ceil(max(map(abs, shift)))
+
+
 def shifted(light: np.ndarray, shift: tuple[float, float]) -> np.ndarray:
-    """Look (down, right) by fractions of a pixel, bilinearly: from (T, h + 2, w + 2) to the inner (T, h, w)."""
+    """Look (down, right), fractions of a pixel bilinearly: from (T, h + 2 m, w + 2 m) to the inner (T, h, w) with the
+    margin m of the shift."""
     down, right = shift
-    return _between(_between(light, down).swapaxes(1, 2), right).swapaxes(1, 2)
+    margin = margin_of(shift)
+    return _looking(_looking(light, down, margin).swapaxes(1, 2), right, margin).swapaxes(1, 2)
 
 
-def _between(light: np.ndarray, part: float) -> np.ndarray:
-    """Interpolate along axis 1 towards the next row, by a negative part towards the one before; drops the first and
-    last row."""
-    if not part:
-        return light[:, 1:-1]
-    other = light[:, 2:] if part > 0 else light[:, :-2]
-    return np.float32(1 - abs(part)) * light[:, 1:-1] + np.float32(abs(part)) * other
+def _looking(light: np.ndarray, part: float, margin: int) -> np.ndarray:
+    """Look along axis 1 by a part of a pixel or more; drops the margin at both ends."""
+    whole = math.floor(part)
+    first, length = margin + whole, light.shape[1] - 2 * margin
+    share = np.float32(part - whole)
+    near = light[:, first : first + length]
+    return near if not share else (1 - share) * near + share * light[:, first + 1 : first + 1 + length]
 
 
 def mean_rate(charges: np.ndarray, weights: np.ndarray, draw: Draw) -> float:
@@ -295,7 +309,7 @@ class Refired:
     def _charges(self, clip: str, frame: str, steps: Span, box: Box, draw: Draw) -> np.ndarray:
         """Return what stored light adds in a mean pixel, (T, h, w) float32; the frame's border is repeated."""
         height, width = self.source.reader.sensor_of(clip).size
-        margin = int(any(draw.shift))
+        margin = margin_of(draw.shift)
         top, left = box.top - margin, box.left - margin
         bottom, right = box.top + box.height + margin, box.left + box.width + margin
         rows, cols = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))

@@ -10,26 +10,23 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.instants import slow_motion, step_of
-from data.layout import TOP_LEVEL, DatasetWriter, Frame, Split
+from data.instants import slow_motion
+from data.layout import TOP_LEVEL, DatasetWriter, Split
 from data.prepare.demo_scene import Scene
+from data.prepare.rendered import rendered_frames
 from data.spike.manifest import ClipTiming, Manifest
-from data.spike.simulator import integrate_and_fire
 from utils.processes import folder_lock
 from utils.processes.folder_lock import acquire
 from utils.utils_cli import Parser, program
-from utils.utils_colour import to_gray
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 
@@ -100,21 +97,6 @@ class Recipe:
         return ClipTiming(steps=self.steps, exposure=(0, self.exposure), sharp_step=self.sharp_step)
 
 
-def render_clip(scene: Scene, recipe: Recipe, rng: np.random.Generator) -> Iterator[Frame]:
-    """Yield the frames of a clip, whose spikes are one continuous stream."""
-    charge = None
-    spike_size = recipe.width // recipe.spike_scale, recipe.height // recipe.spike_scale
-    for first in range(0, recipe.frames * recipe.steps, recipe.steps):
-        steps = [scene.render(first + step) for step in range(recipe.steps)]
-        blurred = np.mean(steps[: recipe.exposure], axis=0, dtype=np.float32)
-        small = [cv2.resize(rgb.astype(np.float32), spike_size, interpolation=cv2.INTER_AREA) for rgb in steps]
-        gray = to_gray(np.stack(small))
-        spikes, charge = integrate_and_fire(gray / np.float32(255), recipe.theta, rng, charge)
-        instants = {time: steps[step_of(0, recipe.exposure, time)] for time in INSTANTS}
-        blurred = np.rint(blurred).astype(np.uint8)
-        yield Frame(blurred, steps[recipe.sharp_step], spikes, np.rint(gray).astype(np.uint8), instants)
-
-
 def build(root: Path, recipe: Recipe) -> None:
     """Render all clips into `root`, one thread per clip."""
     jobs: list[tuple[Split, int]] = [("train", index) for index in range(recipe.train_clips)]
@@ -126,7 +108,9 @@ def build(root: Path, recipe: Recipe) -> None:
         background, cutouts = CLIPS[split][index]
         scene = Scene(background, cutouts, (recipe.height, recipe.width), rng)
         clip = f"demo_{split}_{index:02d}"
-        writer.add_clip(split, clip, render_clip(scene, recipe, rng), recipe.timing())
+        timing, scale = recipe.timing(), recipe.spike_scale
+        frames = rendered_frames(scene, timing, recipe.frames, INSTANTS, scale, recipe.theta, rng)
+        writer.add_clip(split, clip, frames, timing)
 
     with DatasetWriter(root, recipe.manifest()) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
         made = pool.map(partial(make, writer), jobs)

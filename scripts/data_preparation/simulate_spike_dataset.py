@@ -34,53 +34,35 @@ import math
 import re
 import sys
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.instants import step_of
-from data.layout import SPLITS, DatasetWriter, Frame, Split
+from data.layout import SPLITS, DatasetWriter, Split
 from data.prepare.recordings import WHOLE, Source, Span, folder_source, video_source
-from data.spike.interpolate import estimate_motion, in_between
-from data.spike.manifest import ClipTiming, Manifest
+from data.prepare.video_light import Windows, instants_of_window, make_frames
+from data.spike.manifest import Manifest
 from data.spike.sensor_noise import Camera, SensorNoise
-from data.spike.simulator import integrate_and_fire
 from utils.utils_cli import Parser, program
-from utils.utils_colour import linear_to_srgb, srgb_to_linear, to_gray
 from utils.utils_error import UserError
-
-Transfer = Literal["srgb", "linear"]
-Interpolation = Literal["flow", "blend"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Windows):
     """The settings of the command line, checked at construction.
 
     Raises:
         UserError: a value is out of range; names the option.
     """
 
-    blur_frames: int = 7
-    steps_per_frame: int = 8
-    spike_scale: int = 2
-    theta: float = 2.0
     noise: Literal["none", "sensor"] = "none"
-    transfer: Transfer = "srgb"
     seed: int = 0
     span: Span = WHOLE
     fps: float | None = None
-    interpolation: Interpolation = "flow"
-    subframes: bool = False
-    instants: int = 0
 
     def __post_init__(self) -> None:
         first, last = self.span
@@ -98,26 +80,6 @@ class Settings:
         for option, value, good, expected in checks:
             if not good:
                 raise UserError(f"{option}: {value}, expected {expected}; change or leave out {option}")
-
-    def timing(self) -> ClipTiming:
-        """Return the timing of a clip whose frames all have the full number of steps."""
-        last = self.steps_per_frame * (self.blur_frames - 1)
-        return ClipTiming(steps=self.steps_per_frame * self.blur_frames, exposure=(0, last + 1), sharp_step=last // 2)
-
-
-def instants_of_window(settings: Settings) -> tuple[dict[float, int], list[int]]:
-    """Choose the source frames that are stored as sharp frames at other instants.
-
-    Returns:
-        {fraction of the exposure, to a hundredth: source frame in the window}, and the source frames left out because a
-        reader would take that fraction for another step.
-    """
-    others = [k for k in range(settings.blur_frames) if k != settings.blur_frames // 2]
-    chosen = [others[round(at)] for at in np.linspace(0, len(others) - 1, settings.instants)]
-    first, last = settings.timing().exposure
-    named = {round(k / (settings.blur_frames - 1), 2): k for k in chosen}
-    exact = {time: k for time, k in named.items() if step_of(first, last, time) == k * settings.steps_per_frame}
-    return exact, [k for k in chosen if k not in exact.values()]
 
 
 def cropped_size(frame: tuple[int, int], scale: int) -> tuple[int, int]:
@@ -141,102 +103,18 @@ def cropped_size(frame: tuple[int, int], scale: int) -> tuple[int, int]:
     return h * scale, w * scale
 
 
-def center_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Crop the central (H, W) of a frame (H', W', 3)."""
-    top, left = (frame.shape[0] - size[0]) // 2, (frame.shape[1] - size[1]) // 2
-    return frame[top : top + size[0], left : left + size[1]]
-
-
-def to_light(frame: np.ndarray, transfer: Transfer) -> np.ndarray:
-    """Convert uint8 RGB to float32 in [0, 1], the light that the sensor integrates."""
-    light = frame.astype(np.float32) / 255
-    return srgb_to_linear(light) if transfer == "linear" else light
-
-
-def to_rgb(light: np.ndarray, transfer: Transfer) -> np.ndarray:
-    """Convert light back to RGB, rounded to uint8."""
-    encoded = linear_to_srgb(light) if transfer == "linear" else light
-    return np.rint(np.clip(encoded, 0, 1) * 255).astype(np.uint8)
-
-
-def gray_light(frame: np.ndarray, settings: Settings) -> np.ndarray:
-    """Return a source frame's gray light, (H, W) float32."""
-    return to_gray(to_light(frame, settings.transfer))
-
-
-def shrink(light: np.ndarray, settings: Settings, size: tuple[int, int]) -> np.ndarray:
-    """Average (H, W) of light over the area of each spike pixel; `size` is the RGB frame's (H, W)."""
-    small = size[1] // settings.spike_scale, size[0] // settings.spike_scale
-    return cv2.resize(light, small, interpolation=cv2.INTER_AREA)
-
-
-def window_light(frames: list[np.ndarray], settings: Settings, end: bool) -> np.ndarray:
-    """Return the light on the spike sensor in every step from the first source frame to the last.
-
-    Warping costs sharpness, so frames are warped before they are shrunk; for a cross-fade the order does not matter.
-
-    Args:
-        frames: n source frames (H, W, 3) uint8 RGB.
-        settings: settings of the command line.
-        end: include the last frame's own step, because no window follows that starts with it.
-
-    Returns:
-        ((n-1) * steps_per_frame + end, h, w) float32.
-    """
-    small = partial(shrink, settings=settings, size=frames[0].shape[:2])
-    lights = [gray_light(frame, settings) for frame in frames]
-    grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    flow = settings.interpolation == "flow" and settings.steps_per_frame > 1
-    steps: list[np.ndarray] = []
-    for index in range(len(frames) - 1):
-        motion = estimate_motion(*grays[index : index + 2]) if flow else None
-        first, second = lights[index : index + 2]
-        if motion is None:
-            first, second = small(first), small(second)
-        steps += map(small, in_between(first, second, settings.steps_per_frame, motion))
-    return np.stack([*steps, small(lights[-1])] if end else steps)
-
-
-def make_frames(
-    source: Iterator[np.ndarray], size: tuple[int, int], settings: Settings, camera: Camera | None, clip: str
-) -> Iterator[Frame]:
-    """Yield one frame per full window of source frames; two windows are in memory at a time.
-
-    Args:
-        source: (H', W', 3) uint8 RGB frames.
-        size: (H, W) of the crop.
-        settings: settings of the command line.
-        camera: the noisy camera; None for the ideal sensor.
-        clip: clip name, which together with the seed determines the noise of the steps.
-    """
-    rng = np.random.default_rng(settings.seed if camera is None else [settings.seed, 2, zlib.crc32(clip.encode())])
-    charge, (instants, _) = None, instants_of_window(settings)
-    crops = (center_crop(frame, size) for frame in source)
-    window = list(islice(crops, settings.blur_frames))
-    while len(window) == settings.blur_frames:
-        following = list(islice(crops, settings.blur_frames))
-        mean = np.mean([to_light(frame, settings.transfer) for frame in window], axis=0)
-        light = window_light(window + following[:1], settings, end=not following)
-        if camera is None:
-            spikes, charge = integrate_and_fire(light, settings.theta, rng, charge)
-        else:
-            spikes, charge = camera.fire(light, rng, charge)
-        yield Frame(
-            to_rgb(mean, settings.transfer),
-            window[len(window) // 2],
-            spikes,
-            to_rgb(light, settings.transfer) if settings.subframes else None,
-            {time: window[k] for time, k in instants.items()},
-        )
-        window = following
-
-
 def make_camera(size: tuple[int, int], settings: Settings) -> Camera | None:
     """Draw the camera for all clips of RGB size (H, W); None for the ideal sensor."""
     if settings.noise == "none":
         return None
     spike_size = size[0] // settings.spike_scale, size[1] // settings.spike_scale
     return SensorNoise().camera(spike_size, settings.theta, settings.seed)
+
+
+def noise_of(clip: str, settings: Settings) -> np.random.Generator:
+    """Return the source of a clip's first charge and noise."""
+    key = settings.seed if settings.noise == "none" else [settings.seed, 2, zlib.crc32(clip.encode())]
+    return np.random.default_rng(key)
 
 
 def make_manifest(source: Source, settings: Settings) -> Manifest:
@@ -294,7 +172,7 @@ def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, vid
         writer.claim(split, [source.clip for source in sources])
         for source in sources:
             frames = tqdm(source.frames(), total=len(source.names), desc=source.clip, unit="frame")
-            made = make_frames(iter(frames), size, settings, camera, source.clip)
+            made = make_frames(iter(frames), size, settings, camera, noise_of(source.clip, settings))
             count = writer.add_clip(split, source.clip, made, settings.timing())
             left = len(source.names) - count * settings.blur_frames
             rest = f"; the last {left} do not fill a window" if left else ""
@@ -337,8 +215,8 @@ def main() -> None:
     args = parser.parse_args()
     with program(debug=args.debug):
         settings = Settings(
-            args.blur_frames, args.steps_per_frame, args.spike_scale, args.theta, args.noise, args.transfer,
-            args.seed, args.range, args.fps, args.interpolation, args.subframes, args.instants,
+            args.steps_per_frame, args.spike_scale, args.transfer, args.interpolation, args.blur_frames, args.theta,
+            args.subframes, args.instants, args.noise, args.seed, args.range, args.fps,
         )  # fmt: skip
         simulate(args.video or args.frames, args.out, args.split, settings, video=bool(args.video))
 

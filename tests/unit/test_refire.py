@@ -98,7 +98,9 @@ def test_shift_looks_down_and_right():
     rows, columns = np.mgrid[:6, :8]
     light = np.broadcast_to((10 * rows + columns).astype(np.float32), (2, 6, 8))
     np.testing.assert_allclose(shifted(light, (0.5, -0.25)), light[:, 1:-1, 1:-1] + 5 - 0.25, rtol=1e-6)
-    np.testing.assert_array_equal(shifted(light, (0.0, 0.0)), light[:, 1:-1, 1:-1])
+    np.testing.assert_array_equal(shifted(light, (0.0, 0.0)), light)
+    np.testing.assert_array_equal(shifted(light, (1.0, 0.0)), light[:, 2:, 1:-1])
+    np.testing.assert_allclose(shifted(light, (-1.5, 0.25)), light[:, 2:-2, 2:-2] - 1.5 * 10 + 0.25, rtol=1e-6)
 
 
 def test_draws_stay_in_their_ranges():

@@ -14,6 +14,7 @@ from golden_files import SHARED, needs_shared
 from video_files import FILES, INTERLACED, make_video, packets
 
 from data import layout
+from data.prepare import video_light
 from data.spike.interpolate import FLOW_MIN_SIDE, estimate_motion, in_between
 from data.spike.manifest import Manifest
 from data.video import frames as video_frames
@@ -59,8 +60,8 @@ def test_simulated_clip_follows_its_source(tmp_path, transfer, count, last_steps
     assert (manifest.theta, manifest.rate_at_white, manifest.continuous) == (1.0, 1.0, True)
     gt, lq, _ = layout.clip_dirs(tmp_path / "out", "train", "walk")
     np.testing.assert_array_equal(read_rgb(gt / "000001.png"), frames[4])
-    light = [simulation.to_light(frame, transfer) for frame in frames[3:6]]
-    mean = simulation.to_rgb(np.mean(light, axis=0), transfer)
+    light = [video_light.to_light(frame, transfer) for frame in frames[3:6]]
+    mean = video_light.to_rgb(np.mean(light, axis=0), transfer)
     np.testing.assert_array_equal(read_rgb(lq / "000001.png"), mean)
     spikes = read_spikes(layout.dat_path(tmp_path / "out", "train", "walk", "000001"), 8, 12)
     assert len(spikes) == last_steps
@@ -71,7 +72,7 @@ def test_simulated_clip_follows_its_source(tmp_path, transfer, count, last_steps
 def test_light_round_trip():
     values = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2)
     for transfer in ("srgb", "linear"):
-        np.testing.assert_array_equal(simulation.to_rgb(simulation.to_light(values, transfer), transfer), values)
+        np.testing.assert_array_equal(video_light.to_rgb(video_light.to_light(values, transfer), transfer), values)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,9 @@ def test_sharp_frames_are_those_that_testing_reads(tmp_path, file):
     video = VideoFrames(path)
     for number, image in enumerate(found):
         truth = video.read(path.stem, f"{number:06d}")
-        np.testing.assert_array_equal(image, simulation.center_crop(truth, simulation.cropped_size(truth.shape[:2], 1)))
+        np.testing.assert_array_equal(
+            image, video_light.center_crop(truth, simulation.cropped_size(truth.shape[:2], 1))
+        )
     assert number == 4
 
 
@@ -290,8 +293,8 @@ def test_flow_is_nearer_to_a_real_video_than_a_fade():
     errors = {}
     for kind in ("flow", "blend"):
         settings = simulation.Settings(steps_per_frame=2, interpolation=kind)
-        made = simulation.window_light([frames[0], frames[2]], settings, end=False)
-        truth = simulation.window_light(frames[1:2], settings, end=True)
+        made = video_light.window_light([frames[0], frames[2]], settings, end=False)
+        truth = video_light.window_light(frames[1:2], settings, end=True)
         errors[kind] = np.square(made[1] - truth[0]).mean()
     assert errors["flow"] < errors["blend"] * 0.8
 
@@ -299,8 +302,8 @@ def test_flow_is_nearer_to_a_real_video_than_a_fade():
 def test_the_stream_does_not_end_at_windows():
     frames = [np.dstack([textured((32, 32), (index, 0))] * 3) for index in range(7)]
     settings = simulation.Settings(blur_frames=3)
-    whole = simulation.window_light(frames, settings, end=True)
-    parts = [simulation.window_light(frames[at : at + 4], settings, end=at == 3) for at in (0, 3)]
+    whole = video_light.window_light(frames, settings, end=True)
+    parts = [video_light.window_light(frames[at : at + 4], settings, end=at == 3) for at in (0, 3)]
     np.testing.assert_array_equal(whole, np.concatenate(parts))
     assert whole.shape == (6 * 8 + 1, 16, 16)
 

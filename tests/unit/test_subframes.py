@@ -11,7 +11,7 @@ from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.frame_store import FrameStore
 from data.layout import DatasetWriter, Frame, described_clips, instant_dir, spike_dir, subframe_dir
 from data.lmdb_store import LmdbStore
-from data.prepare import lmdb_writer
+from data.prepare import lmdb_writer, video_light
 from data.prepare.lmdb_sources import NpyFiles, PngFiles
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.subframes import SubFrames
@@ -161,7 +161,7 @@ def test_column_order_is_read_too(own_root):
     ("changes", "message"),
     [
         ({"augment": {"shift": 0.2}, "dataroot_subframes": None}, "augment.shift .* needs dataroot_subframes"),
-        ({"augment": {"shift": [0, 0.6]}}, "at most 0.5 spike pixels, found 0.6"),
+        ({"augment": {"shift": [0, 4.5]}}, "at most 4 spike pixels, found 4.5"),
         ({"augment": {"theta": [0, 2]}}, "low end must be above 0"),
         ({"augment": {"theta": -1}}, "greater than or equal to 0"),
         ({"augment": {"pattern": [0.2, 0.1]}}, r"must be \[low, high\]"),
@@ -207,7 +207,7 @@ def test_the_simulator_stores_light_and_instants(tmp_path, transfer):
         np.testing.assert_array_equal(sharp, frames[5 + source])
     stored = np.load(subframe_dir(root, "train") / "walk/000001.npy")
     assert stored.shape == (17, 8, 12)
-    light = simulation.window_light(list(frames[5:]), settings, end=True)
+    light = video_light.window_light(list(frames[5:]), settings, end=True)
     encoded = linear_to_srgb(light) if transfer == "linear" else light
     np.testing.assert_allclose(stored, encoded * 255, atol=0.51)
     lmdb_writer.create_lmdbs(root, ["train"], workers=2)
@@ -240,13 +240,13 @@ def test_a_clip_made_anew_without_light_loses_the_old(tmp_path):
 
 def test_only_instants_that_name_their_step_are_stored(tmp_path, capsys):
     settings = simulation.Settings(blur_frames=13, steps_per_frame=8, instants=12)
-    named, left = simulation.instants_of_window(settings)
+    named, left = video_light.instants_of_window(settings)
     first, last = settings.timing().exposure
     assert left == []
     for time, frame in named.items():
         assert first + round(time * (last - 1 - first)) == 8 * frame
     coarse = simulation.Settings(blur_frames=13, steps_per_frame=40, instants=12)
-    named, left = simulation.instants_of_window(coarse)
+    named, left = video_light.instants_of_window(coarse)
     assert sorted([*named.values(), *left]) == [k for k in range(13) if k != 6]
     assert all(round(time * 480) == 40 * frame for time, frame in named.items())
     assert left

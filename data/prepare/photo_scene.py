@@ -1,0 +1,217 @@
+"""Moving scenes made of any pictures: a camera that pans, shakes, turns, zooms and tilts over one, layers of others.
+
+Every path is a sum of sines, so a scene can be rendered at any instant. Speeds are in frame heights per step.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from data.prepare.demo_scene import Path1D, Wave, outline, position, random_wave
+
+SPEEDS = (4e-4, 4e-3)  # of the camera and of layers, drawn log-uniformly
+MOST_LAYERS = 4
+TRIES = 4  # places of which the one with most texture is taken
+MARGIN = 1.3  # least size of a picture, in frames
+BORDER = cv2.BORDER_REFLECT_101
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw log-uniformly from [low, high)."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def fitted(picture: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Scale a picture down so that it is at least `MARGIN` frames wide and high; smaller ones are enlarged to that.
+
+    Args:
+        picture: (H', W', 3) uint8.
+        size: (H, W) of the frames, pixels.
+        rng: draws the scale, so that fine and coarse texture occur.
+
+    Returns:
+        (H'', W'', 3) uint8.
+    """
+    least = MARGIN * max(size[0] / picture.shape[0], size[1] / picture.shape[1])
+    scale = log_uniform(rng, least, min(2.5 * least, 1.0)) if least < 1 else least
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+
+def toned(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change brightness and contrast, (H, W, 3) uint8, as exposure and light do."""
+    gain, gamma = rng.uniform(0.6, 1.15), rng.uniform(0.75, 1.35)
+    levels = np.clip(255 * gain * (np.arange(256) / 255) ** gamma, 0, 255)
+    return np.asarray(cv2.LUT(picture, np.rint(levels).astype(np.uint8)))
+
+
+def textured_place(picture: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Choose the center (x, y) of a part of (H, W) pixels with much texture, as far inside as the picture allows."""
+    sides = np.array([picture.shape[1], picture.shape[0]], float)
+    half = np.minimum(np.array([size[1], size[0]]) / 2, sides / 2)
+    places = [half + rng.random(2) * (sides - 2 * half) for _ in range(TRIES)]
+
+    def texture(center: np.ndarray) -> float:
+        (left, top), (right, bottom) = (center - half).astype(int), (center + half).astype(int)
+        gray = cv2.cvtColor(picture[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
+        return float(np.abs(cv2.Laplacian(gray, cv2.CV_16S)).mean())
+
+    return max(places, key=texture)
+
+
+@dataclass(frozen=True)
+class Shake:
+    """The camera's small fast motion, shared by all layers: (x, y) in pixels."""
+
+    paths: tuple[Path1D, Path1D]
+
+    def at(self, step: float) -> np.ndarray:
+        """Return (x, y) at one step."""
+        return np.array([position(path, step) for path in self.paths])
+
+
+def random_shake(rng: np.random.Generator, height: int, speed: float) -> Shake:
+    """Draw a shake, whose peak speed is up to that of the camera."""
+
+    def path() -> Path1D:
+        amplitude = height * log_uniform(rng, 0.001, 0.012)
+        return (random_wave(rng, amplitude, (0.1 * speed * height, speed * height)),)
+
+    return Shake((path(), path()))
+
+
+class Background:
+    """A picture under a camera.
+
+    Args:
+        picture: (H', W', 3) uint8, at least as large as a frame.
+        size: (H, W) of the frames, pixels.
+        speed: peak speed of the pan, frame heights per step.
+        shake: of the camera.
+        rng: draws all paths.
+    """
+
+    def __init__(
+        self, picture: np.ndarray, size: tuple[int, int], speed: float, shake: Shake, rng: np.random.Generator
+    ) -> None:
+        self.picture, self.size, self.shake = toned(fitted(picture, size, rng), rng), size, shake
+        self.center = textured_place(self.picture, size, rng)
+        angle, height = rng.uniform(0, 2 * np.pi), size[0]
+        period = rng.uniform(200, 1200)
+        amplitude = speed * height * period / (2 * np.pi)
+        phase = rng.uniform()
+        self.paths: list[Path1D] = [
+            (Wave(amplitude * float(np.cos(angle)), period, phase), Wave(0.1 * amplitude, period / 3, rng.uniform())),
+            (Wave(amplitude * float(np.sin(angle)), period, phase), Wave(0.1 * amplitude, period / 3, rng.uniform())),
+        ]
+        self.offset = [position(path, 0) for path in self.paths]
+        turn = log_uniform(rng, 0.01, 0.2)
+        self.angle: Path1D = (Wave(turn, rng.uniform(200, 900), rng.uniform()),)
+        self.zoom: Path1D = (Wave(log_uniform(rng, 0.01, 0.15), rng.uniform(200, 900), rng.uniform()),)
+        self.tilts: list[Path1D] = [
+            (Wave(log_uniform(rng, 0.005, 0.12), rng.uniform(200, 900), rng.uniform()),) for _ in size
+        ]
+
+    def render(self, step: float) -> np.ndarray:
+        """Return the view at one step: (H, W, 3) uint8."""
+        height, width = self.size
+        moved = [position(path, step) - start for path, start in zip(self.paths, self.offset, strict=True)]
+        x, y = self.center + moved + self.shake.at(step)
+        angle, scale = position(self.angle, step), float(np.exp(position(self.zoom, step)))
+        tilts = [position(path, step) for path in self.tilts]
+        middle = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
+        tilt = np.array([[1, 0, 0], [0, 1, 0], [tilts[0] / width, tilts[1] / height, 1]])
+        cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+        turn = np.array([[cos, -sin, x], [sin, cos, y], [0, 0, 1]])
+        return cv2.warpPerspective(
+            self.picture,
+            turn @ tilt @ middle,
+            (width, height),
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=BORDER,
+        )
+
+
+class Layer:
+    """A piece of a picture with a soft edge that moves, turns and grows in front of the background; arguments as of
+    Background."""
+
+    def __init__(
+        self, picture: np.ndarray, size: tuple[int, int], speed: float, shake: Shake, rng: np.random.Generator
+    ) -> None:
+        height, width = size
+        self.shake, self.piece, self.alpha = shake, *_piece(toned(picture, rng), height, rng)
+        self.start = rng.uniform(0.1, 0.9, 2) * (width, height)
+        angle = rng.uniform(0, 2 * np.pi)
+        amplitude = height * rng.uniform(0.1, 0.6)
+        self.path: Path1D = (random_wave(rng, amplitude, (0.5 * speed * height, speed * height)),)
+        self.direction = np.array([np.cos(angle), np.sin(angle)])
+        self.moved = position(self.path, 0)
+        self.angle: Path1D = (
+            random_wave(rng, rng.uniform(0.2, 1.5), (0.2 * speed, 4 * speed)),
+            Wave(np.pi, 1e9, rng.uniform()),  # any direction, at rest
+        )
+        self.zoom: Path1D = (Wave(log_uniform(rng, 0.01, 0.2), rng.uniform(200, 900), rng.uniform()),)
+
+    def draw(self, frame: np.ndarray, step: float) -> None:
+        """Paint the layer over `frame`, (H, W, 3) uint8, in place."""
+        center = self.start + (position(self.path, step) - self.moved) * self.direction - self.shake.at(step)
+        scale = float(np.exp(position(self.zoom, step)))
+        sides = np.array([self.piece.shape[1], self.piece.shape[0]])
+        reach = float(np.hypot(*sides)) / 2 * scale + 1
+        low = np.maximum(np.floor(center - reach).astype(int), 0)
+        high = np.minimum(np.ceil(center + reach).astype(int), [frame.shape[1], frame.shape[0]])
+        if (high <= low).any():
+            return
+        angle = position(self.angle, step)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale
+        matrix = np.column_stack([turn, sides / 2 + turn @ (low - center)])
+        box = int(high[0] - low[0]), int(high[1] - low[1])
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        piece = cv2.warpAffine(self.piece, matrix, box, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        alpha = cv2.warpAffine(self.alpha, matrix, box, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)[..., None]
+        under = frame[low[1] : high[1], low[0] : high[0]]
+        under[...] = np.rint(under + alpha * (piece.astype(np.float32) - under))
+
+
+def _piece(picture: np.ndarray, height: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a piece: (h, w, 3) uint8 and its opacity (h, w) float32 in [0, 1], 0 at the border."""
+    side = height * log_uniform(rng, 0.08, 0.6)
+    stretch = log_uniform(rng, 0.15, 1.0)  # thin ones too
+    rows, columns = (max(round(side * part), 4) for part in (stretch, 1.0))
+    scale = min(rng.uniform(1.0, 2.5), picture.shape[0] / rows, picture.shape[1] / columns)
+    source = max(int(rows * scale), 1), max(int(columns * scale), 1)
+    top, left = (int(rng.integers(length - part + 1)) for length, part in zip(picture.shape, source, strict=False))
+    part = picture[top : top + source[0], left : left + source[1]]
+    soft = log_uniform(rng, 0.4, 3.0)
+    alpha = cv2.resize(outline(max(rows, columns), rng), (columns, rows), interpolation=cv2.INTER_AREA)
+    alpha[[0, -1]] = 0
+    alpha[:, [0, -1]] = 0
+    alpha = cv2.GaussianBlur(alpha.astype(np.float32) / 255, (0, 0), soft, borderType=cv2.BORDER_CONSTANT)
+    return cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), alpha
+
+
+class PhotoScene:
+    """One clip's world.
+
+    Args:
+        background: (H', W', 3) uint8 RGB.
+        layers: pictures of the moving layers, back to front.
+        size: (H, W) of the frames, pixels.
+        rng: draws all paths.
+    """
+
+    def __init__(
+        self, background: np.ndarray, layers: list[np.ndarray], size: tuple[int, int], rng: np.random.Generator
+    ) -> None:
+        speed = log_uniform(rng, *SPEEDS)
+        shake = random_shake(rng, size[0], speed)
+        self.background = Background(background, size, speed, shake, rng)
+        self.layers = [Layer(picture, size, log_uniform(rng, *SPEEDS), shake, rng) for picture in layers]
+
+    def render(self, step: float) -> np.ndarray:
+        """Return the view at one step: (H, W, 3) uint8, RGB."""
+        frame = self.background.render(step)
+        for layer in self.layers:
+            layer.draw(frame, step)
+        return frame
