@@ -129,7 +129,7 @@ def merged_manifest(root: Path, manifest: Manifest) -> Manifest:
                 f"{path}: {name} is {before}, the new clips have {now}; "
                 "one data set has one camera, so use the same settings or another folder"
             )
-    return manifest.model_copy(update={"clips": {**old.clips, **manifest.clips}})
+    return manifest.model_copy(update={"clips": dict(sorted({**old.clips, **manifest.clips}.items()))})
 
 
 @contextmanager
