@@ -221,9 +221,9 @@ def make(out: Path, recipe: Recipe, sources: Sources, shard: tuple[int, int]) ->
         frames, timing = frames_of(job, recipe)
         writer.add_clip(job.split, job.clip, frames, timing)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(own), unit="clip", desc=str(out)) as bar:
+    with tqdm(total=len(own), unit="clip", desc=str(out)) as bar:
         for some in (own[at : at + BATCH] for at in range(0, len(own), BATCH)):
-            with DatasetWriter(out, recipe.manifest()) as writer:
+            with DatasetWriter(out, recipe.manifest()) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
                 splits: tuple[Split, ...] = ("train", "test")
                 for split in splits:
                     writer.claim(split, [job.clip for job in some if job.split == split])
