@@ -2,6 +2,7 @@
 
 python main_test_vrt.py --opt options/vrt/demo.json
 torchrun --standalone --nproc_per_node=4 main_test_vrt.py --opt options/vrt/gopro_rgbspike_local.json
+python main_test_vrt.py --task spike_guide --folder_lq D --folder_spike D
 python main_test_vrt.py --task 006_VRT_videodeblurring_GoPro --folder_lq D --folder_gt D --save_result
 python main_test_vrt.py --task 001_VRT_videosr_bi_REDS_6frames --folder_lq SMALL --folder_gt D
 python main_test_vrt.py --task 008_VRT_videodenoising_DAVIS --folder_gt CLEAN --sigma 20
@@ -31,6 +32,7 @@ from utils.processes import thread_count
 from utils.utils_error import UserError
 from utils.utils_run_folder import RELEASE, ResultsFolder, find_weights
 from utils.utils_tile_opt import TileOpt, tile_of
+from utils.utils_zoo import located
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     older.add_argument(
         "--save_result", action="store_true", help="write frames and comparison; always on without --folder_gt"
     )
-    older.add_argument("--weights", type=Path, help="default model_zoo/vrt/<task>.pth")
+    older.add_argument("--weights", type=Path, help="default model_zoo/vrt/<task>.pth; for spike_* those that ship")
     args = parser.parse_args(argv)
     given = [action.dest for action in older._group_actions if getattr(args, action.dest) not in (None, False)]
     if args.opt and given:
@@ -126,10 +128,13 @@ def read_options(args: argparse.Namespace) -> Opt:
 
 def weights_of(args: argparse.Namespace, opt: Opt) -> tuple[Path, str]:
     """The weights file, and why it was chosen."""
+    path = opt.path
     if args.opt:
-        return find_weights(opt.run_dir, opt.path.pretrained_netE, opt.path.pretrained_netG)
+        return find_weights(opt.run_dir, path.pretrained_netE, path.pretrained_netG, path.shipped_netG)
     if args.weights:
-        return args.weights, "given by --weights"
+        return located(args.weights), "given by --weights"
+    if path.shipped_netG:
+        return located(path.shipped_netG), "ships with the project"
     return Path("model_zoo") / "vrt" / f"{args.task}.pth", "default of --task"
 
 

@@ -20,6 +20,7 @@ from utils import utils_option
 from utils.processes import thread_count
 from utils.utils_error import UserError
 from utils.utils_run_folder import RunFolder, check_exists, find_weights
+from utils.utils_zoo import located
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,8 +40,11 @@ def read_options(args: argparse.Namespace) -> Opt:
     check_folders(opt.datasets)
     if opt.netG.spynet_path is not None:
         check_exists(Path(opt.netG.spynet_path))
+    for given in (opt.path.pretrained_netG, opt.path.pretrained_netE):
+        if given is not None and given != "auto" and not RunFolder(opt.run_dir).steps("G"):  # else it resumes
+            check_exists(located(given))
     if opt.netG.fusion == "guide" and opt.netG.guide.weights is not None:
-        check_exists(Path(opt.netG.guide.weights), "train the guide first (options/vrt/guide.json)")
+        check_exists(located(opt.netG.guide.weights), "train the guide first (options/vrt/guide.json)")
     return opt
 
 

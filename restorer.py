@@ -12,17 +12,19 @@ import torch
 from torch import Tensor
 
 from data.geometry import whole_ratio
+from data.official_tasks import task_file
 from data.spike.arrays import Recording, planes_of
 from data.spike.planes import REPRESENTATIONS
 from data.spike.source import FramePlanes, planes_in_time
 from models.model_vrt import ModelVRT
 from models.select_model import define_restorer
 from options.schema import Opt
-from utils import utils_eval, utils_image, utils_option, utils_run_folder
+from utils import utils_checkpoint, utils_eval, utils_image, utils_option, utils_run_folder
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_rgbspike import RGBSpike, Window
 from utils.utils_tile_opt import TileOpt, tile_of
+from utils.utils_zoo import TASKS, located
 
 LOG = logging.getLogger("spikevrt")
 
@@ -61,7 +63,7 @@ class Restorer:
             path: a run's folder, experiments/<task>, whose best or else last weights are loaded; or weights, a .pth
                 or .safetensors file.
             options: the network's options, or their file. None: the run's options.json, else those of the official task
-                that the file is named after.
+                that the file is named after, else those noted in the file by scripts/convert_checkpoint.py.
             device: where to compute; None: a GPU if there is one.
             tile: size of a tile, in restored frames; None: as in the `val` block of the options.
 
@@ -70,10 +72,30 @@ class Restorer:
         """
         path = Path(path).expanduser()
         weights, reason = _weights(path)
-        opt = options if isinstance(options, Opt) else utils_option.load(_options_file(path, options), Opt)
+        opt = options if isinstance(options, Opt) else _options(path, options)
         with torch.random.fork_rng(devices=[]):
             model = define_restorer(opt, weights, reason, Dist(device=_device(device)))
         return cls(model, opt, tile or tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames, opt.netG.grid))
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str = "guide", *, device: str | torch.device | None = None, tile: TileOpt | None = None
+    ) -> "Restorer":
+        """Build a network with the weights that ship with the project, like main_test_vrt.py --task spike_<name>.
+
+        Args:
+            name: "guide" or "guide_tiny", see model_zoo/README.md.
+            device: as in `from_checkpoint`.
+            tile: as in `from_checkpoint`; None: whole frames.
+
+        Raises:
+            UserError: there are no weights of this name, or their file is missing or damaged.
+        """
+        if name not in TASKS:
+            raise UserError(f"name: found {name!r}, expected {' or '.join(map(repr, TASKS))}, the weights that ship")
+        opt = utils_option.load(task_file(TASKS[name]), Opt)
+        assert opt.path.shipped_netG is not None
+        return cls.from_checkpoint(located(opt.path.shipped_netG), options=opt, device=device, tile=tile)
 
     def restore(  # noqa: PLR0913 - one call for all kinds of networks, each of which takes a few of these
         self,
@@ -198,20 +220,24 @@ def _weights(path: Path) -> tuple[Path, str]:
     """The file to load, and why it was chosen."""
     if path.is_dir():
         return utils_run_folder.find_weights(path, None, None)
+    path = located(path)
     if not path.is_file():
         raise UserError(f"{path}: not found, expected a run's folder, such as experiments/<task>, or a weights file")
     return path, "given"
 
 
-def _options_file(path: Path, options: str | Path | None) -> Path:
-    """The option file of the weights: the given one, else that of their run, else that of an official task."""
+def _options(path: Path, options: str | Path | None) -> Opt:
+    """The options of the weights: the given ones, else those of their run, of an official task, of their own notes."""
     if options is not None:
-        return Path(options)
+        return utils_option.load(Path(options), Opt)
     known = utils_option.task_files()
     files = [utils_run_folder.options_of(path), None if path.is_dir() else known.get(path.stem)]
     found = next((file for file in files if file is not None and file.is_file()), None)
     if found is not None:
-        return found
+        return utils_option.load(found, Opt)
+    noted = None if path.is_dir() else utils_checkpoint.read_notes(path).get("options")
+    if noted is not None:
+        return utils_option.load_tree(noted, f"the options noted in {path}", Opt)
     near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0)[0]
     raise UserError(
         f"{path}: no options found: neither a run's options.json next to its models/ folder, nor an official task of "

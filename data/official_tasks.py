@@ -1,4 +1,4 @@
-"""The official tasks: their option files and the changes made by main_test_vrt.py's flags. Does not import torch."""
+"""The tasks of main_test_vrt.py: their option files, and the changes made by its flags. Does not import torch."""
 
 import argparse
 import difflib
@@ -8,10 +8,10 @@ from typing import Any
 
 from data.clip_index import existing_folder
 from data.spike.manifest import Manifest
-from options.schema import Opt
+from options.schema import Opt, ValOpt
 from utils import utils_option
 from utils.utils_error import UserError
-from utils.utils_tile_opt import TileOpt
+from utils.utils_tile_opt import TileOpt, both
 
 GOPRO_SPIKE_SIZE = 360, 640
 
@@ -31,19 +31,23 @@ def task_file(task: str) -> Path:
 
 def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options, by dotted key, that the command line changes."""
-    changes = folders_of(args)
+    opt, changes = utils_option.load(task_file(args.task), Opt), folders_of(args)
     existing_folder(changes["dataroot_lq"], "--folder_lq")
-    changes |= spike_changes(args.task, args.folder_spike)
-    return {f"datasets.test.{key}": value for key, value in changes.items()} | tile_changes(args)
+    changes |= spike_changes(opt, args.folder_spike)
+    return {f"datasets.test.{key}": value for key, value in changes.items()} | tile_changes(args, opt.val)
 
 
-def tile_changes(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the tile options given by --tile and --tile_overlap."""
-    frame_overlap, *overlap = args.tile_overlap or (2, 20, 20)
+def tile_changes(args: argparse.Namespace, val: ValOpt) -> dict[str, Any]:
+    """Return the tile options given by --tile and --tile_overlap; the default is the task's own tile, if it has one."""
+    default, default_overlap = (40, 128, 128), (2, 20, 20)
+    if "num_frame_testing" in val.model_fields_set:
+        default = val.num_frame_testing, *both(val.size_patch_testing)
+        default_overlap = val.num_frame_overlapping, *both(val.size_patch_overlapping)
+    frame_overlap, *overlap = args.tile_overlap or default_overlap
     shared = {"val.num_frame_overlapping": frame_overlap, "val.size_patch_overlapping": overlap}
     if args.tile == ["auto"]:
         return {"val.tile": "auto", **shared}
-    frames, *size = args.tile or (40, 128, 128)
+    frames, *size = args.tile or default
     TileOpt(frames, frame_overlap, (size[0], size[1]), (overlap[0], overlap[1]))  # refuses invalid lengths
     return {"val.num_frame_testing": frames, "val.size_patch_testing": size, **shared}
 
@@ -78,10 +82,12 @@ def noise_level(opt: Opt, sigma: float | None) -> float | None:
     return sigma
 
 
-def spike_changes(task: str, folder: str | None) -> dict[str, Any]:
+def spike_changes(opt: Opt, folder: str | None) -> dict[str, Any]:
     """Return the test set's options given by --folder_spike; without a manifest GoPro's spike size is assumed."""
-    if ("rgbspike" in task) != (folder is not None):
-        raise UserError(f"--folder_spike is {folder}, but {task} {'needs' if folder is None else 'takes no'} spikes")
+    test = opt.datasets.test
+    if (test is not None and test.uses_spikes) != (folder is not None):
+        verb = "needs" if folder is None else "takes no"
+        raise UserError(f"--folder_spike is {folder}, but {opt.task} {verb} spikes")
     if folder is None:
         return {}
     size = {} if Manifest.load(folder) else dict(zip(("spike_h", "spike_w"), GOPRO_SPIKE_SIZE, strict=True))

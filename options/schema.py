@@ -48,6 +48,8 @@ class PathOpt(Block):
     """Weights file to start from. null: none. "auto": resume this run."""
     pretrained_netE: FilePath | None = None  # noqa: N815
     """Weights file to start the moving average (netE) from. null: none."""
+    shipped_netG: FilePath | None = None  # noqa: N815
+    """Weights file to test while the run has none of its own; training never starts from it. null: none."""
 
 
 class Opt(Block):

@@ -1,5 +1,6 @@
 """Convert weights: to the official layout, from 3 to 3 + S channels, to and from safetensors, merging LoRA.
 
+convert_checkpoint.py experiments/guide --out guide.safetensors --note license=MIT data="what it was trained on"
 convert_checkpoint.py model_zoo/vrt/006_VRT_videodeblurring_GoPro.pth --out gopro_spike.pth --spike_channels 1
 convert_checkpoint.py experiments/x/models/best_G.pth --out best.safetensors --layout plain
 convert_checkpoint.py experiments/x/models/best_G.pth --out part.safetensors --lora_only BASE.pth
@@ -10,11 +11,17 @@ The official layout also holds the constants of the network and, in a .pth file,
 Spike channels start without effect: the initial outputs equal those of the converted weights.
 Low-rank changes (netG.lora) are merged into the weights. --lora_only instead writes a small file with only what such a
 training changed in BASE, the weights it started from: the low-rank changes and the fully trained parameters.
+
+IN may be a run's folder: its best weights, else its last, averaged ones if there are any. Made from a run, a
+.safetensors file also notes the network's options, step, score, seconds, seed, version and commit of the program;
+Restorer.from_checkpoint then needs no option file. --note adds to these notes or replaces them.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.utils_cli import Parser, program
@@ -26,14 +33,17 @@ SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors"}
 def make_parser() -> Parser:
     """Return the command line's parser."""
     parser = Parser(description=__doc__)
-    parser.add_argument("weights", type=Path, metavar="IN", help="weights, a .pth or .safetensors file")
+    parser.add_argument("weights", type=Path, metavar="IN", help=".pth or .safetensors file, or a run's folder")
     parser.add_argument("--out", type=Path, required=True, help="the new file, .pth or .safetensors")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--spike_channels", type=int, default=0, metavar="S", help="widen 3 channels per frame to 3 + S")
     form.add_argument("--lora_only", type=Path, metavar="BASE", help="write only what LoRA training changed in BASE")
     form.add_argument("--add", type=Path, metavar="PART", help="merge a file of --lora_only into its BASE, here IN")
     parser.add_argument("--format", choices=SUFFIXES, help="default: by the suffix of --out")
-    parser.add_argument("--layout", choices=("official", "plain"), default="official", help="default: official")
+    parser.add_argument("--layout", choices=("official", "plain"), help="default: plain for the guide, else official")
+    parser.add_argument(
+        "--note", nargs="+", action="extend", default=[], metavar="KEY=TEXT", help="written into a .safetensors file"
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing --out")
     parser.add_common()
     return parser
@@ -46,7 +56,8 @@ import torch
 from torch import Tensor
 
 from models.official import official_buffers
-from utils import utils_checkpoint, utils_lora
+from utils import utils_checkpoint, utils_lora, utils_run_folder
+from utils.checkpoint.weight_notes import notes_of
 
 
 def converted(state: dict[str, Tensor], spike_channels: int, layout: str) -> dict[str, Tensor]:
@@ -105,17 +116,42 @@ def convert(args: argparse.Namespace) -> None:
         raise UserError(f"--spike_channels {args.spike_channels}: must be 0 or more")
     if out.exists() and not args.force:
         raise UserError(f"--out {out} exists; give another name, or --force to replace it")
-    state = utils_checkpoint.read_state_dict(args.weights)
-    layout = args.layout
+    weights = args.weights
+    if weights.is_dir():
+        weights, _ = utils_run_folder.find_weights(weights, None, None)
+    state, notes = utils_checkpoint.read_state_dict(weights), checked_notes(args, weights)
+    is_guide = notes.get("options", {}).get("netG", {}).get("net_type") == "guide"
+    layout = args.layout or ("plain" if is_guide else "official")
     if args.lora_only:
         state, layout = trained_part(state, utils_checkpoint.read_state_dict(args.lora_only)), "plain"
     else:
         added = utils_checkpoint.read_state_dict(args.add) if args.add else {}
         state = converted(state | added, args.spike_channels, layout)
-    utils_checkpoint.write_weights(state, out, "params" if layout == "official" else None)
+    utils_checkpoint.write_weights(state, out, "params" if layout == "official" else None, notes)
     first = state.get(utils_checkpoint.FIRST)
     planes = f", {first.shape[1]} input planes" if first is not None else ""
-    print(f"{out}: {len(state)} entries, {layout} layout{planes}")
+    print(f"{out}: {len(state)} entries, {layout} layout{planes}, from {weights}")
+    if out.suffix == SUFFIXES["safetensors"] and notes:
+        print(f"notes: {json.dumps(notes)}")
+
+
+def checked_notes(args: argparse.Namespace, weights: Path) -> dict[str, Any]:
+    """Return what to note about the weights: what their file or run tells, then --note.
+
+    Raises:
+        UserError: --note is not KEY=TEXT, or the new file cannot have notes.
+    """
+    given = dict[str, str]()
+    for text in args.note:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise UserError(f"--note {text}: expected KEY=TEXT, e.g. license=MIT")
+        given[key] = value
+    if given and args.out.suffix != SUFFIXES["safetensors"]:
+        raise UserError(f"--note {args.note[0]}: --out {args.out} cannot have notes, only a .safetensors file can")
+    if args.spike_channels or args.lora_only or args.add:  # another network than the run's, or a part
+        return dict(given)
+    return {**(utils_checkpoint.read_notes(weights) or notes_of(weights)), **given}
 
 
 def main(argv: list[str] | None = None) -> None:

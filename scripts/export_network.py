@@ -110,7 +110,7 @@ def export(args: argparse.Namespace) -> None:
     weights, reason = (
         (args.weights, "given by --weights")
         if args.weights
-        else utils_run_folder.find_weights(opt.run_dir, path.pretrained_netE, path.pretrained_netG)
+        else utils_run_folder.find_weights(opt.run_dir, path.pretrained_netE, path.pretrained_netG, path.shipped_netG)
     )
     out, device = output_file(args, opt.task), torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():

@@ -1,6 +1,7 @@
 """Weights and checkpoints: the only module that calls torch.save and torch.load."""
 
 import hashlib
+import json
 import pickle
 import struct
 import zipfile
@@ -11,14 +12,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypedDict, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
 from utils.utils_lora import adapted_to
 from utils.utils_run_folder import check_exists
+from utils.utils_zoo import located
 
 CONTAINERS = ("params", "params_ema")
 # Last name parts of constant buffers, and the counter of torch.optim.swa_utils.AveragedModel.
@@ -42,6 +44,7 @@ READ_ERRORS = (  # possible errors when reading a damaged file
     zlib.error,
 )
 BLOCK = 2**20  # bytes read at once
+SAFE, NOTES = ".safetensors", "spikevrt"  # suffix; key of our notes in such a file's metadata
 
 
 class Written(TypedDict):
@@ -206,16 +209,17 @@ def read_file(path: Path, sha256: str | None = None) -> Any:
     Raises:
         UserError: the file is absent, damaged, or needs code to be unpickled.
     """
+    path = located(path)
     check_exists(path)
     try:
         _check(path, sha256)
-        if path.suffix == ".safetensors":
+        if path.suffix == SAFE:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} refused: it is damaged, or loading it would run code") from error
     except READ_ERRORS as error:
-        raise UserError(f"{path} cannot be read: damaged, or not a checkpoint ({_first_line(error)})") from error
+        raise _unreadable(path, error) from error
 
 
 def write_file(content: Any, path: Path) -> Written:
@@ -262,19 +266,54 @@ class _HashingWriter:
         self.file.flush()
 
 
-def write_weights(state: Mapping[str, Tensor], path: Path, container: str | None = None) -> None:
+def write_weights(
+    state: Mapping[str, Tensor], path: Path, container: str | None = None, notes: Mapping[str, Any] | None = None
+) -> None:
     """Write tensors by name, atomically; the suffix chooses the format.
 
     Args:
         state: the tensors.
         path: .safetensors, or anything else for torch.save.
         container: key to put the tensors under; ignored for .safetensors files, which are flat.
+        notes: JSON values about the weights that `read_notes` returns; only in .safetensors files, which also keep the
+            SHA-256 of their tensors.
     """
-    if path.suffix != ".safetensors":
+    if path.suffix != SAFE:
         write_file({container: dict(state)} if container else dict(state), path)
         return
+    tensors = {key: value.contiguous() for key, value in state.items()}
     with whole_file(path) as temporary:
-        save_file({key: value.contiguous() for key, value in state.items()}, temporary)
+        temporary.write_bytes(save(tensors))  # save_file would keep others from reading it
+        told = {**(notes or {}), "sha256": digest(temporary, _first_tensor(temporary))}
+        temporary.write_bytes(save(tensors, {NOTES: json.dumps(told, sort_keys=True)}))
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """Read what `write_weights` noted about the weights in a .safetensors file; empty if it is another file.
+
+    Raises:
+        UserError: the file is absent or damaged.
+    """
+    path = located(path)
+    check_exists(path)
+    if path.suffix != SAFE:
+        return {}
+    try:
+        return _notes(path)
+    except READ_ERRORS as error:
+        raise _unreadable(path, error) from error
+
+
+def _notes(path: Path) -> dict[str, Any]:
+    """The notes in a .safetensors file; raises one of READ_ERRORS."""
+    with safe_open(path, framework="pt") as file:
+        return dict(json.loads((file.metadata() or {}).get(NOTES, "{}")))
+
+
+def _first_tensor(path: Path) -> int:
+    """Where the tensors of a .safetensors file begin: behind the header and its length, a 64-bit number."""
+    with path.open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")
 
 
 def _widen_for(own: Mapping[str, nn.Parameter], state: dict[str, Tensor], report: LoadReport) -> None:
@@ -290,10 +329,11 @@ def _widen_for(own: Mapping[str, nn.Parameter], state: dict[str, Tensor], report
         report.widened.append(f"{FIRST}: {RGB} -> {channels} channels per frame")
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, as hex digits."""
+def digest(path: Path, start: int = 0) -> str:
+    """SHA-256 of a file's bytes from `start` on, as hex digits."""
     sha = hashlib.sha256()
     with path.open("rb") as file:
+        file.seek(start)
         while block := file.read(BLOCK):
             sha.update(block)
     return sha.hexdigest()
@@ -305,11 +345,19 @@ def _check(path: Path, sha256: str | None) -> None:
         found = digest(path)
         if found != sha256:
             raise ValueError(f"its SHA-256 is {found[:12]}..., expected {sha256[:12]}...")
+    elif path.suffix == SAFE:
+        noted = _notes(path).get("sha256")
+        if noted not in (None, digest(path, _first_tensor(path))):
+            raise ValueError("the checksum of its tensors is wrong")
     elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
         if wrong is not None:
             raise ValueError(f"the checksum of {wrong} in it is wrong")
+
+
+def _unreadable(path: Path, error: BaseException) -> UserError:
+    return UserError(f"{path} cannot be read: damaged, or not a checkpoint ({_first_line(error)})")
 
 
 def _first_line(error: BaseException) -> str:

@@ -54,6 +54,16 @@ def load(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
     sources = _read_chain(path, ())
     if overrides:
         sources.append((SET, _read_overrides(overrides, schema)))
+    return _checked(sources, str(path), schema)
+
+
+def load_tree(tree: Tree, name: str, schema: type[T]) -> T:
+    """`load` for options that lie elsewhere than in an option file of their own, at `name`."""
+    return _checked([(name, tree)], name, schema)
+
+
+def _checked(sources: list[tuple[str, Tree]], path: str, schema: type[T]) -> T:
+    """Merge trees, the later over the earlier ones, and check the result; `path` names it in the log."""
     sources = [(name, _moved(tree, schema, name)) for name, tree in sources]
     tree: Tree = {}
     for _, part in sources:

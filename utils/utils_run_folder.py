@@ -8,6 +8,7 @@ from typing import Any
 
 from utils.utils_error import UserError
 from utils.utils_file import read_text
+from utils.utils_zoo import located
 
 RELEASE = "the official VRT release (github.com/JingyunLiang/VRT, release v0.0)"
 MOST_NAMED = 3  # other runs named in an error
@@ -182,8 +183,10 @@ def options_of(weights: Path) -> Path | None:
     return RunFolder(weights.parent.parent).options if weights.parent.name == WEIGHTS else None
 
 
-def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: str | None) -> tuple[Path, str]:
-    """Choose the weights to test: those given in the options, else the run's best, else its last.
+def find_weights(
+    run_dir: Path, pretrained_netE: str | None, pretrained_netG: str | None, shipped_netG: str | None = None
+) -> tuple[Path, str]:
+    """Choose the weights to test: those given in the options, else the run's best, else its last, else shipped ones.
 
     A given file that the run itself started from is not meant for testing; the run's own weights are used instead.
 
@@ -199,8 +202,10 @@ def find_weights(run_dir: Path, pretrained_netE: str | None, pretrained_netG: st
         if given is None or given == "auto":
             continue
         if own is None or _started_from(run).get(key) != given:
-            return Path(given), f"given by path.{key}"
+            return located(given), f"given by path.{key}"
         own = own[0], f"{own[1]}; it started from {given}"
+    if own is None and shipped_netG is not None:
+        return located(shipped_netG), f"path.shipped_netG; {run.weights} has no weights yet"
     if own is None:
         others = [path.name for path in sorted(run_dir.parent.glob("*/")) if _own_weights(RunFolder(path))][:MOST_NAMED]
         named = f", or test another run: --set task={' or task='.join(others)}" if others else ""

@@ -77,8 +77,8 @@ def tile_of(val: ValOpt, window: Sequence[int] = (1, 1, 1), extra: int = 0, grid
     return TileOpt(
         max(frames - extra, 1) if frames else 0,
         0 if extra else val.frames_shared,
-        _both(val.size_patch_testing),
-        _both(val.size_patch_overlapping),
+        both(val.size_patch_testing),
+        both(val.size_patch_overlapping),
         val.blend,
         val.tile_batch,
         (window[0], window[1], window[2]),
@@ -86,5 +86,6 @@ def tile_of(val: ValOpt, window: Sequence[int] = (1, 1, 1), extra: int = 0, grid
     )
 
 
-def _both(sides: Sides) -> tuple[int, int]:
+def both(sides: Sides) -> tuple[int, int]:
+    """(rows, columns) of sides that are given as one number or two."""
     return (sides, sides) if isinstance(sides, int) else sides

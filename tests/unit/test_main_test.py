@@ -10,8 +10,8 @@ from data import official_tasks
 from data.layout import DatasetWriter, Frame
 from data.spike.manifest import ClipTiming, Manifest
 from models.select_network import define_G
-from options.schema import NetOpt
-from utils import utils_checkpoint, utils_image, utils_option
+from options.schema import NetOpt, Opt
+from utils import utils_checkpoint, utils_image, utils_option, utils_zoo
 from utils.report import results_folder
 from utils.utils_error import UserError
 
@@ -129,7 +129,8 @@ def test_older_flags_without_saving_write_only_metrics(data_root, place):
 
 
 def test_spikes_without_manifest_are_gopros(tmp_path):
-    assert official_tasks.spike_changes(SPIKE_TASK, str(tmp_path)) == {
+    opt = utils_option.load(official_tasks.task_file(SPIKE_TASK), Opt)
+    assert official_tasks.spike_changes(opt, str(tmp_path)) == {
         "dataroot_spike": str(tmp_path),
         "spike_h": 360,
         "spike_w": 640,
@@ -152,14 +153,12 @@ GEOMETRY = {
 }
 
 
-def test_all_official_tasks_are_known():
-    assert list(utils_option.task_files()) == sorted(GEOMETRY)
+def test_all_tasks_are_known():
+    assert list(utils_option.task_files()) == sorted([*GEOMETRY, *utils_zoo.TASKS.values()])
 
 
 @pytest.mark.parametrize("task", GEOMETRY)
 def test_tasks_have_their_geometry(task):
-    from options.schema import Opt
-
     opt = utils_option.load(official_tasks.task_file(task), Opt)
     keys = ("upscale", "img_size", "window_size", "depths", "indep_reconsts", "embed_dims", "pa_frames")
     *geometry, groups = GEOMETRY[task]

@@ -22,6 +22,7 @@ AT_START_ONLY = (
     "netG.init_type",
     "path.pretrained_netG",
     "path.pretrained_netE",
+    "path.shipped_netG",
     "train.G_param_strict",
     "train.E_param_strict",
 )
