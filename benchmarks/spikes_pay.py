@@ -1,0 +1,269 @@
+"""What spikes give, and what it takes that they do: networks, sensors and cameras that do not agree, in one table.
+
+python benchmarks/spikes_pay.py --out FOLDER [--data datasets/scenes] [--quick]
+
+Networks without spikes, with one plane of mean rate and with the guide, which is trained for one sensor (clean) and for
+many (robust), are trained anew for equal seconds, three seeds each. Beside them stand the blurred frame, formulas
+without training (SDM, and TFP, which is gray and measured in gray) and the weights that ship. All are measured on
+held-out clips, fired anew: other thresholds, which nobody tells, fixed patterns, spikes that are shifted or late, as
+they are and after `spike.py align`, no spikes at all, and other instants of the exposure.
+
+The sets are those of make_scene_dataset.py; --quick takes the demo set, 30 seconds, one seed and few frames. FOLDER
+keeps step times, weights, sets and finished entries; the same command goes on. Ends with one JSON line.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from fired_sets import Condition, fire_set
+from timed_training import Kind, kept, step_times
+from torch import Tensor
+
+from data.check import open_dataset
+from data.frame_store import instants_store
+from data.instants import instants_of
+from data.layout import gt_dir, instant_dir, known_clips, lq_dir, spike_dir, subframe_dir
+from data.spike.refire import Draw
+from models.fusion.guide import RATE_WINDOW, middle_mean
+from models.select_model import define_restorer
+from options.schema import Opt
+from utils import utils_checkpoint, utils_dist, utils_option
+from utils.evaluation.clip import Frame
+from utils.utils_cli import Parser, positive, program
+from utils.utils_colour import to_gray
+from utils.utils_error import UserError
+from utils.utils_eval import evaluate
+from utils.utils_metric import psnr
+from utils.utils_rgbspike import RGBSpike, Window
+
+ROOT = Path(__file__).resolve().parents[1]
+SIMULATE = ROOT / "scripts/data_preparation/simulate_spike_dataset.py"
+OFF = (1.4, 1.4)  # spike pixels, 2 in length
+CONDITIONS = {
+    "threshold 2": Condition(),
+    "threshold 1": Condition(Draw(theta=1)),
+    "threshold 4": Condition(Draw(theta=4)),
+    "pattern 8 %": Condition(Draw(pattern=0.08, jitter=0.04)),
+    "pattern 16 %": Condition(Draw(pattern=0.16, jitter=0.04)),
+    "no spikes": Condition(Draw(is_dropped=True)),
+    "1 px off": Condition(Draw(shift=(0.7, 0.7))),
+    "2 px off": Condition(Draw(shift=OFF)),
+    "2 px off, aligned": Condition(Draw(shift=OFF), is_aligned=True),
+    "4 steps late": Condition(Draw(steps_late=4)),
+    "4 late, aligned": Condition(Draw(steps_late=4), is_aligned=True),
+    "2 px, 4 late, aligned": Condition(Draw(shift=OFF, steps_late=4), is_aligned=True),
+    "any instant": Condition(is_any_instant=True),
+}
+
+TRAIN_ONE_SENSOR = {"theta": 2, "instant": 0.5}  # of the test set, at any instant
+NO_SPIKES = (
+    "datasets.train.dataset_type=VideoRecurrentTrainDataset",
+    "datasets.test.dataset_type=VideoRecurrentTestDataset",
+    'datasets.train.augment={"instant":0}',
+    *(f"datasets.{block}.dataroot_{key}=null" for block in ("train", "test") for key in ("spike", "instants")),
+    "datasets.train.dataroot_subframes=null",
+)
+BLIND, ONE_PLANE, CLEAN, ROBUST = "guide without spikes", "vrt, one plane", "guide, clean", "guide, robust"
+SHIPPED = {"guide, shipped": "guide", "guide_tiny, shipped": "guide_tiny"}
+FORMULAS = "formulas"
+ZOO = ROOT / "model_zoo/guide"
+ONLY = {BLIND: ("threshold 2",), ONE_PLANE: ("threshold 2", "threshold 1", "threshold 4")}  # others: all conditions
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured."""
+
+    seconds: int
+    seeds: tuple[int, ...]
+    clips: int
+    frames: int | None
+    conditions: tuple[str, ...]
+
+
+FULL = Extent(600, (0, 1, 2), 40, None, tuple(CONDITIONS))
+QUICK = Extent(
+    30, (0,), 3, 2, ("threshold 2", "threshold 4", "pattern 16 %", "no spikes", "2 px off", "2 px off, aligned")
+)
+
+
+def set_roots(root: Path, block: str) -> list[str]:
+    """Return the options that name the folders of a set in one block of the data sets."""
+    split: Any = block
+    folders = {"gt": gt_dir, "lq": lq_dir, "spike": spike_dir, "instants": instant_dir}
+    if block == "train":
+        folders["subframes"] = subframe_dir
+    return [f"datasets.{block}.dataroot_{key}={folder(root, split)}" for key, folder in folders.items()]
+
+
+def kinds(data: Path) -> dict[str, Kind]:
+    """What is trained."""
+    own = (*set_roots(data, "train"), *set_roots(data, "test"), "datasets.train.cache_data=true")
+    clean = f"datasets.train.augment={json.dumps(TRAIN_ONE_SENSOR)}"
+    vrt = tuple(one for one in own if "subframes" not in one and "instants" not in one)
+    if not data.samefile(ROOT / "datasets/demo"):  # clips of two frames
+        vrt = (*vrt, "datasets.train.num_frame=2", "datasets.train.dataloader_batch_size=3", "val.num_frame_testing=2")
+    return {
+        BLIND: Kind("options/vrt/guide_scenes.json", (*own, *NO_SPIKES)),
+        ONE_PLANE: Kind("options/vrt/demo_vrt.json", vrt),
+        CLEAN: Kind("options/vrt/guide_scenes.json", (*own, clean)),
+        ROBUST: Kind("options/vrt/guide_scenes.json", own),
+    }
+
+
+def shipped(size: str) -> Kind:
+    """Weights that ship."""
+    return Kind("options/vrt/guide.json", (f"netG.guide.size={size}",))
+
+
+class Bench:
+    """Trains, fires and measures what the folder does not have yet.
+
+    Args:
+        out: folder of everything that is kept.
+        data: a set with stored light and instants.
+        extent: how much is measured.
+    """
+
+    def __init__(self, out: Path, data: Path, extent: Extent) -> None:
+        self.out, self.data, self.extent, self.kinds = out, data, extent, kinds(data)
+        found = sorted(clip for clip, split in known_clips(data).items() if split == "test")
+        self.clips = found[: extent.clips]
+        for name in ("entries", "weights", "sets"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+
+    def weights(self, name: str, seed: int) -> Path:
+        """Train a kind for its seconds, unless its weights are there."""
+        path = self.out / "weights" / f"{_slug(name)}_{self.extent.seconds}_{seed}.pth"
+        if not path.is_file():
+            times = kept(self.out / "step_times.json", partial(step_times, self.kinds))
+            model = self.kinds[name].trained(max(int(self.extent.seconds / times[name]), 1), seed)
+            utils_checkpoint.write_weights((model.netE or model.netG).state_dict(), path)
+        return path
+
+    def test_set(self, name: str) -> Path:
+        """Fire and align the set of a condition, unless it is there."""
+        condition, path = CONDITIONS[name], self.out / "sets" / _slug(name)
+        done = path / "whole"
+        if not done.is_file():
+            fire_set(self.data, path, condition.draw, self.clips, self.extent.frames)
+            if condition.is_aligned:
+                subprocess.run([sys.executable, str(ROOT / "scripts/spike.py"), "align", str(path)], check=True)
+            done.touch()
+        return path
+
+    def scores(self, kind: Kind, weights: Path | None, root: Path, is_any_instant: bool = False) -> dict[str, float]:
+        """Restore and measure a test set; means over frames. Without weights, the formulas alone are measured."""
+        sets = [*kind.sets, *set_roots(root, "test"), 'val.metrics=["psnr","ssim_matlab_rgb","tof"]']
+        if kind is self.kinds[BLIND]:
+            sets += NO_SPIKES
+        opt = utils_option.load(Path(kind.file), Opt, sets)
+        assert opt.datasets.test is not None
+        clips = list(open_dataset(opt.datasets.test))
+        if is_any_instant:
+            store = instants_store(opt.datasets.test, instant_dir(root, "test"))
+            clips = [clip.at(instants_of(store, clip.name, clip.frames), store) for clip in clips]
+        if weights is not None:
+            model = define_restorer(opt, weights, "benchmark", utils_dist.init())
+            return dict(evaluate(model.restore, clips, opt.val)["mean_over_frames"])
+        gray: list[float] = []
+        result = evaluate(blurred_of, clips, opt.val, watchers=[partial(playback, gray)])
+        return {**result["mean_over_frames"], "tfp_psnr": fmean(gray)}
+
+    def entry(self, name: str, seed: int, condition: str) -> dict[str, float]:
+        """Return what one method does under one condition."""
+        is_formula, is_shipped = name == FORMULAS, name in SHIPPED
+        kind = shipped(SHIPPED[name]) if is_shipped else self.kinds[ROBUST if is_formula else name]
+        if is_formula:
+            weights = None
+        else:
+            weights = ZOO / f"{SHIPPED[name]}.safetensors" if is_shipped else self.weights(name, seed)
+        is_any_instant = CONDITIONS[condition].is_any_instant
+        measured = partial(self.scores, kind, weights, self.test_set(condition), is_any_instant)
+        return kept(
+            self.out / "entries" / f"{_slug(name)}_{_slug(condition)}_{self.extent.seconds}_{seed}.json", measured
+        )
+
+    def rows(self) -> Iterator[tuple[str, int, str, dict[str, float]]]:
+        """Measure everything: method, seed, condition, scores."""
+        for seed in self.extent.seeds:
+            for name in (*((FORMULAS, *SHIPPED) if seed == self.extent.seeds[0] else ()), *self.kinds):
+                for condition in self.extent.conditions:
+                    if condition in ONLY.get(name, (condition,)):
+                        yield name, seed, condition, self.entry(name, seed, condition)
+
+
+def blurred_of(window: Window) -> Tensor:
+    """Return the blurred frames as they are."""
+    assert isinstance(window, RGBSpike)
+    return window.rgb
+
+
+def playback(found: list[float], frame: Frame) -> None:
+    """Measure playback (TFP), the mean rate of the planes in the middle, in gray; see evaluate's watchers."""
+    clip = frame.clip
+    assert frame.sharp is not None
+    around = clip.spike(frame.index, frame.index + 1)[0][clip.planes_in_time]
+    gray = middle_mean(around[None], RATE_WINDOW)[0, 0].clamp(0, 1).numpy()
+    enlarged = cv2.resize(gray, frame.sharp.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    pictures = (np.rint(gray).astype(np.uint8) for gray in (enlarged * 255, to_gray(frame.sharp)))
+    found.append(psnr(*(np.dstack([picture] * 3) for picture in pictures)))
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def table(rows: list[tuple[str, int, str, dict[str, float]]], conditions: Sequence[str]) -> list[dict[str, Any]]:
+    """Print PSNR by method and condition, means of the seeds and their spread; return the same."""
+    print(f"{'PSNR, dB':<22}" + "".join(f"{condition:>23}" for condition in conditions))
+    found = []
+    shown = [("blurred", FORMULAS, "lq_psnr"), ("SDM", FORMULAS, "sdm_psnr"), ("TFP, gray", FORMULAS, "tfp_psnr")]
+    shown += [(name, name, "psnr") for name in dict.fromkeys(row[0] for row in rows) if name != FORMULAS]
+    for label, name, key in shown:
+        cells = []
+        for condition in conditions:
+            values = [row[3][key] for row in rows if row[0] == name and row[2] == condition and key in row[3]]
+            spread = f" ±{pstdev(values):.2f}" if len(values) > 1 else ""
+            cells.append(f"{fmean(values):.2f}{spread}" if values else "")
+            found.append({"method": label, "condition": condition, "psnr": values})
+        print(f"{label:<22}" + "".join(f"{cell:>23}" for cell in cells), flush=True)
+    return found
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="keeps what has been measured")
+    parser.add_argument("--data", type=Path, help="a set of make_scene_dataset.py (datasets/scenes)")
+    parser.add_argument("--seconds", type=positive, help="of each training (600; 30 with --quick)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="(0 1 2; 0 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="the demo set, few conditions: 5 minutes")
+    parser.add_common()
+    args = parser.parse_args()
+    with program(args.debug):
+        extent = QUICK if args.quick else FULL
+        extent = replace(extent, seconds=args.seconds or extent.seconds, seeds=tuple(args.seeds or extent.seeds))
+        data = args.data or ROOT / ("datasets/demo" if args.quick else "datasets/scenes")
+        if not data.is_dir():
+            maker = "make_demo_dataset.py" if args.quick else "make_scene_dataset.py"
+            raise UserError(
+                f"{data}: no such set; make it with scripts/data_preparation/{maker}, or name one by --data"
+            )
+        rows = list(Bench(args.out, data, extent).rows())
+        machine = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        print(json.dumps({"benchmark": "spikes_pay", **machine, "rows": table(rows, extent.conditions)}))
+
+
+if __name__ == "__main__":
+    main()
