@@ -150,7 +150,7 @@ class Restorer:
             made = self._planes(shown, spikes, recording, times)
             rgb = rgb.repeat_interleave(len(times), 0) if times else rgb
             scale = None if made.scale is None else torch.from_numpy(made.scale)
-            x = RGBSpike(rgb, torch.from_numpy(made.planes), scale)
+            x = RGBSpike(rgb, torch.from_numpy(made.planes), scale, recording.is_linear and self._is_in_counts)
         elif planes is not None:
             x = RGBSpike(rgb, _checked_planes(planes, frames, self._spike_channels))
         out = np.stack([_picture(frame, frames.dtype) for frame in self._tiled(x)])
@@ -179,6 +179,11 @@ class Restorer:
         if dataset is None:
             return slice(0, 0)
         return planes_in_time(REPRESENTATIONS[dataset.spike.representation], dataset.spike_channels)
+
+    @property
+    def _is_in_counts(self) -> bool:
+        assert self._dataset is not None
+        return REPRESENTATIONS[self._dataset.spike.representation].gives == "counts"
 
     @property
     def _spike_channels(self) -> int:

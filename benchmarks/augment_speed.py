@@ -78,13 +78,13 @@ def variants(root: Path) -> dict[str, Callable[[], Crop]]:
     augment = AugmentOpt.model_validate(AUGMENT)
 
     def recorded() -> Crop:
-        source = SpikeSource(opt, CLIPS, None, lambda clip, frame: GRAY)
+        source = SpikeSource(opt, CLIPS, None, lambda clip, frame, is_linear: GRAY)
         return lambda frame, box, rng: source.planes("clip", frame, box, RATIO)
 
     def refired(folder: str | None) -> Crop:
-        source = SpikeSource(opt, CLIPS, None, lambda clip, frame: GRAY)
+        source = SpikeSource(opt, CLIPS, None, lambda clip, frame, is_linear: GRAY)
         light = SubFrames(root / folder, source.reader.shape) if folder else None
-        anew = Refired(source, light, lambda clip, frame: GRAY)
+        anew = Refired(source, light)
         return lambda frame, box, rng: anew.planes("clip", frame, box, draw_sensor(rng, augment))
 
     return {

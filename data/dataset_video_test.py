@@ -173,7 +173,8 @@ class TestClip:
             for shot, blur in zip(self._shots[start:stop], lq, strict=True)
         ]
         planes, scale = stacked(made)
-        return RGBSpike(to_float(lq), torch.from_numpy(planes), None if scale is None else torch.from_numpy(scale))
+        counts = None if scale is None else torch.from_numpy(scale)
+        return RGBSpike(to_float(lq), torch.from_numpy(planes), counts, self._spikes.is_linear)
 
     def _blurred(self, start: int, stop: int) -> np.ndarray:
         """Return blurred frames, (t, H, W, 3) uint8, RGB."""
@@ -260,8 +261,8 @@ def _first_size(lq: FrameStore, clips: Clips, clip: str) -> tuple[int, int]:
     return lq.size(clip, clips[clip][0])
 
 
-def _mean_gray(lq: FrameStore, recent: RecentFrames, clip: str, frame: str) -> float:
-    return mean_gray(recent.get((clip, frame), lambda: lq.read(clip, frame)[None])[0])
+def _mean_gray(lq: FrameStore, recent: RecentFrames, clip: str, frame: str, *, is_linear: bool) -> float:
+    return mean_gray(recent.get((clip, frame), lambda: lq.read(clip, frame)[None])[0], is_linear=is_linear)
 
 
 class SingleVideoTestDataset(VideoTestDataset):

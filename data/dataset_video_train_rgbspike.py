@@ -71,7 +71,8 @@ class VideoTrainDatasetRGBSpike:
         Returns:
             lq (T, 3, h, w), gt (T, 3, h * scale, w * scale): float32, RGB in [0, 1];
             spike (T, S, h / r, w / r): on the sensor's grid, float32, white is 1, noise may exceed it; or uint8 counts
-            and spike_scale (T, S), the intensity that a count means; key: `<clip>/<first frame>`.
+            and spike_scale (T, S), the intensity that a count means; is_linear, where intensities are linear light;
+            key: `<clip>/<first frame>`.
 
         Raises:
             UserError: a file is missing, empty or truncated; names clip and frame.
@@ -108,6 +109,8 @@ class VideoTrainDatasetRGBSpike:
         sample = {name: flips.apply(value) for name, value in sample.items()}
         if self.spikes and scale is not None:
             sample["spike_scale"] = torch.from_numpy(scale)
+        if self.spikes and self.spikes.is_linear:
+            sample["is_linear"] = torch.tensor(True)
         return sample | {"key": f"{clip}/{frames[0]}"}
 
     def _draw_instant(self, clip: str, rng: np.random.Generator) -> float | None:
@@ -124,7 +127,7 @@ class VideoTrainDatasetRGBSpike:
             root = existing_folder(opt.dataroot_subframes, f"{opt.name}: dataroot_subframes")
             light = SubFrames(root, self.spikes.reader.shape)
             raise_first(light.problems(self.clips))
-        return Refired(self.spikes, light, self.lq.mean_gray, opt.augment.theta)
+        return Refired(self.spikes, light, opt.augment.theta)
 
     def _find_instants(self) -> dict[str, list[float]]:
         """Open the sharp frames at other instants; returns the fractions that all frames of each clip have."""

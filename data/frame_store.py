@@ -184,9 +184,9 @@ class FrameStore:
             self._cache[clip, frame] = image
         return image
 
-    def mean_gray(self, clip: str, frame: str) -> float:
+    def mean_gray(self, clip: str, frame: str, *, is_linear: bool = False) -> float:
         """Return the mean gray of a whole frame, in [0, 1]."""
-        return mean_gray(self.read(clip, frame))
+        return mean_gray(self.read(clip, frame), is_linear=is_linear)
 
     def read_many(
         self, clip: str, frames: tuple[str, ...], size: tuple[int, int], rows: slice, cols: slice

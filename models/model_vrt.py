@@ -21,7 +21,7 @@ from utils import utils_dist
 from utils.checkpoint.optimizer_state import load_named_state, named_state
 from utils.utils_checkpoint import load_weights
 from utils.utils_dist import Dist
-from utils.utils_rgbspike import RGBSpike, Window, tensors_of
+from utils.utils_rgbspike import RGBSpike, Window, restored_of, tensors_of
 
 LOG = logging.getLogger("spikevrt")
 
@@ -58,7 +58,7 @@ class ModelVRT:
 
         Args:
             batches: one batch per accumulation: `lq` (B, T, 3, H, W), `gt` the same; with spikes also `spike`
-                (B, T, S, h, w) and, for counts, `spike_scale` (B, T, S).
+                (B, T, S, h, w) and, for counts, `spike_scale` (B, T, S) and `is_linear` (B,).
             step: optimizer steps finished before this one.
 
         Returns:
@@ -98,7 +98,8 @@ class ModelVRT:
         for i, batch in enumerate(batches):
             with self._gradient_sync(net, last=i == len(batches) - 1):
                 with precision.autocast(self.dist.device, self.amp_dtype):
-                    out = net(*tensors_of(network_input(batch), self.dist.device))
+                    window = network_input(batch)
+                    out = restored_of(window, net(*tensors_of(window, self.dist.device)))
                 loss, terms = total_loss(out, batch["gt"].to(self.dist.device), self.opt)
                 self.scaler.scale(loss / len(batches)).backward()
             named = {"G_loss": loss, **(terms if len(terms) > 1 else {})}
@@ -127,7 +128,8 @@ class ModelVRT:
             self._restorer = self._runnable(self.netG if self.netE is None else self.netE)
         net = self._restorer.eval()
         with precision.autocast(self.dist.device, self.amp_dtype):
-            return net(*tensors_of(x, self.dist.device)).float().cpu()
+            out: Tensor = net(*tensors_of(x, self.dist.device)).float()
+        return restored_of(x, out).cpu()
 
     def load_pretrained(self, netG: str | None, netE: str | None) -> None:
         """Load weights from files, each optional ("auto": no file); without its own file netE starts from netG."""
@@ -194,4 +196,7 @@ class ModelVRT:
 
 def network_input(batch: Mapping[str, Tensor]) -> Window:
     """Frames (B, T, 3, h, w), as an RGBSpike if the batch has spikes."""
-    return RGBSpike(batch["lq"], batch["spike"], batch.get("spike_scale")) if "spike" in batch else batch["lq"]
+    if "spike" not in batch:
+        return batch["lq"]
+    is_linear = "is_linear" in batch and bool(batch["is_linear"].any())
+    return RGBSpike(batch["lq"], batch["spike"], batch.get("spike_scale"), is_linear)

@@ -15,7 +15,7 @@ from models.loss import total_loss
 from options.schema import TrainOpt
 from utils import utils_checkpoint
 from utils.utils_error import UserError
-from utils.utils_rgbspike import Window, tensors_of
+from utils.utils_rgbspike import Window, restored_of, tensors_of
 
 KEYS = ("step", "rank", "batches", "keys", "netG")
 
@@ -110,7 +110,7 @@ def examine(
     net.zero_grad(set_to_none=True)
     for x, gt in batches:
         with _watched(net, found), precision.autocast(device, dtype):
-            out = net(*tensors_of(x, device))
+            out = restored_of(x, net(*tensors_of(x, device)))
         gt = gt.to(device)
         losses = torch.stack([total_loss(out[i : i + 1], gt[i : i + 1], opt)[0] for i in range(len(out))])
         (losses.mean() / len(batches)).backward()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,11 +18,13 @@ class RGBSpike:
         spike: (..., T, S, h, w), H = r h and W = r w with an integer r: float32, or uint8 counts.
         scale: (..., T, S) float32, what one count of a plane means in intensity (white is 1); None: spike is in
             intensity already.
+        is_linear: intensities are linear light, while `rgb` is sRGB; the network then works in linear light.
     """
 
     rgb: Tensor
     spike: Tensor
     scale: Tensor | None = None
+    is_linear: bool = False
 
     @property
     def shape(self) -> torch.Size:
@@ -43,12 +45,12 @@ class RGBSpike:
             return self._each(lambda part: part[index])
         _, rows, cols = index
         cells = tuple(slice(part.start // self.ratio, part.stop // self.ratio) for part in (rows, cols))
-        return RGBSpike(self.rgb[index], self.spike[..., cells[0], cells[1]], self.scale)
+        return replace(self, rgb=self.rgb[index], spike=self.spike[..., cells[0], cells[1]])
 
     @property
     def mT(self) -> "RGBSpike":  # noqa: N802 - a tensor's name
         """Rows and columns exchanged."""
-        return RGBSpike(self.rgb.mT, self.spike.mT, self.scale)
+        return replace(self, rgb=self.rgb.mT, spike=self.spike.mT)
 
     def contiguous(self) -> "RGBSpike":
         """The same with contiguous tensors."""
@@ -59,36 +61,39 @@ class RGBSpike:
         dims = (dims,) if isinstance(dims, int) else tuple(dims)
         early = [dim for dim in dims if dim >= 0]
         scale = self.scale.flip(early) if self.scale is not None else None
-        return RGBSpike(self.rgb.flip(dims), self.spike.flip(dims), scale)
+        return replace(self, rgb=self.rgb.flip(dims), spike=self.spike.flip(dims), scale=scale)
 
     def with_planes(self, order: Sequence[int]) -> "RGBSpike":
         """The same with the spike planes in another order."""
         axis, index = self.rgb.ndim - 3, torch.as_tensor(order, device=self.spike.device)
         scale = None if self.scale is None else self.scale.index_select(axis, index)
-        return RGBSpike(self.rgb, self.spike.index_select(axis, index), scale)
+        return replace(self, spike=self.spike.index_select(axis, index), scale=scale)
 
     def index_select(self, dim: int, index: Tensor) -> "RGBSpike":
         """Select along an axis of (B, T, C, H, W); rows and columns as whole cells of r pixels."""
         rgb = self.rgb.index_select(dim, index)
         if dim >= self.rgb.ndim - 2:
             cells = index[:: self.ratio] // self.ratio
-            return RGBSpike(rgb, self.spike.index_select(dim, cells), self.scale)
+            return replace(self, rgb=rgb, spike=self.spike.index_select(dim, cells))
         scale = None if self.scale is None else self.scale.index_select(dim, index)
-        return RGBSpike(rgb, self.spike.index_select(dim, index), scale)
+        return replace(self, rgb=rgb, spike=self.spike.index_select(dim, index), scale=scale)
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Frames and spikes in units of intensity, float32, on a device; counts travel there as they are."""
+        """Frames and spikes in units of intensity, float32, on a device; counts travel there as they are. Frames are
+        linear light if spikes are."""
         spike = self.spike.to(device, non_blocking=True)
         if self.scale is not None:
             spike = spike.float() * self.scale.to(device, non_blocking=True)[..., None, None]
-        return self.rgb.to(device, non_blocking=True), spike
+        rgb = self.rgb.to(device, non_blocking=True)
+        return srgb_to_light(rgb) if self.is_linear else rgb, spike
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "RGBSpike":
         scale = None if self.scale is None else change(self.scale)
-        return RGBSpike(change(self.rgb), change(self.spike), scale)
+        return replace(self, rgb=change(self.rgb), spike=change(self.spike), scale=scale)
 
 
 Window = Tensor | RGBSpike
+SRGB_KNEE, LIGHT_KNEE, SLOPE = 0.04045, 0.0031308, 12.92  # IEC 61966-2-1
 
 
 def stacked(windows: Sequence[Any]) -> Any:
@@ -97,7 +102,8 @@ def stacked(windows: Sequence[Any]) -> Any:
         return torch.stack(tuple(windows))
     scales = [each.scale for each in windows]
     scale = None if scales[0] is None else torch.stack(scales)
-    return RGBSpike(torch.stack([each.rgb for each in windows]), torch.stack([each.spike for each in windows]), scale)
+    rgb, spike = (torch.stack([getattr(each, name) for each in windows]) for name in ("rgb", "spike"))
+    return replace(windows[0], rgb=rgb, spike=spike, scale=scale)
 
 
 def random_like(window: Window, shape: Sequence[int]) -> Window:
@@ -114,7 +120,7 @@ def random_like(window: Window, shape: Sequence[int]) -> Window:
     ratio, (rows, columns) = window.ratio, (-(-length // window.ratio) for length in (height, width))
     rgb = torch.rand(batch, frames, window.shape[1], rows * ratio, columns * ratio, generator=random)
     spike = torch.rand(batch, frames, window.spike.shape[1], rows, columns, generator=random).to(window.spike.dtype)
-    return RGBSpike(rgb, spike, None if window.scale is None else torch.ones(spike.shape[:3]))
+    return replace(window, rgb=rgb, spike=spike, scale=None if window.scale is None else torch.ones(spike.shape[:3]))
 
 
 def bytes_of(window: Window) -> int:
@@ -125,6 +131,22 @@ def bytes_of(window: Window) -> int:
 def tensors_of(window: Window, device: torch.device) -> tuple[Tensor, ...]:
     """The arguments of a network's forward, on a device."""
     return window.tensors(device) if isinstance(window, RGBSpike) else (window.to(device),)
+
+
+def restored_of(window: Window, out: Tensor) -> Tensor:
+    """The network's output as sRGB."""
+    return light_to_srgb(out) if isinstance(window, RGBSpike) and window.is_linear else out
+
+
+def srgb_to_light(srgb: Tensor) -> Tensor:
+    """Linear light of sRGB values, as utils_colour.srgb_to_linear does; beyond [0, 1] they are proportional or follow
+    the same curve."""
+    return torch.where(srgb <= SRGB_KNEE, srgb / SLOPE, ((srgb.clamp(min=SRGB_KNEE) + 0.055) / 1.055) ** 2.4)
+
+
+def light_to_srgb(light: Tensor) -> Tensor:
+    """sRGB values of linear light, the inverse of `srgb_to_light`."""
+    return torch.where(light <= LIGHT_KNEE, light * SLOPE, 1.055 * light.clamp(min=LIGHT_KNEE) ** (1 / 2.4) - 0.055)
 
 
 def grid_of(window: Window, grid: int = 1) -> int:

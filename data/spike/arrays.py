@@ -62,16 +62,17 @@ def planes_of(
         raise UserError(unable)
     centers, exposure = _steps_shown(opt, recording, spikes.shape[1], times)
     represent = REPRESENTATIONS[opt.representation]
-    by_picture = represent.gives == "counts" and opt.gain == "picture"
+    by_picture, is_linear = represent.gives == "counts" and opt.gain == "picture", recording.is_linear
     rate = _rate_at_white(opt, recording, is_used=not by_picture)
-    finish, window = PlaneMaker(represent, channels, rate, recording.is_linear), window_of(opt, exposure)
+    finish, window = PlaneMaker(represent, channels, rate, is_linear), window_of(opt, exposure)
     steps: int = spikes.shape[1]
     names = [f"{index:06d}" for index in range(len(spikes))]
     timeline = Timeline(dict.fromkeys(names, steps), recording.continuous)
     found = []
     for name, own, frame in zip(names, spikes, frames, strict=True):
         exposed = own[slice(*exposure)]
-        gain = picture_gain(mean_gray(frame), float(exposed.mean(dtype=np.float64))) if by_picture else 1 / rate
+        seen = float(exposed.mean(dtype=np.float64))
+        gain = picture_gain(mean_gray(frame, is_linear=is_linear), seen) if by_picture else 1 / rate
         for step in centers:
             first, last = represent.reach(window, step, exposure)
             around = _steps(spikes, timeline, name, (first, last), opt)

@@ -7,7 +7,6 @@ recorded spikes it adds gain / m for each, which keeps every m-th one: exactly a
 
 import math
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist
@@ -222,7 +221,6 @@ class Refired:
     Args:
         source: the recorded spikes.
         light: stored sub-frames; None: recorded spikes are thinned.
-        gray: returns the mean gray of a whole blurred frame, by clip and frame.
         thresholds: (lowest, highest) that will be drawn; 0: that of the set.
 
     Raises:
@@ -233,10 +231,9 @@ class Refired:
         self,
         source: SpikeSource,
         light: SubFrames | None,
-        gray: Callable[[str, str], float],
         thresholds: tuple[float, float] = (0, 0),
     ) -> None:
-        self.source, self.light, self._gray = source, light, gray
+        self.source, self.light = source, light
         manifest, rate_at_white = source.reader.manifest, source.sensor.rate_at_white
         self._theta = (manifest and manifest.theta) or 1 / rate_at_white
         self._intensities = srgb_to_linear(LEVELS) if source.reader.is_linear else LEVELS
@@ -296,7 +293,7 @@ class Refired:
         return picture_gain(gray, mean_rate(intensities * self._charge_of_white(draw), weights, draw))
 
     def _picture(self, clip: str, frame: str) -> Picture:
-        gray = self._gray(clip, frame)
+        gray = self.source.gray(clip, frame)
         if self.light is None:
             rate = self.source.reader.exposure_rate(clip, frame)
             return Picture(gray, np.array([rate / self.source.sensor.rate_at_white]), np.ones(1))

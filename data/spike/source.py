@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -117,6 +117,14 @@ def planes_in_time(represent: Representation, channels: int) -> slice:
     return slice(0, count) if count > 1 and represent.gives != "ratio" else slice(0, 0)
 
 
+class MeanGray(Protocol):
+    """The mean gray of whole blurred frames."""
+
+    def __call__(self, clip: str, frame: str, /, *, is_linear: bool) -> float:
+        """Return it, in [0, 1]; that of linear light if `is_linear`."""
+        ...
+
+
 class SpikeSource:
     """Spikes below `opt.dataroot_spike`; the sizes of all files are checked at construction.
 
@@ -124,7 +132,7 @@ class SpikeSource:
         opt: options of the data set.
         clips: the frames that will be read.
         frame_size: see SpikeReader.
-        gray: returns the mean gray of a whole blurred frame, in [0, 1], by clip and frame; for the picture's gain.
+        gray: returns the mean gray of a whole blurred frame; for the picture's gain.
         keep_files: see SpikeReader.
 
     Raises:
@@ -137,7 +145,7 @@ class SpikeSource:
         opt: DatasetOpt,
         clips: Clips,
         frame_size: Callable[[str], Size] | None = None,
-        gray: Callable[[str, str], float] = lambda clip, frame: 0.0,
+        gray: MeanGray = lambda clip, frame, is_linear: 0.0,
         *,
         keep_files: bool = False,
     ) -> None:
@@ -248,8 +256,17 @@ class SpikeSource:
         if not self.by_picture:
             return 1 / self.sensor.rate_at_white
         if (clip, frame) not in self._gains:
-            self._gains[clip, frame] = picture_gain(self._gray(clip, frame), self.reader.exposure_rate(clip, frame))
+            self._gains[clip, frame] = picture_gain(self.gray(clip, frame), self.reader.exposure_rate(clip, frame))
         return self._gains[clip, frame]
+
+    def gray(self, clip: str, frame: str) -> float:
+        """Return the mean gray of a whole blurred frame, in what the sensor integrates."""
+        return self._gray(clip, frame, is_linear=self.reader.is_linear)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether planes are linear light, to be compared with frames in linear light."""
+        return self.represent.gives == "counts" and self.reader.is_linear
 
     def hold(self, count: int) -> None:
         """Cache what `whole_planes` and `estimate` read for the last `count` frames."""

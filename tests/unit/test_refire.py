@@ -162,7 +162,7 @@ def test_a_plane_of_rates_knows_the_drawn_threshold(gray_root, tmp_path, transfe
         reader.manifest = reader.manifest.model_copy(update={"transfer": transfer})
         finish = dataset.spikes.finish
         dataset.spikes.finish = finish._replace(is_linear=True)
-        dataset.refired = refire.Refired(dataset.spikes, dataset.refired.light, dataset.lq.mean_gray)
+        dataset.refired = refire.Refired(dataset.spikes, dataset.refired.light)
     for theta in (1.0, 4.0) if transfer == "srgb" else (1.0,):
         planes = [dataset.refired.planes("clip_a", frame, WHOLE, Draw(theta=theta)).planes for frame in FRAMES]
         assert planes[0].shape == (1, *SPIKE_SIZE)
@@ -313,6 +313,6 @@ def test_linear_light_is_stored_encoded(light_root):
     stored = np.load(light_root / "light" / CLIPS[0] / f"{FRAMES[0]}.npy")[:1]
     np.testing.assert_allclose(ideal, stored / 510, rtol=1e-6)
     dataset.spikes.reader.manifest = manifest.model_copy(update={"transfer": "linear"})
-    linear = refire.Refired(dataset.spikes, dataset.refired.light, dataset.lq.mean_gray)
+    linear = refire.Refired(dataset.spikes, dataset.refired.light)
     found = linear._charges(CLIPS[0], FRAMES[0], (0, 1), WHOLE, Draw(theta=2))
     np.testing.assert_allclose(found, ((stored / 255 + 0.055) / 1.055) ** 2.4 / 2, atol=2e-3)

@@ -145,7 +145,8 @@ def test_planes_of_arrays_are_those_of_files(representation, channels, changes, 
     frames, spikes = read_clip(root)
     shown = dict(zip(NAMES, frames, strict=True))
     opt = options(root, "Test", spike=spike, spike_channels=channels)
-    source = SpikeSource(opt, {"clip_a": tuple(NAMES)}, gray=lambda clip, name: mean_gray(shown[name]))
+    gray = lambda clip, name, is_linear: mean_gray(shown[name], is_linear=is_linear)  # noqa: E731
+    source = SpikeSource(opt, {"clip_a": tuple(NAMES)}, gray=gray)
     whole = Box(0, 0, *SPIKE_SIZE)
     wanted = [source.planes("clip_a", name, whole, 2, frame) for name, frame in shown.items()]
 
