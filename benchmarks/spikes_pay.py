@@ -77,6 +77,7 @@ BLIND, ONE_PLANE, CLEAN, ROBUST = "guide without spikes", "vrt, one plane", "gui
 SHIPPED = {"guide, shipped": "guide", "guide_tiny, shipped": "guide_tiny"}
 FORMULAS = "formulas"
 ZOO = ROOT / "model_zoo/guide"
+METHODS = (FORMULAS, *SHIPPED, BLIND, ONE_PLANE, CLEAN, ROBUST)
 ONLY = {BLIND: ("threshold 2",), ONE_PLANE: ("threshold 2", "threshold 1", "threshold 4")}  # others: all conditions
 
 
@@ -133,10 +134,12 @@ class Bench:
         out: folder of everything that is kept.
         data: a set with stored light and instants.
         extent: how much is measured.
+        methods: of METHODS; None: all.
     """
 
-    def __init__(self, out: Path, data: Path, extent: Extent) -> None:
+    def __init__(self, out: Path, data: Path, extent: Extent, methods: Sequence[str] | None = None) -> None:
         self.out, self.data, self.extent, self.kinds = out, data, extent, kinds(data)
+        self.methods = methods or METHODS
         found = sorted(clip for clip, split in known_clips(data).items() if split == "test")
         self.clips = found[: extent.clips]
         for name in ("entries", "weights", "sets"):
@@ -197,7 +200,9 @@ class Bench:
     def rows(self) -> Iterator[tuple[str, int, str, dict[str, float]]]:
         """Measure everything: method, seed, condition, scores."""
         for seed in self.extent.seeds:
-            for name in (*((FORMULAS, *SHIPPED) if seed == self.extent.seeds[0] else ()), *self.kinds):
+            for name in self.methods:
+                if name not in self.kinds and seed != self.extent.seeds[0]:
+                    continue
                 for condition in self.extent.conditions:
                     if condition in ONLY.get(name, (condition,)):
                         yield name, seed, condition, self.entry(name, seed, condition)
@@ -248,6 +253,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a set of make_scene_dataset.py (datasets/scenes)")
     parser.add_argument("--seconds", type=positive, help="of each training (600; 30 with --quick)")
     parser.add_argument("--seeds", type=int, nargs="+", help="(0 1 2; 0 with --quick)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
     parser.add_argument("--quick", action="store_true", help="the demo set, few conditions: 5 minutes")
     parser.add_common()
     args = parser.parse_args()
@@ -260,7 +266,7 @@ def main() -> None:
             raise UserError(
                 f"{data}: no such set; make it with scripts/data_preparation/{maker}, or name one by --data"
             )
-        rows = list(Bench(args.out, data, extent).rows())
+        rows = list(Bench(args.out, data, extent, args.methods).rows())
         machine = {"torch": torch.__version__, "threads": torch.get_num_threads()}
         print(json.dumps({"benchmark": "spikes_pay", **machine, "rows": table(rows, extent.conditions)}))
 
