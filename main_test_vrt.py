@@ -157,6 +157,7 @@ import numpy as np
 import torch
 
 from data.restoration_key import inputs_of, restoration_key
+from data.spike.align.warning import warn_at_start
 from data.task_clips import clips_to_restore, protocol_of
 from models.memory import choose_tile
 from models.select_model import define_restorer
@@ -182,6 +183,8 @@ def main(job: Job) -> None:
     # 2. Processes, exclusive use of the results folder, restoration.
     dist = utils_dist.init()
     LOG.setLevel(logging.INFO if dist.is_main else logging.ERROR)
+    if dist.is_main and opt.datasets.test is not None and opt.datasets.test.uses_spikes:
+        warn_at_start(opt.datasets.test)
     with utils_dist.main_first(dist, lambda: results_folder.own(folder) if dist.is_main else nullcontext()):
         restore(job, test_set, dist, load)
     utils_dist.close()

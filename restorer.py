@@ -13,9 +13,11 @@ from torch import Tensor
 
 from data.geometry import whole_ratio
 from data.official_tasks import task_file
+from data.spike.alignment import Alignment, Matrix
 from data.spike.arrays import Recording, planes_of
+from data.spike.frame_planes import FramePlanes
 from data.spike.planes import REPRESENTATIONS
-from data.spike.source import FramePlanes, planes_in_time
+from data.spike.source import planes_in_time
 from models.model_vrt import ModelVRT
 from models.select_model import define_restorer
 from options.schema import Opt
@@ -109,6 +111,7 @@ class Restorer:
         exposure: tuple[int, int] | None = None,
         transfer: Literal["srgb", "linear"] = "srgb",
         continuous: bool = False,
+        alignment: np.ndarray | None = None,
         times: Sequence[float] = (),
     ) -> np.ndarray:
         """Restore a clip like main_test_vrt.py.
@@ -125,6 +128,7 @@ class Restorer:
                 tfp and raw_window.
             transfer: the light that the spike sensor integrates: "srgb", as in GoPro+Spike, or "linear".
             continuous: the steps of consecutive frames form one stream: a window may reach into the next frame's.
+            alignment: (3, 3) matrix of the two cameras, see docs/alignment.md; None: they see the same.
             times: n fractions of the exposure to show instead of the sharp step, from 0 (its first step) to 1 (its
                 last), ascending; needs spikes and `exposure`.
 
@@ -146,11 +150,11 @@ class Restorer:
         x: Window = rgb
         times = _checked_times(times, spikes, exposure)
         if spikes is not None:
-            recording = Recording(rate_at_white, sharp_step, exposure, _is_linear(transfer), continuous)
-            made = self._planes(shown, spikes, recording, times)
+            known = Recording(rate_at_white, sharp_step, exposure, _is_linear(transfer), continuous, _matrix(alignment))
+            made = self._planes(shown, spikes, known, times)
             rgb = rgb.repeat_interleave(len(times), 0) if times else rgb
             scale = None if made.scale is None else torch.from_numpy(made.scale)
-            x = RGBSpike(rgb, torch.from_numpy(made.planes), scale, recording.is_linear and self._is_in_counts)
+            x = RGBSpike(rgb, torch.from_numpy(made.planes), scale, known.is_linear and self._is_in_counts)
         elif planes is not None:
             x = RGBSpike(rgb, _checked_planes(planes, frames, self._spike_channels))
         out = np.stack([_picture(frame, frames.dtype) for frame in self._tiled(x)])
@@ -255,6 +259,18 @@ def _device(device: str | torch.device | None) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device: found {chosen}, but no GPU is usable here; pass device='cpu' or leave it out")
     return chosen
+
+
+def _matrix(matrix: np.ndarray | None) -> Matrix | None:
+    if matrix is None:
+        return None
+    try:
+        return Alignment(matrix=np.asarray(matrix, float).tolist()).matrix
+    except ValueError as error:
+        raise UserError(
+            f"alignment: found {np.asarray(matrix).tolist()}, expected a 3x3 matrix near the identity; "
+            "see docs/alignment.md"
+        ) from error
 
 
 def _array(name: str, value: T) -> T:

@@ -13,9 +13,9 @@ from data.clip_index import Clips, existing_folder, find_clips
 from data.frame_store import FrameStore, store_of
 from data.geometry import size_text
 from data.select_dataset import define_Dataset
+from data.spike.align.warning import warn_of_clips
 from data.spike.doctor.orientation import match
 from data.spike.manifest import Manifest
-from data.spike.planes import tfp_of
 from data.spike.reader import SpikeReader, clip_timing
 from data.spike.store import open_store
 from data.spike.texture import bit_order, mean_plane
@@ -73,6 +73,8 @@ def check_dataset(
                 for problems in found:
                     defects += problems
                     report(1)
+        if reader and "dataroot_lq" in stores and not defects:
+            warn_of_clips(opt, clips, stores["dataroot_lq"], reader)
     if not defects:
         with _noting(defects):
             define_Dataset(opt, upscale)
@@ -152,7 +154,7 @@ def spike_defects(clip: str, frame: str, reader: SpikeReader, blur: np.ndarray |
     else:
         found += [reader.size_warning(clip, frame), _order_defect(clip, frame, reader)]
         if blur is not None:
-            found.append(_pairing_defect(spikes, blur, reader, clip))
+            found.append(_pairing_defect(reader.exposed(clip, frame), blur, reader))
     return [f"clip {clip} frame {frame}: {reader.store.where(clip, frame)}: {defect}" for defect in found if defect]
 
 
@@ -164,10 +166,9 @@ def _order_defect(clip: str, frame: str, reader: SpikeReader) -> str | None:
     return f'its bits look like bit_order "{looks}", but are read as "{reader.sensor.bit_order}"; correct the manifest'
 
 
-def _pairing_defect(spikes: np.ndarray, blur: np.ndarray, reader: SpikeReader, clip: str) -> str | None:
-    """Compare the mean of the spikes over the exposure with the blurred frame."""
-    first, last = reader.timings[clip].exposure
-    seen = tfp_of(spikes[first:last]) / np.float32(reader.sensor.rate_at_white)
+def _pairing_defect(exposed: np.ndarray, blur: np.ndarray, reader: SpikeReader) -> str | None:
+    """Compare the mean rate over the exposure, (h, w), with the blurred frame."""
+    seen = exposed / np.float32(reader.sensor.rate_at_white)
     if reader.is_linear:
         seen = linear_to_srgb(np.clip(seen, 0, 1))
     if min(float(blur.std()) / 255, seen.std()) < CONTRAST:

@@ -14,7 +14,8 @@ from data.frame_store import FrameStore, instants_store, store_of
 from data.geometry import whole_ratio
 from data.instants import instant_name
 from data.recent import Recent
-from data.spike.source import SpikeSource, planes_in_time, stacked
+from data.spike.frame_planes import stacked
+from data.spike.source import SpikeSource, planes_in_time
 from options.schema import DatasetOpt
 from utils.utils_colour import mean_gray
 from utils.utils_error import UserError

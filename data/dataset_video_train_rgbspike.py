@@ -19,8 +19,9 @@ from data.clip_index import (
 from data.frame_store import FrameStore, instants_store, store_of
 from data.geometry import Box, whole_ratio
 from data.instants import at_instant, instants_of
+from data.spike.frame_planes import stacked
 from data.spike.refire import Refired, draw_sensor
-from data.spike.source import SpikeSource, stacked
+from data.spike.source import SpikeSource
 from data.spike.subframes import SubFrames
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
@@ -70,7 +71,7 @@ class VideoTrainDatasetRGBSpike:
 
         Returns:
             lq (T, 3, h, w), gt (T, 3, h * scale, w * scale): float32, RGB in [0, 1];
-            spike (T, S, h / r, w / r): on the sensor's grid, float32, white is 1, noise may exceed it; or uint8 counts
+            spike (T, S, h / r, w / r): on the sensor's grid, float32, white is 1, noise may exceed it; or counts
             and spike_scale (T, S), the intensity that a count means; is_linear, where intensities are linear light;
             key: `<clip>/<first frame>`.
 

@@ -5,6 +5,7 @@ spike.py inspect x.dat --spike_h 360 --spike_w 640      the same, and whether th
 spike.py inspect datasets/gopro_spike                   every spike file below a folder, one or more lines per folder
 spike.py decode x.dat --out x.npz                       (T, H, W) uint8 as `spk`, with its geometry; or .npy
 spike.py preview x.dat                                  x_preview.png: playback at several windows; or --out x.mp4
+spike.py align datasets/my_set [--dry-run]              geometry and time between spikes and frames, into manifest.json
 
 A manifest.json or config.yaml is used where training finds it (docs/spikes.md), and checked by `inspect`. Formats:
 .dat, .npy, .npz with `spk`, and the raw files of 250x400 (raw416) and 1000x1000 (raw1024) cameras.
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.geometry import size_text
@@ -26,6 +28,8 @@ from data.spike.doctor.examine import DEFAULT_FLIPUD
 from data.spike.doctor.inspection import inspect_file, report_text
 from data.spike.formats import FORMATS, Found, open_spikes
 from data.spike.texture import likelier_geometry
+from options.schema import Opt
+from utils import utils_option
 from utils.utils_cli import EXIT_USER, Parser, positive, program
 from utils.utils_error import UserError
 from utils.utils_file import whole_file
@@ -72,12 +76,35 @@ def preview(args: argparse.Namespace) -> int:
     from data.spike.doctor.preview import write_preview  # imports torch
 
     spikes, found, declared = read(args)
-    default = declared.timing.sharp_step if declared.timing else found.steps // 2
-    center = min(default, found.steps - 1) if args.step is None else args.step
+    default = declared.timing.in_spikes().sharp_step if declared.timing else found.steps // 2
+    center = max(min(default, found.steps - 1), 0) if args.step is None else args.step
     if not 0 <= center < found.steps:
         raise UserError(f"--step {center}: must lie in [0, {found.steps}), the steps of {args.file}; correct it")
     write_preview(out, spikes, center, args.file.name)
     print(f"{out}: {found.steps} steps of {source_text(found, declared)}, around step {center}")
+    return 0
+
+
+def align(args: argparse.Namespace) -> int:
+    """Align the cameras of a data set and write its manifest; return the exit code."""
+    if (args.folder is None) == (args.opt is None):
+        raise UserError("align: expected either the folder of a data set or --opt with an option file")
+    from data.spike.align import camera_pair, report  # imports torch
+
+    if args.folder is not None:
+        blocks = camera_pair.blocks_in(args.folder)
+    else:
+        given = utils_option.load(args.opt, Opt, args.set).datasets
+        blocks = [block for block in (given.train, given.test) if block and block.uses_spikes]
+        if not blocks:
+            raise UserError(f"{args.opt}: no data set with spikes, expected one to align; give another option file")
+    settings = camera_pair.Settings(args.model, args.max_steps, args.per_clip, args.length)
+    with tqdm(desc="align", unit="clip", disable=True if args.json else None) as bar:
+        found = camera_pair.align_set(blocks, settings, write=not args.dry_run, report=lambda clip: bar.update())
+    if args.json:
+        print(json.dumps(finite(report.values(found, is_written=not args.dry_run))))
+    else:
+        print(report.text(found, is_written=not args.dry_run))
     return 0
 
 
@@ -128,7 +155,7 @@ def step_range(text: str) -> tuple[int, int]:
 def make_parser() -> Parser:
     """Return the command line's parser."""
     parser = Parser(description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="inspect|decode|preview", parser_class=Parser)
+    commands = parser.add_subparsers(required=True, metavar="inspect|decode|preview|align", parser_class=Parser)
     common = Parser(add_help=False)
     common.add_argument("file", type=Path, metavar="FILE", help="a spike file (inspect: or a folder)")
     common.add_argument(
@@ -161,6 +188,21 @@ def make_parser() -> Parser:
     command.add_argument("--step", type=int, metavar="N", help="the step to show (default: sharp step or middle)")
     command.add_argument("--force", action="store_true", help="replace an existing file")
     command.set_defaults(run=preview)
+    command = commands.add_parser("align", help="measure geometry and time between spikes and frames of a data set")
+    command.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="a data set; its manifest.json is written")
+    command.add_argument(
+        "--model", choices=["auto", "shift", "similarity", "homography"], default="auto",
+        help="auto: the simplest that agrees as well as the others",
+    )  # fmt: skip
+    command.add_argument("--max-steps", type=positive, default=24, metavar="N", help="largest offset in time (24)")
+    command.add_argument("--per-clip", action="store_true", help="each clip by itself; default: one for all that agree")
+    command.add_argument("--length", action="store_true", help="measure the length of the exposure too")
+    command.add_argument("--dry-run", action="store_true", help="write nothing")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument("--opt", type=Path, metavar="CONFIG", help="take the folders of an option file")
+    command.add_set()
+    command.add_common()
+    command.set_defaults(run=align)
     return parser
 
 

@@ -15,7 +15,8 @@ class RGBSpike:
 
     Attributes:
         rgb: (..., T, C, H, W) float32: RGB in [0, 1], then a noise map if the network takes one.
-        spike: (..., T, S, h, w), H = r h and W = r w with an integer r: float32, or uint8 counts.
+        spike: (..., T, S, h, w), H = r h and W = r w with an integer r: float32, uint8 counts, or int8 parts
+            of counts (data.spike.frame_planes).
         scale: (..., T, S) float32, what one count of a plane means in intensity (white is 1); None: spike is in
             intensity already.
         is_linear: intensities are linear light, while `rgb` is sRGB; the network then works in linear light.

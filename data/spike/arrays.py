@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.geometry import whole_ratio
+from data.geometry import Box, whole_ratio
 from data.instants import step_of
-from data.spike.planes import REPRESENTATIONS, Span, StepWindow, instant_problem
+from data.spike.alignment import Matrix, Warp, warp_of
+from data.spike.frame_planes import FramePlanes, PlaneMaker, stacked
+from data.spike.planes import REPRESENTATIONS, Span, StepWindow, instant_problem, tfp_of
 from data.spike.reader import window_of
 from data.spike.representations import upsample
-from data.spike.source import FramePlanes, PlaneMaker, picture_gain, stacked
+from data.spike.source import picture_gain
 from data.spike.stream import Timeline, mirrored
 from options.schema import SpikeOpt
 from utils.utils_colour import mean_gray
@@ -25,6 +27,7 @@ class Recording(NamedTuple):
     exposure: Span | None = None  # [first, last): the steps that the blurred frame integrates
     is_linear: bool = False  # the sensor integrated linear light, not sRGB
     continuous: bool = False  # the steps of consecutive frames are one stream without a gap
+    matrix: Matrix | None = None  # from the frames' spike grid to the sensor; None: they are the same
 
 
 def planes_of(
@@ -51,12 +54,7 @@ def planes_of(
     Raises:
         UserError: sizes do not match, or something that the representation needs is missing or outside the steps.
     """
-    ratio = whole_ratio(frames.shape[1:3], spikes.shape[2:])
-    if not ratio:
-        raise UserError(
-            "spikes: found {}x{} pixels under frames of {}x{}, expected the same whole ratio along both axes; crop or "
-            "resize the frames".format(*spikes.shape[2:], *frames.shape[1:3])
-        )
+    _check_ratio(frames, spikes)
     unable = instant_problem(opt.representation) if times else None
     if unable:
         raise UserError(unable)
@@ -68,22 +66,41 @@ def planes_of(
     steps: int = spikes.shape[1]
     names = [f"{index:06d}" for index in range(len(spikes))]
     timeline = Timeline(dict.fromkeys(names, steps), recording.continuous)
+    whole = Box(0, 0, spikes.shape[2], spikes.shape[3])
+    warp = None if recording.matrix is None else warp_of(recording.matrix, (whole.height, whole.width))
+    if warp is not None:
+        part = warp.region(whole)
+        spikes = spikes[:, :, part.rows, part.cols]
     found = []
     for name, own, frame in zip(names, spikes, frames, strict=True):
-        exposed = own[slice(*exposure)]
-        seen = float(exposed.mean(dtype=np.float64))
+        seen = _mean_rate(own[slice(*exposure)], warp, whole)
         gain = picture_gain(mean_gray(frame, is_linear=is_linear), seen) if by_picture else 1 / rate
         for step in centers:
             first, last = represent.reach(window, step, exposure)
             around = _steps(spikes, timeline, name, (first, last), opt)
             moment = StepWindow(around, step - first, (exposure[0] - first, exposure[1] - first))
             made = represent.make(moment, window, channels)
+            made = made if warp is None else finish.moved(made, warp, whole, window, exposure)
             if represent.gives == "ratio":
                 picture = finish.picture(upsample(made[0], (frame.shape[0], frame.shape[1])), frame)
                 found.append(FramePlanes(picture))
             else:
-                found.append(FramePlanes(finish.planes(made), finish.scale(gain, window, exposure)))
+                scale = finish.scale(gain, window, exposure, is_moved=warp is not None)
+                found.append(FramePlanes(finish.planes(made), scale))
     return stacked(found)
+
+
+def _mean_rate(exposed: np.ndarray, warp: Warp | None, whole: Box) -> float:
+    """Return the mean rate of what a whole frame shows."""
+    return float(exposed.mean(dtype=np.float64) if warp is None else warp(tfp_of(exposed)[None], whole).mean())
+
+
+def _check_ratio(frames: np.ndarray, spikes: np.ndarray) -> None:
+    if not whole_ratio(frames.shape[1:3], spikes.shape[2:]):
+        raise UserError(
+            "spikes: found {}x{} pixels under frames of {}x{}, expected the same whole ratio along both axes; crop or "
+            "resize the frames".format(*spikes.shape[2:], *frames.shape[1:3])
+        )
 
 
 def _rate_at_white(opt: SpikeOpt, recording: Recording, *, is_used: bool) -> float:

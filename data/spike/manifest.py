@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from data.spike.alignment import Alignment
 from data.spike.description import find_description
 from utils.spike_loader import BitOrder, Size
 from utils.utils_error import UserError
@@ -39,6 +40,7 @@ class ClipTiming(BaseModel):
     spike_w: _Positive | None = None
     rgb_h: _Positive | None = None
     rgb_w: _Positive | None = None
+    alignment: Alignment | None = None  # of the two cameras, as scripts/spike.py align measures it
 
     @model_validator(mode="after")
     def _consistent(self) -> "ClipTiming":
@@ -54,6 +56,10 @@ class ClipTiming(BaseModel):
             height, width = getattr(self, f"{kind}_h"), getattr(self, f"{kind}_w")
             if (height is None) != (width is None):
                 raise ValueError(f"{kind}_h is {height} and {kind}_w {width}; give both or neither")
+        if self.alignment and last - first + self.alignment.longer < 1:
+            raise ValueError(
+                f"alignment.longer {self.alignment.longer} leaves no step of the exposure [{first}, {last})"
+            )
         return self
 
     @model_serializer(mode="wrap")
@@ -68,6 +74,14 @@ class ClipTiming(BaseModel):
     def num_steps(self, frame: str) -> int:
         """Return the sensor steps in the `.dat` file of `frame`."""
         return self.steps_of.get(frame, self.steps)
+
+    def in_spikes(self) -> "ClipTiming":
+        """Return the timing with exposure and sharp step where the spikes have them; both may leave the file."""
+        if self.alignment is None:
+            return self
+        (first, last), late = self.exposure, self.alignment.steps
+        moved = {"exposure": (first + late, last + late + self.alignment.longer), "sharp_step": self.sharp_step + late}
+        return self.model_copy(update=moved)
 
 
 class Manifest(BaseModel):

@@ -7,10 +7,12 @@ import numpy as np
 
 from data.clip_index import Clips, existing_folder
 from data.frame_order import in_time
+from data.geometry import Box
 from data.instants import step_of
 from data.recent import Recent
+from data.spike.alignment import Alignment, Warp, warp_of
 from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
-from data.spike.planes import REPRESENTATIONS, Span, instant_problem, steps_per_plane
+from data.spike.planes import REPRESENTATIONS, Span, instant_problem, steps_per_plane, tfp_of
 from data.spike.sensor import Evidence, Sensor, resolve_sensor
 from data.spike.store import open_store
 from data.spike.stream import Cut, Timeline, mirrored
@@ -89,7 +91,7 @@ class SpikeReader:
                 "{}: no manifest.json, using GoPro's rules: {}x{} spikes, flipud {}, rate_at_white {:g}, bit_order {}, "
                 "timing from the number in each clip's name, one stream per clip".format(self.root, *self.sensor)
             )
-        self.timings = {clip: clip_timing(self.manifest, clip) for clip in clips}
+        self.timings = {clip: clip_timing(self.manifest, clip).in_spikes() for clip in clips}
         own = {clip: timing.spike_size or self.sensor.size for clip, timing in self.timings.items()}
         self.sensors = {clip: self.sensor._replace(height=h, width=w) for clip, (h, w) in own.items()}
         self._last = {
@@ -126,10 +128,24 @@ class SpikeReader:
         """Return the step at a fraction of the exposure: 0 is its first step, 1 its last."""
         return step_of(*self.timings[clip].exposure, time)
 
+    def warp(self, clip: str) -> Warp | None:
+        """Return what moves planes of a clip from the sensor to the frames; None if nothing does."""
+        alignment = self.timings[clip].alignment
+        return None if alignment is None else warp_of(alignment.matrix, self.sensor_of(clip).size)
+
+    def exposed(self, clip: str, frame: str) -> np.ndarray:
+        """Return the mean rate over the exposure at the frame's spike grid, (h, w) float32, spikes per step."""
+        whole, warp = Box(0, 0, *self.sensor_of(clip).size), self.warp(clip)
+        part = whole if warp is None else warp.region(whole)
+        mean = tfp_of(self.read(clip, frame, self.timings[clip].exposure, rows=part.row_span, cols=part.col_span))
+        return mean if warp is None else warp(mean[None], whole)[0]
+
     def exposure_rate(self, clip: str, frame: str) -> float:
         """Return the mean rate of all pixels over the exposure, in spikes per step."""
         height, width = self.sensor_of(clip).size
         first, last = self.timings[clip].exposure
+        if self.timings[clip].alignment is not None:
+            return float(self.exposed(clip, frame).mean(dtype=np.float64))
         packed = self._bytes(clip, frame)[first * height * width // 8 : last * height * width // 8]
         return int.from_bytes(packed.tobytes(), "little").bit_count() / ((last - first) * height * width)
 
@@ -163,7 +179,7 @@ class SpikeReader:
             read: returns (n, h, w) for a frame and [first, last) of its file.
         """
         cut = self._timelines[clip].cut(frame, *steps)
-        problem = _edge_problem(cut, steps, self.opt, self._is_continuous)
+        problem = self._cut_problem(clip, cut, steps)
         if problem:
             raise UserError(f"clip {clip} frame {frame}: {problem}")
         if self._keep_files:
@@ -212,7 +228,12 @@ class SpikeReader:
 
     def problem(self, clip: str, frame: str, steps: Span) -> str | None:
         """Return why steps around a frame, counted as in `read`, cannot be read; None if they can."""
-        return _edge_problem(self._timelines[clip].cut(frame, *steps), steps, self.opt, self._is_continuous)
+        return self._cut_problem(clip, self._timelines[clip].cut(frame, *steps), steps)
+
+    def room(self, clip: str, frame: str, steps: Span, most: int) -> Span:
+        """Return by how many steps, at most `most`, a span around a frame can be moved within the stream."""
+        cut = self._timelines[clip].cut(frame, steps[0] - most, steps[1] + most)
+        return cut.before - most, most - cut.after
 
     def num_steps(self, clip: str, frame: str) -> int:
         """Return the number of steps of a frame's own `.dat` file, by its size at construction."""
@@ -244,6 +265,9 @@ class SpikeReader:
     def _bytes(self, clip: str, frame: str) -> np.ndarray:
         """Return the bytes of a `.dat` file, (n,) uint8."""
         return self._packed.get((clip, frame), partial(self.store.packed, clip, frame))
+
+    def _cut_problem(self, clip: str, cut: Cut, steps: Span) -> str | None:
+        return _edge_problem(cut, steps, self.opt, self.timings[clip].alignment, is_continuous=self._is_continuous)
 
     def _evidence(self) -> Evidence:
         clip, files = next(iter(self._sizes.items()))
@@ -285,10 +309,16 @@ class SpikeReader:
         )
 
 
-def _edge_problem(cut: Cut, steps: Span, opt: SpikeOpt, is_continuous: bool) -> str | None:
-    """Return why wanted steps cannot be read; None if they can."""
+def _edge_problem(
+    cut: Cut, steps: Span, opt: SpikeOpt, alignment: Alignment | None, *, is_continuous: bool
+) -> str | None:
+    """Return why wanted steps cannot be read; None if they can.
+
+    What the alignment moves beyond a stream's ends is mirrored with any `spike.edge`.
+    """
     existing = sum(piece.last - piece.first for piece in cut.pieces)
-    if cut.is_whole or (opt.edge == "mirror" and max(cut.before, cut.after) <= existing):
+    moved = abs(alignment.steps) + abs(alignment.longer) if alignment else 0
+    if max(cut.before, cut.after) <= (existing if opt.edge == "mirror" else min(moved, existing)):
         return None
     first, last = steps[0] + cut.before, steps[1] - 1 - cut.after
     alone = "" if is_continuous else " (manifest.json: not continuous)"

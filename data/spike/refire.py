@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from data.geometry import Box
+from data.spike.frame_planes import FramePlanes
 from data.spike.planes import Span, StepWindow
-from data.spike.source import FramePlanes, SpikeSource, picture_gain
+from data.spike.source import SpikeSource, picture_gain
 from data.spike.subframes import SubFrames
 from options.schema_augment import AugmentOpt
 from utils.utils_colour import srgb_to_linear
@@ -250,13 +251,13 @@ class Refired:
         """Make the planes of one frame as another sensor would give them; arguments as of SpikeSource.planes."""
         reader = self.source.reader
         first, last = reader.reach(clip, center)
-        spikes = self._spikes(clip, frame, (first, last), box, draw)
+        spikes = self._spikes(clip, frame, (first, last), self.source.region(clip, box), draw)
         exposure = self.source.timings[clip].exposure
         middle = reader.target_step(clip, center) - first
         moment = StepWindow(spikes, middle, (exposure[0] - first, exposure[1] - first))
         white = max(mean_rate(np.array([self._charge_of_white(draw)]), np.ones(1), draw), DARKEST)
         gain = self._gain(clip, frame, draw) if self.source.by_picture else 1 / white
-        return self.source.planes_of(clip, moment.reversed() if reverse else moment, gain, rate_at_white=white)
+        return self.source.planes_of(clip, moment.reversed() if reverse else moment, box, gain, rate_at_white=white)
 
     def _spikes(self, clip: str, frame: str, steps: Span, box: Box, draw: Draw) -> np.ndarray:
         """Fire the steps [first, last) of a box, (T, h, w) uint8."""
@@ -297,11 +298,24 @@ class Refired:
         if self.light is None:
             rate = self.source.reader.exposure_rate(clip, frame)
             return Picture(gray, np.array([rate / self.source.sensor.rate_at_white]), np.ones(1))
-        first, last = self.source.timings[clip].exposure
-        some = np.ascontiguousarray(self.light.read(clip, frame)[first:last:4])
-        found = np.bincount(some.reshape(-1), minlength=256)
+        found = np.bincount(self._exposed(clip, frame).reshape(-1), minlength=256)
         values = np.flatnonzero(found)
         return Picture(gray, self._intensities[values], found[values].astype(np.float32))
+
+    def _exposed(self, clip: str, frame: str) -> np.ndarray:
+        """Return every fourth sub-frame of an exposure, (n, h, w) uint8, as the frame's grid has them."""
+        reader = self.source.reader
+        whole, exposure, warp = (
+            Box(0, 0, *reader.sensor_of(clip).size),
+            reader.timings[clip].exposure,
+            reader.warp(clip),
+        )
+        part = self.source.region(clip, whole)
+        stored = reader.assembled(
+            clip, frame, exposure, lambda at, span: self._stored(clip, at, span, part.rows, part.cols)
+        )
+        some = np.ascontiguousarray(stored[::4])
+        return some if warp is None else np.rint(warp(some, whole)).astype(np.uint8)
 
     def _charges(self, clip: str, frame: str, steps: Span, box: Box, draw: Draw) -> np.ndarray:
         """Return what stored light adds in a mean pixel, (T, h, w) float32; the frame's border is repeated."""

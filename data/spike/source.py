@@ -1,7 +1,7 @@
 """The spikes of a data set, checked at construction, then read and turned into planes frame by frame."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -10,92 +10,22 @@ import numpy as np
 from data.clip_index import Clips, raise_first
 from data.geometry import Box, whole_ratio
 from data.recent import Recent
+from data.spike.frame_planes import FramePlanes, PlaneMaker
 from data.spike.planes import REPRESENTATIONS, Representation, Span, StepWindow
 from data.spike.reader import SpikeReader
-from data.spike.representations import sharpened, upsample
+from data.spike.representations import upsample
 from options.schema import DatasetOpt
 from options.schema_data import EXPOSURE_PLANES
 from utils.spike_loader import Size
-from utils.utils_colour import linear_to_srgb, srgb_to_linear, to_gray
 from utils.utils_error import UserError
 
 LOG = logging.getLogger("spikevrt")
 
 
-class FramePlanes(NamedTuple):
-    """The planes of one frame.
-
-    planes: (S, h, w) on the sensor's grid, float32 or uint8 counts; of a ratio (S, H, W) on the RGB grid.
-    scale: (S,) float32, the intensity that one count means (white is 1); None: planes are intensities.
-    """
-
-    planes: np.ndarray
-    scale: np.ndarray | None = None
-
-
-def stacked(frames: Sequence[FramePlanes]) -> FramePlanes:
-    """Stack the planes of T frames: planes (T, S, ...), scale (T, S) or None."""
-    scales = [each.scale for each in frames if each.scale is not None]
-    return FramePlanes(np.stack([each.planes for each in frames]), np.stack(scales) if scales else None)
-
-
-class PlaneMaker(NamedTuple):
-    """Turns the output of a representation into planes in units of intensity."""
-
-    represent: Representation
-    channels: int  # S, planes per frame
-    rate_at_white: float
-    is_linear: bool  # the sensor integrated linear light; RGB frames are sRGB
-
-    def planes(self, planes: np.ndarray) -> np.ndarray:
-        """Divide rates by the rate at white and encode them like RGB; counts and ratios stay as they are."""
-        if self.represent.gives != "rate":
-            return planes
-        planes = planes / np.float32(self.rate_at_white)
-        return linear_to_srgb(planes) if self.is_linear else planes
-
-    def scale(self, gain: float, window: int, exposure: Span) -> np.ndarray | None:
-        """Return what a count of each plane means, (S,) float32; None if planes are intensities.
-
-        Args:
-            gain: intensity over spikes per step, for "counts".
-            window: steps of all planes together.
-            exposure: [first, last) steps.
-        """
-        if self.represent.gives == "bits":
-            return np.full(self.channels, 1 / self.rate_at_white, np.float32)
-        if self.represent.gives != "counts":
-            return None
-        count = self.channels - EXPOSURE_PLANES
-        per_exposure = gain / (exposure[1] - exposure[0])
-        return np.array([gain * count / window] * count + [per_exposure, 256 * per_exposure], np.float32)
-
-    def picture(self, ratio: np.ndarray, blur: np.ndarray) -> np.ndarray:
-        """Multiply a blurred frame by a ratio (H, W); returns the planes (1 or 3, H, W) float32."""
-        sharp = self.sharpened(blur, ratio)
-        return to_gray(sharp)[None] if self.channels == 1 else sharp.transpose(2, 0, 1)
-
-    def sharpened(self, blur: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-        """Multiply a blurred frame by a ratio of light.
-
-        Args:
-            blur: (H, W, 3) RGB, uint8 or float32 in [0, 1].
-            ratio: (H, W) float32.
-
-        Returns:
-            (H, W, 3) float32 in [0, 1].
-        """
-        picture = blur.astype(np.float32) / 255 if blur.dtype == np.uint8 else blur
-        # The ratio is one of light as the sensor integrates it, so the picture must be in the same domain.
-        if self.is_linear:
-            return linear_to_srgb(sharpened(srgb_to_linear(picture), ratio))
-        return sharpened(picture, ratio)
-
-
 class SensorPlanes(NamedTuple):
     """What the representations made of one frame's steps.
 
-    planes: (S, h, w), on the sensor's grid.
+    planes: (S, h, w), on the frame's spike grid.
     ratio: (h, w) float32, short-time over exposure-time rate, for the training-free estimate; None: not requested.
     """
 
@@ -156,6 +86,7 @@ class SpikeSource:
         self.reader = SpikeReader(opt, clips, frame_size, keep_files=keep_files)
         self.sensor, self.timings = self.reader.sensor, self.reader.timings
         self.finish = PlaneMaker(self.represent, self.channels, self.sensor.rate_at_white, self.reader.is_linear)
+        self._is_moved = any(self.reader.warp(clip) for clip in clips)  # planes of all clips have one type
         raise_first(self.reader.problems(clips))
         firsts = {self.reader.sensor_of(clip).size: (clip, frames[0]) for clip, frames in reversed(clips.items())}
         for clip, frame in firsts.values():  # the first clip of each size
@@ -218,8 +149,13 @@ class SpikeSource:
             return FramePlanes(
                 self.finish.picture(self._enlarged_ratio(clip, frame, box, ratio, center, reverse), blur)
             )
-        moment = self.moment(clip, frame, center=center, rows=box.row_span, cols=box.col_span)
-        return self.planes_of(clip, moment.reversed() if reverse else moment, self.gain(clip, frame))
+        moment = self.moment(clip, frame, box, center=center)
+        return self.planes_of(clip, moment.reversed() if reverse else moment, box, self.gain(clip, frame))
+
+    def region(self, clip: str, box: Box) -> Box:
+        """Return the part of the sensor that a part of the frame's spike grid is made of."""
+        warp = self.reader.warp(clip)
+        return box if warp is None else warp.region(box)
 
     @property
     def by_picture(self) -> bool:
@@ -227,13 +163,19 @@ class SpikeSource:
         return self.represent.gives == "counts" and self.opt.gain == "picture"
 
     def planes_of(
-        self, clip: str, moment: StepWindow, gain: float, *, rate_at_white: float | None = None
+        self, clip: str, moment: StepWindow, box: Box, gain: float, *, rate_at_white: float | None = None
     ) -> FramePlanes:
-        """Make the planes of the steps around one frame; not for ratios. None: the sensor's rate at white."""
-        window, finish = self.reader.window(clip), self.finish
-        finish = finish if rate_at_white is None else finish._replace(rate_at_white=rate_at_white)
-        planes = finish.planes(self.represent.make(moment, window, self.channels))
-        return FramePlanes(planes, finish.scale(gain, window, self.timings[clip].exposure))
+        """Make the planes of a box from the steps of its `region`; not for ratios. None: the sensor's rate at white."""
+        finish = self.finish if rate_at_white is None else self.finish._replace(rate_at_white=rate_at_white)
+        return FramePlanes(finish.planes(self._made(clip, moment, box)), self._scale(clip, gain, finish))
+
+    def _made(self, clip: str, moment: StepWindow, box: Box) -> np.ndarray:
+        """Return the planes of a box as the representation makes them, on the frame's spike grid."""
+        window, warp = self.reader.window(clip), self.reader.warp(clip)
+        made = self.represent.make(moment, window, self.channels)
+        if not self._is_moved:
+            return made
+        return self.finish.moved(made, warp, box, window, self.timings[clip].exposure)
 
     def _enlarged_ratio(
         self, clip: str, frame: str, box: Box, ratio: int, center: int | None, reverse: bool
@@ -242,14 +184,14 @@ class SpikeSource:
         top, left = max(box.top - 1, 0), max(box.left - 1, 0)
         height, width = self.reader.sensor_of(clip).size
         bottom, right = min(box.top + box.height + 1, height), min(box.left + box.width + 1, width)
-        moment = self.moment(clip, frame, center=center, rows=(top, bottom), cols=(left, right))
-        moment = moment.reversed() if reverse else moment
-        small = self.represent.make(moment, self.reader.window(clip), self.channels)[0]
+        around = Box(top, left, bottom - top, right - left)
+        moment = self.moment(clip, frame, around, center=center)
+        small = self._made(clip, moment.reversed() if reverse else moment, around)[0]
         inner = Box(box.top - top, box.left - left, box.height, box.width).scaled(ratio)
         return upsample(small, (small.shape[0] * ratio, small.shape[1] * ratio))[inner.rows, inner.cols]
 
-    def _scale(self, clip: str, frame: str) -> np.ndarray | None:
-        return self.finish.scale(self.gain(clip, frame), self.reader.window(clip), self.timings[clip].exposure)
+    def _scale(self, clip: str, gain: float, finish: PlaneMaker) -> np.ndarray | None:
+        return finish.scale(gain, self.reader.window(clip), self.timings[clip].exposure, is_moved=self._is_moved)
 
     def gain(self, clip: str, frame: str) -> float:
         """Return intensity over spikes per step: by `spike.gain`, the picture's or that of the sensor."""
@@ -292,7 +234,7 @@ class SpikeSource:
         """
         found = self._recent.get((clip, frame, center), partial(self._make, clip, frame, center, estimate))
         if self.represent.gives != "ratio":
-            return FramePlanes(self.finish.planes(found.planes), self._scale(clip, frame))
+            return FramePlanes(self.finish.planes(found.planes), self._scale(clip, self.gain(clip, frame), self.finish))
         assert blur is not None, "a ratio needs the blurred frame"
         return FramePlanes(self.finish.picture(upsample(found.planes[0], (blur.shape[0], blur.shape[1])), blur))
 
@@ -316,25 +258,19 @@ class SpikeSource:
         ratio = self._recent.get((clip, frame, center), made).ratio
         if ratio is None:
             reach = self._estimate_reach(clip, center)
-            ratio = self._estimate_ratio(clip, self.moment(clip, frame, reach, center=center))
+            ratio = self._estimate_ratio(clip, self.moment(clip, frame, self._whole(clip), reach, center=center))
         sharp = self.finish.sharpened(blur, upsample(ratio, (blur.shape[0], blur.shape[1])))
         return np.round(sharp * 255).astype(np.uint8)
 
     def moment(
-        self,
-        clip: str,
-        frame: str,
-        reach: Span | None = None,
-        *,
-        center: int | None = None,
-        rows: Span | None = None,
-        cols: Span | None = None,
+        self, clip: str, frame: str, box: Box, reach: Span | None = None, *, center: int | None = None
     ) -> StepWindow:
-        """Read the steps around one step of a frame: `reach`, else those that the representation needs."""
+        """Read the region of a box around a step of a frame: the steps `reach`, else what the representation needs."""
         first, last = reach or self.reader.reach(clip, center)
         center = self.reader.target_step(clip, center)
         exposure = self.timings[clip].exposure
-        spikes = self.reader.read(clip, frame, (first, last), rows=rows, cols=cols)
+        region = self.region(clip, box)
+        spikes = self.reader.read(clip, frame, (first, last), rows=region.row_span, cols=region.col_span)
         return StepWindow(spikes, center - first, (exposure[0] - first, exposure[1] - first))
 
     def _make(self, clip: str, frame: str, center: int | None, estimate: bool) -> SensorPlanes:
@@ -343,9 +279,9 @@ class SpikeSource:
         if estimate and self.can_estimate(clip, frame, center):
             spans.append(self._estimate_reach(clip, center))
         start, stop = min(first for first, _ in spans), max(last for _, last in spans)
-        moment = self.moment(clip, frame, (start, stop), center=center)
+        moment = self.moment(clip, frame, self._whole(clip), (start, stop), center=center)
         own, *more = (moment.part(first - start, last - start) for first, last in spans)
-        planes = self.represent.make(own, self.reader.window(clip), self.channels)
+        planes = self._made(clip, own, self._whole(clip))
         return SensorPlanes(planes, self._estimate_ratio(clip, more[0]) if more else None)
 
     def _estimate_reach(self, clip: str, center: int | None) -> Span:
@@ -354,8 +290,12 @@ class SpikeSource:
         return reach(self._short_window(clip), step, self.timings[clip].exposure)
 
     def _estimate_ratio(self, clip: str, moment: StepWindow) -> np.ndarray:
-        """Return short-time over exposure-time rate, (h, w) float32."""
-        return REPRESENTATIONS["sdm"].make(moment, self._short_window(clip), 1)[0]
+        """Return short-time over exposure-time rate of a whole frame, (h, w) float32."""
+        ratio, warp = REPRESENTATIONS["sdm"].make(moment, self._short_window(clip), 1), self.reader.warp(clip)
+        return (ratio if warp is None else warp(ratio, self._whole(clip)))[0]
+
+    def _whole(self, clip: str) -> Box:
+        return Box(0, 0, *self.reader.sensor_of(clip).size)
 
     def _short_window(self, clip: str) -> int:
         """Return the window that shows one instant: spike.window if averaged, else a quarter of the exposure."""

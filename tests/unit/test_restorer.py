@@ -115,6 +115,20 @@ def test_frames_are_those_of_the_test_program(shared_set, place):
     assert not np.array_equal(whole, written)
 
 
+def test_spikes_of_another_camera_are_aligned(shared_set, with_spikes):
+    frames, spikes = read_clip(shared_set)
+    plain = with_spikes.restore(frames, spikes, rate_at_white=RATE, sharp_step=SHARP)
+    same = with_spikes.restore(frames, spikes, rate_at_white=RATE, sharp_step=SHARP, alignment=np.eye(3))
+    moved = with_spikes.restore(
+        frames, spikes, rate_at_white=RATE, sharp_step=SHARP, alignment=np.array([[1, 0, 2], [0, 1, 0], [0, 0, 1]])
+    )
+    assert np.array_equal(same, plain)
+    assert not np.array_equal(moved, plain)
+    for wrong in (np.eye(2), np.zeros((3, 3)), np.full((3, 3), np.nan)):
+        with pytest.raises(UserError, match="alignment: found"):
+            with_spikes.restore(frames, spikes, rate_at_white=RATE, sharp_step=SHARP, alignment=wrong)
+
+
 @pytest.mark.parametrize(
     ("representation", "channels", "changes"),
     [
