@@ -10,7 +10,7 @@ ROOT/meta_info/meta_info_{train,test}.txt                          `clip nframes
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -44,13 +44,14 @@ TOP_LEVEL = _FRAMES | _LMDBS | {record_path(Path(name)).name for name in _LMDBS}
 class Frame(NamedTuple):
     """One frame of a clip in memory.
 
-    blurred, sharp: (H, W, 3) uint8, RGB. spikes: (T, h, w) uint8, 0 or 1, row 0 at the top.
+    blurred, sharp: (H, W, 3) uint8, RGB; sharp is None in all frames of a clip without sharp frames. spikes: (T, h, w)
+        uint8, 0 or 1, row 0 at the top.
     light: (T, h, w) uint8, the gray light of each spike step as data.spike.subframes has it; None: not stored.
     instants: sharp frames like `sharp` at other fractions of the exposure.
     """
 
     blurred: np.ndarray
-    sharp: np.ndarray
+    sharp: np.ndarray | None
     spikes: np.ndarray
     light: np.ndarray | None = None
     instants: Mapping[float, np.ndarray] = {}
@@ -112,6 +113,18 @@ def known_clips(root: Path) -> dict[str, Split]:
     return {clip: split for split in SPLITS for clip in described_clips(root, split)}
 
 
+def other_clips(root: Path, replaced: Collection[str]) -> Manifest | None:
+    """Return the manifest in `root`; None if there is none, or if it has no clips but those that are replaced."""
+    path = root / SPIKES / FILE_NAME
+    found = Manifest.read(path) if path.is_file() else None
+    return found if found and not (found.clips and found.clips.keys() <= set(replaced)) else None
+
+
+def _with_others(root: Path, manifest: Manifest) -> Manifest:
+    """Do what `merged_manifest` does, but allow another camera if no other clips stay."""
+    return manifest if other_clips(root, manifest.clips) is None else merged_manifest(root, manifest)
+
+
 def merged_manifest(root: Path, manifest: Manifest) -> Manifest:
     """Add the clips of the manifest in `root` to a new manifest, whose own clips take precedence.
 
@@ -164,7 +177,7 @@ def write_description(root: Path, manifest: Manifest, lines: dict[Split, list[Me
         UserError: the set in `root` has different geometry or physics; nothing is written.
     """
     with set_locked(root):
-        _describe(root, manifest, lines)
+        _describe(root, merged_manifest(root, manifest), lines)
     remove_if_empty(root / STAGING)
 
 
@@ -184,12 +197,11 @@ def _acquire(root: Path, part: str, wait: float) -> Lock:
             return acquire(folder / name, what, advice, wait=wait)
 
 
-def _describe(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]) -> None:
-    merged = merged_manifest(root, manifest)
+def _describe(root: Path, merged: Manifest, lines: dict[Split, list[MetaLine]]) -> None:
     for split, new in lines.items():
         clips = described_clips(root, split) | {line.clip: line for line in new}
         write_text(meta_info_path(root, split), "".join(f"{clips[clip]}\n" for clip in sorted(clips)), names=True)
-    SpikeConfig(filename=SPIKES, spike_h=manifest.spike_h, spike_w=manifest.spike_w).save(root / SPIKES)
+    SpikeConfig(filename=SPIKES, spike_h=merged.spike_h, spike_w=merged.spike_w).save(root / SPIKES)
     merged.save(root / SPIKES)
 
 
@@ -210,20 +222,23 @@ class DatasetWriter:
     or the beginning of `add_clip`, to the end.
     """
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
+    def __init__(self, root: Path, manifest: Manifest, replaced: Collection[str] = ()) -> None:
         """Start with nothing staged.
 
         Args:
             root: the data set's folder; created if missing.
             manifest: geometry and physics of all clips to come; its `clips` are ignored.
+            replaced: clips that will be added; if the set has no others, its geometry and physics may change.
 
         Raises:
             UserError: the set in `root` has different geometry or physics.
         """
         self.root = root
         self.manifest = manifest.model_copy(update={"clips": {}})
-        merged_manifest(root, self.manifest)
+        if other_clips(root, replaced) is not None:
+            merged_manifest(root, self.manifest)
         self.timings: dict[str, ClipTiming] = {}
+        self.unsharp: set[str] = set()  # clips without sharp frames
         self.lines: dict[Split, list[MetaLine]] = {split: [] for split in SPLITS}
         self.locks: dict[str, Lock] = {}
 
@@ -297,12 +312,16 @@ class DatasetWriter:
         count = 0
         for count, frame in enumerate(frames, start=1):
             name = f"{count - 1:06d}"
-            shapes = frame.blurred.shape, frame.sharp.shape, frame.spikes.shape[1:]
+            sharp = frame.blurred if frame.sharp is None else frame.sharp
+            shapes = frame.blurred.shape, sharp.shape, frame.spikes.shape[1:]
             if shapes != (rgb_shape, rgb_shape, (manifest.spike_h, manifest.spike_w)):
                 raise ValueError(f"clip {clip} frame {name} has shapes {shapes}, not those of the manifest")
             if frame.light is not None and frame.light.shape != frame.spikes.shape:
                 raise ValueError(f"clip {clip} frame {name} has light of {frame.light.shape}, not of {shapes[2]}")
-            write_rgb(gt / f"{name}.png", frame.sharp)
+            if frame.sharp is None:
+                self.unsharp.add(clip)
+            else:
+                write_rgb(gt / f"{name}.png", frame.sharp)
             write_rgb(lq / f"{name}.png", frame.blurred)
             dat = dat_path(staging, split, clip, name)
             dat.parent.mkdir(parents=True, exist_ok=True)
@@ -328,7 +347,7 @@ class DatasetWriter:
         for split, line in added:
             self._count(split, line)
         with set_locked(self.root):
-            merged_manifest(self.root, manifest)
+            merged = _with_others(self.root, manifest)
             for split, line in added:
                 staged, own = (
                     clip_dirs(root, split, line.clip) + extra_dirs(root, split, line.clip)
@@ -340,13 +359,15 @@ class DatasetWriter:
                     if source.exists():
                         target.parent.mkdir(parents=True, exist_ok=True)
                         source.replace(target)
-            _describe(self.root, manifest, {split: new for split, new in self.lines.items() if new})
+            _describe(self.root, merged, {split: new for split, new in self.lines.items() if new})
         self._leave()
 
     def _count(self, split: Split, line: MetaLine) -> None:
         """Compare the number of staged files of a clip with the number written."""
         gt, lq, spikes = clip_dirs(self.staging(line.clip), split, line.clip)
-        for folder, pattern in ((gt, "*.png"), (lq, "*.png"), (spikes / "spike", "*.dat")):
+        sharp = [] if line.clip in self.unsharp else [(gt, "*.png")]
+        places = [(lq, "*.png"), (spikes / "spike", "*.dat"), *sharp]
+        for folder, pattern in places:
             found = sum(1 for _ in folder.glob(pattern))
             if found != line.frames:
                 raise RuntimeError(

@@ -3,6 +3,7 @@
 import argparse
 import io
 import logging
+import math
 import os
 import sys
 import time
@@ -51,6 +52,40 @@ def positive(text: str) -> int:
     """Parse an integer of 1 or more, for `add_argument(type=...)`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not an integer of 1 or more")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """Parse a finite number, for `add_argument(type=...)`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a number")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """Parse a number above 0."""
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def up_to_one(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
+def whole(text: str) -> int:
+    """Parse an integer of 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not an integer of 0 or more")
     return int(text)
 
 

@@ -175,7 +175,7 @@ class Scene:
         self.camera = Camera(read_photograph(background, size[0]), size, rng)
         self.cutouts = [Cutout(read_photograph(name, size[0]), size, rng) for name in cutouts]
 
-    def render(self, step: int) -> np.ndarray:
+    def render(self, step: float) -> np.ndarray:
         """Return the view at one step: (H, W, 3) uint8, RGB."""
         frame = self.camera.render(step)
         for cutout in self.cutouts:

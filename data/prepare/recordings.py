@@ -1,5 +1,6 @@
 """Source recordings of a simulated data set: the frames of a video or folder."""
 
+import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,14 @@ def folder_source(path: Path, span: Span = WHOLE, fps: float | None = None) -> S
         frame_size=size,
         fps=fps or FRAMES_PER_SECOND,
     )
+
+
+def parse_range(text: str) -> Span:
+    """Parse FIRST:LAST, both optional, LAST exclusive."""
+    match = re.fullmatch(r"(\d*):(\d*)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a range FIRST:LAST of frames, such as 0:200")
+    return int(match[1] or 0), int(match[2]) if match[2] else None
 
 
 def clip_name(recording: str, span: Span) -> str:

@@ -10,6 +10,7 @@
 """
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -113,6 +114,25 @@ def open_spikes(
     return spikes, Found(kind, spikes.shape[1], spikes.shape[2], total, flipud, order)
 
 
+def step_reader(path: Path, found: Found) -> Callable[[int, int], np.ndarray]:
+    """Return a function that reads the steps [first, last) of a file whose properties are known.
+
+    A packed file is read on access; the array of a .npy or .npz file is kept in memory.
+    """
+    if found.format in ("npy", "npz"):
+        array = _load_array(path, found.format)
+        return lambda first, last: array[_window(path, (first, last), len(array))]
+    packed = packed_bytes(path)
+    if found.format == "raw1024":
+        return lambda first, last: _read_raw1024(packed, found.skipped[0], _window(path, (first, last), found.steps))
+    header = found.format == "raw416"
+    size = RAW416 if header else (found.height, found.width)
+    order = found.bit_order or "little"
+    return lambda first, last: read_bits(
+        packed, size, header=header, steps=(first, last), flipud=found.flipud, bit_order=order
+    )
+
+
 def read_bits(
     packed: np.ndarray,
     size: tuple[int, int],
@@ -195,13 +215,18 @@ def _open_raw1024(path: Path, packed: np.ndarray, steps: Range) -> tuple[np.ndar
             "500, channel 0; give the right --format or copy the file again"
         )
     total, rest = divmod(packed.size - first, _FRAME1024)
-    wanted = _window(path, steps, total)
-    frames = packed[first : first + total * _FRAME1024].reshape(total, RAW1024[0], 2, _HALF_ROW)[wanted]
-    bits = np.unpackbits(frames, axis=3, bitorder="little")[..., :_HALF_PIXELS]
-    spikes = bits.reshape(len(frames), RAW1024[0], 2 * _HALF_PIXELS)
+    spikes = _read_raw1024(packed, first, _window(path, steps, total))
     _, height, width = spikes.shape
     found = Found("raw1024", height, width, total, flipud=False, bit_order="little", skipped=(first, rest))
     return spikes, found
+
+
+def _read_raw1024(packed: np.ndarray, first: int, steps: slice) -> np.ndarray:
+    """Decode steps of a raw1024 stream whose first whole frame starts at a byte; returns (t, 1000, 1000) uint8."""
+    total = (packed.size - first) // _FRAME1024
+    frames = packed[first : first + total * _FRAME1024].reshape(total, RAW1024[0], 2, _HALF_ROW)[steps]
+    bits = np.unpackbits(frames, axis=3, bitorder="little")[..., :_HALF_PIXELS]
+    return bits.reshape(len(frames), RAW1024[0], 2 * _HALF_PIXELS)
 
 
 def _load_array(path: Path, kind: Format) -> np.ndarray:

@@ -52,8 +52,8 @@ def unnamed(where: str, sizes: Mapping[str, int], size: Size, steps: int) -> str
         return f"{line}files must be named after the frames; rename them"
     found = next(iter(sizes.values())) * 8 / (size[0] * size[1])
     return (
-        f"{line}each frame needs its own, of {steps} steps; this one has {found:g} of {size[0]}x{size[1]}: split it "
-        "with read_spikes(.., steps=(first, last)) and write_spikes of utils.spike_loader"
+        f"{line}each frame needs its own, of {steps} steps; this one has {found:g} of {size[0]}x{size[1]}: cut it "
+        "with scripts/data_preparation/prepare_recording.py"
     )
 
 

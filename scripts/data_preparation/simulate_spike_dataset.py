@@ -29,9 +29,7 @@ simulate_spike_dataset.py --video v.mp4 --out datasets/v --split train --range 0
 simulate_spike_dataset.py --video v.mp4 --out datasets/v --split test --range 200:250
 """
 
-import argparse
 import math
-import re
 import sys
 import zlib
 from dataclasses import dataclass
@@ -43,7 +41,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.layout import SPLITS, DatasetWriter, Split
-from data.prepare.recordings import WHOLE, Source, Span, folder_source, video_source
+from data.prepare.recordings import WHOLE, Source, Span, folder_source, parse_range, video_source
 from data.prepare.video_light import Windows, instants_of_window, make_frames
 from data.spike.manifest import Manifest
 from data.spike.sensor_noise import Camera, SensorNoise
@@ -178,14 +176,6 @@ def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, vid
             rest = f"; the last {left} do not fill a window" if left else ""
             print(f"{source.clip}: {count} {split} frames from {len(source.names)} source frames{rest}")
         writer.finish()
-
-
-def parse_range(text: str) -> Span:
-    """Parse FIRST:LAST, both optional, LAST exclusive."""
-    match = re.fullmatch(r"(\d*):(\d*)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a range FIRST:LAST of source frames, such as 0:200")
-    return int(match[1] or 0), int(match[2]) if match[2] else None
 
 
 def main() -> None:

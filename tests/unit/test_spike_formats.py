@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spike_scenes import UHSR, fire, pack, real_file, scene
 
-from data.spike.formats import RAW416, frame_start1024, is_raw416, open_spikes
+from data.spike.formats import RAW416, frame_start1024, is_raw416, open_spikes, step_reader
 from utils.spike_loader import write_spikes
 from utils.utils_error import UserError
 
@@ -75,6 +75,7 @@ def test_raw416_is_told_from_its_header(tmp_path):
         got, found = open_spikes(path, **arguments)
         assert np.array_equal(got, spikes)
         assert found[:4] == ("raw416", 250, 400, 12)
+        assert np.array_equal(step_reader(path, found)(2, 5), spikes[2:5])
     with pytest.raises(UserError, match="remainder"):
         open_spikes(path, size=(250, 400))
 
@@ -104,6 +105,7 @@ def test_raw1024_finds_its_frames_and_reports_the_rest(tmp_path, before, after):
     got, found = open_spikes(path, format="raw1024", steps=(1, 3))
     assert np.array_equal(got, spikes[1:])
     assert found == ("raw1024", 1000, 1000, 3, False, "little", (before, after))
+    assert np.array_equal(step_reader(path, found)(1, 3), got)
 
 
 def test_raw1024_needs_every_frame_to_start_alike():

@@ -24,7 +24,12 @@ _FEW_STEPS = 3.0  # ... and below this divided by the number of steps, because i
 
 
 def inspect_file(
-    path: Path, given: Given | None = None, *, picture: Path | None = None, format: Format | None = None
+    path: Path,
+    given: Given | None = None,
+    *,
+    picture: Path | None = None,
+    format: Format | None = None,
+    find_up: bool = True,
 ) -> Report:
     """Examine one file completely.
 
@@ -33,6 +38,7 @@ def inspect_file(
         given: the user's declarations.
         picture: a paired RGB picture; None searches the usual layouts for one.
         format: None detects it from the content.
+        find_up: determine which way is up, or guess it.
 
     Raises:
         UserError: the file is missing, not a spike file, or its size is unknown.
@@ -46,7 +52,8 @@ def inspect_file(
     else:
         report = _examine_array(path, kind, declared)
     spikes = _middle(path, report)
-    spikes = _check_orientation(report, spikes, declared, picture or paired_picture(path))
+    if find_up:
+        spikes = _check_orientation(report, spikes, declared, picture or paired_picture(path))
     check_timing(report, path, declared)
     report.evidence["health"] = found = health(spikes)
     _judge(report, found, declared)

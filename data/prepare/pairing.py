@@ -1,0 +1,227 @@
+"""The spikes that belong to the frames of a recording: which file, which way up, and how they count light."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from data.geometry import size_text
+from data.spike.description import SPIKE_SUFFIXES
+from data.spike.doctor.declared import Given
+from data.spike.doctor.examine import DEFAULT_FLIPUD, Report
+from data.spike.doctor.inspection import inspect_file
+from data.spike.doctor.orientation import Match, match
+from data.spike.formats import RAW416_PICTURE, Format, Found, open_spikes, step_reader
+from data.spike.texture import SIGNIFICANT
+from utils.spike_loader import Size
+from utils.utils_colour import srgb_to_linear, to_gray
+from utils.utils_error import UserError
+
+Transfer = Literal["srgb", "linear"]
+CLOCK_HZ: dict[Format, float] = {"raw416": 20000.0}  # formats of one camera only
+_COARSE = 16  # rows at which brightness is compared, so that small shifts do not matter
+_CLEARER = 0.005  # difference of two correlations
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The spikes of a recording, as stored but for the flips.
+
+    paths: one file, or one per frame.
+    found: their properties; all files are alike but for their steps.
+    flipud, fliplr: rows are stored bottom-up, columns right to left.
+    """
+
+    paths: tuple[Path, ...]
+    found: tuple[Found, ...]
+    flipud: bool
+    fliplr: bool
+
+    @property
+    def is_one(self) -> bool:
+        """Whether there is one stream for all frames."""
+        return len(self.paths) == 1
+
+    @property
+    def size(self) -> Size:
+        """(H, W) of the sensor."""
+        return self.found[0].height, self.found[0].width
+
+    def totals(self, frames: int) -> list[int]:
+        """Return the steps of each frame's stream."""
+        steps = [found.steps for found in self.found]
+        return steps * frames if self.is_one else steps
+
+    def reader(self) -> "Reader":
+        """Open the files for reading."""
+        return Reader(self)
+
+
+class Reader:
+    """Reads steps of the streams, upright; arrays of one stream stay in memory."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._one = step_reader(streams.paths[0], streams.found[0]) if streams.is_one else None
+
+    def read(self, frame: int, first: int, last: int) -> np.ndarray:
+        """Return the steps [first, last) of a frame's stream, (t, H, W) uint8."""
+        streams = self._streams
+        read = self._one or step_reader(streams.paths[frame], streams.found[frame])
+        return read(first, last)[:, :: -1 if streams.flipud else 1, :: -1 if streams.fliplr else 1]
+
+
+class Sample(NamedTuple):
+    """A frame and the mean of its spikes over the exposure.
+
+    plane: (h, w) float32, spikes per step. rgb: (r h, r w, 3) uint8.
+    """
+
+    plane: np.ndarray
+    rgb: np.ndarray
+
+
+def open_streams(path: Path, frames: Sequence[str], given: Given, format: Format | None) -> tuple[Streams, Report]:
+    """Find the spikes of frames, and let the doctor determine what they are.
+
+    Args:
+        path: a spike file for all frames, or a folder with one per frame.
+        frames: names of the frames.
+        given: what the user declares.
+        format: None detects it.
+
+    Returns:
+        The streams, with the declared flip or that of the format, and the doctor's report on one file.
+
+    Raises:
+        UserError: a file is missing, the doctor found something wrong, or it cannot tell size or bit order.
+    """
+    paths = _files(path, frames)
+    report = inspect_file(paths[len(paths) // 2], given, format=format, find_up=False)
+    if report.wrong and given.bit_order is None:  # perhaps the bits contradict the default order, which nobody declared
+        as_found = given._replace(bit_order=report.bit_order)
+        report = inspect_file(paths[len(paths) // 2], as_found, format=format, find_up=False)
+    if report.wrong:
+        raise UserError(f"{report.file}: {'; '.join(report.wrong)}")
+    is_packed = report.format in ("dat", "raw416")
+    if is_packed and given.bit_order is None and abs(report.evidence["seam"]) < SIGNIFICANT:
+        raise UserError(
+            f"{report.file}: the bits do not show their order, expected a textured picture; add --bit_order little, or "
+            "big if spike.py preview --bit_order big looks smoother"
+        )
+    size = None if not is_packed else RAW416_PICTURE if report.format == "raw416" else report.size
+    found = [
+        open_spikes(each, size=size, flipud=False, bit_order=report.bit_order, format=report.format, steps=(0, 1))[1]
+        for each in paths
+    ]
+    for each, other in zip(paths, found, strict=True):
+        if (other.height, other.width) != (found[0].height, found[0].width):
+            sizes = [size_text((one.height, one.width)) for one in (other, found[0])]
+            raise UserError(f"{each}: has steps of {sizes[0]}, expected {sizes[1]} as in {paths[0].name}; remove it")
+    flipud = given.flipud if given.flipud is not None else is_packed and DEFAULT_FLIPUD
+    return Streams(paths, tuple(found), flipud, fliplr=False), report
+
+
+def _files(path: Path, frames: Sequence[str]) -> tuple[Path, ...]:
+    if path.is_file():
+        return (path,)
+    if not path.is_dir():
+        raise UserError(f"--spikes {path}: no such file or folder, expected spikes; check the path")
+    files = {each.stem: each for each in sorted(path.iterdir()) if each.suffix in SPIKE_SUFFIXES}
+    if len(files) == 1:
+        return tuple(files.values())
+    missing = [frame for frame in frames if frame not in files]
+    if missing:
+        names = ", ".join(each.name for each in list(files.values())[:3]) or "none"
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UserError(
+            f"--spikes {path}: no spike file for frame {missing[0]}{more}, found {names}; name "
+            "them after the frames, or give the file of one stream"
+        )
+    return tuple(files[frame] for frame in frames)
+
+
+def upright(streams: Streams, samples: Sequence[Sample], given: Given, fliplr: bool | None) -> tuple[Streams, Match]:
+    """Determine the flips by the frames.
+
+    Args:
+        streams: as opened.
+        samples: read from them.
+        given: the user's declarations; a declared flip stays.
+        fliplr: the user's declaration; None: not given.
+
+    Returns:
+        The streams, and how well their mean matched the frames in each orientation.
+
+    Raises:
+        UserError: neither the frames nor the user nor the format determine the flip.
+    """
+    found = Match(*np.mean([match(*sample) for sample in samples], axis=0).tolist())
+    turned = {"upside_down": (True, False), "mirrored": (False, True), "turned": (True, True)}
+    down, across = turned.get(found.best or "", (False, False))
+    if found.best is None and given.flipud is None and streams.found[0].format == "dat":
+        raise UserError(
+            f"{streams.paths[0]}: the frames do not show which way up the spikes are (correlation {found.as_is:.2f} "
+            f"with flipud, {found.upside_down:.2f} without, expected one near 1): check the times and the field of "
+            "view, or add --flipud or --no-flipud"
+        )
+    return replace(
+        streams,
+        flipud=streams.flipud ^ (down and given.flipud is None),
+        fliplr=across if fliplr is None else fliplr,
+    ), found
+
+
+class Light(NamedTuple):
+    """How spikes count light: what the sensor integrates, spikes per step at white, and the correlations with both."""
+
+    transfer: Transfer
+    rate_at_white: float
+    correlations: dict[Transfer, float]
+
+
+def light(samples: Sequence[Sample], transfer: Transfer | None = None) -> Light:
+    """Estimate what the sensor integrates, and its rate at white, from frames that see the same light.
+
+    The rate at white is the mean rate over the mean light of the frames. Linear light is assumed if it fits better than
+    sRGB values or neither does.
+
+    Args:
+        samples: upright.
+        transfer: what the sensor integrates, if known.
+
+    Raises:
+        UserError: the frames are black.
+    """
+    rates = np.concatenate([_coarse(sample.plane).ravel() for sample in samples])
+    gray = {
+        "srgb": np.concatenate([_coarse(to_gray(_unit(sample.rgb))).ravel() for sample in samples]),
+        "linear": np.concatenate([_coarse(to_gray(srgb_to_linear(_unit(sample.rgb)))).ravel() for sample in samples]),
+    }
+    fits: dict[Transfer, float] = {
+        "srgb": _correlation(rates, gray["srgb"]),
+        "linear": _correlation(rates, gray["linear"]),
+    }
+    chosen: Transfer = transfer or ("srgb" if fits["srgb"] > fits["linear"] + _CLEARER else "linear")
+    brightness = float(gray[chosen].mean())
+    if brightness <= 0:
+        raise UserError("--frames: all frames are black, expected pictures; check the frames and the camera's exposure")
+    return Light(chosen, min(1.0, max(1e-4, round(float(rates.mean()) / brightness, 4))), fits)
+
+
+def _unit(rgb: np.ndarray) -> np.ndarray:
+    return rgb.astype(np.float32) / 255
+
+
+def _coarse(plane: np.ndarray) -> np.ndarray:
+    """Average a plane (H, W) to about 16 rows."""
+    height, width = plane.shape
+    rows = min(_COARSE, height)
+    return cv2.resize(plane, (max(1, round(width * rows / height)), rows), interpolation=cv2.INTER_AREA)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
