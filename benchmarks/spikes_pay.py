@@ -221,7 +221,7 @@ def playback(found: list[float], frame: Frame) -> None:
     around = clip.spike(frame.index, frame.index + 1)[0][clip.planes_in_time]
     gray = middle_mean(around[None], RATE_WINDOW)[0, 0].clamp(0, 1).numpy()
     enlarged = cv2.resize(gray, frame.sharp.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    pictures = (np.rint(gray).astype(np.uint8) for gray in (enlarged * 255, to_gray(frame.sharp)))
+    pictures = (np.rint(gray).astype(np.uint8) for gray in (enlarged * 255, to_gray(frame.sharp.astype(np.float32))))
     found.append(psnr(*(np.dstack([picture] * 3) for picture in pictures)))
 
 
