@@ -124,7 +124,7 @@ def kinds(data: Path) -> dict[str, Kind]:
 
 def shipped(size: str) -> Kind:
     """Weights that ship."""
-    return Kind("options/vrt/guide.json", (f"netG.guide.size={size}",))
+    return Kind("options/vrt/guide_scenes.json", (f"netG.guide.size={size}",))
 
 
 class Bench:

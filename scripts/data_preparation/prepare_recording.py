@@ -13,6 +13,7 @@ frame completed by --exposure; a header (frame, start, end, exposure) names colu
 clock, on which --stream-start is the time of the stream's first step. In steps, an exposure is [first, last).
 With a folder of spike files, one per frame, times count from the start of each file.
 
+The set is then aligned, as `scripts/spike.py align` does: geometry and time between the cameras go into its manifest.
 Size, bit order and flip of the spikes are determined from the bits and the frames unless given; in doubt they are
 refused. The RGB size must be a whole multiple of the spike size: --crop and --resize make it one.
 """
@@ -88,6 +89,8 @@ def prepare(args: argparse.Namespace) -> None:
         write_preview(folder / PREVIEW, recording, clip, timing, is_linear=light.transfer == "linear")
         writer.finish()
     _report_set(args, made, clip, count)
+    if args.align:
+        _align(args.out)
 
 
 def read_recording(args: argparse.Namespace, manifest: Manifest | None) -> tuple[Recording, Report]:
@@ -248,13 +251,22 @@ def _report_set(args: argparse.Namespace, made: Manifest, clip: str, count: int)
     sizes = size_text((made.rgb_h, made.rgb_w)), size_text((made.spike_h, made.spike_w))
     print(f"{args.out}: clip {clip}, {count} {args.split} frames of {sizes[0]} over spikes of {sizes[1]}")
     print(f"look at {own / PREVIEW}")
-    print(f"align it: python scripts/spike.py align {args.out}")
     if args.split == "train":
         print(f"train on it: ./launch_train.sh --dataset-root {args.out} options/vrt/guide_finetune.json")
         return
     sharp = f" --folder_gt {gt_dir(args.out, args.split)}" * (args.sharp is not None)
     folders = f"--folder_lq {lq_dir(args.out, args.split)} --folder_spike {spike_dir(args.out, args.split)}{sharp}"
     print(f"restore it: python main_test_vrt.py --task spike_guide {folders}")
+
+
+def _align(root: Path) -> None:
+    """Measure how the two cameras see one scene; a set that does not show it stays as it is."""
+    from data.spike.align import camera_pair, report  # imports torch
+
+    try:
+        print(report.text(camera_pair.align_set(camera_pair.blocks_in(root)), is_written=True))
+    except UserError as error:
+        LOG.warning("the cameras are not aligned: %s", error)
 
 
 def make_parser() -> Parser:
@@ -278,6 +290,8 @@ def make_parser() -> Parser:
                        help="steps before and after each exposure (default: what the guide can use)")  # fmt: skip
     group.add_argument("--continuous", action=argparse.BooleanOptionalAction,
                        help="cut without gaps (default: if that takes less space than margins)")  # fmt: skip
+    group.add_argument("--align", action=argparse.BooleanOptionalAction, default=True,
+                       help="align the cameras (default: do)")  # fmt: skip
     group.add_argument("--sharp-at", type=up_to_one, default=0.5, metavar="T",
                        help="the moment of the sharp frames, a fraction of the exposure (default: 0.5)")  # fmt: skip
     group.add_argument("--rate-at-white", type=above_zero, metavar="R", help="spikes per step of a white pixel "

@@ -59,6 +59,11 @@ def test_the_simplest_model_that_agrees_is_taken(tmp_path):
     assert corner_distance(row.alignment.matrix, matrix) < 0.3
 
 
+def test_cameras_that_agree_are_left_as_they_are(tmp_path):
+    align_set(blocks_in(make_pair(tmp_path)))
+    assert [clip.alignment.matrix for clip in clips_of(tmp_path).values()] == [((1, 0, 0), (0, 1, 0), (0, 0, 1))]
+
+
 def test_without_motion_the_time_is_left(tmp_path):
     matrix = matrix_of(right=1.4, turn=-1)
     (row,) = measured(make_pair(tmp_path, matrix=matrix, late=5, moves=False)).rows

@@ -14,7 +14,7 @@ from data.spike.align.fit import Fit, agreement
 from data.spike.align.footage import read_footage, with_room
 from data.spike.align.measure import Choice, Measured, fit_at, grid_of, measure, simplest
 from data.spike.align.model import MODELS, Grid, matrix_of
-from data.spike.alignment import Alignment, Matrix, Model, Warp
+from data.spike.alignment import IDENTITY, Alignment, Matrix, Model, Warp
 from data.spike.description import find_description
 from data.spike.manifest import FILE_NAME, Manifest
 from data.spike.reader import SpikeReader
@@ -26,6 +26,7 @@ FRAMES = 12  # per clip; more say little more
 FLOOR = 0.02  # pixels; no clip is trusted to be better than that
 TOLERANCE, TOLERANCE_STEPS = 0.25, 1.0  # pixels and steps by which clips of one pair of cameras may differ
 CLEARLY = 5.0  # standard errors, likewise
+AGREE = 0.05  # pixels by which cameras that agree may seem to differ
 MAJORITY = 0.6  # share of clips that must agree for a common alignment
 
 
@@ -219,10 +220,12 @@ def _row(clip: _Clip, common: _Common | None) -> Row:
 
 
 def _alignment(fit: Fit, model: Model, steps_error: float | None, grid: Grid) -> Alignment:
+    """Round a fit; cameras that agree almost get the identity, which leaves every spike as it is."""
+    agree = grid.apart(fit.params, np.zeros_like(fit.params)) * grid.factor < AGREE
     rounded = tuple(tuple(float(f"{value:.9g}") for value in row) for row in matrix_of(fit.params, grid))
     steps, end = (round(float(time)) for time in fit.time)
     return Alignment(
-        matrix=_as_matrix(rounded),
+        matrix=IDENTITY if agree else _as_matrix(rounded),
         model=model,
         error=round(fit.error(grid) * grid.factor, 4),
         steps=steps,

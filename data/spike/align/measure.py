@@ -17,7 +17,7 @@ CONTRAST = 0.02  # standard deviation of the gray frame, white is 1; flatter one
 UNRELATED = 0.5  # correlation of frames and spikes that show one scene is larger
 WORST = 0.5  # pixels; a larger standard error is no measurement
 WORST_TIME = 0.25  # steps, likewise; where nothing moves, noise rarely looks more certain
-CLEARLY = 5.0  # standard errors by which a model must differ from a simpler one; they are low by up to a half
+CLEARLY = 5.0  # standard errors by which a model must differ from a simpler one; they are up to four times too low
 VISIBLE = 0.15  # pixels, likewise
 
 
