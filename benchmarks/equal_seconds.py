@@ -10,111 +10,53 @@ time, then VRT behind it. FOLDER keeps times and finished entries; the same comm
 
 import argparse
 import json
-import sys
-import tempfile
-import time
-from collections import deque
-from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 import torch
+from timed_training import Kind, kept, network_of, scores, step_times
+from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.check import open_dataset
-from data.loader import train_batches
-from models.model_vrt import ModelVRT
-from models.select_model import define_Model
 from options.schema import Opt
-from utils import utils_checkpoint, utils_dist, utils_option, utils_seed
 from utils.utils_cli import Parser, positive, program
-from utils.utils_eval import evaluate
 
-WARM_UP, TIMED, ROUNDS = 3, 8, 3  # steps before a step is timed, timed ones, rounds of them
 GUIDED = "guide + vrt"
-UNGUIDED = ["netG.guide.weights=null"]  # a step takes as long with an untrained guide
-NO_SPIKES = [
+NO_SPIKES = (
     "datasets.train.dataset_type=VideoRecurrentTrainDataset",
     "datasets.train.augment.theta=0",
     "datasets.train.augment.instant=0",
     "datasets.test.dataset_type=VideoRecurrentTestDataset",
     *(f"datasets.{block}.{key}=null" for block in ("train", "test") for key in ("dataroot_spike", "dataroot_instants")),
-]
+)
 KINDS = {
-    "guide without spikes": ("options/vrt/demo.json", NO_SPIKES),
-    "vrt, one plane": ("options/vrt/demo_vrt.json", []),
-    "guide": ("options/vrt/demo.json", []),
-    GUIDED: ("options/vrt/demo_guided_vrt.json", []),
+    "guide without spikes": Kind("options/vrt/demo.json", NO_SPIKES),
+    "vrt, one plane": Kind("options/vrt/demo_vrt.json"),
+    "guide": Kind("options/vrt/demo.json"),
+    # The trained guide's weights come later: a step takes as long without.
+    GUIDED: Kind("options/vrt/demo_guided_vrt.json", ("netG.guide.weights=null",)),
 }
 
 
-def seconds_per_step(file: str, sets: list[str]) -> float:
-    """Time a step, data included."""
-    opt = load(file, [*sets, *UNGUIDED], WARM_UP + TIMED, 0)
-    began = time.perf_counter()
-    for step, _ in enumerate(training(opt)):
-        if step + 1 == WARM_UP:
-            began = time.perf_counter()
-    return (time.perf_counter() - began) / TIMED
-
-
-def step_times(kinds: list[str], path: Path) -> dict[str, float]:
-    """Read the seconds per step of all kinds, or measure them: medians of the rounds."""
-    if path.is_file():
-        return dict(json.loads(path.read_text()))
-    found: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for _ in range(ROUNDS):
-        for kind in kinds:
-            found[kind].append(seconds_per_step(*KINDS[kind]))
-    times = {kind: median(rounds) for kind, rounds in found.items()}
-    path.write_text(json.dumps(times))
-    return times
-
-
-def load(file: str, sets: list[str], steps: int, seed: int) -> Opt:
-    """Load options with a number of steps."""
-    fixed = [f"train.manual_seed={seed}", "datasets.train.dataloader_num_workers=0", f"train.total_iter={steps}"]
-    return utils_option.load(Path(file), Opt, [*sets, *fixed])
-
-
-def training(opt: Opt) -> Iterator[ModelVRT]:
-    """Train, yielding the model after every step."""
-    assert opt.datasets.train is not None
-    model, data = define_Model(opt, utils_dist.init()), open_dataset(opt.datasets.train)
-    batches = train_batches(
-        data,
-        seed=opt.train.manual_seed,
-        start_step=0,
-        total_steps=opt.train.total_iter,
-        batch_size=opt.datasets.train.dataloader_batch_size,
-    )
-    for step, batch in enumerate(batches):
-        utils_seed.seed_all(opt.train.manual_seed, 0, step)
-        model.train_step([batch], step)
-        yield model
-
-
-def trained(opt: Opt) -> ModelVRT:
-    """Train all steps."""
-    return deque(training(opt), maxlen=1)[0]
-
-
-def measure(kind: str, seconds: int, seed: int, times: dict[str, float], scratch: Path) -> dict[str, float]:
+def measured(name: str, seconds: int, seed: int, times: dict[str, float]) -> dict[str, Any]:
     """Train one entry and score it."""
-    file, sets = KINDS[kind]
-    is_second = kind == GUIDED
-    steps = max(int(seconds / (2 if is_second else 1) / times[kind]), 1)
-    if is_second:
-        first = trained(load(*KINDS["guide"], max(int(seconds / 2 / times["guide"]), 1), seed))
-        weights = scratch / "guide.pth"
-        utils_checkpoint.write_weights((first.netE or first.netG).state_dict(), weights)
-        sets = [*sets, f"netG.guide.weights={weights}"]
-    opt = load(file, sets, steps, seed)
-    assert opt.datasets.test is not None
-    result = evaluate(trained(opt).restore, open_dataset(opt.datasets.test), opt.val)
-    return {"psnr": result["mean"]["psnr"], "steps": steps}
+    kind, share = KINDS[name], 2 if name == GUIDED else 1
+    steps = max(int(seconds / share / times[name]), 1)
+    if name == GUIDED:
+        first = KINDS["guide"].trained(max(int(seconds / share / times["guide"]), 1), seed)
+        kind = replace(kind, network=partial(behind, (first.netE or first.netG).state_dict()))
+    found = scores(kind.load(steps, seed), kind.trained(steps, seed))
+    return {"kind": name, "seconds": seconds, "seed": seed, "psnr": found["mean"]["psnr"], "steps": steps}
+
+
+def behind(guide: dict[str, Tensor], opt: Opt) -> nn.Module:
+    """VRT behind a trained guide."""
+    net = network_of(opt)
+    net.fusion.guide.load_state_dict(guide)
+    return net
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -151,7 +93,7 @@ def main() -> None:
     args = parser.parse_args()
     with program(args.debug):
         args.out.mkdir(parents=True, exist_ok=True)
-        times = step_times(list(KINDS), args.out / "step_times.json")
+        times = kept(args.out / "step_times.json", lambda: step_times(KINDS))
         print("seconds per step: " + ", ".join(f"{kind} {took:.3f}" for kind, took in times.items()), flush=True)
         rows = measure_all(args, times)
         if args.plot:
@@ -166,11 +108,7 @@ def measure_all(args: argparse.Namespace, times: dict[str, float]) -> list[dict[
     print(f"{'':<24}{'seconds':>9}{'seed':>6}{'steps':>8}{'PSNR':>8}")
     for seed, seconds, kind in product(args.seeds, args.seconds, args.kinds):
         path = args.out / f"{kind.replace(' ', '_')}_{seconds}_{seed}.json"
-        if not path.is_file():
-            with tempfile.TemporaryDirectory() as scratch:
-                found = measure(kind, seconds, seed, times, Path(scratch))
-            path.write_text(json.dumps({"kind": kind, "seconds": seconds, "seed": seed, **found}))
-        row = json.loads(path.read_text())
+        row = kept(path, partial(measured, kind, seconds, seed, times))
         rows.append(row)
         print(f"{kind:<24}{seconds:>9}{seed:>6}{row['steps']:>8}{row['psnr']:>8.2f}", flush=True)
     return rows

@@ -1,11 +1,11 @@
-"""The guide's cost per frame of 1280x720, by size: PyTorch, PyTorch in channels_last and onnxruntime, on a Linux CPU.
+"""The guide's cost by size, on a Linux CPU: a frame of 1280x720 in PyTorch and onnxruntime, and a training step.
 
-python benchmarks/guide_speed.py [--repeats 5] [--large] [--threads N] [--size 720 1280]
+python benchmarks/guide_speed.py [--repeats 5] [--large] [--forms PyTorch ...] [--threads N] [--size 720 1280]
 
-Each measurement is one frame in its own process, after a warm-up with a small frame and one with the frame itself. All
-forms run in turn, `--repeats` times; seconds are medians. Peak memory is the process's largest resident size during the
-frame minus that before the frame, the largest of all turns. The ONNX file is that of scripts/export_network.py for any
-size. FLOPs are those of convolutions, two per multiply-add.
+Each measurement is one frame, or one training step of guide.json's batch, in its own process, after a warm-up with a
+small frame and one with the same. All forms run in turn, `--repeats` times; seconds are medians. Peak memory is the
+process's largest resident size during the first frame or step minus that before it, the largest of all turns. The ONNX
+file is that of scripts/export_network.py for any size. FLOPs are those of a frame's convolutions, two per multiply-add.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.exported import example_shapes, export_onnx
 from models.fusion.guide import Guide
+from models.loss import charbonnier
 from models.memory.estimate import flops_of
 from options.schema_network import GuideOpt
 from utils.processes.thread_count import usable_cores
 
 SIZES = ("guide", "guide_tiny")
-FORMS = ("PyTorch", "channels_last", "ONNX")
+TRAINING = "training step"
+FORMS = ("PyTorch", "ONNX", TRAINING)
 SMALL = (1, 1, 3, 64, 64)
+BATCH = (8, 1, 3, 128, 128)  # of options/vrt/guide.json
 STATUS = Path("/proc/self/status")
 
 
@@ -64,16 +68,22 @@ def runner(job: dict[str, Any]) -> Callable[[tuple[int, ...]], Callable[[], Any]
             return lambda: session.run(None, feed)
 
         return with_onnx
-    if job["form"] == "channels_last":
-        guide = guide.to(memory_format=torch.channels_last)
+    if job["form"] == TRAINING:
+        optimizer = torch.optim.AdamW(guide.requires_grad_().train().parameters())
+        return lambda shape: partial(train, guide, optimizer, inputs(shape))
 
     def with_torch(shape: tuple[int, ...]) -> Callable[[], Any]:
         given = inputs(shape)
-        if job["form"] == "channels_last":
-            given = [x[0].contiguous(memory_format=torch.channels_last)[None] for x in given]
         return lambda: guide(*given)
 
     return with_torch
+
+
+def train(guide: Guide, optimizer: torch.optim.Optimizer, given: list[torch.Tensor]) -> None:
+    """One training step."""
+    optimizer.zero_grad(set_to_none=True)
+    charbonnier(guide(*given), torch.zeros_like(given[0]), 1e-3).backward()
+    optimizer.step()
 
 
 def status(key: str) -> float:
@@ -82,19 +92,19 @@ def status(key: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-@torch.inference_mode()
 def work(job: dict[str, Any]) -> dict[str, float]:
-    """Measure one frame in this process."""
+    """Measure one frame or training step in this process."""
     torch.set_num_threads(job["threads"])
+    torch.set_grad_enabled(job["form"] == TRAINING)
     prepare = runner(job)
     prepare(SMALL)()
-    restore = prepare((1, 1, 3, *job["frame"]))
+    once = prepare(BATCH if job["form"] == TRAINING else (1, 1, 3, *job["frame"]))
     base = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here
-    restore()
+    once()
     peak = status("VmHWM") - base
     began = time.perf_counter()
-    restore()
+    once()
     return {"seconds": time.perf_counter() - began, "peak_mib": peak}
 
 
@@ -112,16 +122,17 @@ def table(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     jobs, facts = [], {}
     for size in sizes:
         guide, file = build(size), folder / f"{size}.onnx"
-        file.write_bytes(export_onnx(guide).SerializeToString())
+        if "ONNX" in args.forms:
+            file.write_bytes(export_onnx(guide).SerializeToString())
         flops = flops_of(guide, (1, 1, 3, *args.size)).total()
         facts[size] = {"parameters": sum(p.numel() for p in guide.parameters()), "gflop": round(flops / 1e9, 1)}
         common = {"size": size, "file": str(file), "frame": args.size, "threads": args.threads}
-        jobs += [common | {"form": form} for form in FORMS]
+        jobs += [common | {"form": form} for form in args.forms]
     found: list[list[dict[str, float]]] = [[] for _ in jobs]
     for _ in range(args.repeats):
         for job, results in zip(jobs, found, strict=True):
             results.append(measure(job))
-    print(f"{'size':<12}{'parameters':>11}{'GFLOP':>8}  {'form':<14}{'seconds':>8}{'peak MiB':>10}{'GFLOP/s':>9}")
+    print(f"{'size':<12}{'parameters':>11}{'GFLOP':>8}  {'form':<14}{'seconds':>8}{'peak MiB':>10}")
     rows = []
     for job, results in zip(jobs, found, strict=True):
         seconds = statistics.median(result["seconds"] for result in results)
@@ -129,7 +140,7 @@ def table(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         row["peak_mib"] = round(max(result["peak_mib"] for result in results))
         print(
             f"{row['size']:<12}{row['parameters']:>11,}{row['gflop']:>8.1f}  {row['form']:<14}{seconds:>8.3f}"
-            f"{row['peak_mib']:>10}{row['gflop'] / seconds:>9.0f}"
+            f"{row['peak_mib']:>10}"
         )
         rows.append(row)
     return rows
@@ -140,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--large", action="store_true", help="guide_large too")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="FORM", help=", ".join(FORMS))
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--size", type=int, nargs=2, default=[720, 1280], metavar=("H", "W"))
     parser.add_argument("--job", help=argparse.SUPPRESS)

@@ -1,12 +1,13 @@
 """Peak memory of a whole test, from reading to the report, by length of the clip.
 
 python benchmarks/restore_memory.py [--lengths 20 200 2000] [--size 180 320] [--opt CONFIG] [--root DIR]
-                                    [--set KEY=VALUE ...]
+                                    [--steps 24] [--set KEY=VALUE ...]
 
 All clips repeat the same 20 frames and spike files (hard links), so that only their lengths differ. Each length is one
 process of main_test_vrt.py, whose peak memory the kernel reports.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -29,7 +30,7 @@ from utils import utils_cli, utils_option
 from utils.utils_checkpoint import write_file
 
 ROOT = Path(__file__).resolve().parents[1]
-DISTINCT, STEPS, RATE = 20, 24, 0.5
+DISTINCT, RATE = 20, 0.5
 CLIP = "clip"
 SMALLER = (  # a tiny network: its memory is not what is measured
     "netG.depths=[1,1,1,1,1,1,1,1]",
@@ -38,16 +39,16 @@ SMALLER = (  # a tiny network: its memory is not what is measured
 )
 
 
-def write_set(root: Path, length: int, size: tuple[int, int]) -> None:
-    """A data set with one clip of `length` frames of H, W, and spikes at half the size."""
+def write_set(root: Path, length: int, size: tuple[int, int], steps: int) -> None:
+    """A data set with one clip of `length` frames of H, W, and as many steps each of spikes at half the size."""
     height, width = size
     rng = np.random.default_rng(0)
     photo = cv2.resize(photographs.astronaut(), (width + DISTINCT, height + DISTINCT), interpolation=cv2.INTER_AREA)
     frames = []
-    for shift in range(DISTINCT):
+    for shift in range(min(DISTINCT, length)):
         sharp = photo[shift : shift + height, shift : shift + width]
         gray = cv2.resize(cv2.cvtColor(sharp, cv2.COLOR_RGB2GRAY), (width // 2, height // 2)) / 255
-        spikes = (rng.random((STEPS, *gray.shape)) < RATE * gray).astype(np.uint8)
+        spikes = (rng.random((steps, *gray.shape)) < RATE * gray).astype(np.uint8)
         frames.append(Frame(cv2.blur(sharp, (5, 5)), sharp, spikes))
     manifest = Manifest(
         spike_h=height // 2,
@@ -61,7 +62,7 @@ def write_set(root: Path, length: int, size: tuple[int, int]) -> None:
         noise="none",
         clips={},
     )
-    timing = ClipTiming(steps=STEPS, exposure=(0, STEPS), sharp_step=STEPS // 2)
+    timing = ClipTiming(steps=steps, exposure=(0, steps), sharp_step=steps // 2)
     writer = DatasetWriter(root, manifest)
     writer.add_clip("test", CLIP, frames, timing)
     writer.finish()
@@ -96,11 +97,12 @@ def main() -> None:
     parser.add_argument(
         "--opt", type=Path, default=ROOT / "options/vrt/demo_vrt.json", help="option file with the network and tiles"
     )
+    parser.add_argument("--steps", type=int, default=24, help="spike steps per frame; 56 as in GoPro + Spike")
     parser.add_argument("--root", type=Path, help="an existing folder for the clips; default: a temporary one")
     parser.add_argument("--set", nargs="+", default=list(SMALLER), metavar="KEY=VALUE", help="default: a tiny network")
     args = parser.parse_args()
     with utils_cli.program(True), tempfile.TemporaryDirectory(dir=args.root) as name:
-        rows = [measured(Path(name), length, tuple(args.size), args.opt.resolve(), args.set) for length in args.lengths]
+        rows = [measured(Path(name), length, args) for length in args.lengths]
         print(f"{'frames':>8}{'peak MiB':>12}{'over the first':>20}{'s per frame':>12}")
         for row in rows:
             share = row["peak_mib"] / rows[0]["peak_mib"]
@@ -108,10 +110,10 @@ def main() -> None:
         print(json.dumps({"size": args.size, "rows": rows}))
 
 
-def measured(root: Path, length: int, size: tuple[int, int], opt: Path, changes: list[str]) -> dict[str, Any]:
+def measured(root: Path, length: int, args: argparse.Namespace) -> dict[str, Any]:
     """Restore one clip in a separate process."""
-    place = root / str(length)
-    write_set(place / "set", length, size)
+    place, opt, changes = root / str(length), args.opt.resolve(), args.set
+    write_set(place / "set", length, tuple(args.size), args.steps)
     config = utils_option.load(opt, Opt, ["netG.spynet_path=null", *changes])
     write_file(define_G(config.netG).state_dict(), place / "weights.pth")
     lq, gt, spikes = (f"set/{folder}" for folder in ("test_GT_blurred", "test_GT", "GOPRO_Large_spike_seq/test"))

@@ -1,12 +1,13 @@
 """Training samples per second: from PNG files and LMDB, without and with spikes, by 1 and 2 data workers.
 
-python benchmarks/samples.py [--quick]
+python benchmarks/samples.py [--quick] [--representations tfp moment] [--samples 24] [--repeats 3]
 
-A sample is six blurred and sharp frames of 1280x720, cropped to 192x192, with or without spikes (tfp, 360x640, 56
-steps). The data set is made in a temporary folder from scikit-image's photographs, saved with adaptive PNG filters like
-GoPro's frames; it stays in the page cache. `ms/sample` is one process on one thread, without a loader. `spikes add`
-compares it with and without spikes, on the same samples. All figures are medians of alternating runs, except the parts
-of a sample, which are means.
+A sample is six blurred and sharp frames of 1280x720, cropped to 192x192, without spikes and with each representation of
+them (360x640, 56 steps; moment: 41 planes). The data set is made in a temporary folder from scikit-image's photographs,
+saved with adaptive PNG filters like GoPro's frames; it stays in the page cache. `ms/sample` is one process on one
+thread, without a loader; `new` are samples of frames that the process has not read before: the picture's gain is of the
+whole frame, and kept. `spikes add` compares samples with and without spikes, the same ones. All figures are medians of
+alternating runs, except the parts of a sample, which are means.
 """
 
 import argparse
@@ -19,10 +20,10 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -38,12 +39,16 @@ from data.loader import train_batches
 from data.prepare.lmdb_writer import create_lmdbs
 from data.spike.manifest import ClipTiming, Manifest
 from options.schema import DatasetOpt
+from options.schema_data import SpikeOpt
 from utils.spike_loader import write_spikes
+from utils.utils_cli import positive
 
 HEIGHT, WIDTH, RATIO, RATE = 720, 1280, 2, 0.5
 TIMING = ClipTiming(steps=56, exposure=(0, 49), sharp_step=24)
 PHOTOGRAPHS = {"clip_a": skimage.data.coffee, "clip_b": skimage.data.astronaut}
-SOURCES, INPUTS, WORKERS = ("png", "lmdb"), ("rgb", "rgb+spike"), (1, 2)
+SOURCES, WORKERS = ("png", "lmdb"), (1, 2)
+RGB = "rgb"  # a variant's input: this alone, or with spikes in a representation
+FRAMES = 6  # per sample, the data set's default
 WANTED = 4  # samples per second
 
 Variant = tuple[str, str]
@@ -95,9 +100,11 @@ def open_set(root: Path, variant: Variant) -> VideoTrainDatasetRGBSpike:
     }
     given: dict[str, Any] = {key: str(lmdb_path(path) if source == "lmdb" else path) for key, path in roots.items()}
     given |= {"io_backend": {"type": "lmdb" if source == "lmdb" else "disk"}, "random_reverse": True}
-    if kind == "rgb":
+    if kind == RGB:
         given["dataroot_spike"] = None
-    name = "VideoRecurrentTrainDataset" + "RGBSpike" * (kind != "rgb")
+    else:
+        given["spike"] = {"representation": kind}
+    name = "VideoRecurrentTrainDataset" + "RGBSpike" * (kind != RGB)
     return VideoTrainDatasetRGBSpike(DatasetOpt.model_validate(given | {"dataset_type": name}))
 
 
@@ -159,30 +166,39 @@ def profile(dataset: VideoTrainDatasetRGBSpike, samples: int) -> dict[str, float
     }
 
 
-def measure(root: Path, samples: int, repeats: int) -> list[dict[str, Any]]:
-    """Measure all variants, alternating: medians of single samples, and of `repeats` runs of the loader."""
-    sets = {variant: open_set(root, variant) for variant in itertools.product(SOURCES, INPUTS)}
-    alone: dict[Variant, list[float]] = {variant: [] for variant in sets}
-    for number in range(samples * 2):
+def in_turn(sets: dict[Variant, VideoTrainDatasetRGBSpike], numbers: Iterable[int]) -> dict[Variant, float]:
+    """Median milliseconds of some samples, read from all sets in turn."""
+    times: dict[Variant, list[float]] = {variant: [] for variant in sets}
+    for number in numbers:
         for variant, dataset in sets.items():
-            alone[variant].append(milliseconds(dataset, number))
+            times[variant].append(milliseconds(dataset, number))
+    return {variant: statistics.median(found) for variant, found in times.items()}
+
+
+def measure(root: Path, inputs: list[str], samples: int, repeats: int) -> list[dict[str, Any]]:
+    """Measure all variants, alternating: medians of single samples, and of `repeats` runs of the loader."""
+    sets = {variant: open_set(root, variant) for variant in itertools.product(SOURCES, inputs)}
+    windows = len(next(iter(sets.values()))) // len(PHOTOGRAPHS)
+    apart = itertools.product(range(len(PHOTOGRAPHS)), range(0, windows, FRAMES))
+    new = in_turn(sets, [clip * windows + start for clip, start in apart])
+    alone = in_turn(sets, range(samples * 2))
     rates: dict[tuple[Variant, int], list[float]] = {pair: [] for pair in itertools.product(sets, WORKERS)}
     for _ in range(repeats):
         for variant, workers in rates:
             rates[variant, workers].append(rate(sets[variant], samples * workers, workers))
     rows = []
-    for (source, kind), times in alone.items():
+    for (source, kind), taken in alone.items():
         per_second = {count: statistics.median(rates[(source, kind), count]) for count in WORKERS}
-        taken = statistics.median(times)
         rows.append(
             {
                 "source": source,
                 "input": kind,
                 "ms": taken,
-                "spikes_add": taken / statistics.median(alone[source, "rgb"]) - 1,
+                "ms_new": new[source, kind],
+                "spikes_add": taken / alone[source, RGB] - 1,
                 **{f"per_s_{count}": value for count, value in per_second.items()},
                 "workers_needed": math.ceil(WANTED / per_second[1]),
-                "parts_ms": profile(open_set(root, (source, kind)), samples),
+                "parts_ms": profile(sets[source, kind], samples),
             }
         )
     return rows
@@ -192,11 +208,12 @@ def report(rows: list[dict[str, Any]], png_mb: float) -> None:
     """Print tables and the JSON line."""
     print(f"frames {WIDTH}x{HEIGHT}, PNG files of {png_mb:.2f} MB; 6 frames per sample, cropped to 192x192\n")
     need = f"workers for {WANTED}/s"
-    print(f"{'source':<8}{'input':<12}{'ms/sample':>12}{'spikes add':>12}{'1 worker':>12}{'2 workers':>12}{need:>18}")
+    alone = f"{'ms/sample':>12}{'new':>9}{'spikes add':>12}"
+    print(f"{'source':<8}{'input':<12}{alone}{'1 worker':>12}{'2 workers':>12}{need:>18}")
     for row in rows:
-        added = f"{row['spikes_add']:.1%}" if row["input"] != "rgb" else "-"
+        added = f"{row['spikes_add']:.1%}" if row["input"] != RGB else "-"
         rates = "".join(f"{row[f'per_s_{count}']:>10.2f}/s" for count in WORKERS)
-        figures = f"{row['ms']:>12.1f}{added:>12}{rates}{row['workers_needed']:>18}"
+        figures = f"{row['ms']:>12.1f}{row['ms_new']:>9.1f}{added:>12}{rates}{row['workers_needed']:>18}"
         print(f"{row['source']:<8}{row['input']:<12}{figures}")
     print(f"\n{'ms per sample':<20}" + "".join(f"{part:>12}" for part in rows[0]["parts_ms"]))
     for row in rows:
@@ -214,13 +231,17 @@ def main() -> None:
     """Make the data set, measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few samples, once; a check, not a measurement")
+    kinds = get_args(SpikeOpt.model_fields["representation"].annotation)
+    parser.add_argument("--representations", nargs="+", choices=kinds, default=["tfp"], metavar="NAME")
+    parser.add_argument("--samples", type=positive, default=24, help="per run of the loader; alone, twice as many")
+    parser.add_argument("--repeats", type=positive, default=3, help="runs of the loader")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:
         png_mb = make_set(Path(folder), frames=7 if args.quick else 12)
-        samples, repeats = (4, 1) if args.quick else (24, 3)
-        rows = measure(Path(folder), samples, repeats)
+        samples, repeats = (4, 1) if args.quick else (args.samples, args.repeats)
+        rows = measure(Path(folder), [RGB, *args.representations], samples, repeats)
     report(rows, png_mb)
 
 

@@ -26,13 +26,13 @@ import cv2
 import numpy as np
 import torch
 from fired_sets import Condition, fire_set
-from timed_training import Kind, kept, step_times
+from timed_training import Kind, kept, set_roots, step_times
 from torch import Tensor
 
 from data.check import open_dataset
 from data.frame_store import instants_store
 from data.instants import instants_of
-from data.layout import gt_dir, instant_dir, known_clips, lq_dir, spike_dir, subframe_dir
+from data.layout import instant_dir, known_clips
 from data.spike.refire import Draw
 from models.fusion.guide import RATE_WINDOW, middle_mean
 from models.select_model import define_restorer
@@ -96,15 +96,6 @@ FULL = Extent(600, (0, 1, 2), 40, None, tuple(CONDITIONS))
 QUICK = Extent(
     30, (0,), 3, 2, ("threshold 2", "threshold 4", "pattern 16 %", "no spikes", "2 px off", "2 px off, aligned")
 )
-
-
-def set_roots(root: Path, block: str) -> list[str]:
-    """Return the options that name the folders of a set in one block of the data sets."""
-    split: Any = block
-    folders = {"gt": gt_dir, "lq": lq_dir, "spike": spike_dir, "instants": instant_dir}
-    if block == "train":
-        folders["subframes"] = subframe_dir
-    return [f"datasets.{block}.dataroot_{key}={folder(root, split)}" for key, folder in folders.items()]
 
 
 def kinds(data: Path) -> dict[str, Kind]:

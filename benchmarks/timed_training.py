@@ -14,6 +14,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.check import open_dataset
+from data.layout import gt_dir, instant_dir, lq_dir, spike_dir, subframe_dir
 from data.loader import train_batches
 from models.model_vrt import ModelVRT
 from models.select_network import define_G
@@ -22,6 +23,15 @@ from utils import utils_dist, utils_option, utils_seed
 from utils.utils_eval import evaluate
 
 WARM_UP = 3  # steps before a step is timed
+
+
+def set_roots(root: Path, block: str) -> list[str]:
+    """Return the options that name the folders of a set in one block of the data sets."""
+    split: Any = block
+    folders = {"gt": gt_dir, "lq": lq_dir, "spike": spike_dir, "instants": instant_dir}
+    if block == "train":
+        folders["subframes"] = subframe_dir
+    return [f"datasets.{block}.dataroot_{key}={folder(root, split)}" for key, folder in folders.items()]
 
 
 def network_of(opt: Opt) -> nn.Module:
