@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import two_cameras
 from two_cameras import corner_distance, make_pair, matrix_of
 
 from data.layout import SPIKES
@@ -62,6 +63,16 @@ def test_the_simplest_model_that_agrees_is_taken(tmp_path):
 def test_cameras_that_agree_are_left_as_they_are(tmp_path):
     align_set(blocks_in(make_pair(tmp_path)))
     assert [clip.alignment.matrix for clip in clips_of(tmp_path).values()] == [((1, 0, 0), (0, 1, 0), (0, 0, 1))]
+
+
+def test_two_frames_show_geometry_but_no_time_if_the_stream_ends_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(two_cameras, "FRAMES", 2)
+    monkeypatch.setattr(two_cameras, "EXPOSURE", (1, 20))
+    matrix = matrix_of(right=-1.4, down=-1.4)
+    (row,) = measured(make_pair(tmp_path, matrix=matrix)).rows
+    assert corner_distance(row.alignment.matrix, matrix) < 0.1
+    assert (row.alignment.steps, row.alignment.steps_error) == (0, None)
+    assert "too few steps before or after" in row.note
 
 
 def test_without_motion_the_time_is_left(tmp_path):

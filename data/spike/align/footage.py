@@ -12,7 +12,6 @@ from data.spike.reader import SpikeReader, clip_timing
 from utils.spike_loader import Size
 from utils.utils_colour import LIGHT, to_gray
 
-FEWEST = 3  # frames
 MOST_PIXELS = 100_000  # of the grid that is compared; larger sensors are averaged down
 
 
@@ -83,7 +82,7 @@ def with_room(reader: SpikeReader, clip: str, frames: Sequence[str], most: int, 
     """Choose frames evenly, those whose exposure can be moved by `most` steps first."""
     exposure = clip_timing(reader.manifest, clip).exposure
     free = [frame for frame in frames if reader.room(clip, frame, exposure, most) == (-most, most)]
-    chosen = free if len(free) >= max(min(count, len(frames) - 2), FEWEST) else list(frames)
+    chosen = free if len(free) >= max(min(count, len(frames) - 2), 1) else list(frames)
     places = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)
     return [chosen[place] for place in places]
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from data.spike.align.fit import Fit, fit, freedom, start, time_error
-from data.spike.align.footage import FEWEST, Footage
+from data.spike.align.footage import Footage
 from data.spike.align.model import MODELS, Grid, params_of
 from data.spike.alignment import Alignment, Model
 
@@ -17,6 +17,7 @@ CONTRAST = 0.02  # standard deviation of the gray frame, white is 1; flatter one
 UNRELATED = 0.5  # correlation of frames and spikes that show one scene is larger
 WORST = 0.5  # pixels; a larger standard error is no measurement
 WORST_TIME = 0.25  # steps, likewise; where nothing moves, noise rarely looks more certain
+BESIDE = 2  # steps that the stream must have on both sides of the exposures: an offset is found between others
 CLEARLY = 5.0  # standard errors by which a model must differ from a simpler one; they are up to four times too low
 VISIBLE = 0.15  # pixels, likewise
 
@@ -97,8 +98,8 @@ def measure(
 def _timed(footage: Footage, begin: Fit, free: np.ndarray) -> tuple[np.ndarray, float, str]:
     """Return the time of a fit, its standard error in steps, and why it is none; empty if it is one."""
     low, high = footage.reach
-    if high - low < 2:
-        return begin.time, float("inf"), "the files have no steps beyond the exposure"
+    if low > -BESIDE or high < BESIDE:
+        return begin.time, float("inf"), "the stream has too few steps before or after the exposures"
     found = fit(footage, begin, free, is_coarse=False)
     error = time_error(footage, found)
     if np.any((found.time < low + 1) | (found.time > high - 1)):
@@ -119,9 +120,7 @@ def simplest(fits: Mapping[Model, Fit], grid: Grid) -> Model:
 
 def _unusable(footage: Footage) -> str:
     """Return why footage shows nothing to measure; empty if it may."""
-    frames, contrast = len(footage.gray), float(footage.gray.std(axis=(1, 2)).mean())
-    if frames < FEWEST:
-        return f"too few frames: {frames}, expected {FEWEST} or more"
+    contrast = float(footage.gray.std(axis=(1, 2)).mean())
     if contrast < CONTRAST:
         return f"flat picture: its contrast is {contrast:.3f} of white, expected {CONTRAST} or more"
     if min(footage.gray.shape[1:]) < SMALLEST_SIDE:

@@ -8,7 +8,7 @@ from data.clip_index import Clips
 from data.frame_store import FrameStore
 from data.layout import SPIKES
 from data.spike.align.camera_pair import open_pair
-from data.spike.align.footage import FEWEST, read_footage, with_room
+from data.spike.align.footage import read_footage, with_room
 from data.spike.align.measure import fit_at, grid_of, measure
 from data.spike.reader import SpikeReader
 from options.schema import DatasetOpt
@@ -17,6 +17,7 @@ LOG = logging.getLogger("spikevrt")
 PIXELS, STEPS = 0.5, 4.0  # spike pixels at the worst corner and steps that are worth a warning
 SURELY = 2.0  # standard errors beyond that
 SEARCHED = 12  # steps
+COMPARED = 3  # frames of a clip
 MOST_CLIPS = 40  # that a check of the whole set compares
 TRIED = 2  # clips at the start of a test, of which one is enough
 
@@ -44,9 +45,9 @@ def warn_of_clips(block: DatasetOpt, clips: Clips, lq: FrameStore, reader: Spike
 
 def disagreement(reader: SpikeReader, lq: FrameStore, clip: str, frames: Sequence[str]) -> str | None:
     """Say by how much a clip's frames and spikes disagree; empty if they agree, None if it does not show."""
-    if len(frames) < FEWEST:
+    if len(frames) < COMPARED:
         return None
-    some = with_room(reader, clip, frames, SEARCHED, FEWEST)
+    some = with_room(reader, clip, frames, SEARCHED, COMPARED)
     footage = read_footage(reader, lq, clip, some, SEARCHED)
     grid, known = grid_of(footage), reader.timings[clip].alignment
     begin = fit_at(known, grid)
