@@ -31,8 +31,9 @@ from torch import Tensor
 
 from data.check import open_dataset
 from data.frame_store import instants_store
-from data.instants import instants_of
-from data.layout import instant_dir, known_clips
+from data.instants import instants_of, step_of
+from data.layout import SPIKES, instant_dir, known_clips
+from data.spike.manifest import FILE_NAME, Manifest
 from data.spike.refire import Draw
 from models.fusion.guide import RATE_WINDOW, middle_mean
 from models.select_model import define_restorer
@@ -166,7 +167,11 @@ class Bench:
         clips = list(open_dataset(opt.datasets.test))
         if is_any_instant:
             store = instants_store(opt.datasets.test, instant_dir(root, "test"))
-            clips = [clip.at(instants_of(store, clip.name, clip.frames), store) for clip in clips]
+            manifest = Manifest.read(root / SPIKES / FILE_NAME)
+            clips = [
+                clip.at(_apart(instants_of(store, clip.name, clip.frames), manifest, clip.name), store)
+                for clip in clips
+            ]
         if weights is not None:
             model = define_restorer(opt, weights, "benchmark", utils_dist.init())
             return dict(evaluate(model.restore, clips, opt.val)["mean_over_frames"])
@@ -214,6 +219,12 @@ def playback(found: list[float], frame: Frame) -> None:
     enlarged = cv2.resize(gray, frame.sharp.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     pictures = (np.rint(gray).astype(np.uint8) for gray in (enlarged * 255, to_gray(frame.sharp.astype(np.float32))))
     found.append(psnr(*(np.dstack([picture] * 3) for picture in pictures)))
+
+
+def _apart(times: Sequence[float], manifest: Manifest, clip: str) -> list[float]:
+    """Return the instants of a clip that are steps of their own."""
+    exposure = manifest.timing(clip).exposure
+    return list({step_of(*exposure, time): time for time in times}.values())
 
 
 def _slug(name: str) -> str:
