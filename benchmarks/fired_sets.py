@@ -12,12 +12,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.layout import SPIKES, clip_dirs, dat_path, extra_dirs, instant_dir, subframe_dir
 from data.spike.manifest import FILE_NAME, ClipTiming, Manifest
-from data.spike.refire import Draw, charge_of_light, draw_pixels, fire, margin_of, shifted
+from data.spike.refire import LEVELS, Draw, charge_of_light, draw_pixels, fire, margin_of, shifted
 from utils.spike_loader import write_spikes
-from utils.utils_colour import srgb_to_linear
+from utils.utils_colour import LIGHT
 from utils.utils_error import UserError
-
-LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def fired(light: np.ndarray, manifest: Manifest, draw: Draw, clip: str) -> np.nd
         light = np.concatenate((np.repeat(light[:1], late, axis=0), light[: len(light) - late]))
     margin = margin_of(draw.shift)
     light = np.pad(light, ((0, 0), (margin, margin), (margin, margin)), mode="edge")
-    intensities = srgb_to_linear(LEVELS) if manifest.transfer == "linear" else LEVELS
+    intensities = LIGHT if manifest.transfer == "linear" else LEVELS
     theta = draw.theta or manifest.theta or 1 / manifest.rate_at_white
     charges = shifted(np.take(intensities / np.float32(theta), light), draw.shift)
     sensor = draw_pixels(np.random.default_rng(draw.seed), draw, (charges.shape[1], charges.shape[2]))

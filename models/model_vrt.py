@@ -99,8 +99,8 @@ class ModelVRT:
             with self._gradient_sync(net, last=i == len(batches) - 1):
                 with precision.autocast(self.dist.device, self.amp_dtype):
                     window = network_input(batch)
-                    out = restored_of(window, net(*tensors_of(window, self.dist.device)))
-                loss, terms = total_loss(out, batch["gt"].to(self.dist.device), self.opt)
+                    out = net(*tensors_of(window, self.dist.device))
+                loss, terms = total_loss(restored_of(window, out), batch["gt"].to(self.dist.device), self.opt)
                 self.scaler.scale(loss / len(batches)).backward()
             named = {"G_loss": loss, **(terms if len(terms) > 1 else {})}
             sums.update({name: value.item() for name, value in named.items()})

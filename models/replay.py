@@ -110,7 +110,8 @@ def examine(
     net.zero_grad(set_to_none=True)
     for x, gt in batches:
         with _watched(net, found), precision.autocast(device, dtype):
-            out = restored_of(x, net(*tensors_of(x, device)))
+            out = net(*tensors_of(x, device))
+        out = restored_of(x, out)
         gt = gt.to(device)
         losses = torch.stack([total_loss(out[i : i + 1], gt[i : i + 1], opt)[0] for i in range(len(out))])
         (losses.mean() / len(batches)).backward()

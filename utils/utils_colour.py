@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 
 BT601 = (0.299, 0.587, 0.114)  # weights of red, green and blue in the gray value
+# sRGB (IEC 61966-2-1): a straight line up to the knee, then a power.
+SRGB_KNEE, LIGHT_KNEE, SLOPE, OFFSET, EXPONENT = 0.04045, 0.0031308, 12.92, 0.055, 2.4
 
 
 def to_gray(rgb: np.ndarray) -> np.ndarray:
@@ -25,13 +27,15 @@ def mean_gray(rgb: np.ndarray, *, is_linear: bool = False) -> float:
 
 
 def srgb_to_linear(srgb: np.ndarray) -> np.ndarray:
-    """Convert sRGB values in [0, 1] to linear light in [0, 1] (IEC 61966-2-1)."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(srgb.dtype)
+    """Convert sRGB values in [0, 1] to linear light in [0, 1]."""
+    power = ((srgb + OFFSET) / (1 + OFFSET)) ** EXPONENT
+    return np.where(srgb <= SRGB_KNEE, srgb / SLOPE, power).astype(srgb.dtype)
 
 
 def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
     """Convert linear light in [0, 1] to sRGB values in [0, 1]; the inverse of `srgb_to_linear`."""
-    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055).astype(linear.dtype)
+    power = (1 + OFFSET) * linear ** (1 / EXPONENT) - OFFSET
+    return np.where(linear <= LIGHT_KNEE, linear * SLOPE, power).astype(linear.dtype)
 
 
 LIGHT = srgb_to_linear(np.arange(256, dtype=np.float32) / np.float32(255))  # linear light of an sRGB byte

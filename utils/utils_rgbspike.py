@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.utils_colour import EXPONENT, LIGHT_KNEE, OFFSET, SLOPE, SRGB_KNEE
+
 
 @dataclass(frozen=True)
 class RGBSpike:
@@ -94,7 +96,6 @@ class RGBSpike:
 
 
 Window = Tensor | RGBSpike
-SRGB_KNEE, LIGHT_KNEE, SLOPE = 0.04045, 0.0031308, 12.92  # IEC 61966-2-1
 
 
 def stacked(windows: Sequence[Any]) -> Any:
@@ -135,19 +136,21 @@ def tensors_of(window: Window, device: torch.device) -> tuple[Tensor, ...]:
 
 
 def restored_of(window: Window, out: Tensor) -> Tensor:
-    """The network's output as sRGB."""
-    return light_to_srgb(out) if isinstance(window, RGBSpike) and window.is_linear else out
+    """The network's output as sRGB; linear light is converted in float32."""
+    return light_to_srgb(out.float()) if isinstance(window, RGBSpike) and window.is_linear else out
 
 
 def srgb_to_light(srgb: Tensor) -> Tensor:
     """Linear light of sRGB values, as utils_colour.srgb_to_linear does; beyond [0, 1] they are proportional or follow
     the same curve."""
-    return torch.where(srgb <= SRGB_KNEE, srgb / SLOPE, ((srgb.clamp(min=SRGB_KNEE) + 0.055) / 1.055) ** 2.4)
+    power = ((srgb.clamp(min=SRGB_KNEE) + OFFSET) / (1 + OFFSET)) ** EXPONENT
+    return torch.where(srgb <= SRGB_KNEE, srgb / SLOPE, power)
 
 
 def light_to_srgb(light: Tensor) -> Tensor:
     """sRGB values of linear light, the inverse of `srgb_to_light`."""
-    return torch.where(light <= LIGHT_KNEE, light * SLOPE, 1.055 * light.clamp(min=LIGHT_KNEE) ** (1 / 2.4) - 0.055)
+    power = (1 + OFFSET) * light.clamp(min=LIGHT_KNEE) ** (1 / EXPONENT) - OFFSET
+    return torch.where(light <= LIGHT_KNEE, light * SLOPE, power)
 
 
 def grid_of(window: Window, grid: int = 1) -> int:

@@ -14,6 +14,7 @@ SPEEDS = (4e-4, 4e-3)  # of the camera and of layers, drawn log-uniformly
 MOST_LAYERS = 4
 TRIES = 4  # places of which the one with most texture is taken
 MARGIN = 1.3  # least size of a picture, in frames
+FINEST = 2.5  # of the least scale of a picture or video: how fine its texture may be
 BORDER = cv2.BORDER_REFLECT_101
 
 
@@ -34,7 +35,7 @@ def fitted(picture: np.ndarray, size: tuple[int, int], rng: np.random.Generator)
         (H'', W'', 3) uint8.
     """
     least = MARGIN * max(size[0] / picture.shape[0], size[1] / picture.shape[1])
-    scale = log_uniform(rng, least, min(2.5 * least, 1.0)) if least < 1 else least
+    scale = log_uniform(rng, least, min(FINEST * least, 1.0)) if least < 1 else least
     return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 

@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from data.image_folders import IMAGE_SUFFIXES
 from data.layout import Split
+from data.prepare.photo_scene import FINEST
 from utils.utils_error import UserError, say_once
 from utils.utils_image import read_rgb
 
 HASH_SIDE = 8  # the hash compares neighbours on a grid of 8 x 9 mean grays
 ALIKE = 6  # bits of 64 by which the hashes of look-alikes differ at most
 MOST_ENLARGED = 1.5  # smaller pictures are left out
-FINEST = 2.5  # of the least size of a picture, that is kept
 KEPT_PICTURES = 512
 
 

@@ -7,14 +7,13 @@ import cv2
 import numpy as np
 
 from data.layout import Frame
-from data.prepare.photo_scene import log_uniform
+from data.prepare.photo_scene import FINEST, log_uniform
 from data.prepare.recordings import Source
 from data.prepare.video_light import Windows, make_frames
 
 CUT = 30.0  # gray levels by which small pictures of neighbouring frames differ at a cut
 SMALL = 32, 18  # width and height of these pictures
 TRIES = 12
-FINEST = 2.5  # of the least scale
 LEAST_STEPS, MOST_STEPS = 6, 24  # spike steps from one source frame to the next
 
 

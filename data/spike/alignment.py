@@ -55,7 +55,6 @@ class Warp:
     Lanczos' kernel of four pixels to each side: a bilinear one blurs single spikes, which cost up to 1.2 dB after
     restoration. Its sums may leave the range of the values by a few tenths of it.
 
-
     Args:
         matrix: (3, 3), see the module.
         size: (h, w) of both.

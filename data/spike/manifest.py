@@ -148,6 +148,40 @@ class Manifest(BaseModel):
         return (timing and timing.spike_size) or (self.spike_h, self.spike_w)
 
 
+def simulated_manifest(
+    rgb: Size,
+    spike_scale: int,
+    theta: float,
+    clock_hz: float,
+    transfer: Literal["srgb", "linear"] = "srgb",
+    noise: Literal["none", "sensor"] = "none",
+) -> Manifest:
+    """Return the manifest of simulated cameras, without clips; consecutive frames are one stream.
+
+    Args:
+        rgb: (H, W) of the frames.
+        spike_scale: RGB pixels per spike pixel, along each axis.
+        theta: firing threshold, in white pixels x steps.
+        clock_hz: steps per second.
+        transfer: what the sensor integrates.
+        noise: that of the sensor.
+    """
+    return Manifest(
+        spike_h=rgb[0] // spike_scale,
+        spike_w=rgb[1] // spike_scale,
+        rgb_h=rgb[0],
+        rgb_w=rgb[1],
+        flipud=True,
+        clock_hz=clock_hz,
+        rate_at_white=1 / theta,
+        theta=theta,
+        transfer=transfer,
+        noise=noise,
+        continuous=True,
+        clips={},
+    )
+
+
 GOPRO_RATE_AT_WHITE = 0.5  # spikes per step: threshold 2 in units of white
 GOPRO_SHORT_BY = 7  # steps missing in the last .dat of a GoPro clip, because no source frame follows
 

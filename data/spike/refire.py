@@ -20,7 +20,7 @@ from data.spike.planes import Span, StepWindow
 from data.spike.source import SpikeSource, picture_gain
 from data.spike.subframes import SubFrames
 from options.schema_augment import AugmentOpt
-from utils.utils_colour import srgb_to_linear
+from utils.utils_colour import LIGHT
 from utils.utils_error import UserError
 
 LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
@@ -237,7 +237,7 @@ class Refired:
         self.source, self.light = source, light
         manifest, rate_at_white = source.reader.manifest, source.sensor.rate_at_white
         self._theta = (manifest and manifest.theta) or 1 / rate_at_white
-        self._intensities = srgb_to_linear(LEVELS) if source.reader.is_linear else LEVELS
+        self._intensities = LIGHT if source.reader.is_linear else LEVELS
         self._pictures: dict[tuple[str, str], Picture] = {}
         if light is None and thresholds[1] and thresholds[0] * rate_at_white < LOWER:
             raise UserError(

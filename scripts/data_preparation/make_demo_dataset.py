@@ -23,7 +23,7 @@ from data.instants import slow_motion
 from data.layout import TOP_LEVEL, DatasetWriter, Split
 from data.prepare.demo_scene import Scene
 from data.prepare.rendered import rendered_frames
-from data.spike.manifest import ClipTiming, Manifest
+from data.spike.manifest import ClipTiming, Manifest, simulated_manifest
 from utils.processes import folder_lock
 from utils.processes.folder_lock import acquire
 from utils.utils_cli import Parser, program
@@ -75,22 +75,7 @@ class Recipe:
 
     def manifest(self) -> Manifest:
         """Return the manifest without clips: 8 steps for each of GoPro's 240 frames per second."""
-        return Manifest(
-            version=1,
-            spike_h=self.height // self.spike_scale,
-            spike_w=self.width // self.spike_scale,
-            rgb_h=self.height,
-            rgb_w=self.width,
-            flipud=True,
-            bit_order="little",
-            clock_hz=8 * 240.0,
-            rate_at_white=1 / self.theta,
-            theta=self.theta,
-            transfer="srgb",
-            noise="none",
-            continuous=True,
-            clips={},
-        )
+        return simulated_manifest((self.height, self.width), self.spike_scale, self.theta, clock_hz=8 * 240.0)
 
     def timing(self) -> ClipTiming:
         """Return the timing of all clips."""

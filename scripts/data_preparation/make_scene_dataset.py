@@ -40,7 +40,7 @@ from data.prepare.recordings import Source, video_source
 from data.prepare.rendered import rendered_frames
 from data.prepare.scene_sources import Picture, find_pictures, read_picture
 from data.prepare.scene_video import draw_part, draw_windows, part_frames
-from data.spike.manifest import ClipTiming, Manifest
+from data.spike.manifest import ClipTiming, Manifest, simulated_manifest
 from utils.utils_cli import Parser, positive, program
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
@@ -95,22 +95,7 @@ class Recipe:
 
     def manifest(self) -> Manifest:
         """Return the manifest without clips."""
-        return Manifest(
-            version=1,
-            spike_h=self.height // self.spike_scale,
-            spike_w=self.width // self.spike_scale,
-            rgb_h=self.height,
-            rgb_w=self.width,
-            flipud=True,
-            bit_order="little",
-            clock_hz=20000.0,
-            rate_at_white=1 / self.theta,
-            theta=self.theta,
-            transfer="srgb",
-            noise="none",
-            continuous=True,
-            clips={},
-        )
+        return simulated_manifest(self.size, self.spike_scale, self.theta, clock_hz=20000.0)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.layout import SPLITS, DatasetWriter, Split
 from data.prepare.recordings import WHOLE, Source, Span, folder_source, parse_range, video_source
 from data.prepare.video_light import Windows, instants_of_window, make_frames
-from data.spike.manifest import Manifest
+from data.spike.manifest import Manifest, simulated_manifest
 from data.spike.sensor_noise import Camera, SensorNoise
 from utils.utils_cli import Parser, program
 from utils.utils_error import UserError
@@ -117,23 +117,8 @@ def noise_of(clip: str, settings: Settings) -> np.random.Generator:
 
 def make_manifest(source: Source, settings: Settings) -> Manifest:
     """Return the manifest of the simulated ideal camera, without clips."""
-    size = cropped_size(source.frame_size, settings.spike_scale)
-    return Manifest(
-        version=1,
-        spike_h=size[0] // settings.spike_scale,
-        spike_w=size[1] // settings.spike_scale,
-        rgb_h=size[0],
-        rgb_w=size[1],
-        flipud=True,
-        bit_order="little",
-        clock_hz=source.fps * settings.steps_per_frame,
-        rate_at_white=1 / settings.theta,
-        theta=settings.theta,
-        transfer=settings.transfer,
-        noise=settings.noise,
-        continuous=True,
-        clips={},
-    )
+    size, clock_hz = cropped_size(source.frame_size, settings.spike_scale), source.fps * settings.steps_per_frame
+    return simulated_manifest(size, settings.spike_scale, settings.theta, clock_hz, settings.transfer, settings.noise)
 
 
 def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, video: bool = True) -> None:
