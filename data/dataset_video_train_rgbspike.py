@@ -46,7 +46,11 @@ class VideoTrainDatasetRGBSpike:
         folders = [existing_folder(getattr(opt, key), f"{opt.name}: {key}") for key in ("dataroot_lq", "dataroot_gt")]
         self.lq, self.gt = store_of(opt, folders[0], "dataroot_lq"), store_of(opt, folders[1], "dataroot_gt")
         self.clips = self._find_clips(folders[0])
-        self.spikes = SpikeSource(opt, self.clips, self._size, self.lq.mean_gray) if opt.uses_spikes else None
+        self.spikes = (
+            SpikeSource(opt, self.clips, self._size, self.lq.mean_gray, is_moved=bool(opt.augment.aligned))
+            if opt.uses_spikes
+            else None
+        )
         self.refired = self._find_light() if self.spikes and opt.augment.refires else None
         self.instants = self._find_instants() if opt.augment.instant else {}
         self.sizes = {clip: self._size(clip) for clip in self.clips}

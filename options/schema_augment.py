@@ -56,6 +56,9 @@ class AugmentOpt(Block):
     time_shift: Range = (0, 0)
     """Spike steps, rounded, by which the stream is early or late, drawn like shift; not where a clip's stream lacks
     these steps."""
+    aligned: Fraction = 0.0
+    """Share of samples whose spikes are interpolated, as those of two cameras that have been aligned
+    (docs/alignment.md). Needs dataroot_subframes."""
     drop_spikes: Fraction = 0.0
     """Share of samples without any spikes."""
     instant: Fraction = 0.0

@@ -234,6 +234,8 @@ class DatasetOpt(Block):
             problems.append(f"augment.instant is {augment.instant:g}, which needs dataroot_instants; name the folder")
         if augment.shift[1] and self.dataroot_subframes is None:
             problems.append(f"augment.shift is {list(augment.shift)}, which needs dataroot_subframes; name the folder")
+        if augment.aligned and self.dataroot_subframes is None:
+            problems.append(f"augment.aligned is {augment.aligned:g}, which needs dataroot_subframes; name the folder")
         if augment.theta[1] and not augment.theta[0]:
             problems.append(f"augment.theta is {list(augment.theta)}, its low end must be above 0")
         if self.augment.refires and self.spike.representation == "sdm":

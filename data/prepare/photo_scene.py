@@ -11,6 +11,7 @@ import numpy as np
 from data.prepare.demo_scene import Path1D, Wave, outline, position, random_wave
 
 SPEEDS = (4e-4, 4e-3)  # of the camera and of layers, drawn log-uniformly
+SLOW = (2e-5, 4e-4)  # of scenes that hardly move
 MOST_LAYERS = 4
 TRIES = 4  # places of which the one with most texture is taken
 MARGIN = 1.3  # least size of a picture, in frames
@@ -200,15 +201,21 @@ class PhotoScene:
         layers: pictures of the moving layers, back to front.
         size: (H, W) of the frames, pixels.
         rng: draws all paths.
+        speeds: (lowest, highest) of the camera and of layers.
     """
 
     def __init__(
-        self, background: np.ndarray, layers: list[np.ndarray], size: tuple[int, int], rng: np.random.Generator
+        self,
+        background: np.ndarray,
+        layers: list[np.ndarray],
+        size: tuple[int, int],
+        rng: np.random.Generator,
+        speeds: tuple[float, float] = SPEEDS,
     ) -> None:
-        speed = log_uniform(rng, *SPEEDS)
+        speed = log_uniform(rng, *speeds)
         shake = random_shake(rng, size[0], speed)
         self.background = Background(background, size, speed, shake, rng)
-        self.layers = [Layer(picture, size, log_uniform(rng, *SPEEDS), shake, rng) for picture in layers]
+        self.layers = [Layer(picture, size, log_uniform(rng, *speeds), shake, rng) for picture in layers]
 
     def render(self, step: float) -> np.ndarray:
         """Return the view at one step: (H, W, 3) uint8, RGB."""

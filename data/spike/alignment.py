@@ -98,6 +98,13 @@ class Warp:
         return np.stack(moved)
 
 
+def displaced(matrix: Matrix, by: tuple[float, float]) -> Matrix:
+    """Return the matrix of a sensor each of whose pixels sees what lies (down, right) of its place, in pixels."""
+    x, y, one = np.array(matrix)
+    moved = np.array([x - by[1] * one, y - by[0] * one, one])
+    return tuple(tuple(map(float, row)) for row in moved)  # type: ignore[return-value]
+
+
 @lru_cache(maxsize=16)
 def warp_of(matrix: Matrix, size: Size) -> Warp | None:
     """Return what moves planes of (h, w) by a matrix; None if it moves nothing."""

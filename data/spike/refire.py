@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.geometry import Box
+from data.spike.alignment import IDENTITY, Warp, displaced, warp_of
 from data.spike.frame_planes import FramePlanes
 from data.spike.planes import Span, StepWindow
 from data.spike.source import SpikeSource, picture_gain
@@ -28,6 +29,7 @@ NORMAL = np.array([NormalDist().inv_cdf((k + 0.5) / 32) for k in range(32)])  # 
 HOT_DARK = (0.03, 0.1)  # spikes per step that a hot pixel adds
 DARKEST = 1e-3  # spikes per step of a white pixel, where all are dead
 EARLIER = 8  # steps before the first one that jitter looks back to
+MOST_APART = 2.0  # spike pixels between two cameras, before they are aligned
 LOWER = 0.9  # of the recorded threshold; smaller ones cannot be had from recorded spikes
 
 
@@ -46,6 +48,7 @@ class Draw:
         steps_late: spike steps by which the stream is late; 0 for frames at whose end of the stream steps are missing.
         is_dropped: there are no spikes at all.
         seed: of the pixels and, with a frame's name, of its first charge and its noise.
+        apart: like `shift`, but known: planes are moved back, so spikes are interpolated; None: they are not.
     """
 
     theta: float | None = None
@@ -58,6 +61,7 @@ class Draw:
     steps_late: int = 0
     is_dropped: bool = False
     seed: int = 0
+    apart: tuple[float, float] | None = None
 
 
 def draw_sensor(rng: np.random.Generator, opt: AugmentOpt) -> Draw:
@@ -71,7 +75,10 @@ def draw_sensor(rng: np.random.Generator, opt: AugmentOpt) -> Draw:
     dropped = rng.random() < opt.drop_spikes
     seed = int(rng.integers(2**31))
     shift = (float(length * np.sin(angle)), float(length * np.cos(angle)))
-    return Draw(theta, pattern, dark, jitter, hot, dead, shift, late, bool(dropped), seed)
+    is_aligned = opt.aligned and rng.random() < opt.aligned
+    down, right = rng.uniform(-MOST_APART, MOST_APART, 2) if is_aligned else (0, 0)
+    apart = (float(down), float(right)) if is_aligned else None
+    return Draw(theta, pattern, dark, jitter, hot, dead, shift, late, bool(dropped), seed, apart)
 
 
 def _often_small(rng: np.random.Generator, limits: tuple[float, float]) -> float:
@@ -251,13 +258,25 @@ class Refired:
         """Make the planes of one frame as another sensor would give them; arguments as of SpikeSource.planes."""
         reader = self.source.reader
         first, last = reader.reach(clip, center)
-        spikes = self._spikes(clip, frame, (first, last), self.source.region(clip, box), draw)
+        warp = self._warp(clip, draw)
+        region = box if warp is None else warp.region(box)
+        spikes = self._spikes(clip, frame, (first, last), region, draw)
         exposure = self.source.timings[clip].exposure
         middle = reader.target_step(clip, center) - first
         moment = StepWindow(spikes, middle, (exposure[0] - first, exposure[1] - first))
         white = max(mean_rate(np.array([self._charge_of_white(draw)]), np.ones(1), draw), DARKEST)
         gain = self._gain(clip, frame, draw) if self.source.by_picture else 1 / white
-        return self.source.planes_of(clip, moment.reversed() if reverse else moment, box, gain, rate_at_white=white)
+        moment = moment.reversed() if reverse else moment
+        return self.source.planes_of(clip, moment, box, gain, rate_at_white=white, warp=warp)
+
+    def _warp(self, clip: str, draw: Draw) -> Warp | None:
+        """Return what moves a clip's planes to its frames."""
+        reader = self.source.reader
+        if draw.apart is None:
+            return reader.warp(clip)
+        known = self.source.timings[clip].alignment
+        matrix = displaced(known.matrix if known else IDENTITY, draw.apart)
+        return warp_of(matrix, reader.sensor_of(clip).size)
 
     def _spikes(self, clip: str, frame: str, steps: Span, box: Box, draw: Draw) -> np.ndarray:
         """Fire the steps [first, last) of a box, (T, h, w) uint8."""
@@ -320,7 +339,8 @@ class Refired:
     def _charges(self, clip: str, frame: str, steps: Span, box: Box, draw: Draw) -> np.ndarray:
         """Return what stored light adds in a mean pixel, (T, h, w) float32; the frame's border is repeated."""
         height, width = self.source.reader.sensor_of(clip).size
-        margin = margin_of(draw.shift)
+        shift = draw.shift if draw.apart is None else (draw.shift[0] + draw.apart[0], draw.shift[1] + draw.apart[1])
+        margin = margin_of(shift)
         top, left = box.top - margin, box.left - margin
         bottom, right = box.top + box.height + margin, box.left + box.width + margin
         rows, cols = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
@@ -331,7 +351,7 @@ class Refired:
         if np.any(beyond):
             stored = np.pad(stored, beyond, mode="edge")
         charges = np.take(self._intensities * np.float32(self._charge_of_white(draw)), stored)
-        return shifted(charges, draw.shift) if margin else charges
+        return shifted(charges, shift) if margin else charges
 
     def _stored(self, clip: str, frame: str, steps: Span, rows: slice, cols: slice) -> np.ndarray:
         assert self.light is not None

@@ -10,6 +10,7 @@ import numpy as np
 from data.clip_index import Clips, raise_first
 from data.geometry import Box, whole_ratio
 from data.recent import Recent
+from data.spike.alignment import Warp
 from data.spike.frame_planes import FramePlanes, PlaneMaker
 from data.spike.planes import REPRESENTATIONS, Representation, Span, StepWindow
 from data.spike.reader import SpikeReader
@@ -64,6 +65,7 @@ class SpikeSource:
         frame_size: see SpikeReader.
         gray: returns the mean gray of a whole blurred frame; for the picture's gain.
         keep_files: see SpikeReader.
+        is_moved: planes have the type of interpolated ones, though no clip's manifest moves them.
 
     Raises:
         UserError: a clip or `.dat` file is missing or has the wrong size, the window leaves a stream, or options,
@@ -78,6 +80,7 @@ class SpikeSource:
         gray: MeanGray = lambda clip, frame, is_linear: 0.0,
         *,
         keep_files: bool = False,
+        is_moved: bool = False,
     ) -> None:
         self.opt, self.channels = opt.spike, opt.spike_channels
         self._gray, self._gains = gray, dict[tuple[str, str], float]()
@@ -86,7 +89,7 @@ class SpikeSource:
         self.reader = SpikeReader(opt, clips, frame_size, keep_files=keep_files)
         self.sensor, self.timings = self.reader.sensor, self.reader.timings
         self.finish = PlaneMaker(self.represent, self.channels, self.sensor.rate_at_white, self.reader.is_linear)
-        self._is_moved = any(self.reader.warp(clip) for clip in clips)  # planes of all clips have one type
+        self._is_moved = is_moved or any(self.reader.warp(clip) for clip in clips)  # planes of all clips have one type
         raise_first(self.reader.problems(clips))
         firsts = {self.reader.sensor_of(clip).size: (clip, frames[0]) for clip, frames in reversed(clips.items())}
         for clip, frame in firsts.values():  # the first clip of each size
@@ -163,15 +166,22 @@ class SpikeSource:
         return self.represent.gives == "counts" and self.opt.gain == "picture"
 
     def planes_of(
-        self, clip: str, moment: StepWindow, box: Box, gain: float, *, rate_at_white: float | None = None
+        self,
+        clip: str,
+        moment: StepWindow,
+        box: Box,
+        gain: float,
+        *,
+        rate_at_white: float | None = None,
+        warp: Warp | None = None,
     ) -> FramePlanes:
-        """Make the planes of a box from the steps of its `region`; not for ratios. None: the sensor's rate at white."""
+        """Make the planes of a box from the steps of its `region`; not for ratios. None: as the set's sensor has it."""
         finish = self.finish if rate_at_white is None else self.finish._replace(rate_at_white=rate_at_white)
-        return FramePlanes(finish.planes(self._made(clip, moment, box)), self._scale(clip, gain, finish))
+        return FramePlanes(finish.planes(self._made(clip, moment, box, warp)), self._scale(clip, gain, finish))
 
-    def _made(self, clip: str, moment: StepWindow, box: Box) -> np.ndarray:
+    def _made(self, clip: str, moment: StepWindow, box: Box, warp: Warp | None = None) -> np.ndarray:
         """Return the planes of a box as the representation makes them, on the frame's spike grid."""
-        window, warp = self.reader.window(clip), self.reader.warp(clip)
+        window, warp = self.reader.window(clip), warp or self.reader.warp(clip)
         made = self.represent.make(moment, window, self.channels)
         if not self._is_moved:
             return made

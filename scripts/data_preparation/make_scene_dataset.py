@@ -4,7 +4,8 @@ make_scene_dataset.py --photos DIR ... [--videos FILE ...] --out datasets/scenes
 
 Each clip shows one photograph under a camera that pans, shakes, turns, zooms and tilts, and up to four soft-edged
 pieces of others that move in front of it. Every spike step is rendered, so motion is exact. Exposures last 33 to 97
-steps, and speeds range over a decade. Clips of videos (--video-share) are interpolated by optical flow.
+steps, and speeds range over a decade; training clips of --still-share hardly move. Clips of videos (--video-share) are
+interpolated by optical flow.
 Stored with the usual frames and spikes: the light of every step, from which training fires spikes anew
 (docs/augmentation.md), and sharp frames at other instants.
 
@@ -35,7 +36,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.instants import step_of
 from data.layout import DatasetWriter, Frame, Split, known_clips, meta_info_path
-from data.prepare.photo_scene import MARGIN, MOST_LAYERS, PhotoScene
+from data.prepare.photo_scene import MARGIN, MOST_LAYERS, SLOW, SPEEDS, PhotoScene
 from data.prepare.recordings import Source, video_source
 from data.prepare.rendered import rendered_frames
 from data.prepare.scene_sources import Picture, find_pictures, read_picture
@@ -66,6 +67,7 @@ class Recipe:
     instants: int = 4
     holdout: float = 0.1
     video_share: float = 0.25
+    still_share: float = 0.0
     seed: int = 0
     version: int = VERSION
 
@@ -76,6 +78,7 @@ class Recipe:
              f"multiples of {unit} pixels, 8 spike pixels"),
             ("--holdout", self.holdout, 0 <= self.holdout < 1, "0 to below 1"),
             ("--video-share", self.video_share, 0 <= self.video_share <= 1, "0 to 1"),
+            ("--still-share", self.still_share, 0 <= self.still_share <= 1, "0 to 1"),
             ("--theta", self.theta, self.theta >= 1, "1 or more: white fires every theta steps"),
             ("--seed", self.seed, self.seed >= 0, "0 or more"),
         ]  # fmt: skip
@@ -119,6 +122,7 @@ class Job:
     pictures: tuple[Picture, ...]
     video: Source | None
     key: tuple[int, int, int]
+    is_still: bool = False
 
 
 def plan(recipe: Recipe, sources: Sources) -> list[Job]:
@@ -143,7 +147,8 @@ def plan(recipe: Recipe, sources: Sources) -> list[Job]:
             chosen = [] if is_video else [pictures[int(rng.integers(len(pictures)))] for _ in range(1 + layers)]
             weights = np.array([len(video.names) for video in videos], float)
             video = videos[int(rng.choice(len(videos), p=weights / weights.sum()))] if is_video else None
-            jobs.append(Job(split, f"scene_{split}_{index:05d}", tuple(chosen), video, key))
+            is_still = split == "train" and rng.random() < recipe.still_share
+            jobs.append(Job(split, f"scene_{split}_{index:05d}", tuple(chosen), video, key, is_still))
     return jobs
 
 
@@ -156,7 +161,7 @@ def frames_of(job: Job, recipe: Recipe) -> tuple[Iterator[Frame], ClipTiming]:
         part = draw_part(job.video, recipe.frames, windows, recipe.size, rng)
         return part_frames(part, recipe.frames, recipe.size, rng), windows.timing()
     background, *layers = (read_picture(picture.path, recipe.least) for picture in job.pictures)
-    scene = PhotoScene(background, layers, recipe.size, rng)
+    scene = PhotoScene(background, layers, recipe.size, rng, SLOW if job.is_still else SPEEDS)
     steps = exposure + int(rng.integers(MOST_GAP + 1))
     timing = ClipTiming(steps=steps, exposure=(0, exposure), sharp_step=exposure // 2)
     times = np.unique(np.round(rng.random(recipe.instants), 2))
@@ -253,6 +258,8 @@ def main() -> None:
     parser.add_argument("--instants", type=int, default=Recipe.instants, metavar="K", help="sharp frames at others")
     parser.add_argument("--holdout", type=float, default=Recipe.holdout, help="share of --photos that is held out")
     parser.add_argument("--video-share", type=float, default=Recipe.video_share, help="share of clips from videos")
+    parser.add_argument("--still-share", type=float, default=Recipe.still_share,
+                        help="share of training clips of photographs that hardly move")  # fmt: skip
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="the same seed gives the same bytes")
     parser.add_argument("--shard", type=parse_shard, default=(0, 1), metavar="I/N", help="make every N-th clip, from I")
     parser.add_common()
@@ -261,7 +268,7 @@ def main() -> None:
         height, width = args.size
         recipe = Recipe(
             args.clips, args.test_clips, args.frames, height, width, args.spike_scale, args.theta, args.instants,
-            args.holdout, args.video_share, args.seed,
+            args.holdout, args.video_share, args.still_share, args.seed,
         )  # fmt: skip
         if not (args.photos or args.videos):
             raise UserError("--photos: none, expected folders of pictures, or --videos; give some")

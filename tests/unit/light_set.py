@@ -12,7 +12,7 @@ FRAMES = [f"{number:06d}" for number in range(FIRST, FIRST + 5)]
 CLIPS = ("clip_a", "clip_b")
 EVERYTHING = {
     "theta": [1, 4], "pattern": [0, 0.16], "dark": [0, 0.01], "jitter": [0, 0.04], "hot": 0.01, "dead": 0.01,
-    "shift": [0, 0.5], "time_shift": [0, 2], "drop_spikes": 0.2,
+    "shift": [0, 0.5], "time_shift": [0, 2], "aligned": 0.5, "drop_spikes": 0.2,
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from data.prepare.scene_video import CUT, draw_part, draw_windows
 from options.schema import DatasetOpt
 from scripts.data_preparation import make_scene_dataset as scenes
 from utils.utils_error import UserError
-from utils.utils_image import write_rgb
+from utils.utils_image import read_rgb, write_rgb
 
 SIZE = 16, 32
 RECIPE = scenes.Recipe(clips=5, test_clips=2, height=16, width=32, instants=2, holdout=0.5)
@@ -156,6 +156,21 @@ def test_scenes_move_and_depend_on_the_step_alone():
     far = scene.render(60)
     assert np.abs(far.astype(int) - first).mean() > 1
     np.testing.assert_array_equal(scene.render(0), first)
+
+
+def test_still_clips_are_training_clips_that_move_less(whole, photos, tmp_path):
+    still = made(tmp_path / "set", photos, replace(RECIPE, still_share=1.0))
+
+    def blur(root, clip):
+        frames = [
+            read_rgb(next((root / f"{clip.split('_')[1]}_GT{kind}" / clip).glob("*.png"))) for kind in ("", "_blurred")
+        ]
+        return float(np.abs(np.subtract(*frames, dtype=float)).mean())
+
+    train = [f"scene_train_{index:05d}" for index in range(RECIPE.clips)]
+    assert np.mean([blur(still, clip) for clip in train]) < 0.5 * np.mean([blur(whole, clip) for clip in train])
+    same = {name: digest for name, digest in digests(whole).items() if name.startswith("test_")}
+    assert same.items() <= digests(still).items()
 
 
 def video(frames):

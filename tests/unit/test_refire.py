@@ -179,6 +179,27 @@ def test_a_box_sees_what_the_whole_frame_sees(light_root):
             np.testing.assert_allclose(part, whole[:, box.rows, box.cols], rtol=1e-6)
 
 
+@pytest.mark.parametrize("apart", [(1.3, -0.6), (-2.0, 1.5)])
+def test_spikes_of_aligned_cameras_lie_where_the_frame_has_them(tmp_path, apart):
+    down, right = np.mgrid[: SPIKE_SIZE[0], : SPIKE_SIZE[1]]
+    light = np.broadcast_to((60 + 4 * down + 3 * right).astype(np.uint8), (STEPS, *SPIKE_SIZE))
+    spike = {"representation": "moment", "planes": PLANES, "gain": "manifest"}
+    refired = opened(add_light(make_set(tmp_path), light), {"aligned": 1}, spike=spike).refired
+    made, inner = [], Box(4, 4, 8, 12)
+    for seed in range(40):
+        planes = refired.planes("clip_a", FRAMES[0], inner, Draw(theta=1, apart=apart, seed=seed))
+        made.append((planes.planes * planes.scale[:, None, None])[PLANES:].sum(axis=0))
+    np.testing.assert_allclose(np.mean(made, axis=0) * 255, light[0, 4:12, 4:16], atol=3)
+
+
+def test_a_batch_has_interpolated_spikes_and_others_of_one_type(light_root):
+    dataset = opened(light_root, {"aligned": 0.5})
+    draws = [refire.draw_sensor(rng(seed), dataset.opt.augment) for seed in range(40)]
+    assert 8 < sum(draw.apart is not None for draw in draws) < 32
+    planes = [dataset.refired.planes("clip_a", FRAMES[0], WHOLE, draw) for draw in draws[:8]]
+    assert {made.planes.dtype for made in planes} == {np.dtype(np.int8)}
+
+
 def test_a_late_stream_shows_later_what_happened(tmp_path):
     light = np.zeros((STEPS, *SPIKE_SIZE), np.uint8)
     light[10:] = 255

@@ -161,6 +161,7 @@ def test_column_order_is_read_too(own_root):
     ("changes", "message"),
     [
         ({"augment": {"shift": 0.2}, "dataroot_subframes": None}, "augment.shift .* needs dataroot_subframes"),
+        ({"augment": {"aligned": 0.2}, "dataroot_subframes": None}, "augment.aligned .* needs dataroot_subframes"),
         ({"augment": {"shift": [0, 4.5]}}, "at most 4 spike pixels, found 4.5"),
         ({"augment": {"theta": [0, 2]}}, "low end must be above 0"),
         ({"augment": {"theta": -1}}, "greater than or equal to 0"),
