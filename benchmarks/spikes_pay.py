@@ -1,31 +1,33 @@
 """What spikes give, and what it takes that they do: networks, sensors and cameras that do not agree, in one table.
 
-python benchmarks/spikes_pay.py --out FOLDER [--data datasets/scenes] [--quick]
+python benchmarks/spikes_pay.py --out FOLDER [--data datasets/scenes] [--videos DIR ...] [--quick]
 
 Networks without spikes, with one plane of mean rate and with the guide, which is trained for one sensor (clean) and for
 many (robust), are trained anew for equal seconds, three seeds each. Beside them stand the blurred frame, formulas
 without training (SDM, and TFP, which is gray and measured in gray) and the weights that ship. All are measured on
 held-out clips, fired anew: other thresholds, which nobody tells, fixed patterns, spikes that are shifted or late, as
-they are and after `spike.py align`, no spikes at all, and other instants of the exposure.
+they are and after `spike.py align`, no spikes at all, and other instants of the exposure. --videos adds test sets of
+simulate_spike_dataset.py, which nobody trains on.
 
-The sets are those of make_scene_dataset.py; --quick takes the demo set, 30 seconds, one seed and few frames. FOLDER
-keeps step times, weights, sets and finished entries; the same command goes on. Ends with one JSON line.
+The set is one of make_scene_dataset.py; --quick takes the demo set, 30 seconds, one seed and few frames. Trainings last
+180 seconds by default, so that all of it takes 3 hours on two cores. FOLDER keeps step times, weights, sets and
+finished entries; the same command goes on. Ends with one JSON line.
 """
 
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from fired_sets import Condition, fire_set
+from pay_pictures import draw_pictures, draw_plot
 from timed_training import Kind, kept, set_roots, step_times
 from torch import Tensor
 
@@ -74,12 +76,14 @@ NO_SPIKES = (
     *(f"datasets.{block}.dataroot_{key}=null" for block in ("train", "test") for key in ("spike", "instants")),
     "datasets.train.dataroot_subframes=null",
 )
+KNOWN = "threshold 2"  # the sensor that is trained for, if one is
 BLIND, ONE_PLANE, CLEAN, ROBUST = "guide without spikes", "vrt, one plane", "guide, clean", "guide, robust"
 SHIPPED = {"guide, shipped": "guide", "guide_tiny, shipped": "guide_tiny"}
 FORMULAS = "formulas"
 ZOO = ROOT / "model_zoo/guide"
 METHODS = (FORMULAS, *SHIPPED, BLIND, ONE_PLANE, CLEAN, ROBUST)
-ONLY = {BLIND: ("threshold 2",), ONE_PLANE: ("threshold 2", "threshold 1", "threshold 4")}  # others: all conditions
+ONLY = {BLIND: (KNOWN,), ONE_PLANE: (KNOWN, "threshold 1", "threshold 4")}  # conditions; others: all
+METRICS = {"psnr": "PSNR, dB", "ssim_matlab_rgb": "SSIM", "tof": "warping error (tOF), pixels"}
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,8 @@ class Extent:
     conditions: tuple[str, ...]
 
 
-FULL = Extent(600, (0, 1, 2), 40, None, tuple(CONDITIONS))
-QUICK = Extent(
-    30, (0,), 3, 2, ("threshold 2", "threshold 4", "pattern 16 %", "no spikes", "2 px off", "2 px off, aligned")
-)
+FULL = Extent(180, (0, 1, 2), 40, None, tuple(CONDITIONS))
+QUICK = Extent(30, (0,), 3, 2, (KNOWN, "threshold 4", "pattern 16 %", "no spikes", "2 px off", "2 px off, aligned"))
 
 
 def kinds(data: Path) -> dict[str, Kind]:
@@ -127,11 +129,19 @@ class Bench:
         data: a set with stored light and instants.
         extent: how much is measured.
         methods: of METHODS; None: all.
+        videos: further test sets.
     """
 
-    def __init__(self, out: Path, data: Path, extent: Extent, methods: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        out: Path,
+        data: Path,
+        extent: Extent,
+        methods: Sequence[str] | None = None,
+        videos: Sequence[Path] = (),
+    ) -> None:
         self.out, self.data, self.extent, self.kinds = out, data, extent, kinds(data)
-        self.methods = methods or METHODS
+        self.methods, self.videos = methods or METHODS, {path.name: path for path in videos}
         found = sorted(clip for clip, split in known_clips(data).items() if split == "test")
         self.clips = found[: extent.clips]
         for name in ("entries", "weights", "sets"):
@@ -147,7 +157,9 @@ class Bench:
         return path
 
     def test_set(self, name: str) -> Path:
-        """Fire and align the set of a condition, unless it is there."""
+        """Return a video's set, or fire and align that of a condition, unless it is there."""
+        if name in self.videos:
+            return self.videos[name]
         condition, path = CONDITIONS[name], self.out / "sets" / _slug(name)
         done = path / "whole"
         if not done.is_file():
@@ -157,9 +169,18 @@ class Bench:
             done.touch()
         return path
 
-    def scores(self, kind: Kind, weights: Path | None, root: Path, is_any_instant: bool = False) -> dict[str, float]:
+    def scores(
+        self,
+        kind: Kind,
+        weights: Path | None,
+        root: Path,
+        is_any_instant: bool = False,
+        watchers: Sequence[Callable[[Frame], None]] = (),
+    ) -> dict[str, float]:
         """Restore and measure a test set; means over frames. Without weights, the formulas alone are measured."""
-        sets = [*kind.sets, *set_roots(root, "test"), 'val.metrics=["psnr","ssim_matlab_rgb","tof"]']
+        sets = [*kind.sets, *set_roots(root, "test"), f"val.metrics={json.dumps(list(METRICS))}"]
+        if not instant_dir(root, "test").is_dir():
+            sets.append("datasets.test.dataroot_instants=null")
         if kind is self.kinds[BLIND]:
             sets += NO_SPIKES
         opt = utils_option.load(Path(kind.file), Opt, sets)
@@ -174,21 +195,26 @@ class Bench:
             ]
         if weights is not None:
             model = define_restorer(opt, weights, "benchmark", utils_dist.init())
-            return dict(evaluate(model.restore, clips, opt.val)["mean_over_frames"])
+            return dict(evaluate(model.restore, clips, opt.val, watchers=watchers)["mean_over_frames"])
         gray: list[float] = []
-        result = evaluate(blurred_of, clips, opt.val, watchers=[partial(playback, gray)])
+        result = evaluate(blurred_of, clips, opt.val, watchers=[partial(playback, gray), *watchers])
         return {**result["mean_over_frames"], "tfp_psnr": fmean(gray)}
+
+    def method(self, name: str, seed: int) -> tuple[Kind, Path | None]:
+        """Return a method's options and weights."""
+        if name == FORMULAS:
+            return self.kinds[ROBUST], None
+        if name in SHIPPED:
+            return shipped(SHIPPED[name]), ZOO / f"{SHIPPED[name]}.safetensors"
+        return self.kinds[name], self.weights(name, seed)
 
     def entry(self, name: str, seed: int, condition: str) -> dict[str, float]:
         """Return what one method does under one condition."""
-        is_formula, is_shipped = name == FORMULAS, name in SHIPPED
-        kind = shipped(SHIPPED[name]) if is_shipped else self.kinds[ROBUST if is_formula else name]
-        if is_formula:
-            weights = None
-        else:
-            weights = ZOO / f"{SHIPPED[name]}.safetensors" if is_shipped else self.weights(name, seed)
-        is_any_instant = CONDITIONS[condition].is_any_instant
-        measured = partial(self.scores, kind, weights, self.test_set(condition), is_any_instant)
+        is_any_instant = condition in CONDITIONS and CONDITIONS[condition].is_any_instant
+
+        def measured() -> dict[str, float]:
+            return self.scores(*self.method(name, seed), self.test_set(condition), is_any_instant)
+
         return kept(
             self.out / "entries" / f"{_slug(name)}_{_slug(condition)}_{self.extent.seconds}_{seed}.json", measured
         )
@@ -199,8 +225,8 @@ class Bench:
             for name in self.methods:
                 if name not in self.kinds and seed != self.extent.seeds[0]:
                     continue
-                for condition in self.extent.conditions:
-                    if condition in ONLY.get(name, (condition,)):
+                for condition in (*self.extent.conditions, *self.videos):
+                    if condition in ONLY.get(name, (condition,)) or condition in self.videos:
                         yield name, seed, condition, self.entry(name, seed, condition)
 
 
@@ -221,6 +247,24 @@ def playback(found: list[float], frame: Frame) -> None:
     found.append(psnr(*(np.dstack([picture] * 3) for picture in pictures)))
 
 
+def shown(bench: Bench, name: str) -> dict[str, dict[str, np.ndarray]]:
+    """Return what a method makes of the first frame of each held-out clip; for the formulas blurred, SDM and sharp."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+
+    def watch(frame: Frame) -> None:
+        if frame.index:
+            return
+        assert frame.sharp is not None
+        found[frame.clip.name] = (
+            {name: frame.restored}
+            if name != FORMULAS
+            else {"blurred": frame.blurred, "SDM": frame.clip.references(0)["sdm_"], "sharp": frame.sharp}
+        )
+
+    bench.scores(*bench.method(name, bench.extent.seeds[0]), bench.test_set(KNOWN), watchers=[watch])
+    return found
+
+
 def _apart(times: Sequence[float], manifest: Manifest, clip: str) -> list[float]:
     """Return the instants of a clip that are steps of their own."""
     exposure = manifest.timing(clip).exposure
@@ -231,21 +275,31 @@ def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
-def table(rows: list[tuple[str, int, str, dict[str, float]]], conditions: Sequence[str]) -> list[dict[str, Any]]:
-    """Print PSNR by method and condition, means of the seeds and their spread; return the same."""
-    print(f"{'PSNR, dB':<22}" + "".join(f"{condition:>23}" for condition in conditions))
-    found = []
-    shown = [("blurred", FORMULAS, "lq_psnr"), ("SDM", FORMULAS, "sdm_psnr"), ("TFP, gray", FORMULAS, "tfp_psnr")]
-    shown += [(name, name, "psnr") for name in dict.fromkeys(row[0] for row in rows) if name != FORMULAS]
-    for label, name, key in shown:
-        cells = []
-        for condition in conditions:
-            values = [row[3][key] for row in rows if row[0] == name and row[2] == condition and key in row[3]]
-            spread = f" ±{pstdev(values):.2f}" if len(values) > 1 else ""
-            cells.append(f"{fmean(values):.2f}{spread}" if values else "")
-            found.append({"method": label, "condition": condition, "psnr": values})
-        print(f"{label:<22}" + "".join(f"{cell:>23}" for cell in cells), flush=True)
+Row = tuple[str, int, str, dict[str, float]]  # method, seed, condition, scores
+SHOWN = {"blurred": "lq_", "SDM": "sdm_", "TFP, gray": "tfp_"}  # formulas: prefix of their metrics
+
+
+def cells(rows: list[Row], key: str) -> dict[str, dict[str, list[float]]]:
+    """Return one metric's values, one per seed, by condition and method."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, _, condition, scores in rows:
+        methods = SHOWN if name == FORMULAS else {name: ""}
+        for label, prefix in methods.items():
+            if prefix + key in scores:
+                found.setdefault(condition, {}).setdefault(label, []).append(scores[prefix + key])
     return found
+
+
+def print_table(found: dict[str, dict[str, list[float]]], title: str) -> None:
+    """Print one metric: means of the seeds, and their standard deviation."""
+    methods = list(dict.fromkeys(method for values in found.values() for method in values))
+    print(f"\n{title:<28}" + "".join(f"{method:>22}" for method in methods))
+    for condition, values in found.items():
+        texts = []
+        for seeds in (values.get(method, []) for method in methods):
+            spread = f" ±{pstdev(seeds):.2f}" if len(seeds) > 1 else ""
+            texts.append(f"{fmean(seeds):.4g}{spread}" if seeds else "")
+        print(f"{condition:<28}" + "".join(f"{text:>22}" for text in texts), flush=True)
 
 
 def main() -> None:
@@ -256,21 +310,38 @@ def main() -> None:
     parser.add_argument("--seconds", type=positive, help="of each training (600; 30 with --quick)")
     parser.add_argument("--seeds", type=int, nargs="+", help="(0 1 2; 0 with --quick)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--conditions", nargs="+", choices=list(CONDITIONS), metavar="CONDITION", help="(all)")
+    parser.add_argument("--videos", type=Path, nargs="+", default=[], metavar="DIR", help="further test sets")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw PSNR by condition")
+    parser.add_argument("--pictures", type=Path, metavar="FILE", help="show three held-out clips: worst, middle, best")
     parser.add_argument("--quick", action="store_true", help="the demo set, few conditions: 5 minutes")
     parser.add_common()
     args = parser.parse_args()
     with program(args.debug):
         extent = QUICK if args.quick else FULL
-        extent = replace(extent, seconds=args.seconds or extent.seconds, seeds=tuple(args.seeds or extent.seeds))
+        extent = replace(
+            extent,
+            seconds=args.seconds or extent.seconds,
+            seeds=tuple(args.seeds or extent.seeds),
+            conditions=tuple(args.conditions or extent.conditions),
+        )
         data = args.data or ROOT / ("datasets/demo" if args.quick else "datasets/scenes")
         if not data.is_dir():
             maker = "make_demo_dataset.py" if args.quick else "make_scene_dataset.py"
             raise UserError(
                 f"{data}: no such set; make it with scripts/data_preparation/{maker}, or name one by --data"
             )
-        rows = list(Bench(args.out, data, extent, args.methods).rows())
+        bench = Bench(args.out, data, extent, args.methods, args.videos)
+        rows = list(bench.rows())
+        tables = {key: cells(rows, key) for key in METRICS}
+        for key, title in METRICS.items():
+            print_table(tables[key], title)
+        if args.plot:
+            draw_plot(tables["psnr"], args.plot)
+        if args.pictures:
+            draw_pictures({name: shown(bench, name) for name in bench.methods}, args.pictures)
         machine = {"torch": torch.__version__, "threads": torch.get_num_threads()}
-        print(json.dumps({"benchmark": "spikes_pay", **machine, "rows": table(rows, extent.conditions)}))
+        print(json.dumps({"benchmark": "spikes_pay", "seconds": extent.seconds, **machine, **tables}))
 
 
 if __name__ == "__main__":

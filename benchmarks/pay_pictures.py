@@ -1,0 +1,62 @@
+"""The pictures of spikes_pay.py: PSNR by condition, and three held-out clips as every method restores them."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.utils_metric import psnr
+
+Pictures = Mapping[str, np.ndarray]  # by method, (H, W, 3) uint8
+
+
+def draw_plot(found: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
+    """Draw PSNR over conditions, one line per method; bars reach from the lowest to the highest seed."""
+    methods = list(dict.fromkeys(method for values in found.values() for method in values))
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for method in methods:
+        points = [(at, values[method]) for at, values in enumerate(found.values()) if method in values]
+        means = [fmean(seeds) for _, seeds in points]
+        bars = [[mean - min(seeds), max(seeds) - mean] for mean, (_, seeds) in zip(means, points, strict=True)]
+        axes.errorbar(
+            [at for at, _ in points], means, np.transpose(bars), marker="o", markersize=4, capsize=2, label=method
+        )
+    axes.set_xticks(range(len(found)), list(found), rotation=35, ha="right")
+    axes.set(ylabel="PSNR, dB", ylim=(18, None))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def draw_pictures(found: Mapping[str, Mapping[str, Pictures]], path: Path) -> None:
+    """Show three clips, one per row: the one that gains least, one in the middle, the one that gains most.
+
+    Args:
+        found: pictures by method and clip; blurred and sharp ones among them. The first network's gain counts.
+        path: the picture, PNG or JPEG by its ending.
+    """
+    clips: dict[str, dict[str, np.ndarray]] = {}
+    for by_clip in found.values():
+        for clip, some in by_clip.items():
+            clips.setdefault(clip, {}).update(some)
+    labels = [label for label in next(iter(clips.values())) if label not in ("blurred", "SDM", "sharp")]
+    ordered = sorted(
+        clips.values(), key=lambda one: psnr(one[labels[0]], one["sharp"]) - psnr(one["blurred"], one["sharp"])
+    )
+    rows = [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
+    columns = ["blurred", "SDM", *labels, "sharp"]
+    height, width = rows[0]["sharp"].shape[:2]
+    figure = Figure(figsize=(2.6 * len(columns), 3 * 2.6 * height / width + 0.9), layout="constrained")
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for line, pictures in zip(grid, rows, strict=True):
+        for axes, label in zip(line, columns, strict=True):
+            axes.imshow(pictures[label])
+            axes.set_axis_off()
+            own = "" if label == "sharp" else f"  {psnr(pictures[label], pictures['sharp']):.1f} dB"
+            axes.set_title(label + own, fontsize=9)
+    figure.savefig(path, dpi=100)
