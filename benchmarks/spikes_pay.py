@@ -40,6 +40,7 @@ from data.spike.refire import Draw
 from models.fusion.guide import RATE_WINDOW, middle_mean
 from models.select_model import define_restorer
 from options.schema import Opt
+from options.schema_augment import AugmentOpt
 from utils import utils_checkpoint, utils_dist, utils_option
 from utils.evaluation.clip import Frame
 from utils.utils_cli import Parser, positive, program
@@ -72,7 +73,7 @@ TRAIN_ONE_SENSOR = {"theta": 2, "instant": 0.5}  # of the test set, at any insta
 NO_SPIKES = (
     "datasets.train.dataset_type=VideoRecurrentTrainDataset",
     "datasets.test.dataset_type=VideoRecurrentTestDataset",
-    'datasets.train.augment={"instant":0}',
+    f"datasets.train.augment={AugmentOpt().model_dump_json()}",
     *(f"datasets.{block}.dataroot_{key}=null" for block in ("train", "test") for key in ("spike", "instants")),
     "datasets.train.dataroot_subframes=null",
 )
