@@ -26,6 +26,9 @@ def make_parser() -> utils_cli.Parser:
     parser = utils_cli.Parser(description=__doc__)
     parser.add_argument("--size", type=int, nargs=3, metavar=("D", "H", "W"), help="frames, rows, columns of the input")
     parser.add_argument("--fit", metavar="12GB", help="propose crop, batch, checkpointing and tile for this memory")
+    parser.add_argument(
+        "--step", type=utils_cli.above_zero, metavar="SECONDS", help="time of a step, as train.log has it"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_common(opt="option file, JSON with comments")
     return parser
@@ -83,6 +86,20 @@ def parameters_by_part(net: nn.Module) -> dict[str, int]:
     return counts
 
 
+def training_of(opt: Opt, flops: float) -> dict[str, float] | None:
+    """Return the size of a training whose forward pass takes `flops` a frame; backward passes take twice that."""
+    data = opt.datasets.train
+    if data is None:
+        return None
+    samples, frames = data.dataloader_batch_size * opt.train.accumulate, data.num_frame
+    return {
+        "steps": opt.train.total_iter,
+        "samples": samples,
+        "frames": frames,
+        "tflop": 3 * samples * frames * flops / 1e12,
+    }
+
+
 def summarize(opt: Opt, net: nn.Module, size: list[int] | None) -> dict[str, Any]:
     """Return everything in the table, in bytes and operations."""
     training, testing = input_shapes(opt, size)
@@ -105,12 +122,13 @@ def summarize(opt: Opt, net: nn.Module, size: list[int] | None) -> dict[str, Any
         "testing_bytes": {"peak": tests.peak, "parts": dict(tests.peaks)},
         "training_bytes": {name: {"peak": step.peak, "kept": dict(step.kept)} for name, step in steps.items()},
         "guide_reach": guide.reach if (guide := guide_of(net)) is not None else None,
+        "training": training_of(opt, sum(flops.values())),
         "state_bytes": fit.state_bytes(net, opt.train.E_decay > 0),
     }
 
 
-def print_table(summary: dict[str, Any]) -> None:
-    """Print the summary as a table."""
+def print_table(summary: dict[str, Any], step: float | None) -> None:
+    """Print the summary as a table; step: seconds of one, None: unknown."""
     sizes = {kind: "x".join(map(str, summary[f"{kind}_input"])) for kind in ("training", "testing")}
     steps, flops, parameters = summary["training_bytes"], summary["flops_per_frame"], summary["parameters"]
     print(
@@ -120,7 +138,7 @@ def print_table(summary: dict[str, Any]) -> None:
     print(f"{'part':<22}{'parameters':>12}{'GFLOP/frame':>13}{'share':>8}{'testing':>9}", end="")
     print("".join(f"{name:>9}" for name in steps))
     total = sum(flops.values())
-    for name, count in parameters.items():
+    for name, count in {**parameters, **({"rest": 0} if flops.get("rest") else {})}.items():
         cells = f"{name:<22}{count:>12,}{flops.get(name, 0) / 1e9:>13.2f}{flops.get(name, 0) / total:>8.1%}"
         cells += f"{summary['testing_bytes']['parts'].get(name, 0) / GIB:>9.2f}"
         print(cells + "".join(f"{step['kept'].get(name, 0) / GIB:>9.2f}" for step in steps.values()))
@@ -130,6 +148,13 @@ def print_table(summary: dict[str, Any]) -> None:
     if summary["guide_reach"] is not None:
         print(f"\nguide: an output pixel depends on at most {summary['guide_reach']} pixels to each side")
     print(f"\nweights, moments and average in training: another {summary['state_bytes'] / GIB:.2f} GiB")
+    if summary["training"] is not None:
+        print(
+            "training: {steps:,} steps of {samples} samples of {frames} frames, {tflop:,.1f} TFLOP a step".format(
+                **summary["training"]
+            )
+            + (f"; {summary['training']['steps'] * step / 3600:,.1f} hours at {step:g} s" if step else "")
+        )
 
 
 def propose(opt: Opt, net: nn.Module, total: float) -> dict[str, Any]:
@@ -186,7 +211,7 @@ def main() -> None:
         if args.json:
             print(json.dumps(summary))
             return
-        print_table(summary)
+        print_table(summary, args.step)
         if total:
             print_proposal(summary["fit"])
 

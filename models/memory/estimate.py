@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.fusion.guide import guide_of
+from models.fusion.guide import GuideFusion, guide_of
 from models.memory.machine import memory_budget
 from models.network_vrt import VRT
 from models.precision import autocast
@@ -265,7 +265,7 @@ def parts_of(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if isinstance(child, nn.ModuleList):
             yield from ((name, entry) for entry in child)
         else:
-            yield name, child
+            yield name, child.guide if isinstance(child, GuideFusion) else child  # which is never called itself
 
 
 @contextmanager

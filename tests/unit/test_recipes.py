@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = ROOT / "options/vrt/curriculum"
 LAUNCHER = """#!/usr/bin/env bash
 # Stands in for training: writes a run's files, unless it is told to stop early, to fail or to wait for a signal.
-stage="$(basename "$1" .json)"
+stage="$(basename "$1" .json)" recipe="$(basename "$(dirname "$1")")"
 shift
 echo "$stage $*" >>"$CALLS"
 if [[ "${FAIL_IN:-}" == "$stage" ]]; then exit 3; fi
-run="$PLACE/experiments/curriculum_$stage"
+run="$PLACE/experiments/${recipe}_$stage"
 mkdir -p "$run/models"
 printf '{"logging": {"profile_total_iter": 7}, "train": {"total_iter": 40}}' >"$run/options.json"
 if [[ "${HANG_IN:-}" == "$stage" ]]; then
@@ -92,6 +92,21 @@ def test_a_stage_that_stops_early_is_not_taken_for_finished(place):
     assert "stage1 is not finished" in said
     assert "run the same command to resume" in said
     assert run(place)[0] == 0
+
+
+def test_the_recipe_for_gopro_trains_its_own_stages(place):
+    code, said, calls = run(place, "gopro", "8", "--set", "train.tf32=true")
+    assert (code, calls) == (0, ["stage1 8 --set train.tf32=true", "stage2 8 --set train.tf32=true"])
+    assert "options/vrt/gopro/stage2.json --set path.pretrained_netG=experiments/gopro_stage2/models/best_G" in said
+
+
+def test_the_second_stage_for_gopro_is_behind_the_guide_of_the_first():
+    first, second = (utils_option.load(STAGES.parent / f"gopro/stage{i}.json", Opt) for i in (1, 2))
+    assert Path(second.netG.guide.weights) == first.run_dir / "models/best_G.pth"
+    assert first.netG.guide.model_dump(exclude={"weights"}) == second.netG.guide.model_dump(exclude={"weights"})
+    assert (first.netG.net_type, second.netG.net_type, second.netG.fusion) == ("guide", "vrt", "guide")
+    spikes = [opt.datasets.train.model_dump(include={"spike", "dataroot_spike"}) for opt in (first, second)]
+    assert spikes[0] == spikes[1]
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])

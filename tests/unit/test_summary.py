@@ -307,8 +307,18 @@ def test_a_wrong_size_of_a_card_is_named(monkeypatch, capsys):
     assert "--fit is '12 apples'" in capsys.readouterr().err
 
 
-def test_the_reach_of_a_guide_is_printed(monkeypatch, capsys):
+def test_the_reach_of_a_guide_and_the_hours_of_a_training_are_printed(monkeypatch, capsys):
     small = ["netG.guide.width=4", "netG.guide.blocks=[1,1]"]
-    run(monkeypatch, "--opt", PRESETS / "demo.json", "--size", "1", "16", "16", "--set", *small)
-    reach = define_G(utils_option.load(PRESETS / "demo.json", Opt, small).netG).reach
-    assert f"depends on at most {reach} pixels to each side" in capsys.readouterr().out
+    run(monkeypatch, "--opt", PRESETS / "demo.json", "--size", "1", "16", "16", "--step", 1.8, "--set", *small)
+    opt = utils_option.load(PRESETS / "demo.json", Opt, small)
+    printed = capsys.readouterr().out
+    assert f"depends on at most {define_G(opt.netG).reach} pixels to each side" in printed
+    assert f"; {opt.train.total_iter * 1.8 / 3600:,.1f} hours at 1.8 s" in printed
+
+
+def test_operations_of_a_guide_are_those_of_its_fusion():
+    guide = {"width": 4, "blocks": (1, 1), "planes": 3}
+    net = VRT(**{**TINY, "in_chans": 4}, fusion="guide", guide=guide)
+    found = estimate.flops_of(net, (1, 2, 4, 32, 32))
+    alone = estimate.flops_of(net.fusion.guide, (1, 2, 4, 32, 32))
+    assert found["fusion"] == alone.total() > 0
