@@ -35,6 +35,7 @@ POLL = 0.5  # seconds between two checks of the data workers while waiting for a
 CHECKS_TO_WARN, CHECKS_TO_END = 120, 1200
 TIMED_OUT = "DataLoader timed out"  # beginning of torch's error for a late batch
 GRACE = 3.0  # seconds for data workers to end by themselves
+DEATH = 10.0  # seconds from a worker's closed pipe to its end: freeing its memory takes long on a busy machine
 HINTS = {signal.SIGKILL: "is the memory full?", signal.SIGBUS: "is /dev/shm full?"}
 
 
@@ -230,7 +231,7 @@ def _next(
     except (RuntimeError, OSError, EOFError) as error:  # the last two: a worker died while handing over a batch
         if str(error).startswith(TIMED_OUT):
             return None
-        wait([process.sentinel for process in processes], timeout=1.0)
+        wait([process.sentinel for process in processes], timeout=DEATH)
         dead = [process for process in processes if process.exitcode is not None]
         if not dead:
             raise
