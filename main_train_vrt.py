@@ -66,8 +66,9 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from data.check import open_dataset
-from data.loader import SampleSource, train_batches
+from data.check import open_dataset, open_train_sets
+from data.loader import train_batches
+from data.mixture import Mixture, SampleSource
 from models.lora import parameter_counts
 from models.memory import choose_tile
 from models.model_vrt import ModelVRT
@@ -99,15 +100,15 @@ def main(opt: Opt) -> None:
     """Run one training stage."""
     # 1. Data: report defects before building a network.
     load = thread_count.Load()
-    assert opt.datasets.train is not None
-    train_opt = opt.datasets.train
-    train_set = open_dataset(train_opt, opt.netG.upscale)
+    loaded = opt.datasets.loaded
+    assert loaded is not None
+    train_set = open_train_sets(opt.datasets, opt.netG.upscale)
     test_set = open_dataset(opt.datasets.test, opt.netG.upscale) if opt.datasets.test else None
     utils_metric.check_available(opt.val.metrics if test_set is not None else ())
 
     # 2. Processes, exclusive use of the run's folder, model, training.
     dist = utils_dist.init()
-    share = utils_dist.share(train_opt.dataloader_batch_size, dist.world_size)
+    share = utils_dist.share(loaded.dataloader_batch_size, dist.world_size)
     records = partial(utils_logger.start_run, opt.run_dir, opt.logging, dist, opt)
     with utils_dist.main_first(dist, records) as run:
         model = define_Model(opt, dist)
@@ -126,7 +127,7 @@ class Training(NamedTuple):
 
     opt: Opt
     model: ModelVRT
-    train_set: SampleSource
+    train_set: SampleSource | Mixture
     test_set: TestSet | None
     dist: Dist
     run: Run
@@ -222,7 +223,7 @@ def train(training: Training, step: int, stop: StopRequest) -> tuple[int, bool]:
 
 def batches_from(training: Training, step: int, stop: StopRequest) -> Iterator[dict[str, Any]]:
     """This process's batches after `step` finished steps."""
-    opt, dist, data = training.opt, training.dist, training.opt.datasets.train
+    opt, dist, data = training.opt, training.dist, training.opt.datasets.loaded
     assert data is not None
     return train_batches(
         training.train_set,

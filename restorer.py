@@ -45,8 +45,7 @@ class Restorer:
 
     def __init__(self, model: ModelVRT, opt: Opt, tile: TileOpt) -> None:
         self.model, self.opt, self.tile = model, opt, tile
-        blocks = (opt.datasets.test, opt.datasets.train)
-        self._dataset = next((block for block in blocks if block is not None and block.uses_spikes), None)
+        self._dataset = opt.datasets.with_spikes
 
     @classmethod
     def from_checkpoint(

@@ -12,6 +12,7 @@ import numpy as np
 from data.clip_index import Clips, existing_folder, find_clips
 from data.frame_store import FrameStore, store_of
 from data.geometry import size_text
+from data.mixture import Mixture, WithoutSpikes
 from data.select_dataset import define_Dataset
 from data.spike.align.warning import warn_of_clips
 from data.spike.doctor.orientation import match
@@ -19,7 +20,8 @@ from data.spike.manifest import Manifest
 from data.spike.reader import SpikeReader, clip_timing
 from data.spike.store import open_store
 from data.spike.texture import bit_order, mean_plane
-from options.schema import DatasetOpt
+from options.schema import DatasetOpt, DatasetsOpt
+from options.schema_data import ROUND
 from utils.utils_colour import linear_to_srgb
 from utils.utils_error import ProblemsError, UserError
 
@@ -98,6 +100,34 @@ def open_dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
     if len(defects) > LISTED:
         LOG.error("... scripts/check_data.py --fast lists all %d", len(defects))
     raise ProblemsError(defects)
+
+
+def open_train_sets(opt: DatasetsOpt, upscale: int = 1) -> Mixture:
+    """Build the training sets, each as `open_dataset` does; beside sets with spikes, those without show dropped ones.
+
+    Raises:
+        UserError: as `open_dataset`; of several sets it names the block.
+    """
+    blocks, sets = opt.train_sets, {}
+    for name, block in blocks.items():
+        try:
+            sets[name] = open_dataset(block, upscale)
+        except UserError as error:
+            if len(blocks) == 1:
+                raise
+            raise UserError(f"datasets.{name}: {error}") from None
+    if opt.dropping:
+        like = next(sets[name] for name in blocks if name not in opt.dropping)
+        sets |= {name: WithoutSpikes(sets[name], like) for name in opt.dropping}
+    mixture = Mixture(list(sets.values()), [block.weight for block in blocks.values()])
+    if len(blocks) > 1:
+        for (name, block), share in zip(blocks.items(), mixture.per_round, strict=True):
+            spikes = "" if block.uses_spikes else ", without spikes"
+            percent = 100 * share / ROUND
+            LOG.info(
+                "datasets.%s (%s): %d samples%s, %.1f %% of batches", name, block.name, len(sets[name]), spikes, percent
+            )
+    return mixture
 
 
 def frame_defects(

@@ -56,10 +56,9 @@ def check_folders(opt: DatasetsOpt) -> None:
         UserError: some are missing; the log lists all of them.
     """
     problems = []
-    for block, data in opt:
-        keys = ("dataroot_lq", "dataroot_gt", *("dataroot_spike",) * (data is not None and data.uses_spikes))
-        for key in keys:
-            if data is not None and (path := getattr(data, key)) is not None:
+    for block, data in opt.sets.items():
+        for key in ("dataroot_lq", "dataroot_gt", *("dataroot_spike",) * data.uses_spikes):
+            if (path := getattr(data, key)) is not None:
                 try:
                     existing_folder(path, f"datasets.{block}.{key}")
                 except UserError as error:

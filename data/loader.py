@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from typing_extensions import Unpack
 
 from data import shared_memory
+from data.mixture import Mixture, SampleSource
 from data.shared_memory import Room
 from utils.processes import signals
 from utils.processes.signals import StoppedError
@@ -47,22 +48,6 @@ class StalledError(RuntimeError):
     """The data workers make no progress; the message names the sample of each."""
 
 
-class SampleSource(Protocol):
-    """A training set.
-
-    `sample` returns a dict of tensors and a `key`; `name` describes what `sample` reads for the same arguments;
-    `shuffle` requests random order.
-    """
-
-    shuffle: bool
-
-    def __len__(self) -> int: ...
-
-    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]: ...
-
-    def name(self, index: int, rng: np.random.Generator) -> str: ...
-
-
 class Workers(TypedDict, total=False):
     """Arguments of torch.utils.data.DataLoader by the same names, and `stop`."""
 
@@ -85,18 +70,20 @@ class StepBatches(Dataset):
     room: Room | None = None
     stop: Callable[[], bool] | None = None
 
-    def __init__(self, source: SampleSource, seed: int, batch_size: int, rank: int, world_size: int) -> None:
-        self.source, self.seed = source, seed
+    def __init__(self, source: SampleSource | Mixture, seed: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.mixture, self.seed = source if isinstance(source, Mixture) else Mixture([source]), seed
         self.batch_size, self.local = batch_size, share(batch_size, world_size)
         self.offset = rank * self.local
         self.reading = torch.empty((0, 2), dtype=torch.int64)
 
-    def index(self, position: int) -> int:
-        """Return the index of the sample at a global position; every epoch has its own order."""
-        epoch, place = divmod(position, len(self.source))
-        if not self.source.shuffle:
-            return place
-        return int(_order(self.seed, epoch, len(self.source))[place])
+    def place(self, position: int) -> tuple[SampleSource, int]:
+        """Return set and index of the sample at a global position; every epoch of a set has its own order."""
+        number, within = divmod(position, self.batch_size)
+        source, before = self.mixture.of_batch(number, self.seed)
+        epoch, place = divmod(before * self.batch_size + within, len(source))
+        if source.shuffle:
+            place = int(_order(self.seed, epoch, len(source))[place])
+        return source, place
 
     def __getitem__(self, number: int) -> dict[str, Any] | UserError:
         first = number * self.batch_size + self.offset
@@ -110,7 +97,8 @@ class StepBatches(Dataset):
 
     def name(self, position: int) -> str:
         """Describe the sample at a global position."""
-        return self.source.name(self.index(position), self._rng(position))
+        source, index = self.place(position)
+        return source.name(index, self._rng(position))
 
     def _batch(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any] | UserError:
         """Stack samples; workers stack into shared memory, so running out of it fails here, not in torch's thread."""
@@ -125,7 +113,8 @@ class StepBatches(Dataset):
         if self.stop is not None and self.stop():
             raise StoppedError
         self._note(position)
-        return self.source.sample(self.index(position), self._rng(position))
+        source, index = self.place(position)
+        return source.sample(index, self._rng(position))
 
     def _rng(self, position: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, position])
@@ -142,7 +131,7 @@ def bytes_of(batch: Mapping[str, Any]) -> int:
 
 
 def train_batches(
-    dataset: SampleSource,
+    dataset: SampleSource | Mixture,
     *,
     seed: int,
     start_step: int,
@@ -156,7 +145,7 @@ def train_batches(
     """Yield this rank's batches for steps start_step .. total_steps - 1, `accumulate` batches per step.
 
     Args:
-        dataset: the training set.
+        dataset: the training set, or several.
         seed: determines order and augmentation.
         start_step: number of finished optimizer steps.
         total_steps: optimizer steps of the whole run.
@@ -191,6 +180,7 @@ def train_batches(
 def _iterate(batches: StepBatches, steps: range, seed: int, workers: Workers) -> Iterator[dict[str, Any]]:
     processes, iterator = _start(batches, steps, seed, workers)
     stop, room, patience = workers.get("stop", lambda: False), batches.room, _Patience(batches)
+    largest = 0
     if room is None:
         batches.stop = stop
     try:
@@ -205,9 +195,9 @@ def _iterate(batches: StepBatches, steps: range, seed: int, workers: Workers) ->
             if batch is None:
                 patience.check()
                 continue
-            if room is not None:
-                room.check(bytes_of(batch))
-                room = None
+            if room is not None and bytes_of(batch) > largest:  # sets differ in their spikes' size
+                largest = bytes_of(batch)
+                room.check(largest)
             patience.checks = 0
             yield batch
     finally:
@@ -264,7 +254,7 @@ class _Patience:
         LOG.warning("%s: %s; waiting up to %.0f s more", waited, "; ".join(busy), left)
 
 
-@lru_cache(maxsize=2)  # the workers read ahead into the next epoch
+@lru_cache(maxsize=16)  # of several sets; the workers read ahead into the next epoch
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     """Return the sample order of one epoch, (count,) int64."""
     return np.random.default_rng([seed, epoch, PERMUTATION]).permutation(count)

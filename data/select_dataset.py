@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from data.dataset_video_test import SingleVideoTestDataset, VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
-from data.loader import SampleSource
+from data.mixture import SampleSource
 from options.kair_keys import OTHER_DATASET_TYPES, only_tested
 from options.schema import DatasetOpt
 from utils.evaluation.clip import TestSet

@@ -26,6 +26,7 @@ __all__ = [
 
 RGB = 3
 ONLY_IN_TRAINING = (
+    "weight",
     "gt_size",
     "interval_list",
     "random_reverse",
@@ -106,17 +107,18 @@ class Opt(Block):
     @property
     def untrained(self) -> str | None:
         """Why these options can only be tested, and how; None if they can be trained."""
-        train = self.datasets.train
-        if train is None:
+        train_sets = self.datasets.train_sets
+        if not train_sets:
             return None
         denoising, _, interpolation = OTHER_DATASET_TYPES.values()
         if self.netG.nonblind_denoising:
             return f"netG.nonblind_denoising is true: {only_tested(denoising)}"
         if not self.netG.pa_frames:
             return f"netG.pa_frames is 0: {only_tested(interpolation)}"
-        if train.dataset_type in OTHER_DATASET_TYPES:
-            task = OTHER_DATASET_TYPES[train.dataset_type]
-            return f"datasets.train.dataset_type is {train.dataset_type!r}: {only_tested(task)}"
+        for name, train in train_sets.items():
+            if train.dataset_type in OTHER_DATASET_TYPES:
+                task = OTHER_DATASET_TYPES[train.dataset_type]
+                return f"datasets.{name}.dataset_type is {train.dataset_type!r}: {only_tested(task)}"
         return None
 
     @field_validator("netG")
@@ -124,9 +126,10 @@ class Opt(Block):
     def _channels_of_data(cls, value: NetOpt, info: ValidationInfo) -> NetOpt:
         """Derive from the data set what is not given: in_chans, spike_enlarge, guide.planes."""
         datasets = info.data.get("datasets")
-        data = datasets and (datasets.train or datasets.test)
-        if not data:
+        if not datasets or not datasets.sets:
             return value
+        blocks = list((datasets.train_sets or datasets.sets).values())
+        data = next((block for block in blocks if block.uses_spikes), blocks[0])
         given, changes = value.model_fields_set, dict[str, Any]()
         if "spike_enlarge" not in given and data.uses_spikes and data.spike.representation == "raw_window":
             changes["spike_enlarge"] = "nearest"
@@ -140,22 +143,9 @@ class Opt(Block):
     @model_validator(mode="after")
     def _channels_agree(self) -> "Opt":
         problems = []
-        for block, dataset in (("train", self.datasets.train), ("test", self.datasets.test)):
-            if dataset is None:
-                continue
-            if self.netG.uses_guide:
-                problems += self._guide_problems(block, dataset)
-            elif dataset.uses_spikes and dataset.spike.representation == "moment":
-                problems.append(
-                    f"datasets.{block}.spike.representation is 'moment', which only the guide reads; set "
-                    "netG.net_type or netG.fusion to 'guide', or choose another representation"
-                )
-            elif self.netG.in_chans != RGB + dataset.spike_channels:
-                noise = "; a noise map (netG.nonblind_denoising) is not counted" * self.netG.nonblind_denoising
-                problems.append(
-                    f"netG.in_chans is {self.netG.in_chans}, but must be 3 + datasets.{block}.spike_channels "
-                    f"({dataset.spike_channels}) = {RGB + dataset.spike_channels}{noise}; change one of them"
-                )
+        for block, dataset in self.datasets.sets.items():
+            if block not in self.datasets.dropping:  # planes of zeros fit any network
+                problems += self._channel_problems(block, dataset)
         if self.val.pad_seq and self.netG.extra_frames:
             problems.append("val.pad_seq is true, but frame interpolation cannot use mirrored frames; set it to false")
         if self.val.temporal_ensemble > 1 and self.netG.extra_frames:
@@ -163,16 +153,44 @@ class Opt(Block):
                 f"val.temporal_ensemble is {self.val.temporal_ensemble}, but frame interpolation restores each frame "
                 "once; set it to 1"
             )
-        train, test = self.datasets.train, self.datasets.test
-        if train is not None and test is not None and train.uses_spikes and test.uses_spikes:
-            problems += [
-                f"datasets.train.spike.{key} is {getattr(train.spike, key)}, but datasets.test.spike.{key} is "
-                f"{getattr(test.spike, key)}; a network needs the same planes in both"
-                for key in ("representation", "window", "planes", "center")
-                if getattr(train.spike, key) != getattr(test.spike, key)
-            ]
-        raise_all(problems)
+        raise_all(problems + self._spike_problems())
         return self
+
+    def _channel_problems(self, block: str, dataset: DatasetOpt) -> list[str]:
+        """What keeps the network from reading a data set."""
+        if self.netG.uses_guide:
+            return self._guide_problems(block, dataset)
+        if dataset.uses_spikes and dataset.spike.representation == "moment":
+            return [
+                f"datasets.{block}.spike.representation is 'moment', which only the guide reads; set "
+                "netG.net_type or netG.fusion to 'guide', or choose another representation"
+            ]
+        if self.netG.in_chans != RGB + dataset.spike_channels:
+            noise = "; a noise map (netG.nonblind_denoising) is not counted" * self.netG.nonblind_denoising
+            return [
+                f"netG.in_chans is {self.netG.in_chans}, but must be 3 + datasets.{block}.spike_channels "
+                f"({dataset.spike_channels}) = {RGB + dataset.spike_channels}{noise}; change one of them"
+            ]
+        return []
+
+    def _spike_problems(self) -> list[str]:
+        """Where the data sets' spike planes differ in kind, or cannot be dropped."""
+        spikes = [
+            (f"datasets.{name}.spike", block.spike) for name, block in self.datasets.sets.items() if block.uses_spikes
+        ]
+        problems = [
+            f"{spikes[0][0]}.{key} is {getattr(spikes[0][1], key)}, but {name}.{key} is {getattr(spike, key)}; a "
+            f"network needs the same planes in {'both' if len(spikes) == 2 else 'all'}"
+            for name, spike in spikes[1:]
+            for key in ("representation", "window", "planes", "center")
+            if getattr(spikes[0][1], key) != getattr(spike, key)
+        ]
+        if self.datasets.dropping and spikes[0][1].representation == "sdm":
+            problems.append(
+                f"datasets.{self.datasets.dropping[0]} has no spikes, but {spikes[0][0]}.representation 'sdm' makes "
+                "pictures of them; choose another representation or remove the block"
+            )
+        return problems
 
     def _guide_problems(self, block: str, dataset: DatasetOpt) -> list[str]:
         """What keeps the guide from reading a data set."""

@@ -2,13 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from options.kair_keys import FOLDERS_OF_CLIPS, OTHER_DATASET_TYPES
 from options.schema_augment import AugmentOpt
-from options.schema_base import Block, Count, Counts, FilePath, NotNegative, OddCount, Whole, in_words, raise_all
+from options.schema_base import (
+    Block,
+    Count,
+    Counts,
+    FilePath,
+    NotNegative,
+    OddCount,
+    Positive,
+    Whole,
+    in_words,
+    raise_all,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,16 @@ DATASET_TYPES = {
 }
 MOST_STEPS = 255  # per plane of `moment`: counts are bytes
 EXPOSURE_PLANES = 2  # of `moment`: low and high byte of the exposure's spike count
+ROUND = 1000  # batches in which each of several training sets comes as often as its weight says
+SHARED = (
+    "num_frame",
+    "gt_size",
+    "dataloader_shuffle",
+    "dataloader_num_workers",
+    "dataloader_batch_size",
+    "dataloader_prefetch_factor",
+)
+"""Options that all sets of a training share."""
 # representation -> possible numbers of planes per frame, given spike.window and spike.planes; empty: 1 or more
 SPIKE_CHANNELS: dict[str, Callable[[int, int], tuple[int, ...]]] = {
     "tfp": lambda window, planes: (1,),
@@ -114,6 +136,8 @@ class DatasetOpt(Block):
     """A label, for the reader only."""
     dataset_type: str
     """Kind of data set, with or without spikes, by KAIR's name or its short form; see DATASET_TYPES."""
+    weight: Positive = 1.0
+    """Of several training sets: this one's share of the batches is its weight over the sum of all weights."""
     dataroot_gt: FilePath | None = None
     """Folder of the sharp clips. null (testing only): restore without measuring."""
     dataroot_lq: FilePath | None = None
@@ -243,36 +267,92 @@ class DatasetOpt(Block):
         return problems
 
 
+def _fitted(block: str, value: DatasetOpt) -> DatasetOpt:
+    """Check a data set for its block of `datasets`, "train" or "test"; return it with its type's long name."""
+    names = names_in(block)
+    kind = names.get(value.dataset_type, value.dataset_type)
+    problems = []
+    if kind not in names and kind not in OTHER_DATASET_TYPES:
+        problems.append(
+            f"dataset_type is {kind!r}, which cannot be used in the {block} block; use one of " + ", ".join(names)
+        )
+    is_trained = block == "train" and kind not in OTHER_DATASET_TYPES
+    if block == "test" and value.sigma is not None and value.dataroot_lq is None:
+        value = value.model_copy(update={"dataroot_lq": value.dataroot_gt})  # both are the clean frames
+    needed = ["dataroot_lq"] * (is_trained or block == "test") + ["dataroot_gt"] * is_trained
+    needed += ["dataroot_spike"] * value.uses_spikes
+    missing = [key for key in needed if getattr(value, key) is None]
+    if missing:
+        problems.append(f"{' and '.join(missing)} missing; give the folder of the data set")
+    if is_trained and value.num_frame < 1:
+        problems.append(f"num_frame is {value.num_frame}, must be 1 or more in training")
+    raise_all(problems)
+    return value.model_copy(update={"dataset_type": kind})
+
+
+def _sharing(blocks: tuple[DatasetOpt, ...]) -> tuple[DatasetOpt, ...]:
+    """Give all training sets the first one's SHARED options; check these and the weights."""
+    first, problems = blocks[0], []
+    for number, block in enumerate(blocks):
+        problems += [
+            f"{key} is {getattr(block, key)} in block {number} and {getattr(first, key)} in block 0, but all sets of a "
+            f"training share it; give it in block 0 alone, or for all: --set datasets.train.{key}=VALUE"
+            for key in SHARED
+            if key in block.model_fields_set and getattr(block, key) != getattr(first, key)
+        ]
+        share = block.weight / sum(each.weight for each in blocks)
+        if share * ROUND < 1:
+            problems.append(
+                f"weight is {block.weight:g} in block {number}, {share:.2g} of all weights, expected {1 / ROUND:g} or "
+                "more; raise it or remove the block"
+            )
+    raise_all(problems)
+    shared = {key: getattr(first, key) for key in SHARED}
+    return tuple(block.model_copy(update=shared) for block in blocks)
+
+
+TrainBlock = Annotated[DatasetOpt, AfterValidator(partial(_fitted, "train"))]
+TrainBlocks = Annotated[tuple[TrainBlock, ...], Field(strict=False, min_length=1), AfterValidator(_sharing)]
+OneOrSeveral = Annotated[
+    Annotated[TrainBlock, Tag("{}")] | Annotated[TrainBlocks, Tag("[]")],
+    Discriminator(lambda value: "[]" if isinstance(value, list | tuple) else "{}"),
+]
+
+
 class DatasetsOpt(Block):
     """The data sets of a run."""
 
-    train: DatasetOpt | None = None
-    """Training set. null: the options are for testing only."""
-    test: DatasetOpt | None = None
+    train: OneOrSeveral | None = None
+    """Training set, or a list of several: each batch comes from one of them, drawn by their weights. null: the options
+    are for testing only."""
+    test: Annotated[DatasetOpt, AfterValidator(partial(_fitted, "test"))] | None = None
     """Test set, measured during and after training. null: measure nothing."""
 
-    @field_validator("train", "test")
-    @classmethod
-    def _fits_block(cls, value: DatasetOpt | None, info: ValidationInfo) -> DatasetOpt | None:
-        if value is None:
-            return None
-        block = str(info.field_name)
-        names = names_in(block)
-        kind = names.get(value.dataset_type, value.dataset_type)
-        problems = []
-        if kind not in names and kind not in OTHER_DATASET_TYPES:
-            problems.append(
-                f"dataset_type is {kind!r}, which cannot be used in the {block} block; use one of " + ", ".join(names)
-            )
-        is_trained = block == "train" and kind not in OTHER_DATASET_TYPES
-        if block == "test" and value.sigma is not None and value.dataroot_lq is None:
-            value = value.model_copy(update={"dataroot_lq": value.dataroot_gt})  # both are the clean frames
-        needed = ["dataroot_lq"] * (is_trained or block == "test") + ["dataroot_gt"] * is_trained
-        needed += ["dataroot_spike"] * value.uses_spikes
-        missing = [key for key in needed if getattr(value, key) is None]
-        if missing:
-            problems.append(f"{' and '.join(missing)} missing; give the folder of the data set")
-        if is_trained and value.num_frame < 1:
-            problems.append(f"num_frame is {value.num_frame}, must be 1 or more in training")
-        raise_all(problems)
-        return value.model_copy(update={"dataset_type": kind})
+    @property
+    def train_sets(self) -> dict[str, DatasetOpt]:
+        """The training sets by name: "train" or, in a list, "train.0", "train.1" and so on; empty without training."""
+        if isinstance(self.train, tuple):
+            return {f"train.{number}": block for number, block in enumerate(self.train)}
+        return {"train": self.train} if self.train else {}
+
+    @property
+    def sets(self) -> dict[str, DatasetOpt]:
+        """All data sets by name: `train_sets` and "test"."""
+        return self.train_sets | ({"test": self.test} if self.test else {})
+
+    @property
+    def loaded(self) -> DatasetOpt | None:
+        """The training set whose SHARED options are those of all; None without training."""
+        return next(iter(self.train_sets.values()), None)
+
+    @property
+    def dropping(self) -> list[str]:
+        """Names of the training sets without spikes, while others have them: they show dropped ones."""
+        names = [name for name, block in self.train_sets.items() if not block.uses_spikes]
+        return names if len(names) < len(self.train_sets) else []
+
+    @property
+    def with_spikes(self) -> DatasetOpt | None:
+        """The first data set with spikes, test before train; None if there is none."""
+        blocks = [*([self.test] if self.test else []), *self.train_sets.values()]
+        return next((block for block in blocks if block.uses_spikes), None)

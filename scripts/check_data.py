@@ -30,7 +30,7 @@ def check(opt: Opt, full: bool) -> int:
     Raises:
         UserError: the options name no data set.
     """
-    blocks = {name: block for name, block in (("train", opt.datasets.train), ("test", opt.datasets.test)) if block}
+    blocks = opt.datasets.sets
     if not blocks:
         raise UserError("datasets: has neither train nor test, expected a data set to check; give another option file")
     from data.check import check_dataset  # imports torch

@@ -182,7 +182,7 @@ def write_onnx(net: nn.Module, opt: Opt, args: argparse.Namespace, path: Path) -
 
 def onnx_notes(opt: Opt) -> dict[str, str]:
     """Return the metadata of an ONNX file: what it is, and how to make its inputs."""
-    guide, data = opt.netG.guide, opt.datasets.test or opt.datasets.train
+    guide, data = opt.netG.guide, opt.datasets.with_spikes
     keys = [key for key in ONNX_INPUTS if guide.planes or key not in SPIKE_NOTES]
     notes = {"network": "guide", "task": opt.task, "spikevrt": __version__, "planes": str(guide.planes)}
     if guide.planes:

@@ -66,6 +66,8 @@ def _plain(node: Any) -> Any:
     node |= {key: int(node[key]) for key in BOUNDS if node.get(key, 0.5) % 1 == 0}
     node = {key: _plain(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
     node.pop("required", None)
+    if choices := node.pop("oneOf", None) or node.get("anyOf"):  # choices of choices are choices
+        node["anyOf"] = [inner for choice in choices for inner in choice.get("anyOf", [choice])]
     if "const" in node:
         node.pop("enum", None)
     if len(parts := node.get("allOf", ())) == 1:

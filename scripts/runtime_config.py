@@ -20,6 +20,7 @@ from data.spike.manifest import Manifest
 from options.schema import DatasetOpt, Opt
 from utils import utils_option
 from utils.utils_cli import Parser, program
+from utils.utils_error import UserError
 from utils.utils_file import write_text
 
 OPTIONAL = ("dataroot_spike", "dataroot_subframes", "dataroot_instants")  # are read from folders, too
@@ -92,10 +93,19 @@ def write_runtime_config(
         Path of the copy.
 
     Raises:
-        UserError: the option file cannot be used.
+        UserError: the option file cannot be used, or it trains on a list of sets.
     """
     opt = utils_option.load(config, Opt, overrides=overrides)
-    blocks: dict[Split, DatasetOpt | None] = {"train": opt.datasets.train, "test": opt.datasets.test}
+    train, test = opt.datasets.train, opt.datasets.test
+    if isinstance(train, tuple):
+        if mode == "train":
+            raise UserError(
+                f"{config}: datasets.train is a list of {len(train)}, but --dataset-root, --spike-root and "
+                "--generate-lmdb are for one set; give the folders in the option file or by "
+                "--set datasets.train.0.dataroot_lq=..."
+            )
+        train = None  # not read in a test
+    blocks: dict[Split, DatasetOpt | None] = {"train": train, "test": test}
     datasets = {
         split: changed_options(dataset, split, root, spike_root, lmdb)
         for split, dataset in blocks.items()

@@ -95,7 +95,7 @@ def align(args: argparse.Namespace) -> int:
         blocks = camera_pair.blocks_in(args.folder)
     else:
         given = utils_option.load(args.opt, Opt, args.set).datasets
-        blocks = [block for block in (given.train, given.test) if block and block.uses_spikes]
+        blocks = [block for block in given.sets.values() if block.uses_spikes]
         if not blocks:
             raise UserError(f"{args.opt}: no data set with spikes, expected one to align; give another option file")
     settings = camera_pair.Settings(args.model, args.max_steps, args.per_clip, args.length)

@@ -66,7 +66,7 @@ def bytes_of(text: str) -> float:
 
 def input_shapes(opt: Opt, size: list[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return (1, D, C, H, W) of a training sample and of a tile in testing."""
-    net, data, val = opt.netG, opt.datasets.train, opt.val
+    net, data, val = opt.netG, opt.datasets.loaded, opt.val
     channels = net.in_chans + net.nonblind_denoising
     if size is not None:
         shape = (1, size[0], channels, size[1], size[2])
@@ -88,7 +88,7 @@ def parameters_by_part(net: nn.Module) -> dict[str, int]:
 
 def training_of(opt: Opt, flops: float) -> dict[str, float] | None:
     """Return the size of a training whose forward pass takes `flops` a frame; backward passes take twice that."""
-    data = opt.datasets.train
+    data = opt.datasets.loaded
     if data is None:
         return None
     samples, frames = data.dataloader_batch_size * opt.train.accumulate, data.num_frame

@@ -30,6 +30,7 @@ EDITOR_KEY = "$schema"  # where an editor finds what may stand in the file
 SET = "--set"
 LIKELY = 0.6  # similarity from which a name is a likely match
 LONGEST_VALUE = 60  # characters shown of a wrong value
+KIND_TAGS = ("{}", "[]")  # by which a schema tells an object from a list of them (pydantic.Tag); no part of a key
 
 LOG = logging.getLogger("spikevrt")
 
@@ -39,9 +40,10 @@ def load(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
 
     Args:
         path: the file. With `"_base_": FILE`, relative to the file itself, it extends that file: objects are merged
-            key by key, everything else is replaced.
+            key by key, an object over a list of objects changes these (see `_merged`), everything else is replaced.
         schema: root of the options.
-        overrides: "dotted.key=VALUE", VALUE in JSON; anything else is a string.
+        overrides: "dotted.key=VALUE", VALUE in JSON; anything else is a string. A number in the key means one object of
+            a list; without it, all of them change.
 
     Returns:
         The options, frozen.
@@ -66,8 +68,8 @@ def _checked(sources: list[tuple[str, Tree]], path: str, schema: type[T]) -> T:
     """Merge trees, the later over the earlier ones, and check the result; `path` names it in the log."""
     sources = [(name, _moved(tree, schema, name)) for name, tree in sources]
     tree: Tree = {}
-    for _, part in sources:
-        tree = _merged(tree, part)
+    for name, part in sources:
+        tree = _merged(tree, part, f"{name}: ")
     ignored = _drop_ignored(tree, getattr(schema, "IGNORED_KEYS", ()))
     try:
         opt = schema.model_validate(tree)
@@ -113,12 +115,41 @@ def _read_chain(path: Path, heirs: tuple[Path, ...]) -> list[tuple[str, Tree]]:
     return [*_read_chain(base_path, (*heirs, path.resolve())), (str(path), tree)]
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any], place: str = "") -> Tree:
+    """Merge objects key by key; over a list of objects, keys "0", "1", ... change one of these, other keys all of them.
+
+    Args:
+        base: an object.
+        over: what takes precedence.
+        place: source and keys above, for the message.
+
+    Raises:
+        UserError: a list has no object of a number.
+    """
     tree = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(tree.get(key), dict)
-        tree[key] = _merged(tree[key], value) if both else value
+        old, dotted = tree.get(key), f"{place}{key}"
+        if isinstance(value, dict) and isinstance(old, dict):
+            tree[key] = _merged(old, value, f"{dotted}.")
+        elif isinstance(value, dict) and isinstance(old, list) and old and all(isinstance(item, dict) for item in old):
+            tree[key] = _merged_items(old, value, dotted)
+        else:
+            tree[key] = value
     return tree
+
+
+def _merged_items(items: Sequence[Tree], over: Mapping[str, Any], place: str) -> list[Any]:
+    """Merge an object over a list of objects; see `_merged`."""
+    for_all = {key: value for key, value in over.items() if not key.isdecimal()}
+    for_one = {int(key): value for key, value in over.items() if key.isdecimal()}
+    beyond = [number for number in for_one if number >= len(items)]
+    if beyond:
+        raise UserError(f"{place}: found block {beyond[0]}, expected 0 to {len(items) - 1}; correct the number")
+    merged: list[Any] = [_merged(item, for_all, f"{place}.") for item in items]
+    for number, value in for_one.items():
+        both = isinstance(value, dict)
+        merged[number] = _merged(merged[number], value, f"{place}.{number}.") if both else value
+    return merged
 
 
 def _read_overrides(overrides: Sequence[str], schema: type[BaseModel]) -> Tree:
@@ -130,13 +161,13 @@ def _read_overrides(overrides: Sequence[str], schema: type[BaseModel]) -> Tree:
         key = key.strip()
         if not equals or not key:
             raise UserError(f"{SET}: found {key!r}, expected KEY=VALUE, e.g. train.total_iter=200")
-        moved = getattr(schema, "MOVED_KEYS", {})
-        if key not in known and key not in moved and not any(fnmatchcase(key, pattern) for pattern in ignored):
+        moved, plain = getattr(schema, "MOVED_KEYS", {}), _without_numbers(key)
+        if plain not in known and key not in moved and not any(fnmatchcase(key, pattern) for pattern in ignored):
             raise UserError(f"{SET}: {_unknown(key, schema)}")
-        part = _value(value, known.get(moved.get(key, key)))
+        part = _value(value, known.get(moved.get(key, plain)))
         for name in reversed(key.split(".")):
             part = {name: part}
-        tree = _merged(tree, part)
+        tree = _merged(tree, part, f"{SET}: ")
     return tree
 
 
@@ -180,18 +211,23 @@ def _drop_ignored(tree: Tree, patterns: Sequence[str], place: str = "") -> list[
         if any(fnmatchcase(dotted, pattern) for pattern in patterns):
             del tree[key]
             dropped.append(dotted)
-        elif isinstance(tree[key], dict):
-            dropped += _drop_ignored(tree[key], patterns, dotted + ".")
-    return dropped
+            continue
+        for inner in tree[key] if isinstance(tree[key], list) else [tree[key]]:
+            if isinstance(inner, dict):
+                dropped += _drop_ignored(inner, patterns, dotted + ".")
+    return list(dict.fromkeys(dropped))
 
 
 def _block(annotation: Any) -> type[BaseModel] | None:
-    """Return the model in an annotation like `Model` or `Model | None`."""
-    for kind in (annotation, *get_args(annotation)):
-        # In Python 3.10 tuple[int, ...] is a type as well.
-        if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
+    """Return the model in an annotation like `Model`, `Model | None` or `tuple[Model, ...]`."""
+    if get_origin(annotation) is None:
+        return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return next((block for part in get_args(annotation) if (block := _block(part))), None)
+
+
+def _without_numbers(key: str) -> str:
+    """Return the key without the numbers of blocks in lists: datasets.train.gt_size of datasets.train.1.gt_size."""
+    return re.sub(r"\.\d+(?=\.|$)", "", key)
 
 
 def _walk(schema: type[BaseModel], place: str = "") -> Iterator[tuple[str, Any]]:
@@ -220,14 +256,21 @@ def _nearest(key: str, schema: type[BaseModel]) -> str:
 
 
 def _unknown(key: str, schema: type[BaseModel]) -> str:
-    return f"{key}: unknown option; did you mean {_nearest(key, schema)}?"
+    place, _, name = key.rpartition(".")
+    if place and name.isdecimal():
+        return f"{key}: {place} is no list of blocks; leave out .{name}"
+    plain, numbered = _without_numbers(place), f"{place}."
+    nearest = _nearest(f"{plain}.{name}".lstrip("."), schema)
+    if plain != place and nearest.startswith(f"{plain}."):
+        nearest = numbered + nearest.removeprefix(f"{plain}.")
+    return f"{key}: unknown option; did you mean {nearest}?"
 
 
 def _one_line(error: ValidationError, schema: type[BaseModel], sources: Sequence[tuple[str, Tree]]) -> str:
     first, *rest = _problems(error, schema)
     line = f"{_origin(first['loc'], sources)}: {_problem(first, schema)}"
     if rest:
-        more = ", ".join(dict.fromkeys(_dotted(detail["loc"]) or "options" for detail in rest))
+        more = ", ".join(dict.fromkeys(_dotted(detail["loc"], schema) or "options" for detail in rest))
         line += f" (and {len(rest)} more: {more})"
     return line
 
@@ -237,7 +280,7 @@ def _problems(error: ValidationError, schema: type[BaseModel]) -> list[ErrorDeta
     known = {key for key, _ in _walk(schema)}
     found: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
     for detail in sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden"):
-        loc = detail["loc"]
+        loc = tuple(step for step in detail["loc"] if step not in KIND_TAGS)
         end = len(loc) if detail["type"] == "extra_forbidden" else _end_of_place(loc, known)
         place = (*loc[:end], *(step for step in loc[end:] if isinstance(step, int)))
         found.setdefault(loc[:end], []).append({**detail, "loc": place})
@@ -263,28 +306,35 @@ def _one_of_several(tried: Sequence[ErrorDetails]) -> ErrorDetails:
 
 def _origin(loc: Sequence[int | str], sources: Sequence[tuple[str, Tree]]) -> str:
     """Return the last file (or --set) that gave a value; the option file itself if none did."""
-    keys = [step for step in loc if isinstance(step, str)]
     for name, tree in reversed(sources):
-        if keys and _has(tree, keys):
+        if loc and _has(tree, loc):
             return name
     return next(name for name, _ in reversed(sources) if name != SET)
 
 
-def _has(tree: Any, keys: Sequence[str]) -> bool:
-    for key in keys:
-        if not isinstance(tree, dict) or key not in tree:
-            return False
-        tree = tree[key]
-    return True
+def _has(tree: Any, loc: Sequence[int | str]) -> bool:
+    """Whether a tree gives the value at a place; an object that changes a list gives those of its items."""
+    if not loc:
+        return True
+    step, rest = loc[0], loc[1:]
+    if isinstance(step, str):
+        return isinstance(tree, dict) and step in tree and _has(tree[step], rest)
+    if isinstance(tree, dict):
+        return (str(step) in tree and _has(tree[str(step)], rest)) or _has(tree, rest)
+    return not isinstance(tree, list) or (step < len(tree) and _has(tree[step], rest))
 
 
-def _dotted(loc: Sequence[int | str]) -> str:
-    """Write ("netG", "depths", 3) as netG.depths[3]."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).lstrip(".")
+def _dotted(loc: Sequence[int | str], schema: type[BaseModel]) -> str:
+    """Write ("netG", "depths", 3) as netG.depths[3]; ("datasets", "train", 1), a block, as datasets.train.1."""
+    known, text = dict(_walk(schema)), ""
+    for step in loc:
+        is_value = isinstance(step, int) and not _block(known.get(_without_numbers(text)))
+        text += f"[{step}]" if is_value else f".{step}" if text else f"{step}"
+    return text
 
 
 def _problem(detail: ErrorDetails, schema: type[BaseModel]) -> str:
-    key = _dotted(detail["loc"])
+    key = _dotted(detail["loc"], schema)
     if detail["type"] == "extra_forbidden":
         return _unknown(key, schema)
     message = re.sub(r"^\w+ should", "must", detail["msg"].removeprefix("Value error, "))
@@ -297,8 +347,9 @@ def _problem(detail: ErrorDetails, schema: type[BaseModel]) -> str:
         message = "must be an object {...}"
     elif detail["type"] == "bool_type":
         message = "must be true or false"
-    kinds = _kinds(dict(_walk(schema)).get(key))
-    secret, null = SecretStr in kinds, " or null" * (NoneType in kinds)
+    kinds = _kinds(dict(_walk(schema)).get(_without_numbers(key)))
+    is_item = isinstance(detail["loc"][-1], int)  # of a list, which may be null, while its items may not
+    secret, null = SecretStr in kinds, " or null" * (NoneType in kinds and not is_item)
     return f"{key}: found {'(hidden)' if secret else _shown(detail['input'])}, {message}{null}"
 
 

@@ -23,9 +23,10 @@ class Printer:
     """
 
     def __init__(self, opt: Opt, samples: int, run: Run, dist: Dist) -> None:
-        assert opt.datasets.train is not None
+        loaded = opt.datasets.loaded
+        assert loaded is not None
         self._train, self._samples, self._run, self._dist = opt.train, samples, run, dist
-        self._batch = opt.datasets.train.dataloader_batch_size * opt.train.accumulate
+        self._batch = loaded.dataloader_batch_size * opt.train.accumulate
         self._load = thread_count.Load()
         self.watch = Stopwatch(opt.train.total_iter, self._batch)
 

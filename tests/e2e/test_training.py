@@ -15,7 +15,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_network import TRAINED
-from training_run import PATIENCE, ROOT, TRAIN, Training, finish, make_blurred_set, wait_until
+from training_run import PATIENCE, ROOT, TRAIN, Training, assert_same, finish, make_blurred_set, wait_until
 
 from models.select_network import define_G
 from options.schema import NetOpt, Opt
@@ -49,23 +49,6 @@ def own_copy(training, data, folder):
     copy = Training(folder, data)
     shutil.copytree(training.run_dir, copy.run_dir)
     return copy
-
-
-def assert_same(one, other, place=""):
-    """Equal to the last bit, whatever the tree."""
-    assert type(one) is type(other), place
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), place
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), place
-        for key in one:
-            assert_same(one[key], other[key], f"{place}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), place
-        for index, pair in enumerate(zip(one, other, strict=True)):
-            assert_same(*pair, f"{place}[{index}]")
-    else:
-        assert one == other, place
 
 
 def mistakes(process):

@@ -37,9 +37,9 @@ TRAIN = {
 LOADER = {"dataloader_num_workers": 1, "num_frame": 2, "gt_size": 32}
 
 
-def make_blurred_set(root):
-    """A tiny set whose blurred frames differ from the sharp ones."""
-    for path in (make_set(root) / "lq").glob("*/*.png"):
+def make_blurred_set(root, **more):
+    """A tiny set whose blurred frames differ from the sharp ones; other arguments are make_set's."""
+    for path in (make_set(root, **more) / "lq").glob("*/*.png"):
         write_rgb(path, cv2.blur(read_rgb(path), (1, 5)))
     return root
 
@@ -148,3 +148,20 @@ def wait_until(condition, process=None, seconds=PATIENCE):
         assert time.monotonic() < end, "waited too long"
         assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.01)
+
+
+def assert_same(one, other, place=""):
+    """Equal to the last bit, whatever the tree."""
+    assert type(one) is type(other), place
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), place
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), place
+        for key in one:
+            assert_same(one[key], other[key], f"{place}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), place
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{place}[{index}]")
+    else:
+        assert one == other, place

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 NET_KEYS_THAT_KEEP_WEIGHTS = (  # keys of netG that change neither the weights nor their meaning
     "use_checkpoint_attn",
@@ -51,13 +51,20 @@ class Change:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> Iterator[Change]:
-    """Yield every option that differs, by dotted key; blocks present in both are compared key by key."""
+    """Yield every option that differs, by dotted key; blocks present in both, also of lists, are compared by key."""
     for key in dict.fromkeys((*old, *new)):
         before, after = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             yield from changes(before, after, f"{place}{key}.")
+        elif _are_blocks(before) and _are_blocks(after) and len(before) == len(after):
+            for number, (one, other) in enumerate(zip(before, after, strict=True)):
+                yield from changes(one, other, f"{place}{key}.{number}.")
         elif before != after:
             yield Change(place + key, before, after, known=key in old and key in new)
+
+
+def _are_blocks(value: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
+    return isinstance(value, list | tuple) and all(isinstance(item, Mapping) for item in value)
 
 
 def options_hash(options: Mapping[str, Any]) -> str:

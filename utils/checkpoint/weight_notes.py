@@ -44,8 +44,9 @@ def notes_of(weights: Path) -> dict[str, Any]:
         "seconds": None if step is None else _seconds(run.metrics, step),
         "seed": opt.train.manual_seed,
     }
-    if opt.datasets.train is not None:
-        notes["augment"] = opt.datasets.train.augment.model_dump(mode="json", exclude_defaults=True)
+    if sets := opt.datasets.train_sets:
+        draws = [block.augment.model_dump(mode="json", exclude_defaults=True) for block in sets.values()]
+        notes["augment"] = draws if isinstance(opt.datasets.train, tuple) else draws[0]
     return {key: value for key, value in notes.items() if value is not None}
 
 
@@ -58,8 +59,8 @@ def options_of_network(opt: Opt) -> dict[str, Any]:
         "netG": net.model_dump(mode="json", include=only),
         "val": opt.val.model_dump(mode="json", include=TILE),
     }
-    data = opt.datasets.test or opt.datasets.train
-    if data is None or not data.uses_spikes:
+    data = opt.datasets.with_spikes
+    if data is None:
         return tree
     test = {
         "dataset_type": "VideoRecurrentTestDatasetRGBSpike",
