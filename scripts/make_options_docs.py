@@ -18,7 +18,19 @@ PAGE, EDITOR = ROOT / "docs" / "options.md", ROOT / "docs" / "options.schema.jso
 HEAD = """# Options
 
 Written by `python scripts/make_options_docs.py` from the docstrings in `options/schema*.py`: change those, not this.
-A file says only what differs from its `_base_` or from these defaults.
+
+Option files are JSON with `//` and `/* */` comments and trailing commas. A file contains only what differs from its
+`_base_` or from these defaults. Unknown and duplicate keys are errors; the message suggests the nearest known key.
+`--set train.total_iter=200 datasets.train.gt_size=128` changes single options of one call. KAIR's nine VRT option
+files load unchanged: [migrating](migrating.md#option-keys).
+
+With [options.schema.json](options.schema.json) an editor completes keys and shows their meaning. Name it in an option
+file (`"$schema": "../../docs/options.schema.json"`), or for all of them in VS Code's settings:
+
+```json
+"json.schemas": [{"fileMatch": ["options/vrt/**/*.json"], "url": "./docs/options.schema.json"}],
+"files.associations": {"**/options/vrt/**/*.json": "jsonc"}
+```
 """
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 KINDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "`true`, `false`", "null": "`null`"}

@@ -89,7 +89,7 @@ def blocks_in(root: Path) -> list[DatasetOpt]:
     if not found:
         raise UserError(
             f"{root}: has no {lq_dir(root, 'train').name}/ beside {SPIKES}/train/ (nor those of test), expected a data "
-            "set in the layout of docs/training.md; or name its folders in an option file and give it as --opt"
+            "set in the layout of docs/data.md; or name its folders in an option file and give it as --opt"
         )
     return [block_of(lq_dir(root, split), spike_dir(root, split)) for split in found]
 
