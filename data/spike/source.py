@@ -98,11 +98,7 @@ class SpikeSource:
                 LOG.warning(warning)
 
     def ratio(self, size: tuple[int, int], clip: str) -> int:
-        """Return the number of RGB pixels per spike pixel along each axis.
-
-        Args:
-            size: (H, W) of the RGB frames.
-            clip: clip name.
+        """Return the number of RGB pixels per spike pixel along each axis, for RGB frames of (H, W).
 
         Raises:
             UserError: it is not the same integer along both axes.
@@ -255,14 +251,7 @@ class SpikeSource:
     def estimate(self, clip: str, frame: str, blur: np.ndarray, center: int | None = None) -> np.ndarray:
         """Estimate the sharp frame without training (SDM): blurred frame times short-time over exposure-time rate.
 
-        Args:
-            clip: clip name.
-            frame: frame name.
-            blur: (H, W, 3) uint8, RGB.
-            center: the step to show; None: the target step.
-
-        Returns:
-            (H, W, 3) uint8, RGB.
+        Both frames are (H, W, 3) uint8, RGB; `center` is the step to show, None the target step.
         """
         made = partial(self._make, clip, frame, center, True)
         ratio = self._recent.get((clip, frame, center), made).ratio
