@@ -27,6 +27,8 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = utils_cli.Parser(description=__doc__)
     parser.add_common(opt="option file, JSON with comments")
+    text = "exit code if a signal stops the training before its last step, for platforms that restart what failed"
+    parser.add_argument("--stop-code", type=utils_cli.whole, default=0, metavar="N", help=f"{text} (default: 0)")
     return parser.parse_args()
 
 
@@ -96,8 +98,8 @@ RANDOM_FLOW = (
 )
 
 
-def main(opt: Opt) -> None:
-    """Run one training stage."""
+def main(opt: Opt) -> bool:
+    """Run one training stage; returns whether it is finished."""
     # 1. Data: report defects before building a network.
     load = thread_count.Load()
     loaded = opt.datasets.loaded
@@ -118,8 +120,9 @@ def main(opt: Opt) -> None:
             "%d samples; %d process(es) on %s, batches of %d per process",
             *(len(train_set), dist.world_size, dist.device, share),
         )
-        train_stage(Training(opt, model, train_set, test_set, dist, run))
+        finished = train_stage(Training(opt, model, train_set, test_set, dist, run))
     utils_dist.close()
+    return finished
 
 
 class Training(NamedTuple):
@@ -133,8 +136,8 @@ class Training(NamedTuple):
     run: Run
 
 
-def train_stage(training: Training) -> None:
-    """Load weights, then train the remaining steps."""
+def train_stage(training: Training) -> bool:
+    """Load weights, then train the remaining steps; returns whether that came to its end."""
     opt, model, _, _, dist, run = training
     # 1. Weights: this run's newest checkpoint, else pretrained ones, else random ones.
     resumed = run_checkpoints.resume(opt.run_dir, model, opt.model_dump(mode="json"))
@@ -150,12 +153,14 @@ def train_stage(training: Training) -> None:
     # 2. Train to the last step or until a signal asks to stop. Both end with a checkpoint.
     with signals.stop_on_signals() as stop:
         step, finished = train(training, start, stop)
+        utils_dist.gather_objects(dist, None)  # none ends before all is saved: torchrun may then end the others
     if finished and (step > start or run.has_test(step) != was_tested):
         summarize(opt, run, step, model.guard.total)
     if finished:
         LOG.info("finished at step %d; weights in %s", step, RunFolder(opt.run_dir).weights)
     else:
         LOG.info("stopped by %s at step %d; run the same command again to resume", stop.name or "another process", step)
+    return finished
 
 
 def start_weights(model: ModelVRT, opt: Opt) -> None:
@@ -350,4 +355,5 @@ def give_up(training: Training, step: int, batches: Sequence[Mapping[str, Any]])
 
 if __name__ == "__main__":
     with utils_cli.program(arguments.debug):
-        main(options)
+        if not main(options):
+            raise SystemExit(arguments.stop_code)

@@ -132,9 +132,7 @@ def merged_manifest(root: Path, manifest: Manifest) -> Manifest:
         UserError: geometry or physics differ: one data set has one camera.
     """
     path = root / SPIKES / FILE_NAME
-    if not path.is_file():
-        return manifest
-    old = Manifest.read(path)
+    old = Manifest.read(path) if path.is_file() else manifest
     for name in type(manifest).model_fields:
         before, now = getattr(old, name), getattr(manifest, name)
         if name != "clips" and before != now:
@@ -187,8 +185,12 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
+def _lock_name(part: str) -> str:
+    return f".{part}{folder_lock.NAME}" if part else folder_lock.NAME
+
+
 def _acquire(root: Path, part: str, wait: float) -> Lock:
-    what, name = (f"{root}: {part}", f".{part}{folder_lock.NAME}") if part else (str(root), folder_lock.NAME)
+    what, name = f"{root}: {part}" if part else str(root), _lock_name(part)
     advice = "wait until it ends and give the same command again, or use another folder"
     folder = root / STAGING
     while True:
@@ -200,7 +202,8 @@ def _acquire(root: Path, part: str, wait: float) -> Lock:
 def _describe(root: Path, merged: Manifest, lines: dict[Split, list[MetaLine]]) -> None:
     for split, new in lines.items():
         clips = described_clips(root, split) | {line.clip: line for line in new}
-        write_text(meta_info_path(root, split), "".join(f"{clips[clip]}\n" for clip in sorted(clips)), names=True)
+        if clips:
+            write_text(meta_info_path(root, split), "".join(f"{clips[clip]}\n" for clip in sorted(clips)), names=True)
     SpikeConfig(filename=SPIKES, spike_h=merged.spike_h, spike_w=merged.spike_w).save(root / SPIKES)
     merged.save(root / SPIKES)
 
@@ -272,11 +275,16 @@ class DatasetWriter:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Remove staged clips that nobody has reserved; call with the set locked."""
+        """Remove staged clips that nobody has reserved; call with the set locked.
+
+        Does not wait to see whether writers on other machines are alive: they have many clips.
+        """
         for folder in self.root.joinpath(STAGING).glob("[!.]*"):
-            if folder.name not in self.locks:
-                with suppress(UserError), claim(self.root, folder.name):
-                    shutil.rmtree(folder)
+            lock = folder.with_name(_lock_name(f"clip {folder.name}"))
+            with suppress(UserError):
+                if folder.name not in self.locks and not folder_lock.is_held(lock):
+                    with claim(self.root, folder.name):
+                        shutil.rmtree(folder)
 
     def _leave(self) -> None:
         for clip, lock in self.locks.items():

@@ -5,15 +5,16 @@ ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$ROOT/scripts/shell_lib.sh"
 
-FLAGS="--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --max-restarts --resume --debug --help"
+FLAGS="--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --max-restarts --stop-code --resume --debug --help"
 
 usage() {
     local demo=" [--resume]" demo_help="" restarts="
   --resume           continue an interrupted call, keeping its frames in results/<task>"
     if [[ $MODE == train ]]; then
-        demo=" [--demo] [--max-restarts N]"
+        demo=" [--demo] [--max-restarts N] [--stop-code N]"
         restarts="
-  --max-restarts N   restart all processes after a failure, up to N times; they resume from the newest checkpoint"
+  --max-restarts N   restart all processes after a failure, up to N times; they resume from the newest checkpoint
+  --stop-code N      exit code if a signal stops the training before its last step; default: 0"
         demo_help="
   --demo             make a small data set, train on it, test, write pictures and videos: minutes on a CPU"
     fi
@@ -34,8 +35,9 @@ usage() {
   --debug            show the traceback of an error
 
 Python: \$PYTHON, else an active environment that satisfies requirement.txt, else .venv here, created on first use.
-Several machines: NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT, or one SLURM task per node. If the platform sets
-WORLD_SIZE, one plain process is started that reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+Several machines: NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT (or PET_NNODES, ...), or one SLURM task per node. If
+the platform sets WORLD_SIZE, one plain process is started that reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
+MASTER_PORT; without LOCAL_RANK and with a GPU_COUNT above 1, they count machines. docs/clusters.md has examples.
 EOF
 }
 
@@ -66,12 +68,12 @@ parse_arguments() {
     PREPARE_ARGS=() PROGRAM_ARGS=() SETS=() DEBUG=()
     while (($#)); do
         case "$1" in
-            --opt=* | --gpus=* | --set=* | --dataset-root=* | --gopro-root=* | --spike-root=* | --max-restarts=*)
+            --opt=* | --gpus=* | --set=* | --dataset-root=* | --gopro-root=* | --spike-root=* | --max-restarts=* | --stop-code=*)
                 set -- "${1%%=*}" "${1#*=}" "${@:2}"
                 ;;
         esac
         case "$1" in
-            --opt | --gpus | --set | --dataset-root | --gopro-root | --spike-root | --max-restarts)
+            --opt | --gpus | --set | --dataset-root | --gopro-root | --spike-root | --max-restarts | --stop-code)
                 if [[ -z "${2:-}" || "$2" == --* ]]; then die 2 "$1 needs a value; --help shows how"; fi
                 ;;
         esac
@@ -94,6 +96,10 @@ parse_arguments() {
                 if [[ $MODE != train ]]; then die 2 "--max-restarts belongs to ./launch_train.sh"; fi
                 if [[ ! "$2" =~ ^[0-9]+$ ]]; then die 2 "--max-restarts $2: expected a number from 0"; fi
                 RESTARTS=$((10#$2)) && shift
+                ;;
+            --stop-code)
+                if [[ $MODE != train ]]; then die 2 "--stop-code belongs to ./launch_train.sh"; fi
+                PROGRAM_ARGS+=(--stop-code "$2") && shift
                 ;;
             --prepare-data) PREPARE=true ;;
             --generate-lmdb) PREPARE=true && LMDB=true && PREPARE_ARGS+=(--generate-lmdb) ;;
@@ -185,21 +191,34 @@ first_host() {
     [[ "$1" =~ ^([^][,]+)(\[([0-9]+))? ]] && printf '%s' "${BASH_REMATCH[1]}${BASH_REMATCH[3]:-}"
 }
 
-# Sets NODES, NODE and MASTER_ADDR from the environment, falling back to SLURM's variables.
+# Sets NODES and RENDEZVOUS, how torchrun's processes of several machines meet, from the environment: our own variables,
+# those of a platform, torchrun's (PET_...), SLURM's.
 find_nodes() {
-    local hosts="${SLURM_STEP_NODELIST:-${SLURM_JOB_NODELIST:-${SLURM_NODELIST:-}}}"
+    local hosts="${SLURM_STEP_NODELIST:-${SLURM_JOB_NODELIST:-${SLURM_NODELIST:-}}}" node main
+    if [[ -n "${WORLD_SIZE:-}" && -z "${LOCAL_RANK:-}" ]] && ((10#${GPU_COUNT:-0} > 1)); then
+        NNODES="${NNODES:-${PET_NNODES:-$WORLD_SIZE}}" NODE_RANK="${NODE_RANK:-${PET_NODE_RANK:-${RANK:-}}}"
+        unset WORLD_SIZE RANK
+    fi
+    NNODES="${NNODES:-${PET_NNODES:-}}" NODE_RANK="${NODE_RANK:-${PET_NODE_RANK:-}}"
     NODES="${NNODES:-${SLURM_STEP_NUM_NODES:-${SLURM_NNODES:-${SLURM_JOB_NUM_NODES:-1}}}}"
-    NODE="${NODE_RANK:-${SLURM_NODEID:-}}"
+    node="${NODE_RANK:-${SLURM_NODEID:-}}"
     if [[ ! "$NODES" =~ ^[1-9][0-9]*$ ]]; then die 2 "NNODES is $NODES, expected a number of machines from 1"; fi
     if ((NODES == 1)) || [[ -n "${WORLD_SIZE:-}" ]]; then return; fi
-    if [[ ! "$NODE" =~ ^[0-9]+$ ]] || ((10#$NODE >= NODES)); then
-        die 2 "NNODES is $NODES and NODE_RANK is ${NODE:-not set}; set it to this machine's number, 0 to $((NODES - 1))"
+    if [[ ! "$node" =~ ^[0-9]+$ ]] || ((10#$node >= NODES)); then
+        die 2 "NNODES is $NODES and NODE_RANK is ${node:-not set}; set it to this machine's number, 0 to $((NODES - 1))"
     fi
-    if [[ -z "${NNODES:-}" ]] && ((${SLURM_STEP_NUM_TASKS:-${SLURM_NTASKS:-$NODES}} > NODES)); then
+    if [[ -z "$NNODES" ]] && ((${SLURM_STEP_NUM_TASKS:-${SLURM_NTASKS:-$NODES}} > NODES)); then
         die 2 "SLURM starts more tasks than nodes; start one per node: srun --ntasks-per-node=1"
     fi
-    MASTER_ADDR="${MASTER_ADDR:-$(first_host "$hosts" || true)}"
-    if [[ -z "$MASTER_ADDR" ]]; then die 2 "NNODES is $NODES and MASTER_ADDR is not set; set it to the first machine's address"; fi
+    main="${MASTER_ADDR:-${PET_MASTER_ADDR:-$(first_host "$hosts" || true)}}"
+    if [[ -z "$main" ]]; then die 2 "NNODES is $NODES and MASTER_ADDR is not set; set it to the first machine's address"; fi
+    RENDEZVOUS=("--node_rank=$((10#$node))" "--master_addr=$main" "--master_port=${MASTER_PORT:-${PET_MASTER_PORT:-29500}}")
+    if [[ -z "$NNODES" && -n "${SLURM_JOB_ID:-}" ]]; then # each job has a port of its own; nodes may start minutes apart
+        export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1       # after a restart, old addresses must not be found
+        RENDEZVOUS=(--rdzv-backend=c10d "--rdzv-id=$SLURM_JOB_ID" "--local-addr=${SLURMD_NODENAME:-$(hostname)}"
+            "--rdzv-endpoint=$main:${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 10000))}"
+            "--rdzv-conf=is_host=$((10#$node == 0)),read_timeout=900")
+    fi
 }
 
 # Sets COMMAND, which runs a program of this project in the chosen number of processes.
@@ -214,8 +233,7 @@ choose_processes() {
     choose_gpus
     count=$((GPU_COUNT > 1 ? GPU_COUNT : 1))
     if ((NODES > 1)); then
-        COMMAND+=(scripts/torchrun.py "--nnodes=$NODES" "--node_rank=$((10#$NODE))" "--nproc_per_node=$count"
-            "--master_addr=$MASTER_ADDR" "--master_port=${MASTER_PORT:-29500}")
+        COMMAND+=(scripts/torchrun.py "--nnodes=$NODES" "--nproc_per_node=$count" "${RENDEZVOUS[@]}")
     elif ((count > 1 || ${RESTARTS:-0} > 0)); then
         COMMAND+=(scripts/torchrun.py --standalone "--nproc_per_node=$count")
     fi

@@ -5,12 +5,15 @@ import io
 import logging
 import math
 import os
+import re
 import sys
 import time
 import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NoReturn, TextIO, cast
+from typing import Any, BinaryIO, NoReturn, TextIO, TypeVar, cast
 
 from utils.utils_error import SaidError, UserError
 
@@ -18,6 +21,26 @@ LOG = logging.getLogger("spikevrt")
 STDOUT = 1  # its file descriptor
 EXIT_USER, EXIT_FAILURE, EXIT_INTERRUPT = 2, 1, 130
 WAIT_FOR_OTHERS_S = 3.0  # seconds; torchrun ends all processes sooner than that once one has failed
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` equal shares of some work: every `count`-th piece, from number `index` on."""
+
+    index: int = 0
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def of(self, pieces: Sequence[T]) -> list[T]:
+        """Return the pieces of this share."""
+        return list(pieces[self.index :: self.count])
+
+
+ALL = Shard()
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +60,11 @@ class Parser(argparse.ArgumentParser):
         """Add --set."""
         example = "change options, e.g. train.total_iter=200"
         self.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=example)
+
+    def add_shard(self, pieces: str) -> None:
+        """Add --shard; `pieces` says of what every N-th one is taken."""
+        text = f"only every N-th of the {pieces}, from the I-th on: 0/4, 1/4, 2/4 and 3/4 together make the whole set"
+        self.add_argument("--shard", type=shard, default=ALL, metavar="I/N", help=text)
 
     def error(self, message: str) -> NoReturn:
         """Report the mistake and exit with 2."""
@@ -87,6 +115,14 @@ def whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text} is not an integer of 0 or more")
     return int(text)
+
+
+def shard(text: str) -> Shard:
+    """Parse I/N, I from 0 to N - 1."""
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a shard I/N with I from 0 to N - 1, such as 0/4")
+    return Shard(int(match[1]), int(match[2]))
 
 
 class _Stream(io.FileIO):

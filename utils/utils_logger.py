@@ -27,7 +27,7 @@ from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import disk_errors_in_words, read_text, write_text
 from utils.utils_json import finite
-from utils.utils_run_folder import RunFolder
+from utils.utils_run_folder import RunFolder, step_of_line
 
 LOG = logging.getLogger("spikevrt")
 NEEDED = "the run must write there: free space or grant access, or change path.root"
@@ -138,11 +138,7 @@ class Run:
 
     def has_test(self, step: int) -> bool:
         """Whether metrics.jsonl has a test at this step."""
-        try:
-            lines = read_text(self._files.metrics, "replace").splitlines()
-        except OSError:
-            return False
-        return any('"split": "test"' in line and _step_of(line) == step for line in lines)
+        return self._files.has_test(step)
 
     def image(self, step: int, name: str, image: ndarray) -> None:
         """Show a picture, (H, W, 3) uint8 RGB, on the boards."""
@@ -270,7 +266,7 @@ def drop_after(path: Path, step: int) -> int:
     """
     try:
         text = read_text(path, "replace")
-        lines = [(line, _step_of(line)) for line in text.splitlines()]
+        lines = [(line, step_of_line(line)) for line in text.splitlines()]
         kept = "".join(f"{line}\n" for line, its_step in lines if 0 <= its_step <= step)
         if kept != text:
             write_text(path, kept)
@@ -289,16 +285,6 @@ def train_line(epoch: int, step: int, values: Mapping[str, float]) -> str:
     text += f" skipped: {values['skipped']:.0f}" if values.get("skipped") else ""
     left = timedelta(seconds=round(values["eta"]))
     return f"{text} time: {values['time']:.3f}s data: {values['data_time']:.3f}s ETA: {left}"
-
-
-def _step_of(line: str) -> int:
-    """Step of a line of metrics.jsonl; -1 if the line is incomplete."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return -1
-    step = record.get("step") if isinstance(record, dict) else None
-    return step if isinstance(step, int) else -1
 
 
 def _best_line(best: Mapping[str, Any]) -> str:

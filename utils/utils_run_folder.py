@@ -91,9 +91,20 @@ class RunFolder:
         matches = (SET_FILE.fullmatch(path.name) for path in self.weights.glob("*.pth"))
         return sorted(int(match[1]) for match in matches if match and match[2] == kind)
 
+    def has_test(self, step: int) -> bool:
+        """Whether metrics.jsonl has a test at this step."""
+        try:
+            lines = read_text(self.metrics, "replace").splitlines()
+        except OSError:
+            return False
+        return any('"split": "test"' in line and step_of_line(line) == step for line in lines)
+
     def is_finished(self) -> bool:
-        """Whether the checkpoint of the last step exists."""
-        return read_options(self.options)["train"]["total_iter"] in self.steps()
+        """Whether the last step has a checkpoint and, if there are test clips, a test."""
+        options = read_options(self.options)
+        options = read_options(self.options)
+        last, has_clips = options["train"]["total_iter"], options.get("datasets", {}).get("test") is not None
+        return last in self.steps() and (self.has_test(last) or not has_clips)
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,16 @@ class ResultsFolder:
     def video(self, clip: str, kind: str) -> Path:
         """The video of a clip, by a key of VIDEO_SUFFIXES."""
         return self.root / f"{clip}{VIDEO_SUFFIXES[kind]}"
+
+
+def step_of_line(line: str) -> int:
+    """Step of a line of metrics.jsonl; -1 if the line is incomplete."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return -1
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int) else -1
 
 
 def read_options(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from data.layout import SPLITS, Split
 from data.prepare.gopro_scan import SPIKE, SPIKE_SCALE, Scan, Size, common_size, folder_names, scan_clip, step_bytes
 from data.spike.manifest import GOPRO_SHORT_BY, gopro_timing
 from utils.spike_loader import SIZES_IN_USE
+from utils.utils_cli import ALL, Shard
 from utils.utils_error import UserError
 
 Job = TypeVar("Job")
@@ -114,8 +115,10 @@ def report_problems(problems: Sequence[Problem]) -> None:
     report(problems, f"{counted(len(problems), 'problem')} in {counted(clips, 'clip')}")
 
 
-def check(gopro_root: Path, spike_root: Path, splits: Sequence[Split], blur: str, workers: int) -> list[Scan]:
-    """Check every file of the two sets.
+def check(
+    gopro_root: Path, spike_root: Path, splits: Sequence[Split], blur: str, workers: int, shard: Shard = ALL
+) -> list[Scan]:
+    """Check every file of the two sets, or of a shard of the clips' names.
 
     Returns:
         The clips, in order, without problems.
@@ -135,6 +138,8 @@ def check(gopro_root: Path, spike_root: Path, splits: Sequence[Split], blur: str
         f"--gopro-root: {gopro_root / split} has no clips" for split in splits if split not in {j[2] for j in jobs}
     ]
     report(empty, counted(len(empty), "empty split"))
+    own = set(shard.of(sorted({job[3] for job in jobs})))
+    jobs = [job for job in jobs if job[3] in own]
     scans = in_threads(lambda job: scan_clip(*job), jobs, workers, "checking")
     report_problems(find_problems(scans))
     return scans

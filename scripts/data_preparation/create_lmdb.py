@@ -9,7 +9,8 @@ ROOT/{train,test}_GT_instants.lmdb               sharp frames at other instants,
 Each holds data.mdb, lock.mdb and meta_info.txt in the layout of KAIR and BasicSR: key `<clip>/<frame>`, value a PNG
 file. The default PNG level 0 takes twice the disk space of the source and is decoded ten times faster. An existing LMDB
 that matches its folder is kept: files of the recorded size and times count as unchanged, all others are compared. An
-interrupted run leaves no incomplete LMDB. Only one process at a time can write an LMDB.
+interrupted run leaves no incomplete LMDB. Only one process at a time can write an LMDB, so there are no shards; the two
+splits may be written at the same time.
 
 python scripts/data_preparation/create_lmdb.py --dataset-root P [--splits train test] [--compression 0..9] [--force]
     [--workers N]

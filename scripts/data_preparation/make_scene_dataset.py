@@ -42,7 +42,7 @@ from data.prepare.rendered import rendered_frames
 from data.prepare.scene_sources import Picture, find_pictures, read_picture
 from data.prepare.scene_video import draw_part, draw_windows, part_frames
 from data.spike.manifest import ClipTiming, Manifest, simulated_manifest
-from utils.utils_cli import Parser, positive, program
+from utils.utils_cli import Parser, Shard, positive, program
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 
@@ -200,11 +200,11 @@ def start_or_go_on(out: Path, wanted: dict[str, Any]) -> set[str]:
     return known
 
 
-def make(out: Path, recipe: Recipe, sources: Sources, shard: tuple[int, int]) -> None:
+def make(out: Path, recipe: Recipe, sources: Sources, shard: Shard) -> None:
     """Make the clips of a set that are missing, one thread per core."""
     jobs = plan(recipe, sources)
     known = start_or_go_on(out, record(recipe, sources, jobs))
-    own = [job for job in jobs[shard[0] :: shard[1]] if job.clip not in known]
+    own = [job for job in shard.of(jobs) if job.clip not in known]
     cv2.setNumThreads(1)
 
     def add(writer: DatasetWriter, job: Job) -> None:
@@ -220,14 +220,6 @@ def make(out: Path, recipe: Recipe, sources: Sources, shard: tuple[int, int]) ->
                 for _ in pool.map(partial(add, writer), some):
                     bar.update()
                 writer.finish()
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Parse I/N, I from 0 to N - 1."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a shard I/N with I from 0 to N - 1, such as 0/4")
-    return int(match[1]), int(match[2])
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -261,7 +253,7 @@ def main() -> None:
     parser.add_argument("--still-share", type=float, default=Recipe.still_share,
                         help="share of training clips of photographs that hardly move")  # fmt: skip
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="the same seed gives the same bytes")
-    parser.add_argument("--shard", type=parse_shard, default=(0, 1), metavar="I/N", help="make every N-th clip, from I")
+    parser.add_shard("clips")
     parser.add_common()
     args = parser.parse_args()
     with program(debug=args.debug):

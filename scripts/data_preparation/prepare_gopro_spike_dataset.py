@@ -39,7 +39,7 @@ from data.prepare.gopro_scan import SPIKE_SCALE, Scan, Size, common_size, short_
 from data.spike.manifest import FILE_NAME, GOPRO_RATE_AT_WHITE, Manifest, gopro_timing
 from utils.processes import folder_lock
 from utils.processes.folder_lock import Lock, acquire
-from utils.utils_cli import Parser, positive, program
+from utils.utils_cli import ALL, Parser, Shard, positive, program
 from utils.utils_error import UserError
 
 CLOCK_HZ = 8 * 240.0
@@ -128,8 +128,8 @@ def check_places(root: Path, places: Sequence[Place], problem_of: Callable[[Plac
     report_problems(sorted(set(problems), key=lambda problem: (SPLITS.index(problem.split), *problem[1:])))
 
 
-def claim_split(root: Path, split: Split) -> Lock:
-    """Reserve a split of a set for this process until the lock is released.
+def claim_split(root: Path, split: Split, shard: Shard = ALL) -> Lock:
+    """Reserve a split of a set, or a shard of it, for this process until the lock is released.
 
     The lock file is beside the set, so that the set itself stays untouched; inside the set if its parent is read-only.
 
@@ -138,15 +138,16 @@ def claim_split(root: Path, split: Split) -> Lock:
     """
     beside = root.resolve()
     beside.parent.mkdir(parents=True, exist_ok=True)
-    path = beside.with_name(f".{beside.name}.{split}{folder_lock.NAME}")
+    part = split if shard == ALL else f"{split}.{shard.index}of{shard.count}"
+    path = beside.with_name(f".{beside.name}.{part}{folder_lock.NAME}")
     if not os.access(beside.parent, os.W_OK):
-        path = beside / f".{split}{folder_lock.NAME}"
-    return acquire(path, f"{root}: split {split}", "wait until it ends, or use another --dataset-root")
+        path = beside / f".{part}{folder_lock.NAME}"
+    what = f"{root}: split {split}" + f", shard {shard}" * (shard != ALL)
+    return acquire(path, what, "wait until it ends, or use another --dataset-root")
 
 
 def prepare(
-    gopro_root: Path,
-    spike_root: Path,
+    scans: Sequence[Scan],
     dataset_root: Path,
     splits: Sequence[Split],
     *,
@@ -154,34 +155,34 @@ def prepare(
     copy: bool = False,
     force: bool = False,
     workers: int = 8,
+    shard: Shard = ALL,
 ) -> dict[Split, list[MetaLine]]:
-    """Check the two sets and combine them.
+    """Combine frames and spikes of checked clips.
 
     Args:
-        gopro_root: GOPRO_Large.
-        spike_root: GOPRO_Large_spike_seq; may already be inside `dataset_root`.
+        scans: what `check` found; the spikes may already be inside `dataset_root`.
         dataset_root: folder for links or copies and descriptions.
         splits: train, test or both.
-        blur: folder of the blurred frames.
+        blur: folder of the blurred frames, as in `check`.
         copy: copy the files, else link the folders.
         force: replace links that lead elsewhere, copies of other sizes, and a description of other settings.
-        workers: threads that check or copy.
+        workers: threads that copy.
+        shard: the share of the set that `scans` are.
 
     Returns:
         The clips of each split.
 
     Raises:
-        UserError: there are problems with the sets or the target; all of them are printed to stderr.
+        UserError: there are problems with the target; all of them are printed to stderr.
     """
-    scans = check(gopro_root, spike_root, splits, blur, workers)
+    if not scans:
+        return {split: [] for split in splits}
     size = common_size(scans) or (0, 0)
     manifest = gopro_manifest(scans, size, blur)
     replace = must_replace(dataset_root, manifest, force)
     places = [place for scan in scans for place in places_of(scan, dataset_root, blur)]
     blurred = [place for place in places if place.source.name == blur] if replace else []
-    check_places(
-        dataset_root, places, lambda place: place_problem(place, copy, force, outdated=place in blurred), workers
-    )
+    check_places(dataset_root, places, lambda one: place_problem(one, copy, force, outdated=one in blurred), workers)
     lines: dict[Split, list[MetaLine]] = {
         split: [
             MetaLine(s.name, len(s.frames), f"{size[0]},{size[1]},3", s.frames[0]) for s in scans if s.split == split
@@ -193,7 +194,7 @@ def prepare(
         return lines  # before any write, so a read-only set works, too
     with ExitStack() as claims:
         for split in splits:
-            claims.enter_context(claim_split(dataset_root, split))
+            claims.enter_context(claim_split(dataset_root, split, shard))
         if replace:
             remove_outdated(dataset_root, blurred)
         if copy:
@@ -206,12 +207,12 @@ def prepare(
     return lines
 
 
-def print_totals(lines: dict[Split, list[MetaLine]]) -> None:
-    """Print the numbers of clips and frames, and a note if the official set's differ."""
+def print_totals(lines: dict[Split, list[MetaLine]], shard: Shard = ALL) -> None:
+    """Print the numbers of clips and frames, and a note if those of a whole set are not the official ones."""
     totals = {split: (len(clips), sum(line.frames for line in clips)) for split, clips in lines.items()}
     for split, (clips, frames) in totals.items():
         print(f"{split}: {counted(clips, 'clip')}, {counted(frames, 'frame')}")
-    if any(totals[split] != OFFICIAL[split] for split in totals):
+    if shard == ALL and any(totals[split] != OFFICIAL[split] for split in totals):
         official = " and ".join(f"{OFFICIAL[s][0]} {s} clips with {OFFICIAL[s][1]:,} frames" for s in totals)
         print(f"note: the official set has {official}; results on other clips are not comparable to published ones")
 
@@ -237,6 +238,7 @@ def make_parser() -> Parser:
         "--force", action="store_true", help="replace what was prepared from other files or with other settings"
     )
     parser.add_argument("--workers", type=positive, default=8, metavar="N", help="threads (default: 8)")
+    parser.add_shard("clips")
     parser.add_common()
     return parser
 
@@ -246,14 +248,21 @@ def main() -> None:
     args = make_parser().parse_args()
     with program(debug=args.debug):
         splits = [split for split in SPLITS if split in args.splits]
+        if args.generate_lmdb and args.shard != ALL:
+            raise UserError(
+                f"--generate-lmdb: is given beside --shard {args.shard}, but an LMDB holds all clips; leave it out, "
+                "and run create_lmdb.py when all shards are ready"
+            )
+        scans = check(args.gopro_root, args.spike_root, splits, args.blur, args.workers, args.shard)
         changes = {"blur": args.blur, "copy": args.copy, "force": args.force, "workers": args.workers}
-        lines = prepare(args.gopro_root, args.spike_root, args.dataset_root, splits, **changes)
-        print_totals(lines)
+        lines = prepare(scans, args.dataset_root, splits, shard=args.shard, **changes)
+        print_totals(lines, args.shard)
         if args.generate_lmdb:
             from data.prepare.lmdb_writer import create_lmdbs
 
             create_lmdbs(args.dataset_root, splits, force=args.force, workers=args.workers)
-        print(f"{args.dataset_root}: {' and '.join(splits)} are ready, blurred frames from {args.blur}")
+        part = f"shard {args.shard} of " * (args.shard != ALL)
+        print(f"{args.dataset_root}: {part}{' and '.join(splits)} are ready, blurred frames from {args.blur}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ a clip has S-1 fewer if no source frame follows.
 Both splits from one video, in two calls:
 simulate_spike_dataset.py --video v.mp4 --out datasets/v --split train --range 0:200
 simulate_spike_dataset.py --video v.mp4 --out datasets/v --split test --range 200:250
+
+Many recordings, by four processes, on several machines too; give each the same recordings and options:
+simulate_spike_dataset.py --video *.mp4 --out datasets/v --shard 0/4     and so on, to 3/4
 """
 
 import math
@@ -45,7 +48,7 @@ from data.prepare.recordings import WHOLE, Source, Span, folder_source, parse_ra
 from data.prepare.video_light import Windows, instants_of_window, make_frames
 from data.spike.manifest import Manifest, simulated_manifest
 from data.spike.sensor_noise import Camera, SensorNoise
-from utils.utils_cli import Parser, program
+from utils.utils_cli import ALL, Parser, Shard, program
 from utils.utils_error import UserError
 
 
@@ -121,7 +124,31 @@ def make_manifest(source: Source, settings: Settings) -> Manifest:
     return simulated_manifest(size, settings.spike_scale, settings.theta, clock_hz, settings.transfer, settings.noise)
 
 
-def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, video: bool = True) -> None:
+def find_sources(paths: list[Path], settings: Settings, video: bool) -> list[Source]:
+    """Open the recordings.
+
+    Raises:
+        UserError: one is missing, its size or frame rate differs from the first one's, or two give clips of one name.
+    """
+    sources = [(video_source if video else folder_source)(path, settings.span, settings.fps) for path in paths]
+    manifest, clips = make_manifest(sources[0], settings), [source.clip for source in sources]
+    for source in sources:
+        if make_manifest(source, settings) != manifest:
+            raise UserError(
+                f"{source.path}: frames of {source.frame_size} at {source.fps:g} per second, expected those of "
+                f"{paths[0]}; one data set has one camera, so convert it or use another --out"
+            )
+        if clips.count(source.clip) > 1:
+            raise UserError(
+                f"{source.path}: {clips.count(source.clip)} recordings give a clip {source.clip}, expected one; "
+                "rename it"
+            )
+    return sources
+
+
+def simulate(
+    paths: list[Path], out: Path, split: Split, settings: Settings, video: bool = True, shard: Shard = ALL
+) -> None:
     """Simulate one clip per recording and add them to the data set in `out`.
 
     Args:
@@ -130,19 +157,20 @@ def simulate(paths: list[Path], out: Path, split: Split, settings: Settings, vid
         split: split of the clips; a clip of the same name in the same split is replaced.
         settings: settings of the command line.
         video: whether `paths` are video files.
+        shard: simulate only its share of the recordings; all of them are checked.
 
     Raises:
         UserError: a recording is missing or too short, or its size or frame rate differs from the set's.
     """
-    sources = [(video_source if video else folder_source)(path, settings.span, settings.fps) for path in paths]
+    sources = find_sources(paths, settings, video)
     manifest = make_manifest(sources[0], settings)
     size = manifest.rgb_h, manifest.rgb_w
+    if shard != ALL:
+        sources = shard.of(sources)
+        print(f"--shard {shard}: {len(sources)} of {len(paths)} recordings")
+    if not sources:
+        return
     for source in sources:
-        if make_manifest(source, settings) != manifest:
-            raise UserError(
-                f"{source.path}: frames of {source.frame_size} at {source.fps:g} per second, expected those of "
-                f"{paths[0]}; one data set has one camera, so convert it or use another --out"
-            )
         if source.frame_size != size:
             print(f"{source.path}: frames of {source.frame_size} are center-cropped to {size}")
     left_out = instants_of_window(settings)[1]
@@ -186,6 +214,7 @@ def main() -> None:
     parser.add_argument("--subframes", action="store_true", help="store the light of each spike step")
     parser.add_argument("--instants", type=int, default=0, metavar="K", help="store K sharp frames at other instants")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
+    parser.add_shard("recordings")
     parser.add_common()
     args = parser.parse_args()
     with program(debug=args.debug):
@@ -193,7 +222,7 @@ def main() -> None:
             args.steps_per_frame, args.spike_scale, args.transfer, args.interpolation, args.blur_frames, args.theta,
             args.subframes, args.instants, args.noise, args.seed, args.range, args.fps,
         )  # fmt: skip
-        simulate(args.video or args.frames, args.out, args.split, settings, video=bool(args.video))
+        simulate(args.video or args.frames, args.out, args.split, settings, bool(args.video), args.shard)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$ROOT/scripts/shell_lib.sh"
 
-# best_of_finished TASK: print the run's best weights; fails if its last step has no checkpoint.
+# best_of_finished TASK: print the run's best weights; fails if its last step has no checkpoint or no test.
 best_of_finished() {
     local python
     python="$("$ROOT/scripts/setup_env.sh")"
@@ -42,7 +42,7 @@ for stage in stage1 stage2; do
     run_stoppable "$ROOT/launch_train.sh" "$ROOT/options/vrt/$recipe/$stage.json" "$@" || code=$?
     trap - USR1
     if ((code)); then exit "$code"; fi
-    best="$(best_of_finished "$task")" || die 1 "$stage is not finished: its last step has no checkpoint; run the same command to resume"
+    best="$(best_of_finished "$task")" || die 1 "$stage is not finished: its last step has no checkpoint or no test; run the same command to resume"
 done
 say "both stages are finished; to measure the result, and not the weights that stage2.json starts from:"
 say "./launch_test.sh options/vrt/$recipe/stage2.json --set path.pretrained_netG=$best"

@@ -146,11 +146,13 @@ def test_a_signal_to_the_whole_group_saves_the_step_and_the_same_command_goes_on
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(data, tmp_path):
     training = Training(tmp_path, data, train=TRAIN | OFTEN | {"checkpoint_save": 1000000})
-    processes = training.start_as_a_platform_does(2, ENDLESS, PAIR)
+    processes = training.start_as_a_platform_does(2, ENDLESS, PAIR, flags=("--stop-code", "75"))
     wait_until(lambda: len(training.lines("train")) > 2, processes[0])
     processes[1].send_signal(signal.SIGUSR1)
-    printed = [finish(process) for process in processes]
-    assert "stopped by another process at step" in printed[0]
+    printed = [process.communicate(timeout=PATIENCE) for process in processes]
+    assert [process.returncode for process in processes] == [75, 75]
+    assert "stopped by another process at step" in printed[0][0]
+    assert [err for _, err in printed] == ["", ""]
     assert newest(training) == training.lines("train")[-1]["step"]
     wait_until(lambda: not training.alive())
 

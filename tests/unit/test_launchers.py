@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = (
     "--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --debug"
 )
-TRAIN_FLAGS, TEST_FLAGS = "--demo --max-restarts", "--resume"
+TRAIN_FLAGS, TEST_FLAGS = "--demo --max-restarts --stop-code", "--resume"
 STUB = """#!/usr/bin/env bash
 case "$1" in
     -c | *check_requirements.py) exit 0 ;;
@@ -123,7 +123,7 @@ def test_help_names_every_flag(machine, mode):
     result = machine.launch("--help", mode=mode)
     assert result.returncode == 0
     assert [flag for flag in FLAGS.split() if flag not in result.stdout] == []
-    assert [flag in result.stdout for flag in TRAIN_FLAGS.split()] == [mode == "train"] * 2
+    assert [flag in result.stdout for flag in TRAIN_FLAGS.split()] == [mode == "train"] * 3
     assert (TEST_FLAGS in result.stdout) == (mode == "test")
     assert machine.calls == []
 
@@ -278,19 +278,33 @@ def test_restarts_where_torchrun_has_no_say(machine):
     assert_refused(machine.launch(str(machine.config), "--max-restarts", "1", **env), machine, "the platform")
 
 
+def test_the_code_of_a_stop_is_passed_on(machine):
+    assert machine.launch(str(machine.config), "--stop-code=143").returncode == 0
+    assert machine.calls == [["main_train_vrt.py", "--opt", str(machine.config), "--stop-code", "143"]]
+    assert_refused(machine.launch(str(machine.config), "--stop-code", "1", mode="test"), machine, "launch_train.sh")
+
+
 SLURM = {"SLURM_NNODES": "2", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "gpu[03-04,7]", "SLURM_NTASKS": "2"}
 PLAIN = {"NNODES": "3", "NODE_RANK": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}
+STATIC = "--nnodes=3 --nproc_per_node=2 --node_rank=2 --master_addr=10.0.0.1 --master_port=1234"
+JOB = SLURM | {"SLURM_JOB_ID": "70012", "SLURMD_NODENAME": "gpu04"}
+C10D = "--rdzv-backend=c10d --rdzv-id=70012 --local-addr=gpu04 --rdzv-endpoint=gpu03:20012 --rdzv-conf=is_host=0,"
+COUNTS_MACHINES = {"WORLD_SIZE": "3", "RANK": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}
 
 
 @pytest.mark.parametrize(
     ("env", "expected"),
     [
-        (PLAIN, "--nnodes=3 --node_rank=2 --nproc_per_node=2 --master_addr=10.0.0.1 --master_port=1234"),
-        (SLURM, "--nnodes=2 --node_rank=1 --nproc_per_node=2 --master_addr=gpu03 --master_port=29500"),
-        (SLURM | PLAIN, "--nnodes=3 --node_rank=2 --nproc_per_node=2 --master_addr=10.0.0.1 --master_port=1234"),
+        (PLAIN, STATIC),
+        ({f"PET_{name}": value for name, value in PLAIN.items()}, STATIC),
+        (COUNTS_MACHINES, STATIC),
+        (COUNTS_MACHINES | {"WORLD_SIZE": "6", "PET_NNODES": "3", "PET_NODE_RANK": "2"}, STATIC),
+        (SLURM, "--nnodes=2 --nproc_per_node=2 --node_rank=1 --master_addr=gpu03 --master_port=29500"),
+        (JOB, f"--nnodes=2 --nproc_per_node=2 {C10D}read_timeout=900"),
+        (JOB | PLAIN, STATIC),
         ({"NNODES": "1", "NODE_RANK": "0"}, "--standalone --nproc_per_node=2"),
     ],
-    ids=["plain", "slurm", "both", "one machine"],
+    ids=["plain", "torchrun's", "counts machines", "counts both", "slurm", "slurm job", "both", "one machine"],
 )
 def test_several_machines(machine, env, expected):
     machine.gpus(2)
@@ -311,6 +325,13 @@ def test_several_machines(machine, env, expected):
 )
 def test_incomplete_description_of_several_machines(machine, env, word):
     assert_refused(machine.launch(str(machine.config), **env), machine, word)
+
+
+def test_one_gpu_per_process_of_a_platform_needs_no_torchrun(machine):
+    machine.gpus(1)
+    for words in ([], ["1"]):
+        assert machine.launch(*words, str(machine.config), **COUNTS_MACHINES).returncode == 0
+        assert machine.calls == [["main_train_vrt.py", "--opt", str(machine.config)]]
 
 
 def test_a_platforms_processes_are_left_alone(machine):

@@ -1,6 +1,7 @@
 """The scripts that make data sets, and the layout that they write: tiny sets, read back from disk."""
 
 import hashlib
+import json
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from data import layout
 from data.prepare.lmdb_writer import create_lmdbs
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.representations import tfp
+from utils.processes import folder_lock
 from utils.processes.folder_lock import acquire
 from utils.spike_loader import num_steps, read_spikes
 from utils.utils_error import UserError
@@ -279,6 +281,27 @@ def test_what_a_killed_writer_staged_goes_and_what_a_living_one_staged_stays(tmp
         living.finish()
         other.finish()
     assert len(list((tmp_path / "train_GT" / "a").iterdir())) == 1
+
+
+def test_a_writer_on_another_machine_is_not_waited_for(tmp_path, monkeypatch):
+    """Looking for its sign of life takes seconds for every clip that it has staged."""
+
+    def sleep(seconds: float) -> None:
+        raise AssertionError("waited")
+
+    with (
+        layout.DatasetWriter(tmp_path, tiny_manifest()) as other,
+        layout.DatasetWriter(tmp_path, tiny_manifest()) as here,
+    ):
+        add(other, "train", "a")
+        lock = tmp_path / layout.STAGING / ".clip a.lock"
+        lock.write_text(json.dumps(json.loads(lock.read_text()) | {"machine": "0" * 8, "host": "node7"}))
+        monkeypatch.setattr(folder_lock.time, "sleep", sleep)
+        add(here, "train", "b")
+        here.finish()
+        assert (tmp_path / layout.STAGING / "a").is_dir()
+        other.finish()
+    assert_whole(tmp_path, {"a": "train", "b": "train"})
 
 
 def test_staged_files_are_counted_before_they_are_moved(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from data.prepare.scene_sources import find_pictures
 from data.prepare.scene_video import CUT, draw_part, draw_windows
 from options.schema import DatasetOpt
 from scripts.data_preparation import make_scene_dataset as scenes
+from utils.utils_cli import ALL, Shard
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb, write_rgb
 
@@ -42,10 +44,9 @@ def photos(tmp_path_factory):
     return folder
 
 
-def made(out, photos, recipe=RECIPE, shards=((0, 1),), videos=None):
+def made(out, photos, recipe=RECIPE, shard=ALL, videos=None):
     pictures = find_pictures([photos], [], recipe.holdout, recipe.least)
-    for shard in shards:
-        scenes.make(out, recipe, scenes.Sources(pictures, videos or NO_VIDEOS), shard)
+    scenes.make(out, recipe, scenes.Sources(pictures, videos or NO_VIDEOS), shard)
     return out
 
 
@@ -59,8 +60,11 @@ def digests(root):
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_shards_make_the_same_set_as_one_run(whole, photos, tmp_path):
-    assert digests(made(tmp_path / "set", photos, shards=((1, 2), (0, 2)))) == digests(whole)
+def test_shards_at_the_same_time_make_the_same_set_as_one_run(whole, photos, tmp_path):
+    made(tmp_path / "set", photos, shard=Shard(2, 3))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda index: made(tmp_path / "set", photos, shard=Shard(index, 3)), (0, 1)))
+    assert digests(tmp_path / "set") == digests(whole)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_set(whole, photos, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from data.select_dataset import define_Dataset
 from data.spike.manifest import Manifest
 from scripts.data_preparation import prepare_gopro_spike_dataset as gopro
 from utils.spike_loader import read_spikes
+from utils.utils_cli import ALL, Shard
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb
 
@@ -75,7 +77,8 @@ def tree(download, tmp_path):
 
 def prepare(root, splits=("train", "test"), **changes):
     frames, spikes = root / "GOPRO_Large", root / "GOPRO_Large_spike_seq"
-    return gopro.prepare(frames, spikes, root / "out", splits, **changes)
+    scans = check.check(frames, spikes, splits, changes.get("blur", "blur"), 8, changes.get("shard", ALL))
+    return gopro.prepare(scans, root / "out", splits, **changes)
 
 
 def run(monkeypatch, root, *arguments):
@@ -295,6 +298,42 @@ def test_splits_add_up(tree):
     for split in ("train", "test"):
         prepare(tree, [split])
     assert contents(tree / "out") == whole
+
+
+def tree_of(root):
+    """Every file of a set with its content, every link with its target."""
+    links = {str(path.relative_to(root)): path.readlink() for path in root.rglob("*") if path.is_symlink()}
+    return contents(root) | links
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_shards_at_the_same_time_prepare_the_same_set_as_one_run(tree, copy):
+    prepare(tree, copy=copy)
+    whole = tree_of((tree / "out").rename(tree / "whole"))
+    shards = [Shard(index, 4) for index in (3, 1, 0, 2)]  # of three clips
+    with ThreadPoolExecutor(4) as pool:
+        lines = list(pool.map(lambda shard: prepare(tree, copy=copy, shard=shard), shards))
+    assert tree_of(tree / "out") == whole
+    assert [sum(map(len, clips.values())) for clips in lines] == [0, 1, 1, 1]
+    before = state(tree / "out")
+    assert prepare(tree, copy=copy) == {"train": [*lines[2]["train"], *lines[1]["train"]], "test": lines[3]["test"]}
+    assert state(tree / "out") == before
+
+
+def test_a_clip_in_both_splits_is_found_by_shards_too(tree):
+    make_clip(tree, "test", "GOPR0372_07_00", 47)
+    with pytest.raises(UserError, match="problem"):
+        prepare(tree, shard=Shard(0, 2))
+
+
+def test_a_shard_tells_its_own_clips_and_writes_no_lmdb(tree, monkeypatch, capsys):
+    assert run(monkeypatch, tree, "--shard", "1/2") == 0
+    said = capsys.readouterr().out
+    assert "train: 1 clip, 4 frames" in said
+    assert "note: the official set" not in said
+    assert "out: shard 1/2 of train and test are ready" in said
+    assert run(monkeypatch, tree, "--shard", "1/2", "--generate-lmdb") == 2
+    assert "an LMDB holds all clips" in capsys.readouterr().err
 
 
 def test_spikes_may_lie_in_the_set_already(tree, monkeypatch):

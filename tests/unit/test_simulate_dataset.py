@@ -3,6 +3,8 @@
 import hashlib
 import re
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from data.spike.manifest import Manifest
 from data.video import frames as video_frames
 from data.video.frames import VideoFrames
 from utils.spike_loader import num_steps, read_spikes
+from utils.utils_cli import ALL, Shard
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb, write_rgb
 from utils.utils_video import Playback
@@ -358,6 +361,56 @@ def test_another_camera_is_another_data_set(tmp_path):
             simulate_noisy(tmp_path / "out", [tmp_path / "walk"], **changes)
 
 
+# ---- shards
+
+NAMES = ("a", "b", "c", "d", "e")
+
+
+def simulate_shards(root: Path, folders: Path, *shards: Shard, names: Sequence[str] = NAMES) -> dict[str, str]:
+    """Simulate shards of recordings at the same time; returns the files of the set."""
+    settings = simulation.Settings(blur_frames=3, spike_scale=1, noise="sensor", subframes=True, instants=1)
+    paths = [folders / name for name in names]
+
+    def one(shard: Shard) -> None:
+        simulation.simulate(paths, root, "train", settings, video=False, shard=shard)
+
+    with ThreadPoolExecutor(len(shards)) as pool:
+        list(pool.map(one, shards))
+    return digests(root)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    root = tmp_path_factory.mktemp("recordings")
+    for number, name in enumerate(NAMES):
+        make_folder(root / name, 6 + number % 2, (8, 16))
+    return root
+
+
+def test_shards_at_the_same_time_make_the_same_set_as_one_run(tmp_path, recordings):
+    whole = simulate_shards(tmp_path / "whole", recordings, ALL)
+    assert {name.split("/")[0] for name in whole} > {"meta_info", "train_subframes", "train_GT_instants"}
+    shards = [Shard(index, 6) for index in (4, 0, 5, 2, 1, 3)]  # the last one has nothing to do
+    assert simulate_shards(tmp_path / "set", recordings, *shards) == whole
+
+
+def test_a_shard_makes_its_own_clips_alone(tmp_path, recordings):
+    simulate_shards(tmp_path / "set", recordings, Shard(1, 2))
+    assert layout.known_clips(tmp_path / "set").keys() == {"b", "d"}
+    assert simulate_shards(tmp_path / "empty", recordings, Shard(5, 6)) == {}
+
+
+def test_a_mistake_in_any_recording_stops_every_shard(tmp_path, recordings):
+    make_folder(tmp_path / "b", 6, (16, 16))
+    make_folder(tmp_path / "again/a", 6, (8, 16))
+    for number in (0, 1):
+        with pytest.raises(UserError, match="one data set has one camera"):
+            simulate_shards(tmp_path / "set", recordings, Shard(number, 2), names=["a", str(tmp_path / "b")])
+        with pytest.raises(UserError, match="2 recordings give a clip a"):
+            simulate_shards(tmp_path / "set", recordings, Shard(number, 2), names=["a", str(tmp_path / "again/a")])
+    assert not (tmp_path / "set").exists()
+
+
 # ---- command line
 
 
@@ -370,6 +423,10 @@ def test_another_camera_is_another_data_set(tmp_path):
         (["--theta", "inf"], "--theta: inf"),
         (["--fps", "inf"], "--fps: inf"),
         (["--range", "a:b"], "--range"),
+        (["--shard", "4/4"], "'4/4' is not a shard I/N with I from 0 to N - 1, such as 0/4"),
+        (["--shard", "0/0"], "is not a shard"),
+        (["--shard", "-1/2"], "--shard"),
+        (["--shard", "1"], "is not a shard"),
         (["--blur-frames", "4"], "--blur-frames: 4"),
     ],
 )

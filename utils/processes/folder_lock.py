@@ -110,6 +110,19 @@ def acquire(path: Path, what: str, advice: str, *, wait: float = 0.0) -> Lock:
     return Lock(path, _take(path, what, advice, wait))
 
 
+def is_held(path: Path) -> bool:
+    """Whether the owner of a lock may be alive, by one look: on another machine, because it touched it lately.
+
+    Raises:
+        UserError, OSError: as `acquire`.
+    """
+    owner = _read(path)
+    if owner is None:
+        return False
+    alive = owner.process.is_alive() if owner.process is not None else None
+    return _now(path.parent) - owner.touched <= SILENCE if alive is None else alive
+
+
 def _take(path: Path, what: str, advice: str, wait: float) -> str:
     """Create the lock file and return its token."""
     asked, watched = time.monotonic(), _Watch(path)
@@ -134,6 +147,7 @@ class _Watch:
         self.path = path
         self._seen: Owner | None = None
         self._since = 0.0
+        self._is_told = False
 
     def is_alive(self, owner: Owner) -> bool | None:
         """Whether the lock's owner is alive; None: look again."""
@@ -144,11 +158,14 @@ class _Watch:
             if self._seen.touched != owner.touched:
                 return True
         else:
-            self._seen, self._since = owner, time.monotonic()
-            if _now(self.path.parent) - owner.touched <= SILENCE:
-                LOG.info("%s is held by %s: waiting for a sign of life, %g s at most", self.path, owner, SILENCE)
-        silent = max(_now(self.path.parent) - owner.touched, time.monotonic() - self._since)
-        return False if silent > SILENCE else None
+            self._seen, self._since, self._is_told = owner, time.monotonic(), False
+        waited = time.monotonic() - self._since
+        if max(_now(self.path.parent) - owner.touched, waited) > SILENCE:
+            return False
+        if waited > BEAT and not self._is_told:  # most locks are held for less
+            LOG.info("%s is held by %s: waiting for a sign of life, %g s at most", self.path, owner, SILENCE)
+            self._is_told = True
+        return None
 
 
 def _create(path: Path) -> str | None:
