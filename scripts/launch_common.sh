@@ -181,7 +181,7 @@ choose_gpus() {
     fi
     GPU_COUNT=$((10#${GPU_COUNT:-$((present > 0 ? 1 : 0))}))
     if ((GPU_COUNT > present)); then
-        die 2 "GPU_COUNT is $GPU_COUNT, but only $present GPUs are usable; give $present or fewer (0: the CPU)"
+        die 2 "GPU_COUNT is $GPU_COUNT, but only $present GPUs are usable; give $present or fewer (0: the CPU); see $PYTHON scripts/doctor.py"
     fi
     if ((GPU_COUNT == 0)); then export CUDA_VISIBLE_DEVICES=""; fi
 }

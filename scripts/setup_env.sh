@@ -127,6 +127,7 @@ check_given_python() {
     local problem code=0
     if [[ "$PYTHON" == */* && "$PYTHON" != /* ]]; then PYTHON="$PWD/$PYTHON"; fi
     command -v "$PYTHON" >/dev/null || die 2 "PYTHON is $PYTHON, which cannot be run; set it to a Python, or unset it"
+    ADVICE="; see $PYTHON scripts/doctor.py"
     problem="$(satisfies_requirements "$PYTHON" 2>&1)" || code=$?
     if ((code != 0)); then
         die 2 "PYTHON is $PYTHON: ${problem##*$'\n'}; install it there, or unset PYTHON to create .venv"
@@ -134,6 +135,7 @@ check_given_python() {
 }
 
 setup_env() {
+    local ADVICE="; see python3 scripts/doctor.py"
     if [[ -n "${PYTHON:-}" ]]; then
         check_given_python
     elif [[ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]] &&

@@ -3,11 +3,12 @@
 
 say() { printf '%s\n' "$*" >&2; }
 
+ADVICE="" # what `die` adds to its message
 # die CODE MESSAGE: print one line on stderr and exit (2: the user can fix it, 1: a failure).
 die() {
     local code=$1
     shift
-    say "error: $*"
+    say "error: $*$ADVICE"
     exit "$code"
 }
 

@@ -203,6 +203,7 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
                 print(f"error: {message}", file=sys.stderr)  # noqa: T201
             raise SystemExit(EXIT_USER) from None
         hint = "" if self.debug else " (--debug shows where)"
+        hint += "; see python3 scripts/doctor.py" if isinstance(error, ImportError) else ""
         print(f"failure: {type(error).__name__}: {message}{hint}", file=sys.stderr)  # noqa: T201
         raise SystemExit(EXIT_FAILURE) from None
 

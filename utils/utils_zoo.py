@@ -1,5 +1,6 @@
-"""The weights that ship with the project, found from any working folder. Needs no torch."""
+"""The project's folder, its commit and the weights that ship with it, found from any working folder. Needs no torch."""
 
+import subprocess
 from pathlib import Path
 
 from utils.utils_error import UserError
@@ -25,3 +26,12 @@ def located(weights: str | Path) -> Path:
             "clone the project again"
         )
     return shipped
+
+
+def commit() -> str | None:
+    """The project's commit; None without git or outside a repository."""
+    try:
+        found = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

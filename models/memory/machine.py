@@ -12,16 +12,13 @@ from typing import NamedTuple
 
 import torch
 
+from utils.processes import host_memory
 from utils.utils_tile import Restore
 
 CUDA_SHARE, CPU_SHARE = 0.9, 0.6  # of the free memory; the rest is for cuDNN, fragmentation, other programs
 FLOAT = 4  # bytes
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-MEMINFO = Path("/proc/meminfo")
-GROUPS = (  # limit and usage of a container: cgroup v2, v1
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
-)
+UNKNOWN = 4.0 * 2**30  # bytes assumed free where the system does not tell: a small machine
 
 
 class CostPerPixel(NamedTuple):
@@ -45,7 +42,8 @@ class MemoryBudget(NamedTuple):
 
 def memory_budget(device: torch.device) -> MemoryBudget:
     """A share of the free memory; on the host, divided among its processes."""
-    host = CPU_SHARE * _free_on_host() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = host_memory.free_bytes()
+    host = CPU_SHARE * (free if free < math.inf else UNKNOWN) / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.type != "cuda":
         return MemoryBudget(host, host, shared=True)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -108,24 +106,3 @@ def _status(name: str) -> float:
         return 0.0
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
     return float(lines.get(name, "0").split()[0]) * 1024
-
-
-def _free_on_host() -> float:
-    """Bytes of host memory still available, within the container's limits."""
-    free = [math.inf]
-    if MEMINFO.exists():
-        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-        free.append(float(lines["MemAvailable"].split()[0]) * 1024)
-    for limit, used in GROUPS:
-        if limit.exists() and limit.read_text().strip().isdecimal():
-            free.append(float(limit.read_text()) - float(used.read_text()) + _file_cache(limit.parent))
-    if min(free) == math.inf:
-        return 4.0 * 2**30  # unknown: assume a small machine
-    return min(free)
-
-
-def _file_cache(group: Path) -> float:
-    """Bytes of a container's file cache, which the kernel frees on demand."""
-    stat = group / "memory.stat"
-    lines = dict(line.split(" ", 1) for line in stat.read_text().splitlines()) if stat.exists() else {}
-    return sum(float(lines.get(name, "0")) for name in ("active_file", "inactive_file"))

@@ -106,11 +106,11 @@ def own_backend(device: torch.device) -> str:
     """Name of the default backend of a device."""
     if device.type == "cpu":
         return "chunks"
-    return "torchvision" if _why_no_triton(device) else "triton"
+    return "torchvision" if why_no_triton(device) else "triton"
 
 
 @functools.cache
-def _why_no_triton(device: torch.device) -> str:
+def why_no_triton(device: torch.device) -> str:
     """Why a device cannot run the Triton kernels; "" if it can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
@@ -126,7 +126,7 @@ def _check_and_log(name: str, device: torch.device) -> None:
     """Check the chosen backend and log it, once per device."""
     if name not in BACKENDS:
         raise UserError(f"{OVERRIDE} is {name!r}; expected one of {', '.join(BACKENDS)}; correct or unset it")
-    reason = _why_no_triton(device)
+    reason = why_no_triton(device)
     if name == "triton" and reason:
         raise UserError(f"{OVERRIDE} is 'triton' for {device}, but {reason}; unset it or choose another backend")
     note = f" ({reason})" if device.type == "cuda" and name == "torchvision" and reason else ""

@@ -18,7 +18,7 @@ def own_choice(monkeypatch):
     monkeypatch.delenv(deform_conv.OVERRIDE, raising=False)
     yield
     deform_conv._check_and_log.cache_clear()
-    deform_conv._why_no_triton.cache_clear()
+    deform_conv.why_no_triton.cache_clear()
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -222,7 +222,7 @@ def test_processes_on_one_machine(machine, present, given, visible, processes):
 @pytest.mark.parametrize(
     ("present", "given", "words"),
     [
-        (0, ["1"], ["GPU_COUNT is 1", "0 GPUs"]),
+        (0, ["1"], ["GPU_COUNT is 1", "0 GPUs", "scripts/doctor.py"]),
         (2, ["3"], ["GPU_COUNT is 3", "2 GPUs"]),
         (4, ["3", "--gpus", "0,2"], ["GPU_COUNT is 3", "2 GPUs"]),
         (2, ["--gpus", "0,2"], ["no GPU 2", "2 present"]),

@@ -114,6 +114,7 @@ def test_given_python_must_satisfy_the_requirements(checkout):
     code, out, err = checkout.run(PYTHON=python)
     assert (code, out) == (2, "")
     assert "missing probe>=1.2" in err
+    assert f"see {python} scripts/doctor.py" in err
     assert err.count("\n") == 1
     (checkout.root / "requirement.txt").write_text("pytest>=1\n")
     assert checkout.run(PYTHON=sys.executable) == (0, sys.executable, "")

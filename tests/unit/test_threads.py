@@ -113,6 +113,19 @@ def test_a_containers_quota_counts(monkeypatch, tmp_path, quota, cores):
     assert usable_cores() == cores
 
 
+@pytest.mark.parametrize(("quota", "cores"), [("-1", 8), ("150000", 2)])
+def test_an_older_containers_quota_counts(monkeypatch, tmp_path, quota, cores):
+    monkeypatch.undo()
+    files = tmp_path / "quota", tmp_path / "period"
+    for file, text in zip(files, (quota, "100000"), strict=True):
+        file.write_text(f"{text}\n")
+    monkeypatch.setattr(thread_count, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(thread_count, "QUOTA_V1", files)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+
+    assert usable_cores() == cores
+
+
 def test_waiting_threads_sleep_soon_unless_the_user_wants_otherwise(monkeypatch):
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     before_torch()

@@ -1,7 +1,6 @@
 """What a run tells about its weights: enough to build their network elsewhere and to judge it."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from options.schema import Opt
 from utils import __version__, utils_option
 from utils.utils_file import read_text
 from utils.utils_run_folder import SET_FILE, RunFolder, options_of
-from utils.utils_zoo import ROOT
+from utils.utils_zoo import commit
 
 TILE = {"num_frame_testing", "num_frame_overlapping", "size_patch_testing", "size_patch_overlapping"}
 OF_ONE_SENSOR = {"center", "rate_at_white", "flipud", "bit_order"}
@@ -37,7 +36,7 @@ def notes_of(weights: Path) -> dict[str, Any]:
     notes: dict[str, Any] = {
         "task": opt.task,
         "version": __version__,
-        "commit": _commit(),
+        "commit": commit(),
         "options": options_of_network(opt),
         "step": step,
         "score": score,
@@ -90,12 +89,3 @@ def _seconds(metrics: Path, step: int) -> int | None:
             total += record["time"] * (record["step"] - last)  # an average since the last print
             last = record["step"]
     return round(total) if last else None
-
-
-def _commit() -> str | None:
-    """The project's commit; None without git or outside a repository."""
-    try:
-        found = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()

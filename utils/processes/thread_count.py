@@ -15,8 +15,10 @@ from typing import NamedTuple
 LOG = logging.getLogger("spikevrt")
 
 CPU_TIMES = Path("/proc/stat")
-# CPU quota of a container: "quota period" in microseconds (cgroup v2, Linux's admin-guide/cgroup-v2).
+# CPU quota of a container, "quota period" in microseconds: cgroup v2 has them in one file, v1 in two (Linux's
+# admin-guide/cgroup-v2 and scheduler/sched-bwc). No quota: "max" or -1.
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
+QUOTA_V1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
 SHORTEST = 0.5  # shortest interval that tells the load, in seconds
 _IDLE = (3, 4)  # columns of CPU_TIMES: idle, waiting for a disk (proc(5))
 _GUEST = 8  # this column and the next are already counted in the first two
@@ -68,11 +70,12 @@ def before_torch() -> None:
 def usable_cores() -> int:
     """Return how many cores this process may use, by its affinity and its container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    files = (QUOTA,) if QUOTA.exists() else QUOTA_V1
     try:
-        quota, period = QUOTA.read_text(encoding="ascii").split()
+        quota, period = " ".join(file.read_text(encoding="ascii") for file in files).split()
     except (OSError, ValueError):
         return cores
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    return cores if quota in ("max", "-1") else max(1, min(cores, math.ceil(int(quota) / int(period))))
 
 
 def threads_for(most: int, cores: int, others: float) -> int:
