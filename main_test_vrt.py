@@ -141,7 +141,7 @@ def weights_of(args: argparse.Namespace, opt: Opt) -> tuple[Path, str]:
 if __name__ == "__main__":
     # Report mistakes in the call or the options before the imports below, which take seconds.
     arguments = parse_args()
-    with utils_cli.program(arguments.debug):
+    with utils_cli.program(arguments.debug, arguments.quiet):
         job_of_call = read_job(arguments)
     thread_count.before_torch()
 
@@ -289,14 +289,16 @@ def write_pages(
         "options": opt.model_dump(mode="json"),
         "environment": {"weights": weights, **facts, **test_page.environment()},
     }
-    test_page.write_report(folder, result, pictures, about)
+    instants = []
     if opt.val.times and job.save_frames:
         instants_picture.write_instants(folder, test_set, len(opt.val.times))
+        instants = instants_picture.moments(folder, test_set, opt.val.times)
+    test_page.write_report(folder, result, pictures, about, instants)
     if "png" not in opt.val.output and job.save_frames:
         results_folder.remove_frames(folder, test_set)
     sys.stdout.write(f"results in {folder}; open {ResultsFolder(folder).report}\n")
 
 
 if __name__ == "__main__":
-    with utils_cli.program(arguments.debug):
+    with utils_cli.program(arguments.debug, arguments.quiet):
         main(job_of_call)

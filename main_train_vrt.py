@@ -53,7 +53,7 @@ def read_options(args: argparse.Namespace) -> Opt:
 if __name__ == "__main__":
     # Report mistakes in the call or the options before the imports below, which take seconds.
     arguments = parse_args()
-    with utils_cli.program(arguments.debug):
+    with utils_cli.program(arguments.debug, arguments.quiet):
         options = read_options(arguments)
     thread_count.before_torch()
 
@@ -65,8 +65,6 @@ from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data.check import open_dataset, open_train_sets
 from data.loader import train_batches
@@ -89,6 +87,7 @@ from utils.utils_dist import Dist
 from utils.utils_eval import evaluate
 from utils.utils_logger import Run
 from utils.utils_printer import Printer
+from utils.utils_progress import progress
 from utils.utils_tile_opt import TileOpt, tile_of
 
 LOG = logging.getLogger("spikevrt")
@@ -157,9 +156,10 @@ def train_stage(training: Training) -> bool:
     if finished and (step > start or run.has_test(step) != was_tested):
         summarize(opt, run, step, model.guard.total)
     if finished:
-        LOG.info("finished at step %d; weights in %s", step, RunFolder(opt.run_dir).weights)
+        LOG.info("finished at step %d; weights in %s", step, RunFolder(opt.run_dir).weights, extra=utils_cli.RESULT)
     else:
-        LOG.info("stopped by %s at step %d; run the same command again to resume", stop.name or "another process", step)
+        by = stop.name or "another process"
+        LOG.info("stopped by %s at step %d; run the same command again to resume", by, step, extra=utils_cli.RESULT)
     return finished
 
 
@@ -179,7 +179,7 @@ def summarize(opt: Opt, run: Run, step: int, skipped: int) -> None:
     """Log the run's outcome and where its files are."""
     weights, _ = find_weights(opt.run_dir, None, None)
     for line in run.summary(step, weights, run_checkpoints.best(opt.run_dir), skipped):
-        LOG.info(line)
+        LOG.info(line, extra=utils_cli.RESULT)
 
 
 def train(training: Training, step: int, stop: StopRequest) -> tuple[int, bool]:
@@ -195,9 +195,9 @@ def train(training: Training, step: int, stop: StopRequest) -> tuple[int, bool]:
     batches = batches_from(training, step, stop)
     printer = Printer(opt, len(training.train_set), training.run, dist)
     saver, tester = Saver(training, step), Tester(training, stop)
-    bar = tqdm(total=train.total_iter, initial=step, disable=None if dist.is_main else True, unit="step")
+    bar = progress(total=train.total_iter, done=step, unit="step", show=dist.is_main)
     profile = profiling.ProfileWindow(opt.run_dir, opt.logging, dist, step)
-    with logging_redirect_tqdm([LOG]), bar, profile:
+    with bar, profile:
         stopped = tester.is_missing(step) and not tester.test(step)
         while step < train.total_iter and not stopped:
             asked_at = time.perf_counter()
@@ -354,6 +354,6 @@ def give_up(training: Training, step: int, batches: Sequence[Mapping[str, Any]])
 
 
 if __name__ == "__main__":
-    with utils_cli.program(arguments.debug):
+    with utils_cli.program(arguments.debug, arguments.quiet):
         if not main(options):
             raise SystemExit(arguments.stop_code)

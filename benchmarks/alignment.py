@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=OFFSETS, help="offsets to simulate; default: all")
     parser.add_common()
     args = parser.parse_args()
-    with program(args.debug):
+    with program(args.debug, args.quiet):
         run(args)
 
 

@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_common()
     args = parser.parse_args()
-    with program(args.debug):
+    with program(args.debug, args.quiet):
         args.out.mkdir(parents=True, exist_ok=True)
         machine = {"torch": torch.__version__, "threads": torch.get_num_threads()}
         print(json.dumps({"benchmark": "body_pays", **machine, **compare(args)}))

@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the curves")
     parser.add_common()
     args = parser.parse_args()
-    with program(args.debug):
+    with program(args.debug, args.quiet):
         args.out.mkdir(parents=True, exist_ok=True)
         times = kept(args.out / "step_times.json", lambda: step_times(KINDS))
         print("seconds per step: " + ", ".join(f"{kind} {took:.3f}" for kind, took in times.items()), flush=True)

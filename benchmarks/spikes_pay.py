@@ -319,7 +319,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the demo set, few conditions: 5 minutes")
     parser.add_common()
     args = parser.parse_args()
-    with program(args.debug):
+    with program(args.debug, args.quiet):
         extent = QUICK if args.quick else FULL
         extent = replace(
             extent,

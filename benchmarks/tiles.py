@@ -24,13 +24,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.frame_store import FrameStore
 from models.select_model import define_restorer
 from options.schema import Opt
 from utils import utils_cli, utils_dist, utils_image, utils_metric, utils_option, utils_run_folder, utils_tile
+from utils.utils_progress import progress
 from utils.utils_tile import Axis
 from utils.utils_tile_opt import TileOpt
 
@@ -81,7 +81,7 @@ def restored(restore: utils_tile.Restore, scene: Scene, tile: TileOpt, name: str
 
     count, height, width = scene.sharp.shape[:3]
     total = utils_tile.calls_for(count, (height, width), tile) * tile.batch
-    with tqdm(total=total, desc=name, leave=False, disable=None) as bar:
+    with progress(total=total, what=name) as bar:
         began = time.perf_counter()
         frames = utils_tile.restore_tiled(counted, scene.read, count, (height, width), tile)
         out = np.stack([utils_image.to_uint8(frame) for _, frame in frames])

@@ -1,7 +1,7 @@
 """List every defect of a data set, clip by clip and frame by frame."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -24,6 +24,7 @@ from options.schema import DatasetOpt, DatasetsOpt
 from options.schema_data import ROUND
 from utils.utils_colour import linear_to_srgb
 from utils.utils_error import ProblemsError, UserError
+from utils.utils_progress import progress
 
 LOG = logging.getLogger("spikevrt")
 
@@ -34,9 +35,7 @@ LISTED = 20  # most defects in the log
 FRAME_KEYS = ("dataroot_lq", "dataroot_gt")
 
 
-def check_dataset(
-    opt: DatasetOpt, upscale: int = 1, *, full: bool = True, report: Callable[[int], object] = lambda frames: None
-) -> list[str]:
+def check_dataset(opt: DatasetOpt, upscale: int = 1, *, full: bool = True) -> list[str]:
     """List every defect of a data set.
 
     The fast check compares names, counts and file sizes. The full check also decodes every frame and `.dat` file and
@@ -46,8 +45,7 @@ def check_dataset(
     Args:
         opt: one block of `datasets`.
         upscale: the network's upscaling factor: sharp size over blurred size.
-        full: decode all files.
-        report: called with the number of frames read since the last call.
+        full: decode all files, with a progress bar.
 
     Returns:
         One line per defect, naming clip and frame where they apply.
@@ -69,12 +67,13 @@ def check_dataset(
     stores = {key: store for key, store in stores.items() if not store.root_problems(clips)}
     reader = _checked_reader(opt, clips, defects, stores.get("dataroot_lq")) if opt.uses_spikes else None
     if full:
-        with ThreadPoolExecutor() as pool:
+        total = sum(map(len, clips.values()))
+        with ThreadPoolExecutor() as pool, progress(total=total, what=opt.name) as bar:
             for clip, frames in clips.items():
                 found = pool.map(partial(frame_defects, clip, stores=stores, reader=reader, upscale=upscale), frames)
                 for problems in found:
                     defects += problems
-                    report(1)
+                    bar.update()
         if reader and "dataroot_lq" in stores and not defects:
             warn_of_clips(opt, clips, stores["dataroot_lq"], reader)
     if not defects:

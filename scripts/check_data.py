@@ -9,8 +9,6 @@ when it starts. Exit code 0: no defects; 2: defects, listed on stdout.
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from options.schema import Opt
 from utils import utils_cli, utils_option
@@ -37,8 +35,7 @@ def check(opt: Opt, full: bool) -> int:
 
     count = 0
     for name, block in blocks.items():
-        with tqdm(desc=f"datasets.{name}", unit="frame", disable=None if full else True) as bar:
-            defects = check_dataset(block, opt.netG.upscale, full=full, report=bar.update)
+        defects = check_dataset(block, opt.netG.upscale, full=full)
         for defect in defects:
             print(defect)
         count += len(defects)
@@ -52,7 +49,7 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="compare only names, counts and file sizes")
     parser.add_common(opt="option file, JSON with comments")
     args = parser.parse_args()
-    with utils_cli.program(args.debug):
+    with utils_cli.program(args.debug, args.quiet):
         if check(utils_option.load(args.opt, Opt, args.set), full=not args.fast):
             raise SystemExit(utils_cli.EXIT_USER)
 

@@ -26,6 +26,7 @@ from utils.report import page_template
 from utils.utils_error import UserError
 from utils.utils_file import write_text
 from utils.utils_image import read_rgb
+from utils.utils_progress import progress
 from utils.utils_run_folder import ResultsFolder, read_options
 
 
@@ -56,6 +57,7 @@ class Picture:
     clip: str
     frame: str
     note: str
+    box: str
     images: dict[str, str]
     crops: dict[str, str]
 
@@ -165,7 +167,7 @@ def page(pairs: Sequence[Pair], summary: Summary, runs: Sequence[Run], metric: s
         signed=signed,
         curves={
             clip: Markup(page_template.curve_svg({"B - A": list(pair.gains)}, unit, baseline=0))
-            for clip, pair in measured.items()
+            for clip, pair in progress(measured.items(), what="page", unit="clip")
             if clip in drawn
         },
         not_drawn=len(measured) - len(drawn),
@@ -220,7 +222,8 @@ def _picture(pair: Pair, index: int, images: Sequence[np.ndarray], sharp: np.nda
         clip,
         frame,
         f"{signed(float(pair.gains[index]), metric)}{unit}",
-        {label: page_template.picture_uri(image, box) for label, image in shown.items()},
+        page_template.outline(box, a.shape),
+        {label: page_template.picture_uri(image) for label, image in shown.items()},
         {label: page_template.crop_uri(image, box) for label, image in shown.items()},
     )
 
@@ -260,7 +263,7 @@ def compare(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, compare, print the table and write the page."""
     args = make_parser().parse_args(argv)
-    with utils_cli.program(args.debug):
+    with utils_cli.program(args.debug, args.quiet):
         compare(args)
 
 

@@ -157,7 +157,7 @@ def checked_notes(args: argparse.Namespace, weights: Path) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and convert."""
     args = make_parser().parse_args(argv)
-    with program(args.debug):
+    with program(args.debug, args.quiet):
         convert(args)
 
 

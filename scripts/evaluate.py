@@ -67,6 +67,7 @@ from utils.evaluation.clip import Clip
 from utils.report import metric_files
 from utils.utils_error import UserError
 from utils.utils_file import one_form
+from utils.utils_progress import HIDE, progress
 from utils.utils_video import Playback
 
 
@@ -253,11 +254,12 @@ def measure_all(clips: list[FoundClip], metrics: tuple[str, ...], workers: int) 
     workers = min(workers, len(clips))
     if workers == 1:
         return measure(clips, metrics)
-    os.environ["TQDM_DISABLE"] = "1"  # inherited by the workers, whose bars would overlap
     rows = []
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        found = pool.map(measure_one, clips, [metrics] * len(clips))
-        for index, of_clip in enumerate(found):
+    bar = progress(total=len(clips), what="measuring", unit="clip")
+    os.environ[HIDE] = "1"  # inherited by the workers, whose bars would overlap
+    with bar, ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for index, of_clip in enumerate(pool.map(measure_one, clips, [metrics] * len(clips))):
+            bar.update()
             utils_eval.log_clip(clips, index, of_clip)
             rows += of_clip
     return utils_eval.summarize(rows)
@@ -283,7 +285,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.border < 0:
         parser.error(f"--border is {args.border}, expected 0 or more")
-    with utils_cli.program(args.debug):
+    with utils_cli.program(args.debug, args.quiet):
         metrics = tuple(dict.fromkeys(args.metrics))
         utils_metric.check_available(metrics)
         clips = find(args)

@@ -20,6 +20,7 @@ The guide alone (netG.net_type "guide") can also be an ONNX file, for one size (
 """
 
 import argparse
+import logging
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -76,6 +77,7 @@ from models.select_model import define_restorer
 from utils import __version__
 from utils.utils_dist import Dist
 
+LOG = logging.getLogger("spikevrt")
 SUFFIXES = {"torch": ".pt2", "onnx": ".onnx"}
 MEAN_ERROR = 5e-5  # most mean absolute difference of the outputs of a torch file
 LARGEST_ERROR = 1e-4  # most absolute difference of the outputs of an ONNX file
@@ -118,6 +120,7 @@ def export(args: argparse.Namespace) -> None:
     net = define_restorer(opt, weights, reason, Dist(device=device)).netG.eval()
     with whole_file(out) as temporary:
         torch.manual_seed(0)
+        LOG.info("tracing the network and running the new file for comparison; a large network takes minutes")
         written = write_onnx if args.format == "onnx" else write_torch
         inputs, differences, problem = written(net, opt, args, temporary)
         if problem:
@@ -220,7 +223,7 @@ def compare_onnx(net: nn.Module, path: Path, *inputs: torch.Tensor) -> torch.Ten
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and export."""
     args = parse(argv)
-    with program(args.debug):
+    with program(args.debug, args.quiet):
         export(args)
 
 

@@ -5,7 +5,7 @@ ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$ROOT/scripts/shell_lib.sh"
 
-FLAGS="--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --max-restarts --stop-code --resume --debug --help"
+FLAGS="--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --max-restarts --stop-code --resume --debug --quiet --help"
 
 usage() {
     local demo=" [--resume]" demo_help="" restarts="
@@ -20,7 +20,8 @@ usage() {
     fi
     cat <<EOF
 ./launch_$MODE.sh [GPU_COUNT] [CONFIG.json] [--prepare-data] [--generate-lmdb] [--force-prepare]
-    [--dataset-root P] [--gopro-root P] [--spike-root P] [--gpus 0,2]$demo [--set KEY=VALUE ...] [--debug] [--help]
+    [--dataset-root P] [--gopro-root P] [--spike-root P] [--gpus 0,2]$demo
+    [--set KEY=VALUE ...] [--debug] [--quiet] [--help]
 
   GPU_COUNT          number of GPUs; 0 is the CPU; default: 1 if there is a GPU, else the CPU
   CONFIG.json        option file, also as --opt CONFIG.json; default: $DEFAULT_CONFIG
@@ -33,6 +34,7 @@ usage() {
   --generate-lmdb    like --prepare-data, then write and read LMDB folders: faster, 8 MB of disk per frame
   --force-prepare    like --prepare-data, but replace what was prepared before
   --debug            show the traceback of an error
+  --quiet            show only warnings, errors and results
 
 Python: \$PYTHON, else an active environment that satisfies requirement.txt, else .venv here, created on first use.
 Several machines: NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT (or PET_NNODES, ...), or one SLURM task per node. If
@@ -65,7 +67,7 @@ set_config() {
 parse_arguments() {
     GPU_COUNT="" CONFIG="" GPUS="" DEMO=false PREPARE=false LMDB=false
     DATASET_ROOT="" GOPRO_ROOT="" SPIKE_ROOT="" RESTARTS=""
-    PREPARE_ARGS=() PROGRAM_ARGS=() SETS=() DEBUG=()
+    PREPARE_ARGS=() PROGRAM_ARGS=() SETS=() PLAIN_FLAGS=()
     while (($#)); do
         case "$1" in
             --opt=* | --gpus=* | --set=* | --dataset-root=* | --gopro-root=* | --spike-root=* | --max-restarts=* | --stop-code=*)
@@ -108,7 +110,8 @@ parse_arguments() {
                 if [[ $MODE != test ]]; then die 2 "--resume belongs to ./launch_test.sh; training always resumes where it stopped"; fi
                 PROGRAM_ARGS+=(--resume)
                 ;;
-            --debug) PROGRAM_ARGS+=(--debug) && DEBUG=(--debug) ;;
+            --debug) PROGRAM_ARGS+=(--debug) && PLAIN_FLAGS+=(--debug) ;;
+            --quiet) PROGRAM_ARGS+=(--quiet) && PLAIN_FLAGS+=(--quiet) ;;
             -*) die_unknown "$1" ;;
             *[!0-9]*)
                 if [[ "$1" != *.json && ! -f "$1" ]]; then die_unknown "$1"; fi
@@ -128,7 +131,7 @@ KEY_VALUE='^[A-Za-z_][A-Za-z0-9_.]*='
 check_arguments() {
     if $DEMO; then
         if [[ -n "$CONFIG$DATASET_ROOT$GOPRO_ROOT$SPIKE_ROOT" ]] || $PREPARE; then
-            die 2 "--demo has its own options and data; combine it only with GPU_COUNT, --gpus, --set and --debug"
+            die 2 "--demo has its own options and data; combine it only with GPU_COUNT, --gpus, --set, --debug and --quiet"
         fi
         CONFIG=options/vrt/demo.json
         return
@@ -272,7 +275,7 @@ demo_run() {
     local sets=(${SETS[@]+"${SETS[@]}"} "task=$task") arguments=()
     while (($#)) && [[ $1 != --set ]]; do arguments+=("$1") && shift; done
     if (($#)); then sets+=("${@:2}"); fi
-    run_stoppable "${COMMAND[@]}" "$program" --opt "options/vrt/$file" ${DEBUG[@]+"${DEBUG[@]}"} \
+    run_stoppable "${COMMAND[@]}" "$program" --opt "options/vrt/$file" ${PLAIN_FLAGS[@]+"${PLAIN_FLAGS[@]}"} \
         ${arguments[@]+"${arguments[@]}"} --set "${sets[@]}" || exit $?
 }
 

@@ -76,7 +76,7 @@ def report(content: dict[str, Any], findings: dict[str, Findings]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, replay, print."""
     args = make_parser().parse_args(argv)
-    with program(args.debug):
+    with program(args.debug, args.quiet):
         opt = utils_option.load(args.opt, Opt, args.set)
         content = read_replay(args.batch)
         print(report(content, replay(opt, content)))

@@ -18,7 +18,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.geometry import size_text
@@ -99,8 +98,7 @@ def align(args: argparse.Namespace) -> int:
         if not blocks:
             raise UserError(f"{args.opt}: no data set with spikes, expected one to align; give another option file")
     settings = camera_pair.Settings(args.model, args.max_steps, args.per_clip, args.length)
-    with tqdm(desc="align", unit="clip", disable=True if args.json else None) as bar:
-        found = camera_pair.align_set(blocks, settings, write=not args.dry_run, report=lambda clip: bar.update())
+    found = camera_pair.align_set(blocks, settings, write=not args.dry_run)
     if args.json:
         print(json.dumps(finite(report.values(found, is_written=not args.dry_run))))
     else:
@@ -209,7 +207,7 @@ def make_parser() -> Parser:
 def main() -> int:
     """Read the command line and run the command."""
     args = make_parser().parse_args()
-    with program(debug=args.debug):
+    with program(args.debug, args.quiet):
         return args.run(args)
     return 0
 

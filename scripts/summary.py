@@ -200,7 +200,7 @@ def print_proposal(proposal: dict[str, Any]) -> None:
 def main() -> None:
     """Read the command line, estimate and print."""
     args = make_parser().parse_args()
-    with utils_cli.program(args.debug):
+    with utils_cli.program(args.debug, args.quiet):
         total = bytes_of(args.fit) if args.fit else 0.0
         LOG.setLevel(logging.WARNING)  # print only the summary
         opt = utils_option.load(args.opt, Opt, args.set)

@@ -16,8 +16,10 @@ from types import TracebackType
 from typing import Any, BinaryIO, NoReturn, TextIO, TypeVar, cast
 
 from utils.utils_error import SaidError, UserError
+from utils.utils_progress import HIDE, LogHandler
 
 LOG = logging.getLogger("spikevrt")
+RESULT = {"is_result": True}  # `extra` of log lines that --quiet keeps
 STDOUT = 1  # its file descriptor
 EXIT_USER, EXIT_FAILURE, EXIT_INTERRUPT = 2, 1, 130
 WAIT_FOR_OTHERS_S = 3.0  # seconds; torchrun ends all processes sooner than that once one has failed
@@ -50,11 +52,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter} | given)
 
     def add_common(self, *, opt: str = "") -> None:
-        """Add --debug and, with `opt`, the help of the option file, also --opt and --set."""
+        """Add --debug, --quiet and, with `opt`, the help of the option file, also --opt and --set."""
         if opt:
             self.add_argument("--opt", type=Path, required=True, metavar="CONFIG", help=opt)
             self.add_set()
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        self.add_argument("--quiet", action="store_true", help="show only warnings, errors and results")
 
     def add_set(self) -> None:
         """Add --set."""
@@ -149,19 +152,24 @@ class _Stream(io.FileIO):
 class program:  # noqa: N801 - reads as a statement: `with program(debug):`
     """Context of a whole program: turns an exception into one line on stderr and an exit code.
 
-    UserError exits with 2, Ctrl-C with 130, anything else with 1. With `debug` the traceback is printed as well.
+    UserError exits with 2, Ctrl-C with 130, anything else with 1. With `debug` the traceback is printed as well, with
+    `quiet` neither bars nor log lines below a warning are shown, except RESULTs.
     With several processes, rank 0 reports a mistake that all of them meet, and a single process reports its own;
     failures that follow from it in other processes are not reported.
     """
 
-    def __init__(self, debug: bool = False) -> None:
-        self.debug = debug
+    def __init__(self, debug: bool = False, quiet: bool = False) -> None:
+        self.debug, self.quiet = debug, quiet
 
     def __enter__(self) -> "program":
         self._streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = _lenient(sys.stdout, sys.__stdout__), _lenient(sys.stderr, sys.__stderr__)
-        self._handler = logging.StreamHandler(sys.stdout)
+        self._handler = LogHandler(sys.stdout)
         self._handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s", datefmt="%y-%m-%d %H:%M:%S"))
+        self._hidden = os.environ.get(HIDE)
+        if self.quiet:
+            os.environ[HIDE] = "1"
+            self._handler.addFilter(_is_wanted)
         LOG.addHandler(self._handler)
         LOG.setLevel(logging.INFO)
         LOG.propagate = False
@@ -175,6 +183,9 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
     ) -> None:
         sys.excepthook = self._hook
         LOG.removeHandler(self._handler)
+        os.environ.pop(HIDE, None)
+        if self._hidden is not None:
+            os.environ[HIDE] = self._hidden
         LOG.propagate = True
         logging.raiseExceptions = self._raising
         _flush_stdout()
@@ -225,6 +236,11 @@ def imports_follow() -> None:
             raise error
 
     sys.excepthook = end
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Whether --quiet keeps a log line."""
+    return record.levelno >= logging.WARNING or RESULT.keys() <= record.__dict__.keys()
 
 
 def _flush_stdout() -> None:

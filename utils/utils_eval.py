@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from options.schema_train import ValOpt
 from utils import utils_dist, utils_image, utils_metric, utils_tile
@@ -17,6 +16,7 @@ from utils.evaluation import ensemble
 from utils.evaluation.clip import Clip, Frame, TestSet
 from utils.evaluation.work_split import Share, Work, split_work
 from utils.processes.signals import StoppedError
+from utils.utils_progress import progress
 from utils.utils_tile import Read, Restore, ShrinkingTile
 from utils.utils_tile_opt import TileOpt, tile_of
 
@@ -173,33 +173,37 @@ class _Loop:
         return part
 
     def _run(self, mine: Sequence[Share], show: bool, part: _Part) -> None:
-        for share in mine:
-            clip = self.test_set[share.clip]
-            rows = []
-            for frame in self._frames(clip, share, show):
-                rows.append({"clip": clip.name, "frame": frame.name, **frame.metrics})
-                part.rows[share.clip, frame.index] = rows[-1]
-                for watcher in self.watchers:
-                    watcher(frame)
-                if self.stop():
-                    raise StoppedError
-            if show and (share.first, share.stop) == _wanted(len(clip.frames), self.val):
-                log_clip(self.test_set, share.clip, rows)
-                part.logged.add(share.clip)
+        bar = progress(total=sum(share.stop - share.first for share in mine), show=show)
+        with bar:
+            for share in mine:
+                self._run_share(share, show, part, bar)
 
-    def _frames(self, clip: Clip, share: Share, show: bool) -> Iterator[Frame]:
+    def _run_share(self, share: Share, show: bool, part: _Part, bar: Any) -> None:
+        clip = self.test_set[share.clip]
+        bar.set_description(clip.name, refresh=False)
+        rows = []
+        for frame in self._frames(clip, share):
+            bar.update()
+            rows.append({"clip": clip.name, "frame": frame.name, **frame.metrics})
+            part.rows[share.clip, frame.index] = rows[-1]
+            for watcher in self.watchers:
+                watcher(frame)
+            if self.stop():
+                raise StoppedError
+        if show and (share.first, share.stop) == _wanted(len(clip.frames), self.val):
+            log_clip(self.test_set, share.clip, rows)
+            part.logged.add(share.clip)
+
+    def _frames(self, clip: Clip, share: Share) -> Iterator[Frame]:
         """The frames of one share, with their metrics."""
         score = _Scorer(clip, self.val.metrics)
         # Metrics of two frames also need the frame before a cut.
         lead = share.first - bool(share.first and score.looks_back and not self.val.center_frame_only)
-        bar = tqdm(total=share.stop - share.first, desc=clip.name, leave=False, disable=None if show else True)
-        with bar:
-            for index, image, is_new in self._images(clip, lead, share.stop):
-                sharp = score.sharp(index)
-                metrics = {} if sharp is None else score(index, image, sharp)
-                if index >= share.first:
-                    bar.update()
-                    yield Frame(clip, index, image, metrics, is_new, sharp)
+        for index, image, is_new in self._images(clip, lead, share.stop):
+            sharp = score.sharp(index)
+            metrics = {} if sharp is None else score(index, image, sharp)
+            if index >= share.first:
+                yield Frame(clip, index, image, metrics, is_new, sharp)
 
     def _images(self, clip: Clip, first: int, stop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
         """Yield index, image and whether it is new for the frames [first, stop), restoring those not yet restored."""

@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from tqdm import tqdm
-
 from data.frame_order import by_number
 from data.geometry import size_text
 from data.layout import SPLITS, Split
@@ -20,6 +18,7 @@ from data.spike.manifest import GOPRO_SHORT_BY, gopro_timing
 from utils.spike_loader import SIZES_IN_USE
 from utils.utils_cli import ALL, Shard
 from utils.utils_error import UserError
+from utils.utils_progress import progress
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -49,7 +48,7 @@ def in_threads(function: Callable[[Job], Result], jobs: Sequence[Job], workers: 
     with ThreadPoolExecutor(workers) as pool:
         try:
             done = pool.map(function, jobs)
-            return list(tqdm(done, total=len(jobs), unit="clip", desc=what, disable=None))
+            return list(progress(done, total=len(jobs), unit="clip", what=what))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

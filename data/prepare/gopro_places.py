@@ -6,12 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tqdm import tqdm
-
 from data.layout import Split, clip_dirs
 from data.prepare.gopro_scan import SHARP, SPIKE, Scan
 from utils.utils_error import UserError
 from utils.utils_file import sweep, temporary_path, whole_file
+from utils.utils_progress import progress
 
 Blur = Literal["blur", "blur_gamma"]
 
@@ -117,7 +116,7 @@ def copy_places(places: Sequence[Place], workers: int) -> None:
     """Fill the targets with copies, one place after the other, skipping files that already have the source's size."""
     places = [place for place in places if place.target.is_symlink() or not place.is_source()]
     total = sum(len(place.files) for place in places)
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=total, unit="file", desc="copying", disable=None) as bar:
+    with ThreadPoolExecutor(workers) as pool, progress(total=total, unit="file", what="copying") as bar:
         try:
             for place in places:
                 if place.target.is_symlink():

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import lmdb
 import numpy as np
-from tqdm import tqdm
 
 from data.clip_index import existing_folder
 from data.layout import SPIKES, Split, gt_dir, instant_dir, lq_dir, spike_dir, subframe_dir
@@ -29,6 +28,7 @@ from data.spike.manifest import Manifest
 from utils.processes import folder_lock
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
+from utils.utils_progress import progress
 
 LOG = logging.getLogger("spikevrt")
 
@@ -170,7 +170,7 @@ def find_difference(source: Files, store: LmdbStore, pool: ThreadPoolExecutor) -
     if not changed:
         return None
     LOG.info("%s: comparing the %d of %d files that may have changed", store.root, len(changed), len(now))
-    with tqdm(total=len(changed), desc="comparing", unit="key") as bar:
+    with progress(total=len(changed), what="comparing", unit="key") as bar:
         for problem in pool.map(difference, changed):
             if problem:
                 return problem
@@ -266,7 +266,7 @@ def write_values(job: Job, folder: Path, pool: ThreadPoolExecutor, chunk: int) -
     # An unfinished LMDB is never used, so one sync at the end is enough.
     with (
         lmdb.open(os.fspath(folder), map_size=job.capacity, sync=False) as environment,
-        tqdm(total=len(keys), desc=f"writing {job.target.name}", unit="key") as bar,
+        progress(total=len(keys), what=f"writing {job.target.name}", unit="key") as bar,
     ):
         for start in range(0, len(keys), chunk):
             part = keys[start : start + chunk]
@@ -310,7 +310,7 @@ def check_values(
 
     with (
         lmdb.open(os.fspath(folder), readonly=True, lock=False) as environment,
-        tqdm(total=len(written), desc="reading it back", unit="key") as bar,
+        progress(total=len(written), what="reading it back", unit="key") as bar,
     ):
         for start in range(0, len(written), chunk):
             part = written[start : start + chunk]

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from data.image_folders import IMAGE_SUFFIXES
 from data.layout import Split
 from data.prepare.photo_scene import FINEST
 from utils.utils_error import UserError, say_once
 from utils.utils_image import read_rgb
+from utils.utils_progress import progress
 
 HASH_SIDE = 8  # the hash compares neighbours on a grid of 8 x 9 mean grays
 ALIKE = 6  # bits of 64 by which the hashes of look-alikes differ at most
@@ -62,7 +62,7 @@ def find_pictures(
     held_out = [(path, name, "test") for path, name in _files(test_places)]
     files = held_out + [(path, name, "") for path, name in _files(places)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = list(tqdm(pool.map(_look, [path for path, _, _ in files]), total=len(files), desc="pictures"))
+        looks = list(progress(pool.map(_look, [path for path, _, _ in files]), total=len(files), unit="picture"))
     small = [min(look.height / least[0], look.width / least[1]) * MOST_ENLARGED < 1 for look in looks]
     if any(small):
         say_once(f"{sum(small)} of {len(files)} pictures are left out: smaller than {least[1]}x{least[0]} / 1.5")
@@ -71,7 +71,7 @@ def find_pictures(
     if len(kept) < len(fitting):
         say_once(f"{len(fitting) - len(kept)} of {len(fitting)} pictures are left out: they look like others")
     pictures = []
-    for index in kept:
+    for index in progress(kept, unit="picture"):
         path, name, split = files[index]
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         is_test = split == "test" or int(digest[:8], 16) < holdout * 2**32

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that encode frames")
     parser.add_common()
     args = parser.parse_args()
-    with program(debug=args.debug):
+    with program(args.debug, args.quiet):
         splits = [split for split in SPLITS if split in args.splits]
         create_lmdbs(
             args.dataset_root, splits, force=args.force, workers=args.workers, compression=args.compression

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.instants import slow_motion
@@ -29,6 +28,7 @@ from utils.processes.folder_lock import acquire
 from utils.utils_cli import Parser, program
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
+from utils.utils_progress import progress
 
 # Photographs of background and cut-outs, one line per clip.
 CLIPS: dict[Split, list[tuple[str, list[str]]]] = {
@@ -99,7 +99,7 @@ def build(root: Path, recipe: Recipe) -> None:
 
     with DatasetWriter(root, recipe.manifest()) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
         made = pool.map(partial(make, writer), jobs)
-        list(tqdm(made, total=len(jobs), unit="clip", desc="demo set"))
+        list(progress(made, total=len(jobs), unit="clip", what="demo set"))
         writer.finish()
 
 
@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="make it anew even if it is up to date")
     parser.add_common()
     args = parser.parse_args()
-    with program(debug=args.debug):
+    with program(args.debug, args.quiet):
         make_demo_dataset(args.out, Recipe(seed=args.seed), args.force)
 
 

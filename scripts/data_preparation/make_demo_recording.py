@@ -16,7 +16,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.prepare.demo_scene import Scene
@@ -27,6 +26,7 @@ from utils.utils_colour import to_gray
 from utils.utils_error import UserError
 from utils.utils_file import write_text
 from utils.utils_image import write_rgb
+from utils.utils_progress import progress
 
 CLOCK_HZ, THETA = 20000, 3.0
 RGB, SPIKES = (360, 640), (180, 320)
@@ -48,7 +48,7 @@ def make_demo_recording(out: Path, frames: int, seed: int) -> None:
     scene = Scene(*PHOTOGRAPHS, RGB, rng)
     charge, pieces, rows = None, [], ["frame,start,end"]
     light = np.zeros((*RGB, 3), np.float64)
-    for first in tqdm(range(0, FIRST + frames * PERIOD, HELD), unit="rendering"):
+    for first in progress(range(0, FIRST + frames * PERIOD, HELD), what="rendering", unit="picture"):
         rgb = scene.render(first * PACE)
         small = cv2.resize(rgb.astype(np.float32) / 255, SPIKES[::-1], interpolation=cv2.INTER_AREA)
         spikes, charge = integrate_and_fire(np.repeat(to_gray(small)[None], HELD, axis=0), THETA, rng, charge)
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=5, help="the same seed gives the same bytes")
     parser.add_common()
     args = parser.parse_args()
-    with program(debug=args.debug):
+    with program(args.debug, args.quiet):
         make_demo_recording(args.out, args.frames, args.seed)
 
 

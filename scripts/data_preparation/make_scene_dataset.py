@@ -31,7 +31,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.instants import step_of
@@ -45,6 +44,7 @@ from data.spike.manifest import ClipTiming, Manifest, simulated_manifest
 from utils.utils_cli import Parser, Shard, positive, program
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
+from utils.utils_progress import progress
 
 EXPOSURES = 33, 97  # steps, odd
 MOST_GAP = 16  # steps from an exposure to the next
@@ -211,7 +211,7 @@ def make(out: Path, recipe: Recipe, sources: Sources, shard: Shard) -> None:
         frames, timing = frames_of(job, recipe)
         writer.add_clip(job.split, job.clip, frames, timing)
 
-    with tqdm(total=len(own), unit="clip", desc=str(out)) as bar:
+    with progress(total=len(own), unit="clip", what=str(out)) as bar:
         for some in (own[at : at + BATCH] for at in range(0, len(own), BATCH)):
             with DatasetWriter(out, recipe.manifest()) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
                 splits: tuple[Split, ...] = ("train", "test")
@@ -256,7 +256,7 @@ def main() -> None:
     parser.add_shard("clips")
     parser.add_common()
     args = parser.parse_args()
-    with program(debug=args.debug):
+    with program(args.debug, args.quiet):
         height, width = args.size
         recipe = Recipe(
             args.clips, args.test_clips, args.frames, height, width, args.spike_scale, args.theta, args.instants,

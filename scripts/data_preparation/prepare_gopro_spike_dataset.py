@@ -246,7 +246,7 @@ def make_parser() -> Parser:
 def main() -> None:
     """Read the command line and prepare the set."""
     args = make_parser().parse_args()
-    with program(debug=args.debug):
+    with program(args.debug, args.quiet):
         splits = [split for split in SPLITS if split in args.splits]
         if args.generate_lmdb and args.shard != ALL:
             raise UserError(

@@ -26,7 +26,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.frame_order import in_time
@@ -45,6 +44,7 @@ from utils.utils_cli import Parser, above_zero, number, positive, program, up_to
 from utils.utils_error import UserError
 from utils.utils_file import write_text
 from utils.utils_image import write_rgb
+from utils.utils_progress import progress
 
 LOG = logging.getLogger("spikevrt")
 
@@ -82,7 +82,7 @@ def prepare(args: argparse.Namespace) -> None:
     made = make_manifest(recording, light, _clock_hz(args, report, manifest))
     with DatasetWriter(args.out, made, replaced=[clip]) as writer:
         writer.claim(args.split, [clip])
-        frames = tqdm(recording.frames(), total=len(recording.source.names), desc=clip, unit="frame")
+        frames = progress(recording.frames(), total=len(recording.source.names), what=clip)
         count = writer.add_clip(args.split, clip, frames, timing)
         folder = clip_dirs(writer.staging(clip), args.split, clip)[2]
         write_text(folder / TIMES, times_table(recording), names=True)
@@ -338,7 +338,7 @@ def add_geometry(group: argparse._ArgumentGroup) -> None:
 def main() -> None:
     """Read the command line and prepare."""
     args = make_parser().parse_args()
-    with program(debug=args.debug):
+    with program(args.debug, args.quiet):
         if (args.spike_h is None) != (args.spike_w is None):
             raise UserError("--spike_h and --spike_w: only one is given, expected both or none; add the other")
         prepare(args)

@@ -40,7 +40,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.layout import SPLITS, DatasetWriter, Split
@@ -50,6 +49,7 @@ from data.spike.manifest import Manifest, simulated_manifest
 from data.spike.sensor_noise import Camera, SensorNoise
 from utils.utils_cli import ALL, Parser, Shard, program
 from utils.utils_error import UserError
+from utils.utils_progress import progress
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def simulate(
     with DatasetWriter(out, manifest) as writer:
         writer.claim(split, [source.clip for source in sources])
         for source in sources:
-            frames = tqdm(source.frames(), total=len(source.names), desc=source.clip, unit="frame")
+            frames = progress(source.frames(), total=len(source.names), what=source.clip)
             made = make_frames(iter(frames), size, settings, camera, noise_of(source.clip, settings))
             count = writer.add_clip(split, source.clip, made, settings.timing())
             left = len(source.names) - count * settings.blur_frames
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_shard("recordings")
     parser.add_common()
     args = parser.parse_args()
-    with program(debug=args.debug):
+    with program(args.debug, args.quiet):
         settings = Settings(
             args.steps_per_frame, args.spike_scale, args.transfer, args.interpolation, args.blur_frames, args.theta,
             args.subframes, args.instants, args.noise, args.seed, args.range, args.fps,

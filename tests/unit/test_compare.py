@@ -239,7 +239,7 @@ def test_frames_that_gain_and_lose_most_are_shown(runs, tmp_path, capsys):
     assert compare.extremes(pairs, runs, "psnr")[0][0].frame == "000001", "the next one that both have"
     assert run(capsys, *runs)[0] == 0
     page = Page((runs[1] / "compare.html").read_text())
-    assert page.tags.count("img") == (3 + 1) * 8
+    assert page.tags.count("img") == (3 + 1) * (4 * 2 + 2), "pictures and parts, and two in the slider"
     page.assert_alone()
 
 

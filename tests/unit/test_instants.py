@@ -1,5 +1,6 @@
 """Other instants than the sharp one: their names, what a test makes of them, and what is refused."""
 
+import base64
 import json
 import shutil
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from html_page import Page
 from light_set import CLIPS, FRAMES, TIMES, add_instants, moments
 from tiny_network import TINY
 from tiny_set import make_set, options, rng
@@ -22,7 +24,7 @@ from options.schema_data import SpikeOpt
 from options.schema_train import ValOpt
 from restorer import Restorer
 from utils import utils_checkpoint, utils_eval, utils_image
-from utils.report import comparison_video, instants_picture
+from utils.report import comparison_video, instants_picture, test_page
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_run_folder import ResultsFolder
@@ -286,6 +288,33 @@ def test_the_picture_of_instants_shows_all_of_them(tmp_path):
     assert some == shape
     _, mixed = instants_file(tmp_path / "mixed", [pretend("a", (48, 64), 4), pretend("b", (32, 96), 4)], 4)
     assert mixed[0] > shape[0]
+
+
+def test_the_page_has_a_slider_over_the_instants_of_a_frame(tmp_path):
+    times = [(k + 0.5) / 20 for k in range(20)]
+    clips = [pretend(f"clip{index}", (270, 480), 20) for index in range(4)]
+    few = [pretend("few", (48, 64), 2, sharp=lambda index: index == 0)]
+    instants_file(tmp_path, clips, 20)
+    instants_file(tmp_path, few, 2)
+    found = instants_picture.moments(tmp_path, clips, times)
+    assert [moment.clip for moment in found] == ["clip0", "clip1", "clip2"]
+    assert found[0].frame == "000000_t0.03 to 000000_t0.97"
+    assert [len(track) for track in found[0].tracks.values()] == [1, 16, 16]
+    pixels = sum(np.prod(picture_of(uri).shape[:2]) for one in found for track in one.tracks.values() for uri in track)
+    assert pixels < 6.2e6
+    (moment,) = instants_picture.moments(tmp_path, few, (0.25, 0.75))
+    assert list(moment.tracks) == ["blurred", "restored"], "one of the sharp instants is unknown"
+    facts = {"title": "a", "options": {}, "environment": {}}
+    page = test_page.report_page(utils_eval.summarize([]), {}, facts, [moment])
+    assert 'min="0" max="1" value="0" data-texts="0.25 0.75"' in page
+    assert page.count('src="data:') == 3, "the sliders repeat none"
+    Page(page).assert_alone()
+
+
+def picture_of(uri):
+    """The picture of a data URI."""
+    encoded = np.frombuffer(base64.b64decode(uri.split(",")[1]), np.uint8)
+    return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
 
 
 def test_a_comparison_of_some_sharp_frames_keeps_its_width(tmp_path):

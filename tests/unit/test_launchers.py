@@ -18,7 +18,8 @@ from utils import utils_option
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = (
-    "--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --debug"
+    "--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --debug "
+    "--quiet"
 )
 TRAIN_FLAGS, TEST_FLAGS = "--demo --max-restarts --stop-code", "--resume"
 STUB = """#!/usr/bin/env bash

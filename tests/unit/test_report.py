@@ -77,6 +77,17 @@ def test_row_holds_the_pictures_unchanged_but_for_their_size():
     assert (row == [0, 0, 255]).all(axis=2).sum() == 180 * 320
 
 
+def test_pictures_in_rows_of_columns_stand_where_their_labels_are():
+    given = {str(level): np.full((90, 320, 3), level, np.uint8) for level in (50, 100, 150, 200, 250)}
+    row, rows = (metric_files.side_by_side("clip", given, columns=columns) for columns in (None, 3))
+    top = len(row) - metric_files.GAP - 90
+    assert rows.shape[0] == 2 * len(row) - 30, "one title"
+    assert rows.shape[1] == 3 * 326 + 6
+    assert (rows[top : top + 90, 6 + 326 : 326 + 326] == 100).all()
+    assert (rows[-6 - 90 : -6, 6 + 326 : 326 + 326] == 250).all()
+    assert (rows[-6 - 90 : -6, 6 + 2 * 326 :] == rows[-1, -1]).all(), "no sixth picture"
+
+
 class Board(dict):
     def image(self, step, name, image):
         assert (name, step) not in self
@@ -101,7 +112,7 @@ def test_board_gets_one_picture_of_each_of_the_first_clips(clips, monkeypatch):
     clips += [FakeClip("c", 1), FakeClip("d", 2)]
     board = shown(clips, 3, 1, monkeypatch)
     assert list(board) == [("alpha", 7), ("b", 7), ("c", 7)]
-    assert all(image.dtype == np.uint8 and image.shape[1] > 5 * 320 for image in board.values())
+    assert all(image.dtype == np.uint8 and image.shape[1] > 3 * 320 for image in board.values())
     several = shown(clips, 3, 2, monkeypatch)
     assert list(several) == list(board)
     assert all(np.array_equal(several[key], board[key]) for key in board)
@@ -110,7 +121,7 @@ def test_board_gets_one_picture_of_each_of_the_first_clips(clips, monkeypatch):
 def test_board_shows_the_middle_frame_and_its_error(clips, monkeypatch):
     titles, labels = [], []
 
-    def keep(title, pictures):
+    def keep(title, pictures, columns):
         titles.append(title)
         labels.append(list(pictures))
         return np.zeros((2, 2, 3), np.uint8)

@@ -1,11 +1,14 @@
-"""instants.png: one blurred frame per clip and what a test made of it, instant by instant."""
+"""One blurred frame per clip and what a test made of it, instant by instant: instants.png, and for report.html."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from utils import utils_image
 from utils.evaluation.clip import Clip, TestSet
+from utils.report import page_template
 from utils.report.metric_files import side_by_side
 from utils.report.results_folder import disk_errors_in_words, frame_path
 from utils.utils_run_folder import ResultsFolder
@@ -13,6 +16,54 @@ from utils.utils_run_folder import ResultsFolder
 CLIPS, INSTANTS = 3, 8  # most clips, and instants of each, shown
 PIXELS = 1.5e6  # of all pictures together, so that the file stays below 5 MB
 SMALLEST, LARGEST = 32, 480  # width of a picture
+PAGE_INSTANTS, PAGE_PIXELS = 16, 6e6  # the same on the page, whose JPEGs need fewer bytes
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The instants of one blurred frame, on the page.
+
+    Attributes:
+        clip: name of its clip.
+        frame: names of its first and last instant.
+        times: the instants, as fractions of the exposure.
+        tracks: label -> pictures as data URIs, one or one per instant.
+    """
+
+    clip: str
+    frame: str
+    times: list[str]
+    tracks: dict[str, list[str]] = field(repr=False)
+
+
+def moments(folder: Path, test_set: TestSet, times: Sequence[float]) -> list[Moment]:
+    """The middle blurred frame of the first clips with its restored and, if all are known, sharp instants.
+
+    Args:
+        folder: folder of the results; the frames must have been written.
+        test_set: the clips; each frame has a picture for each of `times`, in this order.
+        times: the instants.
+    """
+    clips = _clips(test_set)
+    width = _width(clips, len(clips) * (1 + 2 * min(len(times), PAGE_INSTANTS)), PAGE_PIXELS)
+
+    def uris(images: Sequence[np.ndarray]) -> list[str]:
+        return [page_template.picture_uri(image, largest=width) for image in images]
+
+    found = []
+    for clip in clips:
+        shown = _shown(clip, len(times), PAGE_INSTANTS)
+        tracks = {
+            "blurred": uris([utils_image.to_uint8(clip.lq(shown[0], shown[0] + 1)[0])]),
+            "restored": uris([utils_image.read_rgb(frame_path(folder, clip, index)) for index in shown]),
+        }
+        sharp = [image for index in shown for image in clip.gt(index, index + 1)] if clip.has_gt else []
+        if len(sharp) == len(shown):
+            tracks["sharp"] = uris(sharp)
+        first, last = (clip.frames[index] for index in (shown[0], shown[-1]))
+        labels = [f"{times[index % len(times)]:.2f}" for index in shown]
+        found.append(Moment(clip.name, first if first == last else f"{first} to {last}", labels, tracks))
+    return found
 
 
 def write_instants(folder: Path, test_set: TestSet, count: int) -> None:
@@ -23,22 +74,29 @@ def write_instants(folder: Path, test_set: TestSet, count: int) -> None:
         test_set: the clips; each frame has `count` pictures in a row.
         count: instants per frame.
     """
-    clips = [test_set[index] for index in range(min(CLIPS, len(test_set)))]
-    shown = {clip.name: _shown(clip, count) for clip in clips}
-    pictures = 2 * len(clips) * (1 + min(count, INSTANTS))
-    tallest = max(clip.size[0] / clip.size[1] for clip in clips)
-    width = int(max(min((PIXELS / pictures / tallest) ** 0.5, LARGEST), SMALLEST))
-    rows = [row for clip in clips for row in _rows(folder, clip, shown[clip.name], width)]
+    clips = _clips(test_set)
+    width = _width(clips, 2 * len(clips) * (1 + min(count, INSTANTS)), PIXELS)
+    rows = [row for clip in clips for row in _rows(folder, clip, _shown(clip, count, INSTANTS), width)]
     widest = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0))) for row in rows]
     with disk_errors_in_words(folder):
         utils_image.write_rgb(ResultsFolder(folder).instants, np.concatenate(rows))
 
 
-def _shown(clip: Clip, count: int) -> list[int]:
+def _clips(test_set: TestSet) -> list[Clip]:
+    return [test_set[index] for index in range(min(CLIPS, len(test_set)))]
+
+
+def _width(clips: Sequence[Clip], pictures: int, pixels: float) -> int:
+    """Width of a picture with which so many together have so many pixels."""
+    tallest = max(clip.size[0] / clip.size[1] for clip in clips)
+    return int(max(min((pixels / pictures / tallest) ** 0.5, LARGEST), SMALLEST))
+
+
+def _shown(clip: Clip, count: int, most: int) -> list[int]:
     """Return the pictures of the middle blurred frame to show, evenly spaced in time."""
     first = len(clip.frames) // count // 2 * count
-    return [first + round(at) for at in np.linspace(0, count - 1, min(count, INSTANTS))]
+    return [first + round(at) for at in np.linspace(0, count - 1, min(count, most))]
 
 
 def _rows(folder: Path, clip: Clip, shown: list[int], width: int) -> list[np.ndarray]:

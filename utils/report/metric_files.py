@@ -23,7 +23,7 @@ PANEL_WIDTHS = 320, 480
 FRAMES_PER_SECOND = 12
 GAP = 6
 ERROR_AT_WHITE = 32  # levels of 255
-BOARD_CLIPS = 4
+BOARD_CLIPS, BOARD_COLUMNS = 4, 3  # boards show pictures as small cards, in which one long row is a thin line
 INK = (240, 240, 240)
 
 
@@ -111,20 +111,24 @@ def error_map(restored: np.ndarray, sharp: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB))
 
 
-def side_by_side(title: str, pictures: dict[str, np.ndarray], widths: tuple[int, int] = PANEL_WIDTHS) -> np.ndarray:
-    """One row of pictures scaled to a width from widths[0] to about widths[1], with a title above the row and a label
-    above each picture."""
+def side_by_side(
+    title: str, pictures: dict[str, np.ndarray], widths: tuple[int, int] = PANEL_WIDTHS, columns: int | None = None
+) -> np.ndarray:
+    """Pictures in one row, or in rows of `columns`, scaled to a width from widths[0] to about widths[1], with a title
+    above the first row and a label above each picture."""
     scaled = [_to_panel_width(picture, widths) for picture in pictures.values()]
     height, width = (max(picture.shape[axis] for picture in scaled) for axis in (0, 1))
     font = ImageFont.load_default(size=18)
     band = 30
-    canvas = Image.new("RGB", (len(scaled) * (width + GAP) + GAP, height + 2 * band + GAP), BACKGROUND)
+    columns = min(columns or len(scaled), len(scaled))
+    tall = band + height + GAP
+    canvas = Image.new("RGB", (columns * (width + GAP) + GAP, band + -(-len(scaled) // columns) * tall), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     draw.text((GAP + 2, band // 2), printable(title), INK, font, anchor="lm")
-    for column, (label, picture) in enumerate(zip(pictures, scaled, strict=True)):
-        left = GAP + column * (width + GAP)
-        draw.text((left + 2, band + band // 2), label, INK, font, anchor="lm")
-        canvas.paste(Image.fromarray(picture), (left, 2 * band))
+    for index, (label, picture) in enumerate(zip(pictures, scaled, strict=True)):
+        left, top = GAP + index % columns * (width + GAP), band + index // columns * tall
+        draw.text((left + 2, top + band // 2), label, INK, font, anchor="lm")
+        canvas.paste(Image.fromarray(picture), (left, top + band))
     return np.asarray(canvas)
 
 
@@ -150,7 +154,7 @@ class BoardImages:
         pictures = panels(frame)
         if frame.sharp is not None:
             pictures[f"mean error 0 .. {ERROR_AT_WHITE} of 255"] = error_map(frame.restored, frame.sharp)
-        self._rows[clip.name] = side_by_side(f"{clip.name}  {frame.name}", pictures)
+        self._rows[clip.name] = side_by_side(f"{clip.name}  {frame.name}", pictures, columns=BOARD_COLUMNS)
 
     def show(self, board: Board, step: int, dist: Dist) -> None:
         """Show the pictures of all processes on the board; every process must call this after `evaluate`."""

@@ -14,10 +14,9 @@ import numpy as np
 from utils import __version__
 
 TEMPLATES = Path(__file__).resolve().parent / "pages"
-LARGEST_WIDTH = 480  # of a picture, in pixels
+LARGEST_WIDTH = 640  # of a picture, in pixels
 QUALITY = 90  # of its JPEG
 CROP = 96  # side of the part shown enlarged, in pixels
-MARK, EDGE = (255, 220, 40), (0, 0, 0)  # visible on bright, dark and coloured pictures
 POINTS = 1200  # most points per curve
 TICKS = 200  # most ticks per curve for infinite values
 COLOURS = ("#2f7ed8", "#8a8f98", "#d98b2b", "#3a9a5b")
@@ -53,25 +52,22 @@ def number(value: float | None, name: str = "") -> str:
     return f"{value:.2f}" if "psnr" in name else f"{value:.4f}"
 
 
-def picture_uri(image: np.ndarray, box: tuple[int, int, int, int] | None = None) -> str:
-    """Encode a picture, shrunk to LARGEST_WIDTH, as a JPEG data URI.
-
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        box: top, left, height, width of a part to outline.
-    """
-    whole = image.shape[:2]
-    scale = min(LARGEST_WIDTH / image.shape[1], 1)
-    if scale < 1:
-        size = LARGEST_WIDTH, max(1, round(image.shape[0] * scale))
+def picture_uri(image: np.ndarray, largest: int = LARGEST_WIDTH) -> str:
+    """Encode (H, W, 3) uint8, RGB, as a JPEG data URI, shrunk to a width of `largest` if it is wider."""
+    if image.shape[1] > largest:
+        size = largest, max(1, round(image.shape[0] * largest / image.shape[1]))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    if box is not None and box[2:] != whole:
-        top, left, height, width = (round(length * scale) for length in box)
-        corners = (left, top), (left + width - 1, top + height - 1)
-        image = cv2.rectangle(image.copy(), *corners, EDGE, 4)
-        image = cv2.rectangle(image, *corners, MARK, 2)
     full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     return _uri(image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY, *full_colour])
+
+
+def outline(box: tuple[int, int, int, int], shape: tuple[int, ...]) -> str:
+    """CSS that outlines a part (top, left, height, width) of a picture of (H, W, ...); empty if it is all of it."""
+    height, width = shape[:2]
+    if box[2:] == (height, width):
+        return ""
+    sides = zip(("top", "left", "height", "width"), box, (height, width) * 2, strict=True)
+    return "; ".join(f"{side}: {length / whole:.2%}" for side, length, whole in sides)
 
 
 def crop_uri(image: np.ndarray, box: tuple[int, int, int, int]) -> str:

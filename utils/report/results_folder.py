@@ -19,6 +19,7 @@ from utils.processes import folder_lock, signals
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_file import read_text, safe_name, write_text
+from utils.utils_progress import progress
 from utils.utils_run_folder import VIDEO_SUFFIXES, ResultsFolder
 from utils.utils_tile_opt import TileOpt
 
@@ -201,7 +202,8 @@ def write_videos(folder: Path, test_set: TestSet, output: Sequence[str], dist: D
         for kind in kinds:
             path = ResultsFolder(folder).video(clip.name, kind)
             with disk_errors_in_words(path):
-                frames = (utils_image.read_rgb(frame_path(folder, clip, index)) for index in written)
+                reading = progress(written, what=path.name, show=dist.is_main)
+                frames = (utils_image.read_rgb(frame_path(folder, clip, index)) for index in reading)
                 utils_video.write_video(
                     path, frames, shown.rate or USUAL_RATE, kind, times=shown.times, pixel_aspect=shown.pixel_aspect
                 )

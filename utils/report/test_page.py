@@ -20,8 +20,10 @@ from markupsafe import Markup
 from utils import utils_dist
 from utils.evaluation.clip import Frame
 from utils.report import metric_files, page_template
+from utils.report.instants_picture import Moment
 from utils.utils_dist import Dist
 from utils.utils_file import write_text
+from utils.utils_progress import progress
 from utils.utils_run_folder import ResultsFolder
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "scikit-image", "av")
@@ -41,12 +43,14 @@ class Picture:
         frame: name of the frame.
         index: its position in the clip.
         psnr: in dB; None without a sharp frame.
+        box: CSS that outlines the crop.
     """
 
     clip: str
     frame: str
     index: int
     psnr: float | None
+    box: str
     images: dict[str, str] = field(repr=False)
     crops: dict[str, str] = field(repr=False)
 
@@ -95,7 +99,11 @@ class ReportImages:
 
 
 def write_report(
-    folder: Path, result: Mapping[str, Any], pictures: Mapping[str, Sequence[Picture]], facts: Mapping[str, Any]
+    folder: Path,
+    result: Mapping[str, Any],
+    pictures: Mapping[str, Sequence[Picture]],
+    facts: Mapping[str, Any],
+    instants: Sequence[Moment] = (),
 ) -> Path:
     """Write report.html atomically.
 
@@ -104,16 +112,22 @@ def write_report(
         result: result of `evaluate`.
         pictures: result of `ReportImages.gathered`.
         facts: "title", "options" (JSON values without secrets) and "environment" (name -> text).
+        instants: result of `instants_picture.moments`.
 
     Returns:
         The file.
     """
     path = ResultsFolder(folder).report
-    write_text(path, report_page(result, pictures, facts))
+    write_text(path, report_page(result, pictures, facts, instants))
     return path
 
 
-def report_page(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Picture]], facts: Mapping[str, Any]) -> str:
+def report_page(
+    result: Mapping[str, Any],
+    pictures: Mapping[str, Sequence[Picture]],
+    facts: Mapping[str, Any],
+    instants: Sequence[Moment] = (),
+) -> str:
     """The text of report.html; arguments as for `write_report`."""
     frames: dict[str, list[Mapping[str, Any]]] = {}
     for row in result["frames"]:
@@ -125,6 +139,7 @@ def report_page(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Pictu
         for clip, metrics in result["clips"].items()
     ]
     drawn = sorted((clip for clip, metrics in result["clips"].items() if "psnr" in metrics), key=_psnr_in(result))
+    shown = [clip for clip in result["clips"] if clip in drawn[:CURVES]]
     return page_template.render(
         "report.html",
         title=facts["title"],
@@ -139,9 +154,10 @@ def report_page(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Pictu
         rows=rows,
         mean=mean,
         mean_gain=_gain(mean),
-        curves={clip: Markup(_curves(frames[clip])) for clip in result["clips"] if clip in drawn[:CURVES]},
+        curves={clip: Markup(_curves(frames[clip])) for clip in progress(shown, what="report", unit="clip")},
         not_drawn=max(len(drawn) - CURVES, 0),
         groups=pictures,
+        instants=instants,
         environment=facts["environment"],
         options=json.dumps(facts["options"], indent=2, ensure_ascii=False),
     )
@@ -198,8 +214,9 @@ def _picture(frame: Frame) -> Picture:
         scale = height / image.shape[0]  # the input of super-resolution is smaller
         top, left, rows, cols = (int(length / scale) for length in box)
         part = (top, left, max(rows, 1), max(cols, 1))
-        images[label], crops[label] = page_template.picture_uri(image, part), page_template.crop_uri(image, part)
-    return Picture(frame.clip.name, frame.name, frame.index, frame.metrics.get("psnr"), images, crops)
+        images[label], crops[label] = page_template.picture_uri(image), page_template.crop_uri(image, part)
+    outline = page_template.outline(box, (height, width))
+    return Picture(frame.clip.name, frame.name, frame.index, frame.metrics.get("psnr"), outline, images, crops)
 
 
 def _headlines(result: Mapping[str, Any]) -> list[dict[str, Any]]:

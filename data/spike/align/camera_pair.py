@@ -1,6 +1,6 @@
 """Align a data set: measure its clips, find out whether they agree on one pair of cameras, write the manifest."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from data.spike.reader import SpikeReader
 from options.schema import DatasetOpt
 from utils.utils_error import UserError
 from utils.utils_file import own_name
+from utils.utils_progress import progress
 
 FRAMES = 12  # per clip; more say little more
 FLOOR = 0.02  # pixels; no clip is trusted to be better than that
@@ -104,13 +105,7 @@ def block_of(blurred: Path, spikes: Path) -> DatasetOpt:
     return DatasetOpt.model_validate(given)
 
 
-def align_set(
-    blocks: Sequence[DatasetOpt],
-    settings: Settings = Settings(),
-    *,
-    write: bool = True,
-    report: Callable[[str], object] = lambda clip: None,
-) -> Aligned:
+def align_set(blocks: Sequence[DatasetOpt], settings: Settings = Settings(), *, write: bool = True) -> Aligned:
     """Measure all clips of a data set, and write what was found into its manifest.
 
     Raw spikes and the manifest's own exposures are measured, so a second call finds the same.
@@ -119,13 +114,12 @@ def align_set(
         blocks: `datasets.train` and `datasets.test`, or what `blocks_in` returns; all with one manifest.
         settings: how.
         write: change the manifest.
-        report: called with the name of each clip before it is read.
 
     Raises:
         UserError: there is no manifest or more than one, files are missing or do not match, or no clip can be measured.
     """
     path = _manifest_of(blocks)
-    clips = [clip for block in blocks for clip in _measured(block, settings, report)]
+    clips = [clip for block in blocks for clip in _measured(block, settings)]
     rows, lines = _rows(clips, settings)
     if not any(row.alignment for row in rows):
         raise UserError(f"{path}: no clip could be aligned ({_reasons(rows)}); record a clip with texture and motion")
@@ -161,10 +155,9 @@ def _manifest_of(blocks: Sequence[DatasetOpt]) -> Path:
     return next(path for path in paths.values() if path)
 
 
-def _measured(block: DatasetOpt, settings: Settings, report: Callable[[str], object]) -> Iterable[_Clip]:
+def _measured(block: DatasetOpt, settings: Settings) -> Iterable[_Clip]:
     clips, lq, reader = open_pair(block)
-    for clip, names in clips.items():
-        report(clip)
+    for clip, names in progress(clips.items(), what="align", unit="clip"):
         raise_first(reader.problems({clip: names}))
         frames = with_room(reader, clip, names, settings.most_steps, FRAMES)
         footage = read_footage(reader, lq, clip, frames, settings.most_steps)

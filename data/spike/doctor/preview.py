@@ -8,6 +8,7 @@ import numpy as np
 from data.spike.representations import tfi, tfp
 from utils.report.metric_files import FRAMES_PER_SECOND, side_by_side
 from utils.utils_image import write_rgb
+from utils.utils_progress import progress
 from utils.utils_video import write_video
 
 WINDOWS = 5, 21, 41
@@ -35,11 +36,8 @@ def contact_sheet(spikes: np.ndarray, center: int, title: str) -> np.ndarray:
     planes[f"TFI ({undefined.mean():.1%} undefined)"] = interval
     planes[f"mean of all {len(spikes)} steps"] = spikes.mean(axis=0, dtype=np.float32)
     pictures = {"spikes": gray(spikes[center], 1)} | {label: gray(plane, white) for label, plane in planes.items()}
-    while len(pictures) % 2:
-        pictures[" " * len(pictures)] = np.zeros_like(pictures["spikes"])
-    panels, half = list(pictures.items()), len(pictures) // 2
-    upper = side_by_side(f"{title}   step {center}   white = {white:.3f} spikes per step", dict(panels[:half]))
-    return np.concatenate([upper, side_by_side("", dict(panels[half:]))])
+    heading = f"{title}   step {center}   white = {white:.3f} spikes per step"
+    return side_by_side(heading, pictures, columns=-(-len(pictures) // 2))
 
 
 def movie(spikes: np.ndarray, title: str) -> Iterator[np.ndarray]:
@@ -57,7 +55,7 @@ def movie(spikes: np.ndarray, title: str) -> Iterator[np.ndarray]:
     stop = len(spikes) - half
     centers = np.unique(np.linspace(half, stop - 1, min(_MOST_FRAMES, stop - half)).round().astype(int))
     white = white_of(tfp(spikes, int(centers[len(centers) // 2]), window))
-    for center in centers.tolist():
+    for center in progress(centers.tolist(), what=title):
         pictures = {
             f"TFP {window} steps": gray(tfp(spikes, center, window), white),
             "spikes": gray(spikes[center], 1),

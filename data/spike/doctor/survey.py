@@ -13,6 +13,7 @@ from data.spike.doctor.inspection import check_timing, inspect_file
 from data.spike.formats import format_of, open_spikes
 from utils.spike_loader import packed_bytes
 from utils.utils_error import UserError
+from utils.utils_progress import progress
 
 
 def survey(root: Path, given: Given | None = None) -> list[dict[str, Any]]:
@@ -35,7 +36,8 @@ def survey(root: Path, given: Given | None = None) -> list[dict[str, Any]]:
     folders: dict[Path, list[Path]] = {}
     for path in paths:
         folders.setdefault(path.parent, []).append(path)
-    return [_folder(folder, files, given or Given()) for folder, files in folders.items()]
+    with progress(total=len(paths), what="inspect", unit="file") as bar:
+        return [_folder(folder, files, given or Given(), bar) for folder, files in folders.items()]
 
 
 def text(rows: list[dict[str, Any]]) -> str:
@@ -50,13 +52,14 @@ def text(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, f"{bad} of {len(rows)} folders have something wrong" if bad else "nothing wrong found"])
 
 
-def _folder(folder: Path, files: list[Path], given: Given) -> dict[str, Any]:
+def _folder(folder: Path, files: list[Path], given: Given, bar: Any) -> dict[str, Any]:
     """Inspect the first file of each size fully, and the others only for what may differ between files."""
     shapes: Counter[str] = Counter()
     sizes: set[Size] = set()
     notes: list[str] = []
     wrong: list[str] = []
     for path in files:
+        bar.update()
         try:
             declared = declared_for(path, given)
             report = _quick(path, declared)

@@ -1,0 +1,52 @@
+"""Progress bars with the time left: only on a terminal, never in a log file, and none with --quiet."""
+
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+HIDE = "TQDM_DISABLE"  # environment variable that hides all bars, in child processes too
+
+
+def _use_own_lock() -> None:
+    """Give the bars a lock of this process: the default one is shared with child processes, and may die with one."""
+    tqdm.set_lock(threading.RLock())
+
+
+_use_own_lock()
+os.register_at_fork(after_in_child=_use_own_lock)  # another thread may have held it
+
+
+def progress(
+    items: Iterable[Any] | None = None,
+    *,
+    total: int | None = None,
+    done: int = 0,
+    what: str = "",
+    unit: str = "frame",
+    show: bool = True,
+) -> Any:
+    """Make a progress bar on stderr, which vanishes at the end.
+
+    Args:
+        items: what to iterate over; None: call `update` on the bar, which is also a context manager.
+        total: number of items; default: the length of `items`. Without it no time left is shown.
+        done: number of items that were finished earlier.
+        what: name before the bar.
+        unit: of the items.
+        show: False hides it, as in all processes but the first.
+    """
+    is_hidden = not show or bool(os.environ.get(HIDE))
+    return tqdm(items, what, total, False, unit=unit, initial=done, disable=True if is_hidden else None)
+
+
+class LogHandler(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10 cannot subscript it
+    """Writes log lines above a bar, not into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        with tqdm.external_write_mode(self.stream):
+            super().emit(record)
