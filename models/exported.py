@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 AXES = 5  # B, D, C, H, W
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+ONNX_TORCH = "2.12"  # 2.8 and 2.9 trace no graph for any size; that of 2.10 restored something else
 
 
 def export_network(net: nn.Module, shape: Sequence[int], *, portable: bool = True) -> ExportedProgram:
@@ -88,7 +89,7 @@ def export_onnx(
         notes: what is stored beside the graph, by key.
 
     Raises:
-        UserError: a library is not installed, or the size is no multiple of the ratio.
+        UserError: a library is not installed or too old, or the size is no multiple of the ratio.
     """
     check_onnx()
     import onnx
@@ -122,8 +123,12 @@ def check_onnx() -> None:
     """Check that ONNX files can be written and compared here.
 
     Raises:
-        UserError: a library is not installed.
+        UserError: a library is not installed, or PyTorch is too old.
     """
+    if torch.__version__ < ONNX_TORCH:
+        raise UserError(
+            f"ONNX: PyTorch {torch.__version__} found, expected {ONNX_TORCH} or newer; run `pip install -U torch`"
+        )
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"ONNX: not installed: {', '.join(missing)}; run `pip install {' '.join(missing)}`")

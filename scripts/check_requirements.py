@@ -1,11 +1,17 @@
 """Check whether this Python satisfies requirement lists: `PYTHON scripts/check_requirements.py requirement.txt ...`.
 
 Exit code 0: it can. 2: it cannot; one line on stderr says what is missing. Needs only the standard library.
+`PYTHON scripts/check_requirements.py --forget-partial` removes the metadata of packages whose installation was
+interrupted, so that pip and uv install them again.
 """
 
+import csv
 import re
+import shutil
 import sys
+import sysconfig
 from importlib import metadata
+from pathlib import Path
 
 # Packages that provide the same module.
 SAME = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
@@ -43,8 +49,33 @@ def missing(requirements: str) -> list[str]:
     return problems
 
 
+def is_whole(info: Path) -> bool:
+    """Whether all files of an installed package are there, with the sizes that its RECORD says."""
+    if not (info / "RECORD").is_file():
+        return False
+    with (info / "RECORD").open(encoding="utf-8", newline="") as record:
+        for row in filter(len, csv.reader(record)):
+            name, size = row[0], row[-1]
+            file = info.parent / name
+            is_there = name.endswith(".pyc") or (file.is_file() and size in ("", str(file.stat().st_size)))
+            if not is_there:
+                return False
+    return True
+
+
+def forget_partial() -> None:
+    """Remove the metadata of packages that are not whole in this Python's own environment."""
+    for info in Path(sysconfig.get_path("purelib")).glob("*.dist-info"):
+        if not is_whole(info):
+            print(f"{info.name.removesuffix('.dist-info')} is not whole and is installed again", file=sys.stderr)
+            shutil.rmtree(info)
+
+
 def main() -> int:
     """Check the files named on the command line."""
+    if sys.argv[1:] == ["--forget-partial"]:
+        forget_partial()
+        return 0
     problems = []
     for name in sys.argv[1:]:
         with open(name, encoding="utf-8-sig") as file:

@@ -137,6 +137,7 @@ check_arguments() {
         return
     fi
     if [[ -z "$CONFIG" ]]; then CONFIG="$DEFAULT_CONFIG"; elif [[ -f "$CONFIG" ]]; then CONFIG="$(from_caller "$CONFIG")"; fi
+    if [[ "$CONFIG" != *.json && -f "$ROOT/options/vrt/$CONFIG.json" ]]; then CONFIG="options/vrt/$CONFIG.json"; fi
     if [[ "$CONFIG" == /* ]]; then CONFIG_PATH="$CONFIG"; else CONFIG_PATH="$ROOT/$CONFIG"; fi
     if [[ ! -f "$CONFIG_PATH" ]]; then die 2 "no option file $CONFIG; see options/vrt/"; fi
     if [[ -n "$GOPRO_ROOT" ]] && ! $PREPARE; then say "note: --gopro-root has no effect without --prepare-data"; fi

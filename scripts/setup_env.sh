@@ -4,16 +4,20 @@
 #   1. $PYTHON, if set: it must satisfy requirement.txt
 #   2. the active environment (venv, conda) or the python3 on PATH, if it satisfies requirement.txt
 #   3. .venv in the checkout, created on first use with uv if available, else with pip
-# SETUP_DEV=1 adds requirement-dev.txt, which the checks need. Nothing is installed outside .venv. Copies of the lists in
-# it mark a finished installation.
+# SETUP_DEV=1 adds requirement-dev.txt, which the checks need; SETUP_CPU=1 takes PyTorch without CUDA; SETUP_LOCK=1 takes
+# .venv, not an active environment, with the exact versions of requirement.lock. Nothing is installed outside .venv.
+# Copies of the lists in it mark a finished installation; one that was interrupted is finished by the next call.
 set -euo pipefail
 
 SETUP_ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$SETUP_ROOT/scripts/shell_lib.sh"
 VENV="$SETUP_ROOT/.venv"
+CPU_PACKAGES=https://download.pytorch.org/whl/cpu
 LISTS=(requirement.txt)
 if [[ -n "${SETUP_DEV:-}" ]]; then LISTS+=(requirement-dev.txt); fi
+SOURCES=("${LISTS[@]}") # what .venv is filled from
+if [[ -n "${SETUP_LOCK:-}" ]]; then SOURCES+=(requirement.lock); fi
 
 is_python_310() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
@@ -31,7 +35,7 @@ satisfies_requirements() {
 is_installed() {
     local list
     [[ -x "$VENV/bin/python" ]] || return 1
-    for list in "${LISTS[@]}"; do
+    for list in "${SOURCES[@]}"; do
         cmp -s "$SETUP_ROOT/$list" "$VENV/installed_$list" || return 1
     done
 }
@@ -48,15 +52,22 @@ find_base_python() {
     return 1
 }
 
+# Whether .venv is whole: packages for the rest of an attempt to make it would go to the Python that it came from.
+is_venv() {
+    [[ -x "$VENV/bin/python" && (-f "$VENV/pyvenv.cfg" || -d "$VENV/conda-meta") ]] && is_python_310 "$VENV/bin/python"
+}
+
 make_venv() {
-    local base
-    base="$(find_base_python)" || die 2 "no Python 3.10 or newer on PATH; install one, or set PYTHON to its path"
+    local base has_uv=false
+    if command -v uv >/dev/null; then has_uv=true; fi
+    base="$(find_base_python)" || $has_uv ||
+        die 2 "no Python 3.10 or newer on PATH; install one (uv and conda need no root for it), or set PYTHON to its path"
     rm -rf "$VENV"
-    if command -v uv >/dev/null; then
-        uv venv --quiet --python "$base" "$VENV"
+    if $has_uv; then
+        uv venv --quiet --python "${base:-3.12}" "$VENV" || die 1 "uv made no virtual environment; its message is above"
     elif ! "$base" -m venv "$VENV" >/dev/null; then
         rm -rf "$VENV"
-        die 1 "$base cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
+        die 1 "$base cannot make a virtual environment; install uv or, on Debian and Ubuntu, python3-venv (apt, as root)"
     fi
 }
 
@@ -74,16 +85,22 @@ pip_install() {
 }
 
 fill_venv() {
-    if satisfies_requirements "$VENV/bin/python" 2>/dev/null; then return; fi
     local arguments=() list
     for list in "${LISTS[@]}"; do arguments+=(-r "$SETUP_ROOT/$list"); done
-    say "installing the packages of ${LISTS[*]} into .venv, once: PyTorch and its dependencies,"
-    say "on Linux about 3 GB to download and 7 GB on disk; this takes 2 to 10 minutes"
+    if [[ -n "${SETUP_LOCK:-}" ]]; then arguments+=(-c "$SETUP_ROOT/requirement.lock"); fi
+    say "installing the packages of ${SOURCES[*]} into .venv, once: PyTorch and its dependencies,"
+    if [[ -n "${SETUP_CPU:-}" ]]; then
+        export UV_TORCH_BACKEND=cpu PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:-} $CPU_PACKAGES"
+        say "without CUDA; this takes 1 to 5 minutes"
+    else
+        say "on Linux about 3 GB to download and 7 GB on disk; this takes 2 to 10 minutes"
+    fi
+    "$VENV/bin/python" "$SETUP_ROOT/scripts/check_requirements.py" --forget-partial || die 1 "remove $VENV and start again"
     if command -v uv >/dev/null; then
         uv pip install --python "$VENV/bin/python" "${arguments[@]}" >&2 ||
             die 1 "the installation failed; uv's message is above"
     else
-        if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+        if ! "$VENV/bin/python" -c 'from importlib.metadata import version; version("pip")' 2>/dev/null; then
             "$VENV/bin/python" -m ensurepip >/dev/null 2>&1 || die 1 "$VENV has no pip; remove that folder and start again"
         fi
         pip_install "${arguments[@]}"
@@ -101,11 +118,11 @@ install_locked() {
         fi
     fi
     if is_installed; then return; fi
-    if [[ ! -x "$VENV/bin/python" ]] || ! is_python_310 "$VENV/bin/python"; then make_venv; fi
+    if ! is_venv; then make_venv; fi
     local list
-    for list in "${LISTS[@]}"; do rm -f "$VENV/installed_$list"; done
+    rm -f "$VENV"/installed_*
     fill_venv
-    for list in "${LISTS[@]}"; do
+    for list in "${SOURCES[@]}"; do
         cp "$SETUP_ROOT/$list" "$VENV/installed_$list.tmp"
         mv "$VENV/installed_$list.tmp" "$VENV/installed_$list"
     done
@@ -134,16 +151,27 @@ check_given_python() {
     fi
 }
 
+# Say why the active environment is not taken.
+note_active_environment() {
+    local active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" problem
+    if [[ -n "$active" && -z "${SETUP_LOCK:-}" && "$active" != "$VENV" ]]; then
+        problem="$(satisfies_requirements "$active/bin/python" 2>&1)" || true
+        say "note: $active is active, but ${problem##*$'\n'}; to take it, install ${LISTS[*]} there (pip install -r)"
+    fi
+}
+
 setup_env() {
     local ADVICE="; see python3 scripts/doctor.py"
     if [[ -n "${PYTHON:-}" ]]; then
         check_given_python
-    elif [[ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]] &&
+        if [[ -n "${SETUP_LOCK:-}" ]]; then say "note: SETUP_LOCK has no effect, as PYTHON is set"; fi
+    elif [[ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" && -z "${SETUP_LOCK:-}" ]] &&
         PYTHON="$(find_ready_python ${VIRTUAL_ENV:+"$VIRTUAL_ENV/bin/python"} ${CONDA_PREFIX:+"$CONDA_PREFIX/bin/python"})"; then
         :
     elif is_installed; then
         PYTHON="$VENV/bin/python"
-    elif ! PYTHON="$(find_ready_python python3 python)"; then
+    elif [[ -n "${SETUP_LOCK:-}" ]] || ! PYTHON="$(find_ready_python python3 python)"; then
+        note_active_environment
         run_stoppable install_locked || exit $?
         PYTHON="$VENV/bin/python"
     fi

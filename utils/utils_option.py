@@ -21,10 +21,11 @@ from pydantic_core import ErrorDetails
 from utils.utils_error import UserError
 from utils.utils_file import write_text
 from utils.utils_json import read_json
+from utils.utils_zoo import OPTIONS, ROOT, option_file
 
 T = TypeVar("T", bound=BaseModel)
 Tree = dict[str, Any]
-TASK_FOLDER = Path(__file__).resolve().parents[1] / "options" / "vrt" / "tasks"
+TASK_FOLDER = ROOT / OPTIONS / "tasks"
 BASE_KEY = "_base_"
 EDITOR_KEY = "$schema"  # where an editor finds what may stand in the file
 SET = "--set"
@@ -39,8 +40,9 @@ def load(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
     """Read an option file and check it.
 
     Args:
-        path: the file. With `"_base_": FILE`, relative to the file itself, it extends that file: objects are merged
-            key by key, an object over a list of objects changes these (see `_merged`), everything else is replaced.
+        path: the file, or the name of one that ships (`utils_zoo.option_file`). With `"_base_": FILE`, relative to
+            the file itself, it extends that file: objects are merged key by key, an object over a list of objects
+            changes these (see `_merged`), everything else is replaced.
         schema: root of the options.
         overrides: "dotted.key=VALUE", VALUE in JSON; anything else is a string. A number in the key means one object of
             a list; without it, all of them change.
@@ -52,7 +54,7 @@ def load(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
         UserError: one line that names the first problem (key, file, value found, allowed values) and counts the
             others.
     """
-    path = Path(path).expanduser()
+    path = option_file(Path(path).expanduser())
     sources = _read_chain(path, ())
     if overrides:
         sources.append((SET, _read_overrides(overrides, schema)))

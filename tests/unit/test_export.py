@@ -12,6 +12,7 @@ import torch
 from tiny_network import tiny
 from torch import nn
 
+from models import exported
 from models.exported import export_network, export_onnx
 from models.fusion.guide import Guide
 from models.network_vrt import VRT
@@ -176,6 +177,9 @@ def write_guide(folder, **options):
     return ["--opt", str(folder / "tiny.json"), "--weights", str(folder / "w.pth")]
 
 
+writes_onnx = pytest.mark.skipif(torch.__version__ < exported.ONNX_TORCH, reason="this PyTorch cannot write ONNX")
+
+
 @pytest.fixture(scope="module")
 def any_size(tmp_path_factory):
     """An ONNX file of the tiny guide for any size, written by the script."""
@@ -187,12 +191,14 @@ def any_size(tmp_path_factory):
     return out
 
 
+@writes_onnx
 @pytest.mark.parametrize("size", [(1, 16, 24), (5, 12, 12), (2, 13, 7), (1, 3, 4), (2, 1, 1)])
 def test_the_guides_onnx_file_takes_any_size(any_size, size):
     guide = lively_guide()
     assert_onnx_equals(any_size.read_bytes(), guide, *guide_inputs(guide, *size))
 
 
+@writes_onnx
 def test_an_onnx_file_says_how_to_make_its_inputs_and_nothing_of_the_machine(any_size):
     notes = {entry.key: entry.value for entry in onnx.load(any_size).metadata_props}
     assert notes.items() >= {"ratio": "2", "planes": "3", "steps_per_plane": "5", "gain": "picture"}.items()
@@ -203,6 +209,7 @@ def test_an_onnx_file_says_how_to_make_its_inputs_and_nothing_of_the_machine(any
     assert str(any_size.parent).encode() not in content
 
 
+@writes_onnx
 def test_an_onnx_file_of_one_size_takes_that_size_only():
     guide = lively_guide()
     model = export_onnx(guide, (3, 18, 26)).SerializeToString()
@@ -211,6 +218,7 @@ def test_an_onnx_file_of_one_size_takes_that_size_only():
         assert_onnx_equals(model, guide, *guide_inputs(guide, 3, 9, 12))
 
 
+@writes_onnx
 def test_the_onnx_file_of_an_rgb_guide_takes_odd_sizes():
     guide = lively_guide(planes=0)
     model = export_onnx(guide).SerializeToString()
@@ -218,6 +226,7 @@ def test_the_onnx_file_of_an_rgb_guide_takes_odd_sizes():
         assert_onnx_equals(model, guide, torch.rand(size))
 
 
+@writes_onnx
 def test_an_onnx_file_that_differs_is_not_written(any_size, tmp_path, monkeypatch, capsys):
     other = lively_guide()
     other.conv_last.bias.data += 2e-4
@@ -257,6 +266,15 @@ def test_calls_that_cannot_export_are_refused_in_one_line(tmp_path, monkeypatch,
     assert error.count("\n") == 1
 
 
+def test_a_pytorch_that_cannot_write_onnx_is_named(monkeypatch):
+    monkeypatch.setattr(exported, "ONNX_TORCH", "99")
+    with pytest.raises(
+        UserError, match=r"ONNX: PyTorch 2\..* found, expected 99 or newer; run `pip install -U torch`$"
+    ):
+        export_onnx(lively_guide())
+
+
+@writes_onnx
 def test_missing_onnx_libraries_are_named(monkeypatch):
     for name in ("onnx", "onnxscript"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -18,8 +18,8 @@ from utils import utils_option
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = (
-    "--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root --debug "
-    "--quiet"
+    "--opt --gpus --set --prepare-data --generate-lmdb --force-prepare --dataset-root --gopro-root --spike-root "
+    "--debug --quiet"
 )
 TRAIN_FLAGS, TEST_FLAGS = "--demo --max-restarts --stop-code", "--resume"
 STUB = """#!/usr/bin/env bash
@@ -135,6 +135,11 @@ def test_forms_of_the_option_file(machine, mode, form):
     args = [arg.format(machine.config) for arg in form]
     assert machine.launch(*args, mode=mode).returncode == 0
     assert machine.calls == [[f"main_{mode}_vrt.py", "--opt", str(machine.config)]]
+
+
+def test_an_option_file_of_the_project_goes_by_its_name(machine):
+    assert machine.launch("--opt", "curriculum/stage1", cwd=machine.folder).returncode == 0
+    assert machine.calls == [["main_train_vrt.py", "--opt", "options/vrt/curriculum/stage1.json"]]
 
 
 def test_file_and_roots_are_taken_from_the_callers_folder(machine):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,40 @@ from scripts import check_requirements
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = ("requirement.txt", "requirement-dev.txt")
+# Makes an environment of this Python in no time, and installs `probe` and `needed`, which `probe` needs, unless their
+# metadata is there, as uv does. $KILL_IN is where it dies, with the set-up that called it.
+UV = """
+import os, signal, sys
+from pathlib import Path
+
+def die_in(place):
+    if os.environ.get("KILL_IN") == place:
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+root, words = Path(os.environ["HOME"]), sys.argv[1:]
+shown = [*words, *(f"{name}={os.environ.get(name, '')}" for name in ("UV_TORCH_BACKEND", "PIP_EXTRA_INDEX_URL"))]
+with (root / "calls").open("a") as calls:
+    print(*shown, file=calls)
+venv = root / ".venv"
+packages = venv / "lib" / f"python3.{sys.version_info[1]}" / "site-packages"
+if words[0] == "venv":
+    packages.mkdir(parents=True)
+    (venv / "bin").mkdir()
+    (venv / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
+    die_in("venv")
+    (venv / "pyvenv.cfg").write_text(f"home = {Path(os.path.realpath(sys.executable)).parent}")
+    sys.exit()
+for name in ("probe", "needed"):
+    info = packages / f"{name}-2.0.dist-info"
+    if not info.exists():
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\\nName: {name}\\nVersion: 2.0\\n")
+        (info / "RECORD").write_text(f"{name}.py,,5\\n{info.name}/RECORD,,\\n")
+        if name == "needed":
+            die_in("packages")
+        (packages / f"{name}.py").write_text("x = 1")
+"""
 TOOLS = ["bash", "cat", "cmp", "cp", "cut", "dirname", "flock", "grep", "mv", "rm", "sleep", "tail", "tee"]
 
 
@@ -49,6 +84,14 @@ class Checkout:
             wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: probe\nVersion: {version}\n")
             wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{info}/RECORD", "")
+
+    def add_uv(self) -> None:
+        (self.root / "uv.py").write_text(UV)
+        self.executable("uv", f'exec "{os.path.realpath(sys.executable)}" "{self.root}/uv.py" "$@"')
+
+    @property
+    def uv_calls(self) -> list[str]:
+        return (self.root / "calls").read_text().splitlines()
 
     def start(self, **env: str) -> subprocess.Popen[str]:
         script = [str(self.root / "scripts" / "setup_env.sh")]
@@ -107,6 +150,69 @@ def test_first_start_fills_a_venv_and_later_ones_do_nothing(checkout):
     assert (code, out) == (0, venv_python)
     assert "installing the packages" in err
     assert (checkout.root / ".venv" / "installed_requirement.txt").read_text() == "probe>=2\n"
+
+
+@pytest.mark.parametrize("place", ["venv", "packages"])
+def test_a_set_up_that_was_killed_is_finished_by_the_same_command(checkout, place):
+    checkout.add_uv()
+    code, out, _ = checkout.run(KILL_IN=place)
+    assert (code, out) == (137, "")
+    venv_python = str(checkout.root / ".venv" / "bin" / "python")
+    code, out, err = checkout.run()
+    assert (code, out) == (0, venv_python), err
+    assert ("needed-2.0 is not whole" in err) == (place == "packages")
+    assert "probe-2.0 is not whole" not in err
+    subprocess.run([venv_python, "-c", "import probe, needed"], check=True)
+    assert sum(call.startswith("venv") for call in checkout.uv_calls) == (2 if place == "venv" else 1)
+    assert checkout.run() == (0, venv_python, "")
+
+
+def test_exact_versions_are_installed_beside_any_other_environment(checkout):
+    checkout.add_uv()
+    (checkout.root / "requirement.txt").write_text("pytest>=1\n")  # which this Python has
+    (checkout.root / "requirement.lock").write_text("pytest==9.0.0\n")
+    ready = sys.prefix
+    assert checkout.run(VIRTUAL_ENV=ready)[1] == f"{ready}/bin/python"
+    venv_python = str(checkout.root / ".venv" / "bin" / "python")
+    for _ in range(2):
+        assert checkout.run(VIRTUAL_ENV=ready, SETUP_LOCK="1")[:2] == (0, venv_python)
+    assert len(checkout.uv_calls) == 2
+    root = checkout.root
+    assert f"-r {root}/requirement.txt -c {root}/requirement.lock " in checkout.uv_calls[1]
+    (root / "requirement.txt").write_text("pytest>=2\n")  # without the lock other versions may come now
+    assert checkout.run(PATH=f"{root}/bin", PYTHON=sys.executable, SETUP_LOCK="1")[2].startswith(
+        "note: SETUP_LOCK has no"
+    )
+    (root / "bin/python3").unlink()
+    assert checkout.run()[:2] == (0, venv_python)
+    assert not (root / ".venv" / "installed_requirement.lock").exists()
+
+
+def test_without_cuda_by_either_client_beside_the_users_own_index(checkout):
+    checkout.add_uv()
+    assert checkout.run(SETUP_CPU="1", PIP_EXTRA_INDEX_URL="file:///mine")[0] == 0
+    *_, backend, first, second = checkout.uv_calls[1].split()
+    assert (backend, first) == ("UV_TORCH_BACKEND=cpu", "PIP_EXTRA_INDEX_URL=file:///mine")
+    assert second.endswith("/whl/cpu")
+
+
+def test_uv_brings_a_python_where_there_is_none(tmp_path):
+    checkout = Checkout(tmp_path, python=False)
+    checkout.add_uv()
+    assert checkout.run()[0] == 0
+    assert "--python 3.12" in checkout.uv_calls[0]
+
+
+def test_an_active_environment_that_is_left_alone_is_named_once_with_its_reason(checkout):
+    checkout.add_uv()
+    env = checkout.root / "env"
+    (env / "bin").mkdir(parents=True)
+    (env / "bin" / "python").symlink_to(checkout.root / "bin/python3")
+    note = (
+        f"note: {env} is active, but missing probe>=1.2; to take it, install requirement.txt there (pip install -r)\n"
+    )
+    assert note in checkout.run(CONDA_PREFIX=str(env))[2]
+    assert checkout.run(CONDA_PREFIX=str(env))[2] == ""
 
 
 def test_given_python_must_satisfy_the_requirements(checkout):
@@ -179,6 +285,40 @@ def test_requirements_are_lower_bounds():
     lines = [line for name in LISTS for line in (ROOT / name).read_text().split()]
     assert all(line.count(">=") == 1 for line in lines)
     assert len({line.split(">=")[0] for line in lines}) == len(lines)
+
+
+def test_the_lock_has_one_version_of_each_requirement_for_any_python():
+    text = (ROOT / "requirement.lock").read_text()
+    assert re.search(r"^# +uv pip compile .*requirement.txt -o requirement.lock$", text, re.MULTILINE)
+    assert "://" not in text
+    pins: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, _, version = line.partition(";")[0].strip().partition("==")
+            pins.setdefault(name, []).append(version)
+    for line in (ROOT / "requirement.txt").read_text().split():
+        name, lowest = line.split(">=")
+        release = check_requirements.release
+        assert pins[name]
+        assert all(release(version) >= release(lowest) for version in pins[name]), name
+
+
+def test_a_package_is_whole_with_all_its_files_in_their_sizes(tmp_path):
+    info = tmp_path / "probe-1.dist-info"
+    info.mkdir()
+    assert not check_requirements.is_whole(info)
+    (tmp_path / "probe.py").write_text("x = 1")
+    (tmp_path / "a, b.txt").write_text("")
+    record = 'probe.py,sha256=x,5\n__pycache__/probe.pyc,,\n"a, b.txt",sha256=y,0\nprobe-1.dist-info/RECORD,,\n'
+    (info / "RECORD").write_text(record)
+    assert check_requirements.is_whole(info)
+    (info / "RECORD").write_text(record + "other.py,sha2")
+    assert not check_requirements.is_whole(info)
+    (info / "RECORD").write_text(record)
+    (tmp_path / "probe.py").write_text("x =")
+    assert not check_requirements.is_whole(info)
+    (tmp_path / "probe.py").unlink()
+    assert not check_requirements.is_whole(info)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ RECORD = {"weights": "abc", "clips": {}}
 
 
 def test_it_is_said_once_and_the_changes_lead_up_to_it():
-    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
+    assert 'version = { attr = "utils.__version__" }' in (ROOT / "pyproject.toml").read_text()
     newest = re.search(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest[1] == __version__
 

@@ -116,6 +116,35 @@ def test_an_option_file_is_tested_with_weights_of_its_own_network():
         assert opt.netG.network_kwargs() == of_task.netG.network_kwargs(), opt.task
 
 
+@pytest.mark.parametrize("name", ["guide", "options/vrt/guide.json", "tasks/spike_guide", "curriculum/stage1"])
+def test_an_option_file_that_ships_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    shipped = ROOT / "options/vrt" / f"{name.removeprefix('options/vrt/').removesuffix('.json')}.json"
+    (tmp_path / "guide").mkdir()  # results of mine
+    assert utils_option.load(Path(name), Opt) == utils_option.load(shipped, Opt)
+    own = tmp_path / name
+    own.parent.mkdir(parents=True, exist_ok=True)
+    if not own.is_dir():
+        own.write_text('{"task": "mine"}')
+        assert utils_option.load(Path(name), Opt).task == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("giude", "giude: no such file, nor an option file of options/vrt; did you mean guide?"),
+        ("guide.json", "guide.json: cannot be read .No such file"),  # a file of the user's that is not here
+        ("options/vrt/giude.json", "options/vrt/giude.json: cannot be read .No such file"),
+        ("a_folder", "a_folder: cannot be read .Is a directory"),
+    ],
+)
+def test_an_option_file_that_is_not_there_is_refused(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_folder").mkdir()
+    with pytest.raises(UserError, match=message):
+        utils_option.load(Path(name), Opt)
+
+
 def test_an_unknown_name_is_refused_with_those_there_are():
     with pytest.raises(UserError, match="name: found 'guide_large', expected 'guide' or 'guide_tiny'"):
         Restorer.from_pretrained("guide_large")
