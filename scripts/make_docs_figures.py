@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--format", choices=("svg", "png"), default="svg")
     parser.add_common()
     args = parser.parse_args()
-    with utils_cli.program(args.debug), rc_context(LOOK):
+    with utils_cli.program(args.debug, args.quiet), rc_context(LOOK):
         for name, draw in FIGURES.items():
             path = args.out / f"{name}.{args.format}"
             metadata = {"Date": None} if args.format == "svg" else None
