@@ -153,7 +153,7 @@ def train_stage(training: Training) -> bool:
     with signals.stop_on_signals() as stop:
         step, finished = train(training, start, stop)
         utils_dist.gather_objects(dist, None)  # none ends before all is saved: torchrun may then end the others
-    if finished and (step > start or run.has_test(step) != was_tested):
+    if dist.is_main and finished and (step > start or run.has_test(step) != was_tested):
         summarize(opt, run, step, model.guard.total)
     if finished:
         LOG.info("finished at step %d; weights in %s", step, RunFolder(opt.run_dir).weights, extra=utils_cli.RESULT)

@@ -50,9 +50,11 @@ def option_file(path: Path) -> Path:
 
 
 def commit() -> str | None:
-    """The project's commit; None without git or outside a repository."""
+    """The project's commit, with "-dirty" if files differ from it; None without git or in an installed copy."""
+    git = ["git", "-C", str(ROOT), "--git-dir", ".git"]  # not that of a repository around an installed copy
+    describe = [*git, "describe", "--always", "--abbrev=12", "--dirty", "--exclude", "*"]
     try:
-        found = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        found = subprocess.run(describe, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip()

@@ -95,7 +95,7 @@ def test_the_wheel_holds_every_module_and_file_below_one_name(wheel):
     with zipfile.ZipFile(wheel) as packed:
         found = {name for name in packed.namelist() if ".dist-info/" not in name}
     here = [path.relative_to(ROOT) for name in FOLDERS for path in (ROOT / name).rglob("*") if path.is_file()]
-    wanted = [*SHIPPED, *MODULES, *(path.as_posix() for path in here if path.suffix not in (".pyc", ".sh"))]
+    wanted = [*SHIPPED, *MODULES, *(path.as_posix() for path in here if path.suffix not in (".pyc", ".sbatch", ".sh"))]
     assert found == {f"spikevrt/{name.removeprefix('spikevrt/')}" for name in wanted}
 
 

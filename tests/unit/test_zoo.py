@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -354,3 +355,17 @@ def test_the_shipped_file_is_what_its_task_and_card_say(name):
     assert told.datasets.test.spike == opt.datasets.test.spike
     assert {"license", "task", "seconds", "seed", "commit"} <= notes.keys()
     utils_checkpoint.load_weights(define_G(opt.netG), path)
+
+
+def test_the_commit_is_that_of_the_project_and_not_of_a_repository_around_a_copy(tmp_path, monkeypatch):
+    def git(words):
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a", *words.split()]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init -q")
+    git("commit -q --allow-empty -m a")
+    monkeypatch.setattr(utils_zoo, "ROOT", tmp_path)
+    assert utils_zoo.commit() == git("rev-parse --short=12 HEAD")
+    monkeypatch.setattr(utils_zoo, "ROOT", tmp_path / "site-packages")
+    (tmp_path / "site-packages").mkdir()
+    assert utils_zoo.commit() is None

@@ -6,7 +6,6 @@ import math
 import platform
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,9 +24,9 @@ from utils.utils_dist import Dist
 from utils.utils_file import write_text
 from utils.utils_progress import progress
 from utils.utils_run_folder import ResultsFolder
+from utils.utils_zoo import commit
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "scikit-image", "av")
-PROJECT = Path(__file__).resolve().parents[1]
 SECRET = re.compile(r"(key|token|secret|password)\W*[=:].*", re.IGNORECASE | re.DOTALL)  # as in --set wandb_api_key=...
 CURVES = 24  # most clips whose PSNR over time is plotted
 _Rank = tuple[float, str, int]  # PSNR, clip, index: sort key of the pictures
@@ -173,13 +172,8 @@ def environment() -> dict[str, str]:
             continue
     found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {platform.machine()}"
     found["threads"] = str(torch.get_num_threads())
-    git = ["git", "-C", str(PROJECT), "--git-dir", ".git", "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return found
-    if commit.returncode == 0:
-        found["commit"] = commit.stdout.strip()
+    if (version := commit()) is not None:
+        found["commit"] = version
     return found
 
 
