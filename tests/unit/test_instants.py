@@ -146,7 +146,7 @@ def test_a_training_set_needs_planes_of_an_instant_within_the_stream(root):
 
 def restorer_of(**changes):
     opt = SimpleNamespace(netG=SimpleNamespace(in_chans=4, nonblind_denoising=False, extra_frames=0, img_size=(6,)))
-    made = Restorer(None, SimpleNamespace(netG=opt.netG, datasets=SimpleNamespace(test=None, train=None)), None)
+    made = Restorer(None, SimpleNamespace(netG=opt.netG, datasets=SimpleNamespace(with_spikes=None)), None)
     given = {"representation": "tfp", "window": 3, "rate_at_white": 0.5, "center": 5} | changes
     made._dataset = SimpleNamespace(spike=SpikeOpt.model_validate(given), spike_channels=1)
     return made

@@ -159,7 +159,7 @@ def test_videos_are_made_of_the_frames(tmp_path, clips):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "a.mp4", "b.mkv", "b.mp4"]
 
 
-PAIR = [{"rank": rank, "world_size": 2} for rank in range(2)]
+PAIR = [{"rank": rank, "world_size": 2, "is_main": rank == 0} for rank in range(2)]
 
 
 @pytest.fixture(autouse=True)

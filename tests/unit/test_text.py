@@ -39,7 +39,7 @@ ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
 NFC = unicodedata.normalize("NFC", "caf\u00e9")
 NFD = unicodedata.normalize("NFD", NFC)
 GBK = os.fsdecode("\u8f66\u8f86".encode("gbk"))
-READERS = {"models/memory/machine.py"}
+READERS = {"setup.py", "utils/processes/host_memory.py"}
 
 
 def encode(path, encoding):

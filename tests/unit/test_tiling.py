@@ -11,6 +11,7 @@ from models.memory import choose_tile, machine
 from models.memory.choose_tile import bytes_of, choose, estimate, first_fitting
 from models.memory.machine import CostPerPixel, MemoryBudget
 from options.schema import ValOpt
+from utils.processes import host_memory
 from utils.tiles.choice import Workload, candidates, smaller, work_of
 from utils.utils_dist import Dist
 from utils.utils_rgbspike import RGBSpike
@@ -168,8 +169,8 @@ def test_files_that_a_container_has_read_do_not_count_as_used(tmp_path, monkeypa
     (tmp_path / "memory.max").write_text(f"{8 * GIB}\n")
     (tmp_path / "memory.current").write_text(f"{7 * GIB}\n")
     (tmp_path / "memory.stat").write_text(f"anon {GIB}\nactive_file {2 * GIB}\ninactive_file {4 * GIB}\n")
-    monkeypatch.setattr(machine, "GROUPS", [(tmp_path / "memory.max", tmp_path / "memory.current")])
-    monkeypatch.setattr(machine, "MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(host_memory, "GROUPS", [(tmp_path / "memory.max", tmp_path / "memory.current")])
+    monkeypatch.setattr(host_memory, "MEMINFO", tmp_path / "none")
     assert machine.memory_budget(CPU).host == pytest.approx(machine.CPU_SHARE * 7 * GIB)
 
 

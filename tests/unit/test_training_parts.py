@@ -164,10 +164,10 @@ def test_a_name_that_fits_nothing_is_refused_with_near_ones():
         ({"G_fft_weight": -0.1}, ["train.G_fft_weight", "found -0.1"]),
         ({"checkpoint_minutes": 0.0}, ["train.checkpoint_minutes", "found 0.0"]),
         ({"nonfinite_limit": 0}, ["train.nonfinite_limit", "found 0"]),
-        ({"G_param_groups": [{"lr_mul": 2.0}]}, ["train.G_param_groups[0].keys", "missing"]),
-        ({"G_param_groups": [{"keys": []}]}, ["train.G_param_groups[0].keys"]),
-        ({"G_param_groups": [{"keys": [""]}]}, ["train.G_param_groups[0].keys[0]"]),  # would be in every name
-        ({"G_param_groups": [{"keys": ["a"], "lrmul": 1.0}]}, ["G_param_groups[0].lrmul", "G_param_groups.lr_mul"]),
+        ({"G_param_groups": [{"lr_mul": 2.0}]}, ["train.G_param_groups.0.keys", "missing"]),
+        ({"G_param_groups": [{"keys": []}]}, ["train.G_param_groups.0.keys"]),
+        ({"G_param_groups": [{"keys": [""]}]}, ["train.G_param_groups.0.keys[0]"]),  # would be in every name
+        ({"G_param_groups": [{"keys": ["a"], "lrmul": 1.0}]}, ["G_param_groups.0.lrmul", "G_param_groups.0.lr_mul"]),
         ({"G_scheduler_type": "CosineAnnealing"}, ["train.G_scheduler_type", "CosineAnnealingLR"]),
     ],
 )
