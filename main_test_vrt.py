@@ -30,6 +30,7 @@ from options.schema import Opt
 from utils import utils_option
 from utils.processes import thread_count
 from utils.utils_error import UserError
+from utils.utils_file import write_text
 from utils.utils_run_folder import RELEASE, ResultsFolder, find_weights
 from utils.utils_tile_opt import TileOpt, tile_of
 from utils.utils_zoo import located
@@ -293,7 +294,7 @@ def write_pages(
     if opt.val.times and job.save_frames:
         instants_picture.write_instants(folder, test_set, len(opt.val.times))
         instants = instants_picture.moments(folder, test_set, opt.val.times)
-    test_page.write_report(folder, result, pictures, about, instants)
+    write_text(ResultsFolder(folder).report, test_page.report_page(result, pictures, about, instants))
     if "png" not in opt.val.output and job.save_frames:
         results_folder.remove_frames(folder, test_set)
     sys.stdout.write(f"results in {folder}; open {ResultsFolder(folder).report}\n")

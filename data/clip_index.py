@@ -140,18 +140,16 @@ def scan_clips(root: Path, ext: str | None = None, filename_tmpl: str = "06d", k
     return ImageFolders(root, ext, key).scan()
 
 
-def find_clips(
-    root: Path, ext: str | None, meta_info_file: str | None, filename_tmpl: str, key: str = "dataroot_lq"
-) -> Clips:
+def find_clips(root: Path, ext: str | None, meta_info_file: str | None, filename_tmpl: str) -> Clips:
     """Return the frames that a meta info file names or, without one, all that `scan_clips` finds.
 
     If a line has no start and the clip has exactly that many consecutive frames not beginning at 0, these are used.
     Clips are named after their folders in root, even if the file uses another Unicode form.
     """
     if not meta_info_file:
-        return scan_clips(root, ext, filename_tmpl, key)
+        return scan_clips(root, ext, filename_tmpl, "dataroot_lq")
     lines = _by_own_names(read_meta_info(Path(meta_info_file).expanduser()), root, ext, meta_info_file)
-    existing = _existing_frames(root, ext, key)
+    existing = _existing_frames(root, ext)
     clips, moved = {}, []
     for clip, (_, count, _, start) in lines.items():
         first = int(start or 0)
@@ -185,14 +183,14 @@ def _by_own_names(lines: dict[str, T], root: Path, ext: str | None, meta_info_fi
     return {path.relative_to(root).as_posix(): lines[clip] for clip, path in paths.items()}
 
 
-def _existing_frames(root: Path, ext: str | None, key: str) -> Callable[[str], tuple[str, ...]]:
+def _existing_frames(root: Path, ext: str | None) -> Callable[[str], tuple[str, ...]]:
     """Return a function that looks up the frames of a clip, sorted by number; empty if there is no such clip."""
     if is_lmdb(root):
         clips = LmdbStore(root).clips()
         return lambda clip: clips.get(clip, ())
     if holds_videos(root, ext):
         return lambda clip: ()
-    folders = ImageFolders(root, ext, key)
+    folders = ImageFolders(root, ext, "dataroot_lq")
     return lambda clip: tuple(folders.files(clip)) if folders.folder(clip).is_dir() else ()
 
 

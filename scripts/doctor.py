@@ -82,9 +82,6 @@ PARTS = {
 }
 
 
-# The machine
-
-
 def machine() -> Iterator[Line]:
     """Look at the machine; what cannot be read is a line, too."""
     for look in (python, cores, memory, disk, shm, open_files, driver):
@@ -92,13 +89,13 @@ def machine() -> Iterator[Line]:
             yield look()
         except (OSError, ImportError, ValueError, KeyError, subprocess.SubprocessError) as error:
             found = f"cannot be read: {error}"
-            yield Line(look.__name__, WARNING, found, effect="this line alone", fix="python scripts/doctor.py --json")
+            yield Line(look.__name__, WARNING, found, "this line alone", "python scripts/doctor.py --json")
 
 
 def graded(name: str, free: float, levels: tuple[float, float], found: str, effect: str, fix: str) -> Line:
     """Return a line that is a warning or red if `free` is below the first or second level."""
     state = RED if free < levels[1] else WARNING if free < levels[0] else OK
-    return Line(name, state, found) if state == OK else Line(name, state, found, effect=effect, fix=fix)
+    return Line(name, state, found) if state == OK else Line(name, state, found, effect, fix)
 
 
 def python() -> Line:
@@ -125,7 +122,7 @@ def disk() -> Line:
     free = shutil.disk_usage(ROOT).free / GIB
     if not os.access(ROOT, os.W_OK):
         effect = "writing experiments/ and results/"
-        return Line("disk", RED, "the project's folder is read-only", effect=effect, fix="cp -r . ~/spike-vrt")
+        return Line("disk", RED, "the project's folder is read-only", effect, "cp -r . ~/spike-vrt")
     effect = "the set-up (7 GB), data sets and checkpoints of long trainings: there may be no room"
     return graded("disk", free, (10, 1), f"{free:.1f} GiB free", effect, "du -sh .venv datasets experiments results")
 
@@ -159,11 +156,8 @@ def driver() -> Line:
     if done.returncode or not cards:
         said = " ".join((done.stdout + done.stderr).split()) or f"exit code {done.returncode}"
         fix = "sudo reboot (after an update of the driver), or install the driver again"
-        return Line("GPU driver", RED, f"nvidia-smi: {said}", effect="any use of a GPU", fix=fix)
+        return Line("GPU driver", RED, f"nvidia-smi: {said}", "any use of a GPU", fix)
     return Line("GPU driver", OK, f"NVIDIA {cards[0][0]}: " + "; ".join(f"{name}, {size}" for _, name, size in cards))
-
-
-# Libraries
 
 
 def needed(file: str) -> dict[str, str]:
@@ -197,7 +191,7 @@ def libraries() -> Iterator[Line]:
     lowest = needed("requirement.txt")
     if not lowest:
         fix = "git checkout requirement.txt"
-        yield Line("requirement.txt", RED, "not here", effect="every set-up, and this check of libraries", fix=fix)
+        yield Line("requirement.txt", RED, "not here", "every set-up, and this check of libraries", fix)
     problems = {name: problem(name, version) for name, version in lowest.items()}
     absent = install([f"{name}>={lowest[name]}" for name, text in problems.items() if text])
     known = {name: LIBRARIES.get(name, (name.replace("-", "_"), f"what needs {name}")) for name in lowest}
@@ -208,15 +202,12 @@ def libraries() -> Iterator[Line]:
         if isinstance(failure, str):
             text, fix = f"{installed(name)} cannot be imported: {failure}", install([f"{name}>={lowest[name]}"], True)
         if text:
-            yield Line(name, RED, text, effect=use, fix=fix)
+            yield Line(name, RED, text, use, fix)
         else:
-            yield Line(name, OK, str(installed(name)), use)
+            yield Line(name, OK, str(installed(name)), use=use)
     missing = [name for name, version in needed("requirement-dev.txt").items() if problem(name, version)]
     found = f"{', '.join(missing)} not installed: only {OPTIONAL} need them" if missing else "all installed"
     yield Line("for developers", OK, found)
-
-
-# Parts that need libraries
 
 
 def parts(found_before: Sequence[Line]) -> Iterator[Line]:
@@ -232,9 +223,9 @@ def parts(found_before: Sequence[Line]) -> Iterator[Line]:
             continue
         name, effect, fix = PARTS[part]
         if cause and re.match("ModuleNotFoundError|ImportError|OSError", found):
-            yield Line(name, WARNING, f"not looked at: {found}", effect=effect, fix=cause.fix)
+            yield Line(name, WARNING, f"not looked at: {found}", effect, cause.fix)
         else:
-            yield Line(name, RED, found, effect=effect, fix=fix)
+            yield Line(name, RED, found, effect, fix)
 
 
 def probed(names: Sequence[str]) -> Iterator[tuple[str, list[dict[str, str]] | str]]:
@@ -276,9 +267,6 @@ def _reason(code: int, said: Sequence[str]) -> str:
         return f"the process ended with exit code {code}"
     errors = [line for line in said if re.match(r"[\w.]+(Error|Exception)\b", line)]
     return re.sub(r"^(\w+\.)+(?=\w)", "", (errors or said)[-1])
-
-
-# The program
 
 
 def show(title: str, lines: Iterable[Line], quiet: bool) -> list[Line]:

@@ -33,17 +33,9 @@ CHECK = "python scripts/check_data.py --fast --opt CONFIG.json (lists all, of th
 PREPARE = "./launch_train.sh --prepare-data --gopro-root P --spike-root P"
 
 
-def line(name: str, state: str, found: str, effect: str = "", fix: str = "") -> Line:
-    """Return one line of the page."""
-    return Line(name, state, found, effect=effect, fix=fix)
-
-
 def pip(packages: str) -> str:
     """Return the command that installs packages again."""
     return f"{sys.executable} -m pip install --force-reinstall {packages}"
-
-
-# Graphics cards
 
 
 def gpu() -> list[Line]:
@@ -52,18 +44,18 @@ def gpu() -> list[Line]:
 
     toolkit = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}"
     can_use = bool(torch.version.cuda or torch.version.hip)
-    lines = [line("PyTorch", OK, f"{torch.__version__}, built for {toolkit if can_use else 'CPUs only'}")]
+    lines = [Line("PyTorch", OK, f"{torch.__version__}, built for {toolkit if can_use else 'CPUs only'}")]
     if torch.cuda.is_available():
         return lines + [_card(index) for index in range(torch.cuda.device_count())]
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not any(Path("/dev", name).exists() for name in ("nvidia0", "kfd", "dxg")):
-        return [*lines, line("GPU", WARNING, "none", SLOW, "./launch_train.sh --demo (takes minutes on a CPU)")]
+        return [*lines, Line("GPU", WARNING, "none", SLOW, "./launch_train.sh --demo (takes minutes on a CPU)")]
     if not can_use:
         fix = f"{pip('torch torchvision')} (pytorch.org names the build for each driver)"
-        return [*lines, line("GPU", RED, "there is one, but this PyTorch is built for CPUs only", "any use of it", fix)]
+        return [*lines, Line("GPU", RED, "there is one, but this PyTorch is built for CPUs only", "any use of it", fix)]
     if hidden is not None:
         found = f"hidden by CUDA_VISIBLE_DEVICES={hidden!r}"
-        return [*lines, line("GPU", WARNING, found, SLOW, "unset CUDA_VISIBLE_DEVICES")]
+        return [*lines, Line("GPU", WARNING, found, SLOW, "unset CUDA_VISIBLE_DEVICES")]
     torch.cuda.init()  # raises the reason
     raise RuntimeError("PyTorch sees no usable GPU, and gives no reason")
 
@@ -76,8 +68,8 @@ def _card(index: int) -> Line:
     about, (free, total) = torch.cuda.get_device_properties(index), torch.cuda.mem_get_info(index)
     found = f"{about.name}, {free / GIB:.1f} GiB free of {total / GIB:.1f} GiB, capability {about.major}.{about.minor}"
     if free < total / 2:
-        return line(f"GPU {index}", WARNING, found, "large crops and tiles: other programs use the card", "nvidia-smi")
-    return line(f"GPU {index}", OK, found)
+        return Line(f"GPU {index}", WARNING, found, "large crops and tiles: other programs use the card", "nvidia-smi")
+    return Line(f"GPU {index}", OK, found)
 
 
 def triton() -> list[Line]:
@@ -92,17 +84,14 @@ def triton() -> list[Line]:
     arguments = [torch.rand(*shape, device=device, requires_grad=True) for shape in shapes]
     deform_conv.deform_conv2d(*arguments).sum().backward()
     if device.type == "cpu":
-        return [line("Triton", OK, f"not needed: VRT's alignment has run on the CPU as {name!r}")]
+        return [Line("Triton", OK, f"not needed: VRT's alignment has run on the CPU as {name!r}")]
     torch.cuda.synchronize()
     if name == "triton":
         version = importlib.import_module("triton").__version__
-        return [line("Triton", OK, f"{version}: VRT's alignment has run on the GPU")]
+        return [Line("Triton", OK, f"{version}: VRT's alignment has run on the GPU")]
     reason = deform_conv.why_no_triton(device)
     found = f"not used, VRT's alignment runs as {name!r}: {reason or 'set by ' + deform_conv.OVERRIDE}"
-    return [line("Triton", WARNING, found, "fast training of VRT", f"unset {deform_conv.OVERRIDE}; {pip('triton')}")]
-
-
-# Videos
+    return [Line("Triton", WARNING, found, "fast training of VRT", f"unset {deform_conv.OVERRIDE}; {pip('triton')}")]
 
 
 def video() -> list[Line]:
@@ -121,23 +110,20 @@ def video() -> list[Line]:
             try:
                 write_video(path, [np.full((32, 32, 3), level, np.uint8) for level in (0, 99, 200)], codec=codec)
             except UserError as error:
-                lines.append(line("video writing", RED, str(error), f"val.output {codec!r}", pip('"av>=12"')))
+                lines.append(Line("video writing", RED, str(error), f"val.output {codec!r}", pip('"av>=12"')))
                 continue
             with av.open(str(path)) as container:
                 frames = sum(1 for _ in container.decode(video=0))
             assert frames == 3, f"{frames} of 3 frames read back from {suffix}"
             written.append(f"{suffix} ({codec})")
     if written:
-        lines.append(line("video writing", OK, f"{', '.join(written)}, read back"))
+        lines.append(Line("video writing", OK, f"{', '.join(written)}, read back"))
     missing = [name for name in ("h264", "hevc") if name not in av.codecs_available]
     version = "FFmpeg's libavcodec " + ".".join(map(str, av.library_versions["libavcodec"]))
     if missing:
         found = f"{version} lacks {', '.join(missing)}"
-        return [*lines, line("video reading", RED, found, "reading videos of cameras", pip('"av>=12"'))]
-    return [*lines, line("video reading", OK, f"h264, hevc ({version}, PyAV {av.__version__})")]
-
-
-# Data sets
+        return [*lines, Line("video reading", RED, found, "reading videos of cameras", pip('"av>=12"'))]
+    return [*lines, Line("video reading", OK, f"h264, hevc ({version}, PyAV {av.__version__})")]
 
 
 def sets() -> list[Line]:
@@ -149,15 +135,15 @@ def sets() -> list[Line]:
         try:
             blocks = {split: opt for split in SPLITS if (opt := _block(root, split))}
         except UserError as error:
-            lines.append(line(str(root), RED, str(error), USE, CHECK))
+            lines.append(Line(str(root), RED, str(error), USE, CHECK))
             continue
         if blocks:
             lines.append(_checked(root, blocks))
         elif root != DATASETS and root.name not in TOP_LEVEL:
             found = "no data set: has no train_GT_blurred or test_GT_blurred"
-            lines.append(line(str(root), WARNING, found, "reading it as a data set, before it is prepared", PREPARE))
+            lines.append(Line(str(root), WARNING, found, "reading it as a data set, before it is prepared", PREPARE))
     effect = "training and testing, before there is one"
-    return lines or [line("data sets", WARNING, "none in datasets/", effect, f"./launch_train.sh --demo, or {PREPARE}")]
+    return lines or [Line("data sets", WARNING, "none in datasets/", effect, f"./launch_train.sh --demo, or {PREPARE}")]
 
 
 def _block(root: Path, split: "Split") -> "DatasetOpt | None":
@@ -195,16 +181,13 @@ def _checked(root: Path, blocks: "dict[Split, DatasetOpt]") -> Line:
     defects = [defect for opt in blocks.values() for defect in check_dataset(opt, full=False)]
     if defects:
         more = f" (and {len(defects) - 1} more)" if len(defects) > 1 else ""
-        return line(str(root), RED, f"{defects[0]}{more}", USE, CHECK)
+        return Line(str(root), RED, f"{defects[0]}{more}", USE, CHECK)
     counts = []
     for split, opt in blocks.items():
         clips = scan_clips(Path(str(opt.dataroot_lq)))
         spikes = "with" if opt.uses_spikes else "without"
         counts.append(f"{split}: {len(clips)} clips, {sum(map(len, clips.values()))} frames, {spikes} spikes")
-    return line(str(root), OK, "; ".join(counts))
-
-
-# Weights
+    return Line(str(root), OK, "; ".join(counts))
 
 
 def weights() -> list[Line]:
@@ -224,13 +207,13 @@ def weights() -> list[Line]:
         try:
             count = sum(tensor.numel() for tensor in read_state_dict(located(path)).values())
         except UserError as error:
-            lines.append(line(path.stem, RED, str(error), f"main_test_vrt.py --task {task}", fix))
+            lines.append(Line(path.stem, RED, str(error), f"main_test_vrt.py --task {task}", fix))
             continue
         origin = "ships with the project" if path in SHIPPED else "official release"
-        lines.append(line(path.stem, OK, f"{count / 1e6:.2f} M values, {origin}"))
+        lines.append(Line(path.stem, OK, f"{count / 1e6:.2f} M values, {origin}"))
     if flow is not None and not Path(flow).is_file():
         fix = f"get {Path(flow).name} from {RELEASE} into {OFFICIAL}, or add --set netG.spynet_path=null"
-        lines.append(line("optical flow", WARNING, f"{flow} is not there", f"./launch_train.sh with {RECIPE}", fix))
+        lines.append(Line("optical flow", WARNING, f"{flow} is not there", f"./launch_train.sh with {RECIPE}", fix))
     return lines
 
 

@@ -1,5 +1,6 @@
 """Where golden files lie: in the repository, and beside it those that the repository does not hold."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -20,6 +21,12 @@ def shared_file(name):
     if not (SHARED / name).exists():
         pytest.skip(absence(name))
     return SHARED / name
+
+
+def digests(root):
+    """Path below a folder -> SHA-256 of every file in it."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def absence(name):

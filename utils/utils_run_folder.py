@@ -102,7 +102,6 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the last step has a checkpoint and, if there are test clips, a test."""
         options = read_options(self.options)
-        options = read_options(self.options)
         last, has_clips = options["train"]["total_iter"], options.get("datasets", {}).get("test") is not None
         return last in self.steps() and (self.has_test(last) or not has_clips)
 

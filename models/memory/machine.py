@@ -80,7 +80,7 @@ def _start_watch(device: torch.device) -> float:
     _give_back()
     with suppress(OSError):  # not permitted everywhere; the peak is then that of the process so far
         CLEAR_REFS.write_text("5")
-    return _status("VmRSS")
+    return host_memory.field(STATUS, "VmRSS", 0)
 
 
 def _peak(device: torch.device) -> float:
@@ -88,7 +88,7 @@ def _peak(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return float(torch.cuda.max_memory_allocated(device))
-    return _status("VmHWM")
+    return host_memory.field(STATUS, "VmHWM", 0)
 
 
 def _give_back() -> None:
@@ -98,11 +98,3 @@ def _give_back() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def _status(name: str) -> float:
-    """A field of /proc/self/status in bytes; 0 if missing."""
-    if not STATUS.exists():
-        return 0.0
-    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
-    return float(lines.get(name, "0").split()[0]) * 1024

@@ -24,6 +24,13 @@ def own_set(tmp_path, shared_set):
 
 
 @pytest.fixture
+def place(tmp_path, monkeypatch):
+    """The working folder, empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def heard(caplog, monkeypatch):
     """The program's log, as pytest's `caplog`."""
     monkeypatch.setattr(logging.getLogger("spikevrt"), "propagate", True)

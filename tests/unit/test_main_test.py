@@ -48,12 +48,6 @@ def data_root(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def weights(path, channels):
     utils_checkpoint.write_file(define_G(NetOpt(in_chans=channels, **TINY)).state_dict(), path)
     return path

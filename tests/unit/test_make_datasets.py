@@ -1,6 +1,5 @@
 """The scripts that make data sets, and the layout that they write: tiny sets, read back from disk."""
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from golden_files import digests
 
 from data import layout
 from data.prepare.lmdb_writer import create_lmdbs
@@ -29,11 +29,6 @@ import make_demo_dataset as demo  # noqa: E402
 
 TINY = demo.Recipe(height=32, width=48, frames=2, train_clips=2, test_clips=1)
 TIMING = ClipTiming(steps=8, exposure=(0, 7), sharp_step=3)
-
-
-def digests(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def tiny_manifest(**changes: object) -> Manifest:

@@ -1,6 +1,5 @@
 """Scene sets: equal bytes however they are made, nothing held out is trained on, exact motion, mistakes in one line."""
 
-import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from golden_files import digests
 
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.layout import instant_dir, known_clips, subframe_dir
@@ -53,11 +53,6 @@ def made(out, photos, recipe=RECIPE, shard=ALL, videos=None):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, photos):
     return made(tmp_path_factory.mktemp("set") / "whole", photos)
-
-
-def digests(root):
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_shards_at_the_same_time_make_the_same_set_as_one_run(whole, photos, tmp_path):

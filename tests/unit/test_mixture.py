@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from test_loader import same
 from tiny_set import make_set, options
 from trainee import same_weights
 
@@ -58,12 +59,6 @@ def mixture(weights=(2, 1, 1.5)):
 def batches(start=0, total=60, batch_size=4, source=None, **more):
     arguments = {"seed": 3, "start_step": start, "total_steps": total, "batch_size": batch_size} | more
     return list(train_batches(source or mixture(), **arguments))
-
-
-def same(one, other):
-    return len(one) == len(other) and all(
-        a["key"] == b["key"] and torch.equal(a["lq"], b["lq"]) for a, b in zip(one, other, strict=True)
-    )
 
 
 def drawn(source, seed, numbers):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_options import error_of
 from tiny_set import options
 
 from data.clip_index import check_folders
@@ -39,13 +40,6 @@ def write(folder, train=(GOPRO, OTHER, PLAIN), name="opt.json", **more):
 
 def load(path, *sets):
     return utils_option.load(path, Opt, sets)
-
-
-def error_of(path, *sets):
-    with pytest.raises(UserError) as caught:
-        load(path, *sets)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def values(opt, key):

@@ -73,12 +73,6 @@ def read_clip(root, clip="clip_a"):
     return frames, np.stack([SpikeStreamSimple(file, *SPIKE_SIZE).get_spike_matrix() for file in files])
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture(scope="module")
 def deblur(tmp_path_factory):
     return Restorer.from_checkpoint(run_folder(tiny_opt(), tmp_path_factory.mktemp("run")))

@@ -1,6 +1,5 @@
 """Data sets simulated from any video: what lies on disk, the light between source frames, and the command line."""
 
-import hashlib
 import re
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from golden_files import SHARED, needs_shared
+from golden_files import SHARED, digests, needs_shared
 from video_files import FILES, INTERLACED, make_video, packets
 
 from data import layout
@@ -33,11 +32,6 @@ import simulate_spike_dataset as simulation  # noqa: E402
 
 BIKES = SHARED / "data" / "bikes.mp4"
 HAS_BIKES = needs_shared("data/bikes.mp4")
-
-
-def digests(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def make_folder(folder: Path, count: int, size: tuple[int, int] = (16, 24)) -> list[np.ndarray]:

@@ -40,12 +40,6 @@ def clips_of(root, gt=None):
     return VideoTestDataset(DatasetOpt(dataset_type="VideoRecurrentTestDataset", dataroot_lq=str(root), dataroot_gt=gt))
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def run_task(place, task, *words, **changes):
     """Run a task with a tiny network of random weights; returns its metrics.json."""
     tiny = {**TINY, **changes}

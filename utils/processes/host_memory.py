@@ -1,6 +1,7 @@
 """Memory of this machine, within the limits of its container."""
 
 import math
+import re
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
@@ -8,36 +9,31 @@ GROUPS = (  # limit and usage of a container: cgroup v2, v1
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 )
+FREED_ON_DEMAND = "active_file", "inactive_file"  # the file cache, by its names in a container's memory.stat
 
 
 def free_bytes() -> float:
     """Return the bytes still available; infinite if unknown."""
-    free = [_meminfo("MemAvailable")]
+    free = [field(MEMINFO, "MemAvailable", math.inf)]
     for limit, used in GROUPS:
         if (most := _limit(limit)) < math.inf:
-            free.append(most - float(used.read_text(encoding="ascii")) + _file_cache(limit.parent))
+            caches = (field(limit.parent / "memory.stat", name, 0) for name in FREED_ON_DEMAND)
+            free.append(most - float(used.read_text(encoding="ascii")) + sum(caches))
     return min(free)
 
 
 def total_bytes() -> float:
     """Return the bytes that all programs here may use together; infinite if unknown."""
-    return min(_meminfo("MemTotal"), *(_limit(limit) for limit, _ in GROUPS))
+    return min(field(MEMINFO, "MemTotal", math.inf), *(_limit(limit) for limit, _ in GROUPS))
 
 
-def _meminfo(name: str) -> float:
-    if not MEMINFO.exists():
-        return math.inf
-    lines = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="ascii").splitlines())
-    return float(lines[name].split()[0]) * 1024
+def field(path: Path, name: str, unknown: float) -> float:
+    """Return a field of a file of the kernel, in bytes; `unknown` if there is no such file or field."""
+    text = path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
+    found = re.search(rf"^{name}:?\s+(\d+)( kB)?$", text, re.MULTILINE)
+    return float(found[1]) * (1024 if found[2] else 1) if found else unknown
 
 
 def _limit(path: Path) -> float:
     text = path.read_text(encoding="ascii").strip() if path.exists() else "max"
     return float(text) if text.isdecimal() else math.inf
-
-
-def _file_cache(group: Path) -> float:
-    """Bytes of a container's file cache, which the kernel frees on demand."""
-    stat = group / "memory.stat"
-    lines = dict(line.split(" ", 1) for line in stat.read_text(encoding="ascii").splitlines()) if stat.exists() else {}
-    return sum(float(lines.get(name, "0")) for name in ("active_file", "inactive_file"))

@@ -23,17 +23,17 @@ class Line(NamedTuple):
         name: what was looked at.
         state: OK, WARNING or RED.
         found: what was found.
-        use: what it is for; shown if it is fine.
         effect: what will not work.
         fix: what to type.
+        use: what it is for; shown if it is fine.
     """
 
     name: str
     state: str
     found: str
-    use: str = ""
     effect: str = ""
     fix: str = ""
+    use: str = ""
 
 
 def _private() -> list[tuple[str, str]]:

@@ -9,7 +9,6 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,7 @@ from utils.evaluation.clip import Frame
 from utils.report import metric_files, page_template
 from utils.report.instants_picture import Moment
 from utils.utils_dist import Dist
-from utils.utils_file import write_text
 from utils.utils_progress import progress
-from utils.utils_run_folder import ResultsFolder
 from utils.utils_zoo import commit
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "scikit-image", "av")
@@ -97,37 +94,20 @@ class ReportImages:
         return {"Worst frames": worst, "Best frames": best, "Restored frames": plain[: 3 * self._count]}
 
 
-def write_report(
-    folder: Path,
-    result: Mapping[str, Any],
-    pictures: Mapping[str, Sequence[Picture]],
-    facts: Mapping[str, Any],
-    instants: Sequence[Moment] = (),
-) -> Path:
-    """Write report.html atomically.
-
-    Args:
-        folder: folder of the results.
-        result: result of `evaluate`.
-        pictures: result of `ReportImages.gathered`.
-        facts: "title", "options" (JSON values without secrets) and "environment" (name -> text).
-        instants: result of `instants_picture.moments`.
-
-    Returns:
-        The file.
-    """
-    path = ResultsFolder(folder).report
-    write_text(path, report_page(result, pictures, facts, instants))
-    return path
-
-
 def report_page(
     result: Mapping[str, Any],
     pictures: Mapping[str, Sequence[Picture]],
     facts: Mapping[str, Any],
     instants: Sequence[Moment] = (),
 ) -> str:
-    """The text of report.html; arguments as for `write_report`."""
+    """The text of report.html.
+
+    Args:
+        result: result of `evaluate`.
+        pictures: result of `ReportImages.gathered`.
+        facts: "title", "options" (JSON values without secrets) and "environment" (name -> text).
+        instants: result of `instants_picture.moments`.
+    """
     frames: dict[str, list[Mapping[str, Any]]] = {}
     for row in result["frames"]:
         frames.setdefault(row["clip"], []).append(row)
