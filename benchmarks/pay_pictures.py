@@ -15,20 +15,20 @@ Pictures = Mapping[str, np.ndarray]  # by method, (H, W, 3) uint8
 
 
 def draw_plot(found: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
-    """Draw PSNR over conditions, one line per method; bars reach from the lowest to the highest seed."""
+    """Draw PSNR by condition and method; bars reach from the lowest to the highest seed."""
     methods = list(dict.fromkeys(method for values in found.values() for method in values))
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for method in methods:
+    for number, method in enumerate(methods):
         points = [(at, values[method]) for at, values in enumerate(found.values()) if method in values]
         means = [fmean(seeds) for _, seeds in points]
         bars = [[mean - min(seeds), max(seeds) - mean] for mean, (_, seeds) in zip(means, points, strict=True)]
-        axes.errorbar(
-            [at for at, _ in points], means, np.transpose(bars), marker="o", markersize=4, capsize=2, label=method
-        )
+        beside = (number - len(methods) / 2) * 0.07
+        places = [at + beside for at, _ in points]
+        axes.errorbar(places, means, np.transpose(bars), fmt="o", markersize=4, capsize=2, label=method)
     axes.set_xticks(range(len(found)), list(found), rotation=35, ha="right")
     axes.set(ylabel="PSNR, dB", ylim=(18, None))
-    axes.grid(alpha=0.3)
+    axes.grid(alpha=0.3, axis="y")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.savefig(path, dpi=110)
 

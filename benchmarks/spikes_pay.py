@@ -69,7 +69,7 @@ CONDITIONS = {
     "any instant": Condition(is_any_instant=True),
 }
 
-TRAIN_ONE_SENSOR = {"theta": 2, "instant": 0.5}  # of the test set, at any instant
+TRAIN_ONE_SENSOR = AugmentOpt(theta=(2, 2), instant=0.5)  # that of the test set, at any instant
 NO_SPIKES = (
     "datasets.train.dataset_type=VideoRecurrentTrainDataset",
     "datasets.test.dataset_type=VideoRecurrentTestDataset",
@@ -106,7 +106,7 @@ QUICK = Extent(30, (0,), 3, 2, (KNOWN, "threshold 4", "pattern 16 %", "no spikes
 def kinds(data: Path) -> dict[str, Kind]:
     """What is trained."""
     own = (*set_roots(data, "train"), *set_roots(data, "test"), "datasets.train.cache_data=true")
-    clean = f"datasets.train.augment={json.dumps(TRAIN_ONE_SENSOR)}"
+    clean = f"datasets.train.augment={TRAIN_ONE_SENSOR.model_dump_json()}"  # every key: --set merges objects
     vrt = tuple(one for one in own if "subframes" not in one and "instants" not in one)
     if not data.samefile(ROOT / "datasets/demo"):  # clips of two frames
         vrt = (*vrt, "datasets.train.num_frame=2", "datasets.train.dataloader_batch_size=3", "val.num_frame_testing=2")
