@@ -29,7 +29,7 @@ from data.official_tasks import changes_of, noise_level, task_file
 from options.schema import Opt
 from utils import utils_option
 from utils.processes import thread_count
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_file import write_text
 from utils.utils_run_folder import RELEASE, ResultsFolder, find_weights
 from utils.utils_tile_opt import TileOpt, tile_of
@@ -63,11 +63,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     form.add_argument("--task", help=f"one of {', '.join(utils_option.task_files())}")
     parser.add_set()
     parser.add_argument("--resume", action="store_true", help="continue an interrupted call; keeps its frames")
-    parser.add_argument("--sigma", type=float, help="noise level for denoising; white is 255")
+    parser.add_argument("--sigma", type=float, help="noise level to remove in denoising; white is 255")
     instants = parser.add_mutually_exclusive_group()
     instants.add_argument("--times", type=float, nargs="+", metavar="T", help="instants to restore, as fractions of "
                           "each frame's exposure from 0 to 1; needs spikes")  # fmt: skip
-    instants.add_argument("--slowmo", type=utils_cli.positive, metavar="N", help="restore N instants per frame")
+    instants.add_argument(
+        "--slowmo",
+        type=utils_cli.positive,
+        metavar="N",
+        help="restore N instants per frame, evenly spaced over its exposure",
+    )
     older = parser.add_argument_group("with --task")
     older.add_argument(
         "--folder_lq", help="clips: a folder of clip folders or videos, one folder of frames, or one video"
@@ -75,14 +80,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     older.add_argument("--folder_gt", help="sharp clips, as --folder_lq; without it nothing is measured")
     older.add_argument("--folder_spike", help="spike files of the clips")
     older.add_argument(
-        "--tile", nargs="+", metavar="T H W", help="0 0 0: no tiles; auto: by free memory; default 40 128 128"
+        "--tile",
+        nargs="+",
+        metavar="T H W",
+        help="tile in frames and pixels; 0 0 0: none; auto: by free memory (default: 40 128 128)",
     )
-    older.add_argument("--tile_overlap", type=int, nargs=3, metavar=("T", "H", "W"), help="default 2 20 20")
+    older.add_argument(
+        "--tile_overlap",
+        type=int,
+        nargs=3,
+        metavar=("T", "H", "W"),
+        help="overlap of tiles in frames and pixels (default: 2 20 20)",
+    )
     older.add_argument("--num_workers", type=int, help="accepted and ignored; frames are read on demand")
     older.add_argument(
         "--save_result", action="store_true", help="write frames and comparison; always on without --folder_gt"
     )
-    older.add_argument("--weights", type=Path, help="default model_zoo/vrt/<task>.pth; for spike_* those that ship")
+    older.add_argument(
+        "--weights", type=Path, help="weights file (default: model_zoo/vrt/<task>.pth; for spike_* those that ship)"
+    )
     args = parser.parse_args(argv)
     given = [action.dest for action in older._group_actions if getattr(args, action.dest) not in (None, False)]
     if args.opt and given:
@@ -224,7 +240,7 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
             )
         result["protocol"] += protocol_of(opt, job.sigma)
         seconds, frames = time.monotonic() - began, len(result["frames"])
-        took = f"{seconds:.0f} s for {max(frames - resumed, 0)} frames" + f", {resumed} kept" * bool(resumed)
+        took = f"{seconds:.0f} s for {counted(max(frames - resumed, 0), 'frame')}" + f", {resumed} kept" * bool(resumed)
         if dist.is_main:
             write_numbers(job, result)
 

@@ -18,7 +18,7 @@ from data.clip_index import check_folders
 from options.schema import Opt
 from utils import utils_option
 from utils.processes import thread_count
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_run_folder import RunFolder, check_exists, find_weights
 from utils.utils_zoo import located
 
@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser = utils_cli.Parser(description=__doc__)
     parser.add_common(opt="option file, JSON with comments")
     text = "exit code if a signal stops the training before its last step, for platforms that restart what failed"
-    parser.add_argument("--stop-code", type=utils_cli.whole, default=0, metavar="N", help=f"{text} (default: 0)")
+    parser.add_argument("--stop-code", type=utils_cli.whole, default=0, metavar="N", help=text)
     return parser.parse_args()
 
 
@@ -116,8 +116,8 @@ def main(opt: Opt) -> bool:
         if dist.device.type == "cpu":
             torch.set_num_threads(thread_count.choose(load, torch.get_num_threads()))
         LOG.info(
-            "%d samples; %d process(es) on %s, batches of %d per process",
-            *(len(train_set), dist.world_size, dist.device, share),
+            "%s; %s on %s, batches of %d per process",
+            *(counted(len(train_set), "sample"), counted(dist.world_size, "process"), dist.device, share),
         )
         finished = train_stage(Training(opt, model, train_set, test_set, dist, run))
     utils_dist.close()

@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of a trained run, experiments/<task>")
     parser.add_argument("--frames", type=positive, default=3, help="restored frames per clip")
     parser.add_argument("--length", type=positive, default=12, help="frames per clip")
-    parser.add_argument("--only", nargs="+", choices=OFFSETS, help="offsets to simulate; default: all")
+    parser.add_argument("--only", nargs="+", choices=OFFSETS, help="offsets to simulate (default: all)")
     parser.add_common()
     args = parser.parse_args()
     with program(args.debug, args.quiet):

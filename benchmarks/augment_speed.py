@@ -8,7 +8,6 @@ others are Refired.planes with every option of `augment`. `first` is the first c
 whole one; the others are medians.
 """
 
-import argparse
 import json
 import platform
 import statistics
@@ -34,6 +33,7 @@ from data.spike.subframes import SubFrames
 from options.schema import DatasetOpt
 from options.schema_augment import AugmentOpt
 from utils.spike_loader import write_spikes
+from utils.utils_cli import Parser
 
 HEIGHT, WIDTH, RATIO, SIDE, GRAY, GOAL = 360, 640, 2, 32, 0.5, 3.0
 TIMING = ClipTiming(steps=56, exposure=(0, 49), sharp_step=24)
@@ -128,7 +128,7 @@ def report(rows: Sequence[dict[str, float | str]]) -> None:
 
 def main() -> None:
     """Make the data set, measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few crops; a check, not a measurement")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

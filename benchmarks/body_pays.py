@@ -5,7 +5,7 @@ python benchmarks/body_pays.py --video FILE --out FOLDER [--seconds 300] [--rate
 Trains on real motion and the demo set together: clips simulated from the first 200 frames of a sharp video, beside
 datasets/demo. 50 further frames and the demo's held-out clips are tested apart, PSNR in dB. The guide is trained
 first, for the seconds too. As many steps are trained as fit into the seconds by the time of a step, which is measured
-first, the kinds in turn. FOLDER keeps the set, the times and finished entries; the same command goes on. On a busy
+first, the kinds in turn. FOLDER keeps the set, the times and finished entries; the same command resumes. On a busy
 machine, divide the times in step_times.json by how much slower it is. Ends with one JSON line.
 """
 
@@ -239,10 +239,10 @@ def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--video", type=Path, required=True, help="a sharp video of 250 frames or more")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="keeps what has been measured")
-    parser.add_argument("--seconds", type=positive, default=300)
+    parser.add_argument("--seconds", type=positive, default=300, help="seconds of each training")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate after the first guide's training")
-    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="default: all")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="networks to train (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the trainings")
     parser.add_common()
     args = parser.parse_args()
     with program(args.debug, args.quiet):

@@ -24,6 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils import utils_option
 from utils.processes import thread_count
+from utils.utils_cli import Parser
 
 # environment of a row; "": the variable is unset
 ROWS: dict[str, dict[str, str]] = {
@@ -105,9 +106,9 @@ def step_table(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Measure, print the tables and one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--steps", type=int, default=6, help="steps timed per process")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="times that each measurement is repeated")
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="numbers of busy processes")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

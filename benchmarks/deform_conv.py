@@ -8,7 +8,6 @@ batch. On CUDA the Triton kernels are compared with torchvision's, in float32 an
 peak that a call adds: to the resident set on a CPU (/proc, Linux only), to the allocator's count on CUDA.
 """
 
-import argparse
 import ctypes
 import itertools
 import json
@@ -29,6 +28,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.op import deform_conv2d
 from models.op.deform_conv import OVERRIDE
+from utils.utils_cli import Parser
 
 CPU_SHAPES = [(10, 96, 16, 64, 64), (2, 96, 16, 128, 128), (10, 96, 16, 32, 32), (10, 24, 4, 64, 64)]
 CUDA_SHAPES = [(10, 96, 16, size, size) for size in (192, 96, 48, 24)]  # N, channels, groups, height, width
@@ -188,8 +188,8 @@ def compare_tiles(shape: tuple[int, ...], repeats: int) -> None:
 
 def main() -> None:
     """Print a table, then one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = Parser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="runs per median")
     parser.add_argument("--quick", action="store_true", help="one small shape, once")
     parser.add_argument("--tiles", action="store_true", help="on CUDA: also time other tile sizes")
     options = parser.parse_args()

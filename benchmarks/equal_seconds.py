@@ -5,7 +5,7 @@ python benchmarks/equal_seconds.py --out FOLDER [--seconds 60 180 600] [--kinds 
 A step of each kind is timed first, data included, on a machine that should be quiet then; the kinds take turns. Every
 entry is trained anew on the demo set, with a whole schedule, for the steps that fit into its seconds: what else the
 machine does then changes nothing. PSNR in dB on the held-out clips. "guide + vrt" trains the guide for half of the
-time, then VRT behind it. FOLDER keeps times and finished entries; the same command goes on. Ends with one JSON line.
+time, then VRT behind it. FOLDER keeps times and finished entries; the same command resumes. Ends with one JSON line.
 """
 
 import argparse
@@ -85,9 +85,11 @@ def main() -> None:
     """Read the command line, measure, print."""
     parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="keeps what has been measured")
-    parser.add_argument("--seconds", type=positive, nargs="+", default=[60, 180])
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help=", ".join(KINDS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seconds", type=positive, nargs="+", default=[60, 180], help="seconds of each training")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help="networks to train"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the trainings")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the curves")
     parser.add_common()
     args = parser.parse_args()

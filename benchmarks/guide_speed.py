@@ -31,6 +31,7 @@ from models.loss import charbonnier
 from models.memory.estimate import flops_of
 from options.schema_network import GuideOpt
 from utils.processes.thread_count import usable_cores
+from utils.utils_cli import Parser
 
 SIZES = ("guide", "guide_tiny")
 TRAINING = "training step"
@@ -148,12 +149,16 @@ def table(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Print the table, then one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = Parser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="runs per median")
     parser.add_argument("--large", action="store_true", help="guide_large too")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="FORM", help=", ".join(FORMS))
-    parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--size", type=int, nargs=2, default=[720, 1280], metavar=("H", "W"))
+    parser.add_argument(
+        "--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="FORM", help="forms to measure"
+    )
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="threads per process")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=[720, 1280], metavar=("H", "W"), help="frame size in pixels"
+    )
     parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.job:

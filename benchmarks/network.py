@@ -37,6 +37,7 @@ from tiny_network import NARROW_GOPRO
 
 from models.memory.estimate import POLICIES, set_checkpointing
 from models.network_vrt import VRT
+from utils.utils_cli import Parser
 
 GOPRO: dict[str, Any] = {
     "window_size": [6, 8, 8],
@@ -211,11 +212,11 @@ def profile(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Print the tables, then one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = Parser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3, help="runs per median")
     parser.add_argument("--quick", action="store_true", help="a small network at 64x64, one repeat")
-    parser.add_argument("--only", choices=("forward", "step"))
-    parser.add_argument("--form", choices=("own", "plain"))
+    parser.add_argument("--only", choices=("forward", "step"), help="measure only this pass")
+    parser.add_argument("--form", choices=("own", "plain"), help="measure only this form")
     parser.add_argument("--policies", action="store_true", help="training steps under every `train.memory`")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()

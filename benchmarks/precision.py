@@ -7,7 +7,6 @@ attention, and a residual as large as for blurred frames. --quick uses a small g
 best weights, and the first frames of its first test clip.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -31,6 +30,7 @@ from models.select_model import define_restorer
 from options.schema import Opt
 from utils import utils_option
 from utils.utils_checkpoint import load_weights
+from utils.utils_cli import Parser
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_rgbspike import tensors_of
@@ -95,7 +95,7 @@ def trained(config: Path, device: torch.device) -> tuple[nn.Module, tuple[Tensor
 
 def main() -> None:
     """Print a table, then one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small geometry on 64x64 pixels")
     parser.add_argument("--weights", type=Path, help="3-channel weights of the official geometry")
     parser.add_argument("--opt", type=Path, help="option file of a run with weights")

@@ -92,14 +92,22 @@ def peak_of(command: list[str], folder: Path) -> tuple[float, float]:
 def main() -> None:
     """Measure each length, print a table and one JSON line."""
     parser = utils_cli.Parser(description=__doc__)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[20, 200, 2000])
-    parser.add_argument("--size", type=int, nargs=2, default=(180, 320), metavar=("H", "W"))
+    parser.add_argument("--lengths", type=int, nargs="+", default=[20, 200, 2000], help="frames of the clips")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(180, 320), metavar=("H", "W"), help="frame size in pixels"
+    )
     parser.add_argument(
         "--opt", type=Path, default=ROOT / "options/vrt/demo_vrt.json", help="option file with the network and tiles"
     )
     parser.add_argument("--steps", type=int, default=24, help="spike steps per frame; 56 as in GoPro + Spike")
-    parser.add_argument("--root", type=Path, help="an existing folder for the clips; default: a temporary one")
-    parser.add_argument("--set", nargs="+", default=list(SMALLER), metavar="KEY=VALUE", help="default: a tiny network")
+    parser.add_argument("--root", type=Path, help="an existing folder for the clips (default: a temporary one)")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=list(SMALLER),
+        metavar="KEY=VALUE",
+        help="changes of the options (default: a tiny network)",
+    )
     args = parser.parse_args()
     with utils_cli.program(True), tempfile.TemporaryDirectory(dir=args.root) as name:
         rows = [measured(Path(name), length, args) for length in args.lengths]

@@ -10,7 +10,6 @@ whole frame, and kept. `spikes add` compares samples with and without spikes, th
 alternating runs, except the parts of a sample, which are means.
 """
 
-import argparse
 import itertools
 import json
 import math
@@ -41,7 +40,7 @@ from data.spike.manifest import ClipTiming, Manifest
 from options.schema import DatasetOpt
 from options.schema_data import SpikeOpt
 from utils.spike_loader import write_spikes
-from utils.utils_cli import positive
+from utils.utils_cli import Parser, positive
 
 HEIGHT, WIDTH, RATIO, RATE = 720, 1280, 2, 0.5
 TIMING = ClipTiming(steps=56, exposure=(0, 49), sharp_step=24)
@@ -229,11 +228,20 @@ def report(rows: list[dict[str, Any]], png_mb: float) -> None:
 
 def main() -> None:
     """Make the data set, measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few samples, once; a check, not a measurement")
     kinds = get_args(SpikeOpt.model_fields["representation"].annotation)
-    parser.add_argument("--representations", nargs="+", choices=kinds, default=["tfp"], metavar="NAME")
-    parser.add_argument("--samples", type=positive, default=24, help="per run of the loader; alone, twice as many")
+    parser.add_argument(
+        "--representations",
+        nargs="+",
+        choices=kinds,
+        default=["tfp"],
+        metavar="NAME",
+        help="representations of the spikes",
+    )
+    parser.add_argument(
+        "--samples", type=positive, default=24, help="samples per run of the loader; alone, twice as many"
+    )
     parser.add_argument("--repeats", type=positive, default=3, help="runs of the loader")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -9,7 +9,6 @@ has the motion seen by the spikes, but none of their noise. It must assume the s
 shown for both assumptions. TFP needs no assumption.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.spike.manifest import GOPRO_RATE_AT_WHITE, gopro_timing
 from data.spike.representations import sdm, tfp
 from utils.spike_loader import read_spikes
+from utils.utils_cli import Parser
 from utils.utils_colour import to_gray
 from utils.utils_image import read_rgb
 
@@ -115,7 +115,7 @@ def plot(result: dict[str, list[float] | float], path: Path) -> None:
 
 def main() -> None:
     """Print a table, then one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--data", type=Path, default=SAMPLE, help="folder of the sample")
     parser.add_argument("--plot", type=Path, help="write the curves as a picture (needs matplotlib)")
     args = parser.parse_args()

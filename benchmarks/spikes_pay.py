@@ -1,17 +1,17 @@
-"""What spikes give, and what it takes that they do: networks, sensors and cameras that do not agree, in one table.
+"""What spikes add, and under which conditions: networks, other sensors and unaligned cameras, in one table.
 
 python benchmarks/spikes_pay.py --out FOLDER [--data datasets/scenes] [--videos DIR ...] [--quick]
 
 Networks without spikes, with one plane of mean rate and with the guide, which is trained for one sensor (clean) and for
 many (robust), are trained anew for equal seconds, the main ones with three seeds. Beside them stand the blurred frame,
 formulas without training (SDM, and TFP, which is gray and measured in gray) and the weights that ship. All are measured
-on held-out clips, fired anew: other thresholds, which nobody tells, fixed patterns, spikes that are shifted or late, as
-they are and after `spike.py align`, no spikes at all, and other instants of the exposure. --videos adds test sets of
-simulate_spike_dataset.py, which nobody trains on.
+on held-out clips, fired anew: other thresholds, which the methods are not told, fixed patterns, spikes that are shifted
+or late, as they are and after `spike.py align`, no spikes at all, and other instants of the exposure. --videos adds
+test sets of simulate_spike_dataset.py, on which no method is trained.
 
 The set is one of make_scene_dataset.py; --quick takes the demo set, 30 seconds, one seed and few frames. Trainings last
 180 seconds by default, so that all of it takes 3 hours on two cores. FOLDER keeps step times, weights, sets and
-finished entries; the same command goes on. Ends with one JSON line.
+finished entries; the same command resumes. Ends with one JSON line.
 """
 
 import json
@@ -41,11 +41,10 @@ from models.fusion.guide import RATE_WINDOW, middle_mean
 from models.select_model import define_restorer
 from options.schema import Opt
 from options.schema_augment import AugmentOpt
-from utils import utils_checkpoint, utils_dist, utils_option
+from utils import utils_checkpoint, utils_dist, utils_error, utils_option
 from utils.evaluation.clip import Frame
 from utils.utils_cli import Parser, positive, program
 from utils.utils_colour import to_gray
-from utils.utils_error import UserError
 from utils.utils_eval import evaluate
 from utils.utils_metric import psnr
 from utils.utils_rgbspike import RGBSpike, Window
@@ -308,11 +307,29 @@ def main() -> None:
     """Read the command line, measure, print."""
     parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="keeps what has been measured")
-    parser.add_argument("--data", type=Path, help="a set of make_scene_dataset.py (datasets/scenes)")
-    parser.add_argument("--seconds", type=positive, help="of each training (600; 30 with --quick)")
-    parser.add_argument("--seeds", type=int, nargs="+", help="(0 1 2; 0 with --quick)")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
-    parser.add_argument("--conditions", nargs="+", choices=list(CONDITIONS), metavar="CONDITION", help="(all)")
+    parser.add_argument(
+        "--data", type=Path, help="a set of make_scene_dataset.py (default: datasets/scenes; the demo set with --quick)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=positive,
+        help=f"seconds of each training (default: {FULL.seconds}; {QUICK.seconds} with --quick)",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds of the trainings (default: 0 1 2; 0 with --quick)")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        metavar="METHOD",
+        help=f"methods to compare: {', '.join(METHODS)} (default: all)",
+    )
+    parser.add_argument(
+        "--conditions",
+        nargs="+",
+        choices=list(CONDITIONS),
+        metavar="CONDITION",
+        help="conditions to measure (default: all)",
+    )
     parser.add_argument("--videos", type=Path, nargs="+", default=[], metavar="DIR", help="further test sets")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw PSNR by condition")
     parser.add_argument("--pictures", type=Path, metavar="FILE", help="show three held-out clips: worst, middle, best")
@@ -330,8 +347,9 @@ def main() -> None:
         data = args.data or ROOT / ("datasets/demo" if args.quick else "datasets/scenes")
         if not data.is_dir():
             maker = "make_demo_dataset.py" if args.quick else "make_scene_dataset.py"
-            raise UserError(
-                f"{data}: no such set; make it with scripts/data_preparation/{maker}, or name one by --data"
+            raise utils_error.UserError(
+                f"{utils_error.shown(data)}: no such data set; make it with scripts/data_preparation/{maker}, or give "
+                "another with --data"
             )
         bench = Bench(args.out, data, extent, args.methods, args.videos)
         rows = list(bench.rows())

@@ -138,14 +138,20 @@ def make_restore(args: argparse.Namespace) -> Callable[[torch.Tensor], torch.Ten
 def main() -> None:
     """Restore by each rule, compare, print a table and one JSON line."""
     parser = utils_cli.Parser(description=__doc__)
-    parser.add_argument("--opt", type=Path, required=True)
-    parser.add_argument("--video", type=Path, required=True)
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--frames", type=int, default=100)
-    parser.add_argument("--size", type=int, nargs=2, default=(192, 336), metavar=("H", "W"))
-    parser.add_argument("--tile", type=int, nargs=3, default=(18, 96, 96), metavar=("T", "H", "W"))
-    parser.add_argument("--overlap", type=int, nargs=3, default=(2, 20, 20), metavar=("T", "H", "W"))
-    parser.add_argument("--untiled", action="store_true")
+    parser.add_argument("--opt", type=Path, required=True, help="option file of the network")
+    parser.add_argument("--video", type=Path, required=True, help="a sharp video")
+    parser.add_argument("--weights", type=Path, help="weights file (default: the run's)")
+    parser.add_argument("--frames", type=int, default=100, help="frames of the video to use")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(192, 336), metavar=("H", "W"), help="frame size in pixels"
+    )
+    parser.add_argument(
+        "--tile", type=int, nargs=3, default=(18, 96, 96), metavar=("T", "H", "W"), help="tile in frames and pixels"
+    )
+    parser.add_argument(
+        "--overlap", type=int, nargs=3, default=(2, 20, 20), metavar=("T", "H", "W"), help="overlap of tiles, likewise"
+    )
+    parser.add_argument("--untiled", action="store_true", help="also restore the clip in one piece")
     args = parser.parse_args()
     with utils_cli.program(True):
         scene = load_scene(args.video, args.frames, tuple(args.size))

@@ -23,7 +23,7 @@ from data.spike.texture import bit_order, mean_plane
 from options.schema import DatasetOpt, DatasetsOpt
 from options.schema_data import ROUND
 from utils.utils_colour import linear_to_srgb
-from utils.utils_error import ProblemsError, UserError
+from utils.utils_error import ProblemsError, UserError, counted
 from utils.utils_progress import progress
 
 LOG = logging.getLogger("spikevrt")
@@ -124,7 +124,8 @@ def open_train_sets(opt: DatasetsOpt, upscale: int = 1) -> Mixture:
             spikes = "" if block.uses_spikes else ", without spikes"
             percent = 100 * share / ROUND
             LOG.info(
-                "datasets.%s (%s): %d samples%s, %.1f %% of batches", name, block.name, len(sets[name]), spikes, percent
+                "datasets.%s (%s): %s%s, %.1f %% of batches",
+                *(name, block.name, counted(len(sets[name]), "sample"), spikes, percent),
             )
     return mixture
 

@@ -12,7 +12,7 @@ from data.lmdb_store import LmdbStore, is_lmdb
 from data.meta_info import read_meta_info
 from data.video.index import index_of
 from options.schema_data import DatasetsOpt
-from utils.utils_error import ProblemsError, UserError, say_once
+from utils.utils_error import ProblemsError, UserError, counted, say_once
 from utils.utils_file import own_name, own_path, printable
 
 LOG = logging.getLogger("spikevrt")
@@ -158,7 +158,7 @@ def find_clips(root: Path, ext: str | None, meta_info_file: str | None, filename
             clips[clip] = found
             moved.append(clip)
     if moved:
-        more = f" and {len(moved) - 1} more clips" if len(moved) > 1 else ""
+        more = f" and {counted(len(moved) - 1, 'more clip')}" if len(moved) > 1 else ""
         say_once(
             f"{meta_info_file}: has no start frame for {moved[0]}{more}; using the existing frames, "
             f"{clips[moved[0]][0]} to {clips[moved[0]][-1]}"
@@ -210,7 +210,7 @@ def warn_of_gaps(clips: Clips, root: Path) -> None:
     for clip, frames in clips.items():
         if found := gaps(frames):
             before, after = found[0]
-            more = f" and at {len(found) - 1} more places" * (len(found) > 1)
+            more = f" and at {counted(len(found) - 1, 'more place')}" * (len(found) > 1)
             lines.append(
                 f"clip {clip}: in {root} frame {after} comes after {before}{more}; frames on both sides of a gap are "
                 "not consecutive in time; restore the missing ones, or split the clip there"
@@ -223,7 +223,7 @@ def warn_each(lines: Sequence[str]) -> None:
     for line in lines[:LISTED]:
         LOG.warning(line)
     if len(lines) > LISTED:
-        LOG.warning("... and %d more clips with the same problem", len(lines) - LISTED)
+        LOG.warning("... and %s with the same problem", counted(len(lines) - LISTED, "more clip"))
 
 
 def count_windows(clip_length: int, num_frame: int, interval: int) -> int:
@@ -235,7 +235,7 @@ def short_clips(clips: Clips, num_frame: int, interval: int) -> list[str]:
     """Return one line per clip that is too short for a sample of `num_frame` frames, `interval` apart."""
     need = (num_frame - 1) * interval + 1
     return [
-        f"clip {clip}: has {len(frames)} frames, num_frame {num_frame} with interval {interval} needs "
+        f"clip {clip}: has {counted(len(frames), 'frame')}, num_frame {num_frame} with interval {interval} needs "
         f"{need}; lower num_frame or interval_list, or leave the clip out"
         for clip, frames in clips.items()
         if not count_windows(len(frames), num_frame, interval)

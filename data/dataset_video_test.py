@@ -65,9 +65,8 @@ class TestClip:
         self.gt_size = sharp[0].size(name, sharp[1]) if sharp else None
         if self.gt_size and not whole_ratio(self.gt_size, self.size):
             raise UserError(
-                "clip {}: gt frames are {}x{}, lq frames {}x{}; expected the same whole ratio along both axes".format(
-                    name, *self.gt_size, *self.size
-                )
+                "clip {}: gt frames are {}x{}, lq frames {}x{}; expected the same whole ratio along both axes; "
+                "restore the frames or leave the clip out".format(name, *self.gt_size, *self.size)
             )
         if spikes:
             spikes.ratio(self.size, name)  # checks it

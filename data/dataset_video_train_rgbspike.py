@@ -196,7 +196,7 @@ class VideoTrainDatasetRGBSpike:
             if 0 in scales or len(scales) > 1:
                 raise UserError(
                     "clip {}: gt frames are {}x{}, lq frames {}x{}; expected the same whole ratio along both axes "
-                    "and in all clips".format(clip, *gt_size, *size)
+                    "and in all clips; restore the frames or leave the clip out".format(clip, *gt_size, *size)
                 )
         return scales.pop()
 
@@ -206,6 +206,6 @@ class VideoTrainDatasetRGBSpike:
             grid = self.scale * self.ratios[clip]
             if size % grid or size > min(height, width) * self.scale:
                 raise UserError(
-                    f"gt_size: {size} does not fit clip {clip}; expected a multiple of {grid} up to "
-                    f"{min(height, width) * self.scale}"
+                    f"gt_size: {size} does not fit clip {clip}, expected a multiple of {grid} up to "
+                    f"{min(height, width) * self.scale} pixels; correct it"
                 )

@@ -13,7 +13,7 @@ from data.lmdb_store import is_lmdb
 from data.video.frames import VideoFrames
 from options.schema import DatasetOpt
 from utils.utils_colour import mean_gray
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_file import one_form
 from utils.utils_image import remark
 from utils.utils_video import Playback
@@ -96,11 +96,11 @@ class FrameStore:
         alike = {one_form(name) for name in extra} & {one_form(name) for name in missing}
         if alike:
             return [
-                f"clip {clip}: {self._frames.where(clip)} names {len(alike)} frames, such as {min(alike)}, in another "
-                "Unicode form than expected (as macOS does); rename them"
+                f"clip {clip}: {self._frames.where(clip)} names {counted(len(alike), 'frame')}, such as "
+                f"{min(alike)}, in another Unicode form than expected (as macOS does); rename them"
             ]
         where, inside, untaken = self._frames.where(clip), by_number(names), self._frames.untaken(clip)
-        there = f"{len(names)} frames" + (f", {inside[0]} to {inside[-1]}" if inside else "")
+        there = counted(len(names), "frame") + (f", {inside[0]} to {inside[-1]}" if inside else "")
         there += f", and {untaken} files, which are not read" * bool(untaken)
         advice = "names must match one to one" if exact else self._meta_advice(clip, inside, len(frames))
         if len(missing) == len(wanted):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from data.frame_order import by_number
-from utils.utils_error import UserError
+from utils.utils_error import UserError, shown
 from utils.utils_file import own_name, read_text, safe_name
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ class LmdbStore:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
-        self._data = os.fspath(self.root.resolve() / DATA)
+        self._shown, self._data = shown(self.root / DATA), os.fspath(self.root.resolve() / DATA)
         self._entries = _read_meta_info(self.root / META)
         lines = sum(map(len, self._entries.values()))
         found = self._environment().stat()["entries"]
         if found < lines:
-            raise UserError(f"{self._data}: holds {found} keys, its {META} names {lines}; {MAKE_AGAIN}")
+            raise UserError(f"{self._shown}: holds {found} keys, its {META} names {lines}; {MAKE_AGAIN}")
 
     def clips(self) -> dict[str, tuple[str, ...]]:
         """Return the frame names of each clip, without extension, sorted by number; clips are sorted."""
@@ -118,7 +118,7 @@ class LmdbStore:
         except (UserError, lmdb.Error) as error:
             raise UserError(f"clip {clip} frame {frame}: {error}") from None
         if value is None:
-            raise UserError(f"clip {clip} frame {frame}: {self._data} has no key {clip}/{frame}; {MAKE_AGAIN}")
+            raise UserError(f"clip {clip} frame {frame}: {self._shown} has no key {clip}/{frame}; {MAKE_AGAIN}")
         return np.frombuffer(value, dtype=np.uint8)
 
     def _environment(self) -> "lmdb.Environment":
@@ -127,7 +127,7 @@ class LmdbStore:
             status = os.stat(self._data)
         except OSError as error:
             raise UserError(
-                f"{self._data}: cannot be read ({error.strerror}), expected an LMDB; correct the path or create it"
+                f"{self._shown}: cannot be read ({error.strerror}), expected an LMDB; correct the path or create it"
             ) from None
         place = status.st_dev, status.st_ino
         if place in _OPEN and _OPEN[place][0] != os.getpid():
@@ -138,7 +138,7 @@ class LmdbStore:
             _OPEN[place] = os.getpid(), environment, needed
         _, environment, needed = _OPEN[place]
         if status.st_size < needed:
-            raise UserError(f"{self._data}: is truncated, {status.st_size} of {needed} bytes; {MAKE_AGAIN}")
+            raise UserError(f"{self._shown}: is truncated, {status.st_size} of {needed} bytes; {MAKE_AGAIN}")
         return environment
 
     def _open(self) -> "lmdb.Environment":
@@ -148,7 +148,7 @@ class LmdbStore:
         try:
             return lmdb.open(folder, create=False, readonly=True, lock=False, readahead=False, meminit=False)
         except lmdb.Error as error:
-            raise UserError(f"{self._data}: is not a readable LMDB ({error}); {MAKE_AGAIN}") from None
+            raise UserError(f"{self._shown}: is not a readable LMDB ({error}); {MAKE_AGAIN}") from None
 
 
 def _read_meta_info(path: Path) -> dict[str, dict[str, Entry]]:

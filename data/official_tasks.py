@@ -85,10 +85,11 @@ def noise_level(opt: Opt, sigma: float | None) -> float | None:
 def spike_changes(opt: Opt, folder: str | None) -> dict[str, Any]:
     """Return the test set's options given by --folder_spike; without a manifest GoPro's spike size is assumed."""
     test = opt.datasets.test
-    if (test is not None and test.uses_spikes) != (folder is not None):
-        verb = "needs" if folder is None else "takes no"
-        raise UserError(f"--folder_spike is {folder}, but {opt.task} {verb} spikes")
     if folder is None:
+        if test is not None and test.uses_spikes:
+            raise UserError(f"--folder_spike is missing, expected the folder of the spike files for {opt.task}")
         return {}
+    if test is None or not test.uses_spikes:
+        raise UserError(f"--folder_spike is {folder}, but {opt.task} takes no spikes; leave it out")
     size = {} if Manifest.load(folder) else dict(zip(("spike_h", "spike_w"), GOPRO_SPIKE_SIZE, strict=True))
     return {"dataroot_spike": folder, **size}

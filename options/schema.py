@@ -209,7 +209,7 @@ class Opt(Block):
             )
         if net.net_type == "vrt" and net.in_chans != RGB + seen:
             problems.append(
-                f"netG.in_chans is {net.in_chans}, but VRT behind a guide sees RGB and {seen} plane(s) = {RGB + seen}; "
-                "leave it out"
+                f"netG.in_chans is {net.in_chans}, but VRT behind a guide sees 3 (RGB) + {seen} (spikes) = "
+                f"{RGB + seen}; leave it out"
             )
         return problems

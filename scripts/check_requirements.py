@@ -67,7 +67,7 @@ def forget_partial() -> None:
     """Remove the metadata of packages that are not whole in this Python's own environment."""
     for info in Path(sysconfig.get_path("purelib")).glob("*.dist-info"):
         if not is_whole(info):
-            print(f"{info.name.removesuffix('.dist-info')} is not whole and is installed again", file=sys.stderr)
+            print(f"{info.name.removesuffix('.dist-info')} is incomplete; installing it again", file=sys.stderr)
             shutil.rmtree(info)
 
 

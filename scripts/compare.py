@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.frame_store import FrameStore
 from utils import utils_cli
 from utils.report import page_template
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_file import write_text
 from utils.utils_image import read_rgb
 from utils.utils_progress import progress
@@ -34,9 +34,9 @@ def make_parser() -> utils_cli.Parser:
     """Return the command line's parser."""
     parser = utils_cli.Parser(description=__doc__)
     parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="results folders, first A, then B")
-    parser.add_argument("--metric", default="psnr", help="a column of metrics.csv (default psnr)")
+    parser.add_argument("--metric", default="psnr", help="a column of metrics.csv")
     parser.add_argument("--common", action="store_true", help="compare only the clips and frames that both have")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default <RUN_B>/compare.html)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: <RUN_B>/compare.html)")
     parser.add_common()
     return parser
 
@@ -93,9 +93,9 @@ def statements(summary: Summary, metric: str) -> list[str]:
     unit = " dB" if "psnr" in metric else ""
     better = "lower" if lower_is_better(metric) else "higher"
     lines = [
-        f"{metric}, {better} is better: B - A is {signed(summary.gain, metric)}{unit} on average over {summary.clips} "
-        f"clip(s); B is better in {summary.better_clips} of them, and in {summary.better_frames} of {summary.frames} "
-        "frames"
+        f"{metric}, {better} is better: B - A is {signed(summary.gain, metric)}{unit} on average over "
+        f"{counted(summary.clips, 'clip')}; B is better in {summary.better_clips} of them, and in "
+        f"{summary.better_frames} of {counted(summary.frames, 'frame')}"
     ]
     if summary.student is None or summary.bootstrap is None:
         lines.append(
@@ -113,7 +113,7 @@ def statements(summary: Summary, metric: str) -> list[str]:
         ]
     if summary.left_out:
         lines.append(
-            f"left out: {summary.left_out} frame(s) whose {metric} is infinite in A or B (equal to the sharp frame)"
+            f"left out: {counted(summary.left_out, 'frame')}, infinite {metric} in A or B (equal to the sharp frame)"
         )
     return lines
 

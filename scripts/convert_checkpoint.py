@@ -39,10 +39,19 @@ def make_parser() -> Parser:
     form.add_argument("--spike_channels", type=int, default=0, metavar="S", help="widen 3 channels per frame to 3 + S")
     form.add_argument("--lora_only", type=Path, metavar="BASE", help="write only what LoRA training changed in BASE")
     form.add_argument("--add", type=Path, metavar="PART", help="merge a file of --lora_only into its BASE, here IN")
-    parser.add_argument("--format", choices=SUFFIXES, help="default: by the suffix of --out")
-    parser.add_argument("--layout", choices=("official", "plain"), help="default: plain for the guide, else official")
+    parser.add_argument("--format", choices=SUFFIXES, help="format of --out (default: by its suffix)")
     parser.add_argument(
-        "--note", nargs="+", action="extend", default=[], metavar="KEY=TEXT", help="written into a .safetensors file"
+        "--layout",
+        choices=("official", "plain"),
+        help="layout of the weights (default: plain for the guide, else official)",
+    )
+    parser.add_argument(
+        "--note",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=TEXT",
+        help="notes to write into a .safetensors file",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing --out")
     parser.add_common()
@@ -113,7 +122,7 @@ def convert(args: argparse.Namespace) -> None:
     if out.suffix != suffix or suffix not in SUFFIXES.values():
         raise UserError(f"--out {out}: its suffix is {out.suffix!r}, expected {' or '.join(_wanted(args.format))}")
     if args.spike_channels < 0:
-        raise UserError(f"--spike_channels {args.spike_channels}: must be 0 or more")
+        raise UserError(f"--spike_channels {args.spike_channels}: expected 0 or more; correct it")
     if out.exists() and not args.force:
         raise UserError(f"--out {out} exists; give another name, or --force to replace it")
     weights = args.weights

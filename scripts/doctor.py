@@ -11,7 +11,7 @@ Exit code 0, or 1 if a line is red.
 import sys
 
 if sys.version_info < (3, 10):  # noqa: UP036 - before the imports, which an older Python cannot read
-    print("red  Python is {}.{}; 3.10 or newer is needed: nothing of the project runs".format(*sys.version_info))
+    print("red  Python is {}.{}, expected 3.10 or newer; nothing of the project runs".format(*sys.version_info))
     print("     type: python3.12 scripts/doctor.py, or the name of another Python; if there is none, install one")
     sys.exit(1)
 
@@ -88,8 +88,8 @@ def machine() -> Iterator[Line]:
         try:
             yield look()
         except (OSError, ImportError, ValueError, KeyError, subprocess.SubprocessError) as error:
-            found = f"cannot be read: {error}"
-            yield Line(look.__name__, WARNING, found, "this line alone", "python scripts/doctor.py --json")
+            found = f"cannot be read ({error})"
+            yield Line(look.__name__, WARNING, found, "only this line", "python scripts/doctor.py --json")
 
 
 def graded(name: str, free: float, levels: tuple[float, float], found: str, effect: str, fix: str) -> Line:
@@ -112,8 +112,8 @@ def cores() -> Line:
 def memory() -> Line:
     """Free memory."""
     free, total = host_memory.free_bytes() / GIB, host_memory.total_bytes() / GIB
-    found = f"{free:.1f} GiB free of {total:.1f} GiB" if free < math.inf else "this system does not tell what is free"
-    effect = "large pictures, and VRT: memory may run out"
+    found = f"{free:.1f} GiB free of {total:.1f} GiB" if free < math.inf else "unknown on this system"
+    effect = "large pictures and VRT, which may run out of memory"
     return graded("memory", free, (4, 1), found, effect, "python scripts/summary.py --opt CONFIG.json --fit")
 
 
@@ -123,7 +123,7 @@ def disk() -> Line:
     if not os.access(ROOT, os.W_OK):
         effect = "writing experiments/ and results/"
         return Line("disk", RED, "the project's folder is read-only", effect, "cp -r . ~/spike-vrt")
-    effect = "the set-up (7 GB), data sets and checkpoints of long trainings: there may be no room"
+    effect = "the set-up (7 GB), data sets and long trainings, for lack of space"
     return graded("disk", free, (10, 1), f"{free:.1f} GiB free", effect, "du -sh .venv datasets experiments results")
 
 
@@ -131,7 +131,7 @@ def shm() -> Line:
     """Free shared memory."""
     free = shared_memory.free_bytes() / GIB
     found = f"{free:.2f} GiB free" if free < math.inf else "not used on this system"
-    effect = "data workers of a training: their batches may not fit"
+    effect = "data workers of a training, whose batches may not fit"
     fix = "docker run --shm-size=8g ..., or add --set datasets.train.dataloader_num_workers=0"
     return graded("/dev/shm", free, (1, 1 / 16), found, effect, fix)
 
@@ -142,7 +142,7 @@ def open_files() -> Line:
 
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     most, highest = (math.inf if limit == resource.RLIM_INFINITY else limit for limit in limits)
-    effect = "data workers of a training: 'Too many open files'"
+    effect = "data workers of a training ('Too many open files')"
     return graded("open files", most, (1024, 128), f"{most:.0f} at most", effect, f"ulimit -n {min(4096, highest)}")
 
 
@@ -170,8 +170,8 @@ def problem(name: str, lowest: str) -> str:
     """Return why a package's version is none that the project can use; empty if it is."""
     version = installed(name)
     if version is None:
-        return f"not installed; {lowest} or newer is needed"
-    return "" if release(version) >= release(lowest) else f"{version} is too old; {lowest} or newer is needed"
+        return f"not installed, expected {lowest} or newer"
+    return "" if release(version) >= release(lowest) else f"{version} is too old, expected {lowest} or newer"
 
 
 def install(packages: Sequence[str], again: bool = False) -> str:
@@ -223,7 +223,7 @@ def parts(found_before: Sequence[Line]) -> Iterator[Line]:
             continue
         name, effect, fix = PARTS[part]
         if cause and re.match("ModuleNotFoundError|ImportError|OSError", found):
-            yield Line(name, WARNING, f"not looked at: {found}", effect, cause.fix)
+            yield Line(name, WARNING, f"not checked: {found}", effect, cause.fix)
         else:
             yield Line(name, RED, found, effect, fix)
 
@@ -302,7 +302,9 @@ def hand_over() -> None:
 def main() -> None:
     """Read the command line, look, and print."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON, for a bug report")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of the page, for a bug report"
+    )
     args = parser.parse_args()
     with program():
         hand_over()

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from utils.report.doctor_page import MARK, OK, RED, WARNING, Line
 from utils.utils_cli import Parser
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 
 if TYPE_CHECKING:
     from data.layout import Split
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 GIB = 2**30
 DATASETS, OFFICIAL = Path("datasets"), Path("model_zoo/vrt")  # in the project's folder
 RECIPE = Path("options/vrt/006_train_vrt_videodeblurring_gopro_rgbspike.json")  # the launchers' default
-SLOW = "trainings of VRT: on a CPU they take weeks"
+SLOW = "training VRT, which takes weeks on a CPU"
 USE = "training or testing with it"
-CHECK = "python scripts/check_data.py --fast --opt CONFIG.json (lists all, of the data sets in CONFIG.json)"
+CHECK = "python scripts/check_data.py --fast --opt CONFIG.json (lists all defects of the sets in CONFIG.json)"
 PREPARE = "./launch_train.sh --prepare-data --gopro-root P --spike-root P"
 
 
@@ -52,7 +52,10 @@ def gpu() -> list[Line]:
         return [*lines, Line("GPU", WARNING, "none", SLOW, "./launch_train.sh --demo (takes minutes on a CPU)")]
     if not can_use:
         fix = f"{pip('torch torchvision')} (pytorch.org names the build for each driver)"
-        return [*lines, Line("GPU", RED, "there is one, but this PyTorch is built for CPUs only", "any use of it", fix)]
+        return [
+            *lines,
+            Line("GPU", RED, "there is one, but this PyTorch is built for CPUs only", "any use of a GPU", fix),
+        ]
     if hidden is not None:
         found = f"hidden by CUDA_VISIBLE_DEVICES={hidden!r}"
         return [*lines, Line("GPU", WARNING, found, SLOW, "unset CUDA_VISIBLE_DEVICES")]
@@ -68,7 +71,7 @@ def _card(index: int) -> Line:
     about, (free, total) = torch.cuda.get_device_properties(index), torch.cuda.mem_get_info(index)
     found = f"{about.name}, {free / GIB:.1f} GiB free of {total / GIB:.1f} GiB, capability {about.major}.{about.minor}"
     if free < total / 2:
-        return Line(f"GPU {index}", WARNING, found, "large crops and tiles: other programs use the card", "nvidia-smi")
+        return Line(f"GPU {index}", WARNING, found, "large crops and tiles; other programs use the card", "nvidia-smi")
     return Line(f"GPU {index}", OK, found)
 
 
@@ -140,9 +143,9 @@ def sets() -> list[Line]:
         if blocks:
             lines.append(_checked(root, blocks))
         elif root != DATASETS and root.name not in TOP_LEVEL:
-            found = "no data set: has no train_GT_blurred or test_GT_blurred"
-            lines.append(Line(str(root), WARNING, found, "reading it as a data set, before it is prepared", PREPARE))
-    effect = "training and testing, before there is one"
+            found = "no data set: has neither train_GT_blurred nor test_GT_blurred"
+            lines.append(Line(str(root), WARNING, found, "training and testing with it, until it is prepared", PREPARE))
+    effect = "training and testing, until there is one"
     return lines or [Line("data sets", WARNING, "none in datasets/", effect, f"./launch_train.sh --demo, or {PREPARE}")]
 
 
@@ -185,8 +188,9 @@ def _checked(root: Path, blocks: "dict[Split, DatasetOpt]") -> Line:
     counts = []
     for split, opt in blocks.items():
         clips = scan_clips(Path(str(opt.dataroot_lq)))
+        frames = sum(map(len, clips.values()))
         spikes = "with" if opt.uses_spikes else "without"
-        counts.append(f"{split}: {len(clips)} clips, {sum(map(len, clips.values()))} frames, {spikes} spikes")
+        counts.append(f"{split}: {counted(len(clips), 'clip')}, {counted(frames, 'frame')}, {spikes} spikes")
     return Line(str(root), OK, "; ".join(counts))
 
 
@@ -213,7 +217,7 @@ def weights() -> list[Line]:
         lines.append(Line(path.stem, OK, f"{count / 1e6:.2f} M values, {origin}"))
     if flow is not None and not Path(flow).is_file():
         fix = f"get {Path(flow).name} from {RELEASE} into {OFFICIAL}, or add --set netG.spynet_path=null"
-        lines.append(Line("optical flow", WARNING, f"{flow} is not there", f"./launch_train.sh with {RECIPE}", fix))
+        lines.append(Line("optical flow", WARNING, f"{flow} not found", f"./launch_train.sh with {RECIPE}", fix))
     return lines
 
 

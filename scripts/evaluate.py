@@ -37,11 +37,16 @@ def make_parser() -> utils_cli.Parser:
     parser.add_argument(
         "--ext",
         type=lambda text: text.removeprefix("."),
-        help="extension of the frames to read; default: all image formats",
+        help="extension of the frames to read (default: all image formats)",
     )
     known = get_args(get_args(ValOpt.model_fields["metrics"].annotation)[0])
     parser.add_argument(
-        "--metrics", nargs="+", choices=known, default=ValOpt().metrics, metavar="M", help=", ".join(known)
+        "--metrics",
+        nargs="+",
+        choices=known,
+        default=ValOpt().metrics,
+        metavar="M",
+        help=f"one or more of {', '.join(known)}",
     )
     parser.add_argument("--border", type=int, default=0, help="pixels to ignore at each side")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for metrics.json and metrics.csv")

@@ -36,13 +36,17 @@ from utils.utils_file import whole_file
 def make_parser() -> Parser:
     """Return the command line's parser."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--weights", type=Path, help="default: as for main_test_vrt.py --opt")
-    parser.add_argument("--format", choices=("torch", "onnx"), default="torch", help="default: torch")
+    parser.add_argument("--weights", type=Path, help="weights file (default: as for main_test_vrt.py --opt)")
+    parser.add_argument("--format", choices=("torch", "onnx"), default="torch", help="format of the new file")
     parser.add_argument(
-        "--tile", type=positive, nargs=3, metavar=("T", "H", "W"), help="input size; may be left out with --format onnx"
+        "--tile",
+        type=positive,
+        nargs=3,
+        metavar=("T", "H", "W"),
+        help="input size, in frames and pixels; optional with --format onnx",
     )
-    parser.add_argument("--out", type=Path, help="the new file; default <task>.pt2, or <task>.onnx")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it will run; default: cpu")
+    parser.add_argument("--out", type=Path, help="the new file (default: <task>.pt2 or <task>.onnx)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device that the file is for")
     parser.add_argument(
         "--own_operator",
         action="store_true",

@@ -14,7 +14,7 @@ usage() {
         demo=" [--demo] [--max-restarts N] [--stop-code N]"
         restarts="
   --max-restarts N   restart all processes after a failure, up to N times; they resume from the newest checkpoint
-  --stop-code N      exit code if a signal stops the training before its last step; default: 0"
+  --stop-code N      exit code if a signal stops the training before its last step (default: 0)"
         demo_help="
   --demo             make a small data set, train on it, test, write pictures and videos: minutes on a CPU"
     fi
@@ -23,8 +23,8 @@ usage() {
     [--dataset-root P] [--gopro-root P] [--spike-root P] [--gpus 0,2]$demo
     [--set KEY=VALUE ...] [--debug] [--quiet] [--help]
 
-  GPU_COUNT          number of GPUs; 0 is the CPU; default: 1 if there is a GPU, else the CPU
-  CONFIG.json        option file, also as --opt CONFIG.json; default: $DEFAULT_CONFIG
+  GPU_COUNT          number of GPUs, 0 for the CPU (default: 1 if there is a GPU, else 0)
+  CONFIG.json        option file, also as --opt CONFIG.json (default: $DEFAULT_CONFIG)
   --gpus 0,2         use these GPUs; without GPU_COUNT all of them$demo_help$restarts
   --set KEY=VALUE    change options for this run, dotted keys and JSON values: --set train.total_iter=200
   --dataset-root P   read sharp, blurred and spike folders below P instead of those in CONFIG.json
@@ -96,7 +96,7 @@ parse_arguments() {
                 ;;
             --max-restarts)
                 if [[ $MODE != train ]]; then die 2 "--max-restarts belongs to ./launch_train.sh"; fi
-                if [[ ! "$2" =~ ^[0-9]+$ ]]; then die 2 "--max-restarts $2: expected a number from 0"; fi
+                if [[ ! "$2" =~ ^[0-9]+$ ]]; then die 2 "--max-restarts $2: expected an integer of 0 or more"; fi
                 RESTARTS=$((10#$2)) && shift
                 ;;
             --stop-code)
@@ -142,7 +142,7 @@ check_arguments() {
     if [[ ! -f "$CONFIG_PATH" ]]; then die 2 "no option file $CONFIG; see options/vrt/"; fi
     if [[ -n "$GOPRO_ROOT" ]] && ! $PREPARE; then say "note: --gopro-root has no effect without --prepare-data"; fi
     if $PREPARE && { ((${WORLD_SIZE:-1} > 1)) || ((NODES > 1)); }; then
-        die 2 "--prepare-data in a run of several machines; prepare once on one machine, then start the run without it"
+        die 2 "--prepare-data cannot be used in a run of several machines; prepare once on one, then start the run without it"
     fi
 }
 
@@ -185,7 +185,7 @@ choose_gpus() {
     fi
     GPU_COUNT=$((10#${GPU_COUNT:-$((present > 0 ? 1 : 0))}))
     if ((GPU_COUNT > present)); then
-        die 2 "GPU_COUNT is $GPU_COUNT, but only $present GPUs are usable; give $present or fewer (0: the CPU); see $PYTHON scripts/doctor.py"
+        die 2 "GPU_COUNT is $GPU_COUNT, expected at most $present, the number of usable GPUs (0: the CPU); see $PYTHON scripts/doctor.py"
     fi
     if ((GPU_COUNT == 0)); then export CUDA_VISIBLE_DEVICES=""; fi
 }
@@ -206,7 +206,7 @@ find_nodes() {
     NNODES="${NNODES:-${PET_NNODES:-}}" NODE_RANK="${NODE_RANK:-${PET_NODE_RANK:-}}"
     NODES="${NNODES:-${SLURM_STEP_NUM_NODES:-${SLURM_NNODES:-${SLURM_JOB_NUM_NODES:-1}}}}"
     node="${NODE_RANK:-${SLURM_NODEID:-}}"
-    if [[ ! "$NODES" =~ ^[1-9][0-9]*$ ]]; then die 2 "NNODES is $NODES, expected a number of machines from 1"; fi
+    if [[ ! "$NODES" =~ ^[1-9][0-9]*$ ]]; then die 2 "NNODES is $NODES, expected the number of machines, 1 or more"; fi
     if ((NODES == 1)) || [[ -n "${WORLD_SIZE:-}" ]]; then return; fi
     if [[ ! "$node" =~ ^[0-9]+$ ]] || ((10#$node >= NODES)); then
         die 2 "NNODES is $NODES and NODE_RANK is ${node:-not set}; set it to this machine's number, 0 to $((NODES - 1))"

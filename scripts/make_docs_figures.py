@@ -251,8 +251,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 def main() -> None:
     """Read the command line and draw."""
     parser = utils_cli.Parser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=DOCS, help="folder to write to; default docs/")
-    parser.add_argument("--format", choices=("svg", "png"), default="svg")
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder to write to (default: docs)")
+    parser.add_argument("--format", choices=("svg", "png"), default="svg", help="format of the figures")
     parser.add_common()
     args = parser.parse_args()
     with utils_cli.program(args.debug, args.quiet), rc_context(LOOK):

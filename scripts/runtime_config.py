@@ -121,7 +121,7 @@ def write_runtime_config(
 def main() -> None:
     """Read the command line and write the copy."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--mode", choices=("train", "test"), required=True)
+    parser.add_argument("--mode", choices=("train", "test"), required=True, help="the launcher that asks")
     parser.add_argument("--opt", type=Path, required=True, help="the option file")
     parser.add_argument("--dataset-root", type=Path, help="folder of a whole data set")
     parser.add_argument("--spike-root", type=Path, help="folder with train and test spikes")

@@ -64,7 +64,7 @@ make_venv() {
         die 2 "no Python 3.10 or newer on PATH; install one (uv and conda need no root for it), or set PYTHON to its path"
     rm -rf "$VENV"
     if $has_uv; then
-        uv venv --quiet --python "${base:-3.12}" "$VENV" || die 1 "uv made no virtual environment; its message is above"
+        uv venv --quiet --python "${base:-3.12}" "$VENV" || die 1 "uv could not make .venv; its message is above"
     elif ! "$base" -m venv "$VENV" >/dev/null; then
         rm -rf "$VENV"
         die 1 "$base cannot make a virtual environment; install uv or, on Debian and Ubuntu, python3-venv (apt, as root)"
@@ -81,7 +81,7 @@ pip_install() {
             *"Using cached"*[MG]B\)*) say "  using ${line##*Using cached }" ;;
             "Installing collected packages"*) say "  installing all of them, about a minute" ;;
         esac
-    done || die 1 "the installation failed: $(grep -i '^error' "$log" | tail -n 1 | cut -c 1-300) (whole log: $log)"
+    done || die 1 "the installation failed: $(grep -i '^error' "$log" | tail -n 1 | cut -c 1-300) (whole log: ${log#"$PWD/"})"
 }
 
 fill_venv() {
@@ -95,13 +95,13 @@ fill_venv() {
     else
         say "on Linux about 3 GB to download and 7 GB on disk; this takes 2 to 10 minutes"
     fi
-    "$VENV/bin/python" "$SETUP_ROOT/scripts/check_requirements.py" --forget-partial || die 1 "remove $VENV and start again"
+    "$VENV/bin/python" "$SETUP_ROOT/scripts/check_requirements.py" --forget-partial || die 1 ".venv cannot be repaired; remove ${VENV#"$PWD/"} and start again"
     if command -v uv >/dev/null; then
         uv pip install --python "$VENV/bin/python" "${arguments[@]}" >&2 ||
             die 1 "the installation failed; uv's message is above"
     else
         if ! "$VENV/bin/python" -c 'from importlib.metadata import version; version("pip")' 2>/dev/null; then
-            "$VENV/bin/python" -m ensurepip >/dev/null 2>&1 || die 1 "$VENV has no pip; remove that folder and start again"
+            "$VENV/bin/python" -m ensurepip >/dev/null 2>&1 || die 1 ".venv has no pip; remove ${VENV#"$PWD/"} and start again"
         fi
         pip_install "${arguments[@]}"
     fi
@@ -147,7 +147,7 @@ check_given_python() {
     ADVICE="; see $PYTHON scripts/doctor.py"
     problem="$(satisfies_requirements "$PYTHON" 2>&1)" || code=$?
     if ((code != 0)); then
-        die 2 "PYTHON is $PYTHON: ${problem##*$'\n'}; install it there, or unset PYTHON to create .venv"
+        die 2 "PYTHON is $PYTHON: ${problem##*$'\n'}; correct that, or unset PYTHON to create .venv"
     fi
 }
 
@@ -156,7 +156,7 @@ note_active_environment() {
     local active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" problem
     if [[ -n "$active" && -z "${SETUP_LOCK:-}" && "$active" != "$VENV" ]]; then
         problem="$(satisfies_requirements "$active/bin/python" 2>&1)" || true
-        say "note: $active is active, but ${problem##*$'\n'}; to take it, install ${LISTS[*]} there (pip install -r)"
+        say "note: $active is active, but not used: ${problem##*$'\n'}; to use it, install ${LISTS[*]} there (pip install -r)"
     fi
 }
 
@@ -181,7 +181,7 @@ setup_env() {
 if [[ "${BASH_SOURCE[0]}" == "$0" ]] && (($#)); then
     sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
     if [[ "$1" == --help || "$1" == -h ]]; then exit 0; fi
-    die 2 "$1: setup_env.sh takes no arguments"
+    die 2 "unknown argument $1; setup_env.sh takes none"
 fi
 setup_env
 if [[ "${BASH_SOURCE[0]}" == "$0" ]]; then printf '%s\n' "$PYTHON"; fi

@@ -157,31 +157,31 @@ def make_parser() -> Parser:
     common = Parser(add_help=False)
     common.add_argument("file", type=Path, metavar="FILE", help="a spike file (inspect: or a folder)")
     common.add_argument(
-        "--spike_h", type=positive, metavar="H", help="rows; default: as declared, else estimated from the bits"
+        "--spike_h", type=positive, metavar="H", help="rows (default: as declared, else estimated from the bits)"
     )
-    common.add_argument("--spike_w", type=positive, metavar="W", help="columns")
+    common.add_argument("--spike_w", type=positive, metavar="W", help="columns (default: likewise)")
     common.add_argument("--bit_order", choices=["little", "big"], help="which bit of a byte is its leftmost pixel")
     text = "whether rows are stored bottom-up (default: yes)"
     common.add_argument("--flipud", action=argparse.BooleanOptionalAction, help=text)
-    common.add_argument("--format", choices=FORMATS, help="default: detected from the content")
+    common.add_argument("--format", choices=FORMATS, help="format of the file (default: by its content)")
     common.add_common()
 
     command = commands.add_parser("inspect", parents=[common], help="report what a file is, and what is wrong")
     command.add_argument(
-        "--image", type=Path, metavar="F", help="a paired picture; default: found in the usual layouts"
+        "--image", type=Path, metavar="F", help="a paired picture (default: found in the usual layouts)"
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=inspect)
 
     command = commands.add_parser("decode", parents=[common], help="write the spikes as an array")
     command.add_argument("--out", type=Path, metavar="F", required=True, help=".npy or .npz")
-    command.add_argument("--steps", type=step_range, metavar="A:B", help="only the steps A..B-1")
+    command.add_argument("--steps", type=step_range, metavar="A:B", help="only the steps A..B-1 (default: all)")
     command.add_argument("--force", action="store_true", help="replace an existing file")
     command.set_defaults(run=decode)
 
     command = commands.add_parser("preview", parents=[common], help="write a picture or video of the spikes")
     command.add_argument(
-        "--out", type=Path, metavar="F", help="image or .mp4; default: FILE's stem + _preview.png, here"
+        "--out", type=Path, metavar="F", help="image or .mp4 (default: FILE's stem + _preview.png, here)"
     )
     command.add_argument("--step", type=int, metavar="N", help="the step to show (default: sharp step or middle)")
     command.add_argument("--force", action="store_true", help="replace an existing file")
@@ -190,10 +190,14 @@ def make_parser() -> Parser:
     command.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="a data set; its manifest.json is written")
     command.add_argument(
         "--model", choices=["auto", "shift", "similarity", "homography"], default="auto",
-        help="auto: the simplest that agrees as well as the others",
+        help="how the cameras differ; auto: the simplest model that agrees as well as the others",
     )  # fmt: skip
-    command.add_argument("--max-steps", type=positive, default=24, metavar="N", help="largest offset in time (24)")
-    command.add_argument("--per-clip", action="store_true", help="each clip by itself; default: one for all that agree")
+    command.add_argument(
+        "--max-steps", type=positive, default=24, metavar="N", help="largest offset in time, in spike steps"
+    )
+    command.add_argument(
+        "--per-clip", action="store_true", help="align each clip by itself (default: one for all that agree)"
+    )
     command.add_argument("--length", action="store_true", help="measure the length of the exposure too")
     command.add_argument("--dry-run", action="store_true", help="write nothing")
     command.add_argument("--json", action="store_true", help="print one JSON object")

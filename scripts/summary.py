@@ -17,18 +17,24 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from options.schema import Opt
 from utils import utils_cli, utils_option
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_tile_opt import tile_of
 
 
 def make_parser() -> utils_cli.Parser:
     """Return the command line's parser."""
     parser = utils_cli.Parser(description=__doc__)
-    parser.add_argument("--size", type=int, nargs=3, metavar=("D", "H", "W"), help="frames, rows, columns of the input")
-    parser.add_argument("--fit", metavar="12GB", help="propose crop, batch, checkpointing and tile for this memory")
     parser.add_argument(
-        "--step", type=utils_cli.above_zero, metavar="SECONDS", help="time of a step, as train.log has it"
+        "--size", type=int, nargs=3, metavar=("D", "H", "W"),
+        help="frames, rows, columns of the input (default: those of the options)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fit", metavar="12GB", help="memory of a card, for which to propose crop, batch, checkpointing and tile"
     )
+    parser.add_argument(
+        "--step", type=utils_cli.above_zero, metavar="SECONDS",
+        help="time of a training step, as in train.log: also print the hours of the training",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_common(opt="option file, JSON with comments")
     return parser
@@ -149,11 +155,12 @@ def print_table(summary: dict[str, Any], step: float | None) -> None:
         print(f"\nguide: an output pixel depends on at most {summary['guide_reach']} pixels to each side")
     print(f"\nweights, moments and average in training: another {summary['state_bytes'] / GIB:.2f} GiB")
     if summary["training"] is not None:
+        training = summary["training"]
+        samples, frames = counted(training["samples"], "sample"), counted(training["frames"], "frame")
+        flop = f"{training['tflop']:,.1f} TFLOP" if training["tflop"] >= 1 else f"{1000 * training['tflop']:,.1f} GFLOP"
         print(
-            "training: {steps:,} steps of {samples} samples of {frames} frames, {tflop:,.1f} TFLOP a step".format(
-                **summary["training"]
-            )
-            + (f"; {summary['training']['steps'] * step / 3600:,.1f} hours at {step:g} s" if step else "")
+            f"training: {counted(training['steps'], 'step')} of {samples} of {frames}, {flop} per step"
+            + (f"; {training['steps'] * step / 3600:,.1f} hours at {step:g} s per step" if step else "")
         )
 
 
@@ -169,7 +176,9 @@ def propose(opt: Opt, net: nn.Module, total: float) -> dict[str, Any]:
     tests = fit.propose_tile(net, training[2], total, overlap, dtype)
     steps = fit.propose_training(net, training, total, opt.train.E_decay > 0, dtype)
     if tests is None or steps is None:
-        raise UserError(f"--fit: {total / 1e9:g} GB hold no crop or tile of this network; use a smaller preset")
+        raise UserError(
+            f"--fit is {total / 1e9:g} GB, too little for any crop or tile of this network; use a smaller preset"
+        )
     crop = steps.crop * opt.netG.upscale
     changes = {
         "netG.use_checkpoint_attn": False,
@@ -189,10 +198,10 @@ def print_proposal(proposal: dict[str, Any]) -> None:
     """Print the proposal as text."""
     steps, tests = proposal["training"], proposal["testing"]
     print(
-        f"\ntraining: crops of {steps['crop']}, {steps['batch']} per card, checkpointing {steps['policy']!r}: "
+        f"\ntraining: crops of {steps['crop']} pixels, {steps['batch']} per card, checkpointing {steps['policy']!r}: "
         f"{steps['bytes'] / GIB:.1f} GiB\n"
-        f"testing: tiles of {tests['frames']}x{tests['side']}x{tests['side']}, {tests['useful']:.0%} of the work "
-        f"not repeated: {tests['bytes'] / GIB:.1f} GiB"
+        f"testing: tiles of {counted(tests['frames'], 'frame')} of {tests['side']}x{tests['side']} pixels, "
+        f"{tests['useful']:.0%} of the work not repeated: {tests['bytes'] / GIB:.1f} GiB"
     )
     print("--set " + " ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in proposal["set"].items()))
 

@@ -195,7 +195,9 @@ def read_state_dict(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             content = content[container]
             break
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} has no weights: expected a dict of tensors, bare or under one of {CONTAINERS}")
+        raise UserError(
+            f"{path}: has no weights, expected a dict of tensors, bare or under one of {CONTAINERS}; give another file"
+        )
     return dict(content)
 
 
@@ -217,7 +219,9 @@ def read_file(path: Path, sha256: str | None = None) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} refused: it is damaged, or loading it would run code") from error
+        raise UserError(
+            f"{path}: refused, as it is damaged or loading it would run code; copy it again or give another file"
+        ) from error
     except READ_ERRORS as error:
         raise _unreadable(path, error) from error
 
@@ -357,7 +361,7 @@ def _check(path: Path, sha256: str | None) -> None:
 
 
 def _unreadable(path: Path, error: BaseException) -> UserError:
-    return UserError(f"{path} cannot be read: damaged, or not a checkpoint ({_first_line(error)})")
+    return UserError(f"{path}: cannot be read, as it is damaged or no checkpoint ({_first_line(error)}); copy it again")
 
 
 def _first_line(error: BaseException) -> str:

@@ -45,11 +45,23 @@ class Shard:
 ALL = Shard()
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the description, and shows each option's default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        is_unset = default is None or default is False or default in (argparse.SUPPRESS, [])
+        if not action.option_strings or is_unset or "(default: " in text:
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+        return f"{text} (default: {shown.replace('%', '%%')})"
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports mistakes in one line; its description keeps its line breaks."""
+    """An argument parser that reports mistakes in one line; its help keeps line breaks and shows defaults."""
 
     def __init__(self, **given: Any) -> None:
-        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter} | given)
+        super().__init__(**{"formatter_class": _Formatter} | given)
 
     def add_common(self, *, opt: str = "") -> None:
         """Add --debug, --quiet and, with `opt`, the help of the option file, also --opt and --set."""
@@ -61,7 +73,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_set(self) -> None:
         """Add --set."""
-        example = "change options, e.g. train.total_iter=200"
+        example = "change options, such as train.total_iter=200"
         self.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=example)
 
     def add_shard(self, pieces: str) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from utils.processes.heartbeat import Heartbeat
-from utils.utils_error import SaidError, UserError
+from utils.utils_error import SaidError, UserError, counted
 
 TIMEOUT = timedelta(hours=2)  # a rank may wait for others' share of a validation; heartbeats find dead ones sooner
 
@@ -52,8 +52,8 @@ def init() -> Dist:
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise UserError(
-                f"LOCAL_RANK is {local_rank} but this machine has {torch.cuda.device_count()} visible GPU(s); "
-                "start fewer processes"
+                f"LOCAL_RANK is {local_rank}, but this machine has "
+                f"{counted(torch.cuda.device_count(), 'visible GPU')}; start fewer processes"
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)

@@ -16,6 +16,7 @@ from utils.evaluation import ensemble
 from utils.evaluation.clip import Clip, Frame, TestSet
 from utils.evaluation.work_split import Share, Work, split_work
 from utils.processes.signals import StoppedError
+from utils.utils_error import counted
 from utils.utils_progress import progress
 from utils.utils_tile import Read, Restore, ShrinkingTile
 from utils.utils_tile_opt import TileOpt, tile_of
@@ -75,7 +76,7 @@ def evaluate(
     if val.center_frame_only:
         result["protocol"] += "; only the centre frame of each clip"
     if rank == 0:
-        LOG.info("Average over %d clips - %s", len(test_set), _line(result["mean"]))
+        LOG.info("Average over %s - %s", counted(len(test_set), "clip"), _line(result["mean"]))
     return result
 
 

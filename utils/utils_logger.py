@@ -24,7 +24,7 @@ from utils.processes import folder_lock
 from utils.processes.folder_lock import Lock
 from utils.records.boards import Boards, open_boards
 from utils.utils_dist import Dist
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_file import disk_errors_in_words, read_text, write_text
 from utils.utils_json import finite
 from utils.utils_run_folder import RunFolder, step_of_line
@@ -67,7 +67,7 @@ class LineFile:
             return
         lost, self._lost = self._lost, 0
         if lost:
-            LOG.info("%s: writing works again, %d line(s) are missing", self._path.name, lost)
+            LOG.info("%s: writing works again; lost: %s", self._path.name, counted(lost, "line"))
 
 
 class Run:

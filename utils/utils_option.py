@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from utils.utils_error import UserError
+from utils.utils_error import UserError, shown
 from utils.utils_file import write_text
 from utils.utils_json import read_json
 from utils.utils_zoo import OPTIONS, ROOT, option_file
@@ -102,7 +102,7 @@ def save(opt: BaseModel, path: Path) -> None:
 def _read_chain(path: Path, heirs: tuple[Path, ...]) -> list[tuple[str, Tree]]:
     """Read a file and all its bases, the deepest base first; `heirs` are the files that inherit from this one."""
     if path.resolve() in heirs:
-        circle = " -> ".join(str(heir) for heir in (*heirs, path.resolve()))
+        circle = " -> ".join(str(shown(heir)) for heir in (*heirs, path.resolve()))
         raise UserError(f"{path}: inherits from itself: {circle}; remove one {BASE_KEY}")
     tree = read_json(path)
     tree.pop(EDITOR_KEY, None)
@@ -111,7 +111,7 @@ def _read_chain(path: Path, heirs: tuple[Path, ...]) -> list[tuple[str, Tree]]:
     base = tree.pop(BASE_KEY)
     if not isinstance(base, str):
         raise UserError(f"{path}: {BASE_KEY}: found {_shown(base)}, expected the name of an option file")
-    base_path = path.parent / Path(base).expanduser()
+    base_path = shown(path.parent / Path(base).expanduser())
     if not base_path.is_file():
         raise UserError(f"{path}: {BASE_KEY}: {base_path} does not exist; give a path relative to this file")
     return [*_read_chain(base_path, (*heirs, path.resolve())), (str(path), tree)]

@@ -45,11 +45,11 @@ class TileOpt:
         for name, (size, overlap) in sides.items():
             if size < 0 or overlap < 0 or 0 < size <= overlap:
                 raise UserError(
-                    f"tile {name}: size {size}, overlap {overlap}; the overlap must be 0 or more and "
-                    "smaller than the tile (size 0 = no tiling)"
+                    f"tile {name}: found size {size} and overlap {overlap}, expected an overlap from 0 to below the "
+                    "size (size 0: no tiling); correct it"
                 )
         if self.batch < 1:
-            raise UserError(f"tile batch (tile_batch): found {self.batch}, must be 1 or more")
+            raise UserError(f"tile batch (tile_batch): found {self.batch}, expected 1 or more; correct it")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TileOpt":

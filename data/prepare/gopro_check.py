@@ -17,7 +17,7 @@ from data.prepare.gopro_scan import SPIKE, SPIKE_SCALE, Scan, Size, common_size,
 from data.spike.manifest import GOPRO_SHORT_BY, gopro_timing
 from utils.spike_loader import SIZES_IN_USE
 from utils.utils_cli import ALL, Shard
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_progress import progress
 
 Job = TypeVar("Job")
@@ -52,11 +52,6 @@ def in_threads(function: Callable[[Job], Result], jobs: Sequence[Job], workers: 
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def counted(count: int, noun: str) -> str:
-    """Format a count with its noun: 1 clip, 2,103 frames."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def found_in(folder: Path) -> str:

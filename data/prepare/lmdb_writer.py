@@ -26,7 +26,7 @@ from data.prepare.lmdb_sources import DatFiles, Files, NpyFiles, PngFiles, stamp
 from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import Manifest
 from utils.processes import folder_lock
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted, shown
 from utils.utils_file import read_text, write_text
 from utils.utils_progress import progress
 
@@ -115,7 +115,7 @@ def write_lmdbs(wanted: Sequence[tuple[Files, Path]], *, force: bool = False, wo
             if current and not any(leftover.exists() for leftover in leftovers):
                 continue
             lock = target.with_name(f".{target.name}{folder_lock.NAME}")
-            locks.enter_context(folder_lock.acquire(lock, str(target), "wait until it ends"))
+            locks.enter_context(folder_lock.acquire(lock, str(shown(target)), "wait until it ends"))
             for leftover in leftovers:
                 shutil.rmtree(leftover, ignore_errors=True)
             if not current:
@@ -134,16 +134,16 @@ def is_current(source: Files, target: Path, force: bool, pool: ThreadPoolExecuto
     if not target.exists():
         return False
     if not is_lmdb(target):
-        raise UserError(f"{target}: exists and is not an LMDB (no {DATA}), expected an LMDB or nothing; move it away")
+        raise UserError(f"{shown(target)}: is not an LMDB (no {DATA}), expected an LMDB or nothing; move it away")
     if force:
         return False
     store, again = LmdbStore(target), "--force writes it again"
     difference = find_difference(source, store, pool)
     if difference:
-        raise UserError(f"{target}: {difference}; {again}")
+        raise UserError(f"{shown(target)}: {difference}; {again}")
     keys = keys_of(source)
     level = store.entry(*keys[0]).compression
-    LOG.info("%s: up to date, %d keys of level %d; %s", target, len(keys), level, again)
+    LOG.info("%s: up to date, %s of PNG level %d; %s", shown(target), counted(len(keys), "key"), level, again)
     return True
 
 
@@ -169,7 +169,7 @@ def find_difference(source: Files, store: LmdbStore, pool: ThreadPoolExecutor) -
     changed = [key for key in keys_of(source) if known.get("/".join(key)) != now["/".join(key)]]
     if not changed:
         return None
-    LOG.info("%s: comparing the %d of %d files that may have changed", store.root, len(changed), len(now))
+    LOG.info("%s: comparing the %d of %d files that may have changed", shown(store.root), len(changed), len(now))
     with progress(total=len(changed), what="comparing", unit="key") as bar:
         for problem in pool.map(difference, changed):
             if problem:
@@ -217,10 +217,11 @@ def check_disk(jobs: Sequence[Job]) -> None:
         folder = job.target.parent
         disk, free = folder.stat().st_dev, shutil.disk_usage(folder).free
         needed[disk] = needed.get(disk, 0) + job.capacity
-        LOG.info("%s: %d keys, %.1f MB to write", job.target, len(keys_of(job.source)), job.capacity / MB)
+        count = counted(len(keys_of(job.source)), "key")
+        LOG.info("%s: %s, %.1f MB to write", shown(job.target), count, job.capacity / MB)
         if free < needed[disk]:
             raise UserError(
-                f"{job.target}: {free / MB:.1f} MB are free on its disk, {needed[disk] / MB:.1f} MB needed; "
+                f"{shown(job.target)}: {free / MB:.1f} MB are free on its disk, {needed[disk] / MB:.1f} MB needed; "
                 "free up space, use another disk, or a --compression above 0"
             )
 
@@ -256,7 +257,8 @@ def build(job: Job, pool: ThreadPoolExecutor, chunk: int) -> None:
         write_text(record_path(target), json.dumps({"data": stamp_of(target / DATA), "files": stamps}) + "\n")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    LOG.info("%s: %d keys, %.1f MB", target, len(written), (target / DATA).stat().st_size / MB)
+    size = (target / DATA).stat().st_size / MB
+    LOG.info("%s: %s, %.1f MB", shown(target), counted(len(written), "key"), size)
 
 
 def write_values(job: Job, folder: Path, pool: ThreadPoolExecutor, chunk: int) -> list[tuple[str, Entry, int]]:

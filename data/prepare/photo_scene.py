@@ -48,7 +48,7 @@ def toned(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def textured_place(picture: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Choose the center (x, y) of a part of (H, W) pixels with much texture, as far inside as the picture allows."""
+    """Choose the centre (x, y) of a part of (H, W) pixels with much texture, as far inside as the picture allows."""
     sides = np.array([picture.shape[1], picture.shape[0]], float)
     half = np.minimum(np.array([size[1], size[0]]) / 2, sides / 2)
     places = [half + rng.random(2) * (sides - 2 * half) for _ in range(TRIES)]

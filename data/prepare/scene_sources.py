@@ -1,6 +1,7 @@
 """The pictures and videos that scenes are made of, and who sees which: nothing held out is trained on."""
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from data.geometry import size_text
 from data.image_folders import IMAGE_SUFFIXES
 from data.layout import Split
 from data.prepare.photo_scene import FINEST
-from utils.utils_error import UserError, say_once
+from utils.utils_error import UserError, counted, say_once
 from utils.utils_image import read_rgb
 from utils.utils_progress import progress
 
@@ -65,11 +67,12 @@ def find_pictures(
         looks = list(progress(pool.map(_look, [path for path, _, _ in files]), total=len(files), unit="picture"))
     small = [min(look.height / least[0], look.width / least[1]) * MOST_ENLARGED < 1 for look in looks]
     if any(small):
-        say_once(f"{sum(small)} of {len(files)} pictures are left out: smaller than {least[1]}x{least[0]} / 1.5")
+        needed = size_text((math.ceil(least[0] / MOST_ENLARGED), math.ceil(least[1] / MOST_ENLARGED)))
+        say_once(f"left out: {sum(small)} of {counted(len(files), 'picture')}, smaller than {needed} pixels")
     fitting = [index for index, is_small in enumerate(small) if not is_small]
     kept = _one_of_alike(fitting, looks, [split == "test" for _, _, split in files])
     if len(kept) < len(fitting):
-        say_once(f"{len(fitting) - len(kept)} of {len(fitting)} pictures are left out: they look like others")
+        say_once(f"left out: {len(fitting) - len(kept)} of {counted(len(fitting), 'picture')}, alike to others")
     pictures = []
     for index in progress(kept, unit="picture"):
         path, name, split = files[index]

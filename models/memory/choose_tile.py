@@ -16,6 +16,7 @@ from utils import utils_dist, utils_eval
 from utils.evaluation.clip import TestSet
 from utils.tiles.choice import Workload, candidates, largest, points_of, smaller
 from utils.utils_dist import Dist
+from utils.utils_error import counted
 from utils.utils_rgbspike import Window, random_like
 from utils.utils_rgbspike import bytes_of as bytes_of_window
 from utils.utils_tile import Restore, is_out_of_memory, mirrored_frames
@@ -146,8 +147,8 @@ def estimate(
     seconds = max(calls) * points_of(load, tile) * cost.seconds
     network, around = bytes_of(load, tile, cost)
     lines = [
-        f"{sum(load.clips.values())} clip(s), {frames} frames of {shown}; tiles of {tile}; {sum(calls):,} network "
-        f"evaluations{share}",
+        f"{counted(sum(load.clips.values()), 'clip')}, {counted(frames, 'frame')} of {shown}; tiles of {tile}; "
+        f"{counted(sum(calls), 'network evaluation')}{share}",
         f"estimate: {_duration(seconds)} on {device}; {network / 2**30:.2f} GiB in the network, {around / 2**30:.2f} "
         f"GiB for frames around it; {room.device / 2**30:.1f} GiB may be used",
     ]

@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument(
         "--dataset-root", "--dataset_root", type=Path, required=True, metavar="P", help="folder of the data set"
     )
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
-    parser.add_argument("--compression", type=int, choices=range(10), default=0, help="PNG level of the frames")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="splits to write")
+    parser.add_argument("--compression", type=int, choices=range(10), default=0, help="PNG level of the frames, 0 to 9")
     parser.add_argument("--force", action="store_true", help="rewrite existing LMDBs")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that encode frames")
     parser.add_common()

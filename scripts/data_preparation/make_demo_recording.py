@@ -73,8 +73,10 @@ def make_demo_recording(out: Path, frames: int, seed: int) -> None:
 def main() -> None:
     """Read the command line and make the recording."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("datasets/demo_recording"), help="a new folder")
-    parser.add_argument("--frames", type=positive, default=6, metavar="N", help="blurred frames (default: 6)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("datasets/demo_recording"), help="a new folder for the recording"
+    )
+    parser.add_argument("--frames", type=positive, default=6, metavar="N", help="blurred frames")
     parser.add_argument("--seed", type=int, default=5, help="the same seed gives the same bytes")
     parser.add_common()
     args = parser.parse_args()

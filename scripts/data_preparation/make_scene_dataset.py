@@ -9,11 +9,11 @@ interpolated by optical flow.
 Stored with the usual frames and spikes: the light of every step, from which training fires spikes anew
 (docs/augmentation.md), and sharp frames at other instants.
 
-Training and test clips share no picture. Held out are all pictures of --test-photos and --test-videos, and a share of
-the others (--holdout). Of pictures that look alike one is used. meta_info/scenes.json records pictures, splits and
-clips.
+Training and test clips share no picture. All pictures of --test-photos and --test-videos are held out, and a share of
+the others (--holdout). Only one of several similar pictures is used. meta_info/scenes.json records pictures, splits
+and clips.
 
-The same pictures and options give the same bytes. An interrupted run goes on with the same command. --shard 0/4 makes
+The same pictures and options give the same bytes. The same command resumes an interrupted run. --shard 0/4 makes
 every fourth clip; the shards of a set may run at the same time, on several machines too.
 """
 
@@ -244,14 +244,18 @@ def main() -> None:
     parser.add_argument("--test-clips", type=positive, default=Recipe.test_clips, help="held-out clips")
     parser.add_argument("--frames", type=positive, default=Recipe.frames, help="frames per clip")
     parser.add_argument("--size", type=parse_size, default=(Recipe.height, Recipe.width), metavar="HxW",
-                        help="of the frames, pixels (192x256)")  # fmt: skip
+                        help=f"frame size in pixels (default: {Recipe.height}x{Recipe.width})")  # fmt: skip
     parser.add_argument("--spike-scale", type=positive, default=Recipe.spike_scale, help="RGB pixels per spike pixel")
-    parser.add_argument("--theta", type=float, default=Recipe.theta, help="threshold of the recorded spikes")
-    parser.add_argument("--instants", type=int, default=Recipe.instants, metavar="K", help="sharp frames at others")
-    parser.add_argument("--holdout", type=float, default=Recipe.holdout, help="share of --photos that is held out")
-    parser.add_argument("--video-share", type=float, default=Recipe.video_share, help="share of clips from videos")
+    parser.add_argument(
+        "--theta", type=float, default=Recipe.theta, help="firing threshold: white fires every theta steps"
+    )
+    parser.add_argument("--instants", type=int, default=Recipe.instants, metavar="K", help="instants with sharp frames")
+    parser.add_argument("--holdout", type=float, default=Recipe.holdout, help="share of --photos to hold out, 0 to 1")
+    parser.add_argument(
+        "--video-share", type=float, default=Recipe.video_share, help="share of clips from videos, 0 to 1"
+    )
     parser.add_argument("--still-share", type=float, default=Recipe.still_share,
-                        help="share of training clips of photographs that hardly move")  # fmt: skip
+                        help="share of training clips of photographs that hardly move, 0 to 1")  # fmt: skip
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="the same seed gives the same bytes")
     parser.add_shard("clips")
     parser.add_common()

@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.clip_index import listed
 from data.layout import (
     SPIKES,
     SPLITS,
@@ -98,8 +99,8 @@ def must_replace(root: Path, manifest: Manifest, force: bool) -> bool:
         left = sorted(known_clips(root).keys() - manifest.clips.keys())
         if left:
             raise UserError(
-                f"{root}: clip {left[0]} and {len(left) - 1} more were prepared with other settings and are not "
-                "in this run; prepare all of them together or use another --dataset-root"
+                f"{root}: prepared with other settings and not in this run: {listed(left)}; prepare all clips together "
+                "or use another --dataset-root"
             ) from None
         return True
     return False
@@ -108,9 +109,9 @@ def must_replace(root: Path, manifest: Manifest, force: bool) -> bool:
 def is_described(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]) -> bool:
     """Return whether manifest, config.yaml and meta_info of the set are up to date."""
     known = {split: described_clips(root, split) for split in lines}
-    listed = all(known[split].get(line.clip) == line for split in lines for line in lines[split])
+    are_listed = all(known[split].get(line.clip) == line for split in lines for line in lines[split])
     described = (root / SPIKES / FILE_NAME).is_file() and (root / SPIKES / "config.yaml").is_file()
-    return listed and described and Manifest.read(root / SPIKES / FILE_NAME) == merged_manifest(root, manifest)
+    return are_listed and described and Manifest.read(root / SPIKES / FILE_NAME) == merged_manifest(root, manifest)
 
 
 def check_places(root: Path, places: Sequence[Place], problem_of: Callable[[Place], str], workers: int) -> None:
@@ -222,22 +223,21 @@ def make_parser() -> Parser:
     parser = Parser(description=__doc__)
 
     def folder(name: str, default: str, text: str) -> None:
-        help_text = f"{text} (default: {default})"
         other = f"--{name[2:].replace('-', '_')}"
-        parser.add_argument(name, other, type=Path, default=Path(default), metavar="P", help=help_text)
+        parser.add_argument(name, other, type=Path, default=Path(default), metavar="P", help=text)
 
     folder("--gopro-root", "datasets/GOPRO_Large", "folder of the frames, with train/ and test/")
     folder("--spike-root", f"datasets/{SPIKES}", "folder of the spikes, with train/ and test/")
     folder("--dataset-root", "datasets/gopro_spike", "folder of the new set")
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    text = "averaged as stored (default: blur), or in linear light; changing a prepared set needs --force"
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="splits to prepare")
+    text = "averaged as stored, or in linear light; changing a prepared set needs --force"
     parser.add_argument("--blur", choices=["blur", "blur_gamma"], default="blur", help=f"blurred frames: {text}")
-    parser.add_argument("--copy", action="store_true", help="copy the files; default: link the folders")
+    parser.add_argument("--copy", action="store_true", help="copy the files (default: link the folders)")
     parser.add_argument("--generate-lmdb", "--generate_lmdb", action="store_true", help="also write LMDBs of the set")
     parser.add_argument(
         "--force", action="store_true", help="replace what was prepared from other files or with other settings"
     )
-    parser.add_argument("--workers", type=positive, default=8, metavar="N", help="threads (default: 8)")
+    parser.add_argument("--workers", type=positive, default=8, metavar="N", help="threads that check and copy")
     parser.add_shard("clips")
     parser.add_common()
     return parser

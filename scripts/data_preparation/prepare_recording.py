@@ -41,7 +41,7 @@ from data.spike.doctor.examine import Report
 from data.spike.formats import FORMATS
 from data.spike.manifest import ClipTiming, Manifest
 from utils.utils_cli import Parser, above_zero, number, positive, program, up_to_one, whole
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_file import write_text
 from utils.utils_image import write_rgb
 from utils.utils_progress import progress
@@ -233,7 +233,7 @@ def _clock_hz(args: argparse.Namespace, report: Report, manifest: Manifest | Non
     known = args.clock_hz or (manifest and manifest.clock_hz) or pairing.CLOCK_HZ.get(report.format)
     if known is None:
         raise UserError(
-            f"--clock-hz: not given, and files of format {report.format} do not tell it; give the sensor's steps per "
+            f"--clock-hz: not given, and files of format {report.format} do not state it; give the sensor's steps per "
             "second, such as 20000"
         )
     return known
@@ -249,7 +249,7 @@ def _how(recording: Recording) -> str:
 def _report_set(args: argparse.Namespace, made: Manifest, clip: str, count: int) -> None:
     own = clip_dirs(args.out, args.split, clip)[2]
     sizes = size_text((made.rgb_h, made.rgb_w)), size_text((made.spike_h, made.spike_w))
-    print(f"{args.out}: clip {clip}, {count} {args.split} frames of {sizes[0]} over spikes of {sizes[1]}")
+    print(f"{args.out}: clip {clip}, {counted(count, f'{args.split} frame')} of {sizes[0]} over spikes of {sizes[1]}")
     print(f"look at {own / PREVIEW}")
     if args.split == "train":
         print(f"train on it: ./launch_train.sh --dataset-root {args.out} options/vrt/guide_finetune.json")
@@ -279,10 +279,10 @@ def make_parser() -> Parser:
         "--sharp", type=Path, metavar="DIR|VIDEO", help="sharp frames of the same names, if there are any"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="ROOT", help="folder of the data set")
-    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="split that the clip belongs to")
     parser.add_argument("--clip", metavar="NAME", help="name of the clip (default: that of the spikes)")
     parser.add_argument("--range", type=parse_range, default=WHOLE, metavar="FIRST:LAST",
-                        help="use the frames FIRST .. LAST-1 only")  # fmt: skip
+                        help="use only the frames FIRST .. LAST-1 (default: all)")  # fmt: skip
     add_times(parser.add_argument_group("times"))
     add_geometry(parser.add_argument_group("spikes and frames"))
     group = parser.add_argument_group("the set")
@@ -291,9 +291,9 @@ def make_parser() -> Parser:
     group.add_argument("--continuous", action=argparse.BooleanOptionalAction,
                        help="cut without gaps (default: if that takes less space than margins)")  # fmt: skip
     group.add_argument("--align", action=argparse.BooleanOptionalAction, default=True,
-                       help="align the cameras (default: do)")  # fmt: skip
+                       help="align the cameras")  # fmt: skip
     group.add_argument("--sharp-at", type=up_to_one, default=0.5, metavar="T",
-                       help="the moment of the sharp frames, a fraction of the exposure (default: 0.5)")  # fmt: skip
+                       help="the moment of the sharp frames, as a fraction of the exposure")  # fmt: skip
     group.add_argument("--rate-at-white", type=above_zero, metavar="R", help="spikes per step of a white pixel "
                        "(default: estimated; spike.gain \"picture\" does not use it)")  # fmt: skip
     group.add_argument("--transfer", choices=["srgb", "linear"],
@@ -306,10 +306,10 @@ def add_times(group: argparse._ArgumentGroup) -> None:
     """Add the options about times."""
     group.add_argument("--times", type=Path, metavar="FILE", help="csv, txt or json: when each frame was exposed")
     group.add_argument("--time-unit", choices=exposures.UNITS, default="s",
-                       help="of all times, --exposure, --start and --stream-start (default: s)")  # fmt: skip
-    group.add_argument("--exposure", type=above_zero, metavar="T", help="length of every exposure")
+                       help="unit of all times, --exposure, --start and --stream-start")  # fmt: skip
+    group.add_argument("--exposure", type=above_zero, metavar="T", help="length of every exposure, in --time-unit")
     group.add_argument("--timestamp", choices=exposures.MOMENTS, default="start",
-                       help="the moment of the exposure that a single time per frame means")  # fmt: skip
+                       help="what a single time per frame marks: start, middle or end of its exposure")  # fmt: skip
     group.add_argument("--fps", type=above_zero, help="frames per second, without --times")
     group.add_argument("--start", type=number, metavar="T", help="when the first exposure starts, without --times "
                        "(default: with the stream)")  # fmt: skip
@@ -321,13 +321,19 @@ def add_times(group: argparse._ArgumentGroup) -> None:
 def add_geometry(group: argparse._ArgumentGroup) -> None:
     """Add the options about pixels."""
     group.add_argument("--spike_h", type=positive, metavar="H", help="rows of the sensor (default: found in the bits)")
-    group.add_argument("--spike_w", type=positive, metavar="W", help="columns of the sensor")
-    group.add_argument("--bit_order", choices=["little", "big"], help="which bit of a byte is its leftmost pixel")
+    group.add_argument(
+        "--spike_w", type=positive, metavar="W", help="columns of the sensor (default: found in the bits)"
+    )
+    group.add_argument(
+        "--bit_order",
+        choices=["little", "big"],
+        help="which bit of a byte is its leftmost pixel (default: found in the bits)",
+    )
     group.add_argument("--flipud", action=argparse.BooleanOptionalAction,
                        help="rows are stored bottom-up (default: by the frames)")  # fmt: skip
     group.add_argument("--fliplr", action=argparse.BooleanOptionalAction,
                        help="spikes are mirrored, as behind a beam splitter (default: by the frames)")  # fmt: skip
-    group.add_argument("--format", choices=FORMATS, help="of the spikes (default: by their content)")
+    group.add_argument("--format", choices=FORMATS, help="format of the spikes (default: by their content)")
     names = ("TOP", "LEFT", "HEIGHT", "WIDTH")
     group.add_argument("--crop", type=whole, nargs=4, metavar=names, help="the part of the frames that the sensor sees")
     group.add_argument("--resize", type=positive, metavar="K", help="resize the frames to K times the spikes' size")

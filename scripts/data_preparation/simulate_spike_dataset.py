@@ -41,6 +41,8 @@ from typing import Literal
 
 import numpy as np
 
+from data.geometry import size_text
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.layout import SPLITS, DatasetWriter, Split
 from data.prepare.recordings import WHOLE, Source, Span, folder_source, parse_range, video_source
@@ -48,7 +50,7 @@ from data.prepare.video_light import Windows, instants_of_window, make_frames
 from data.spike.manifest import Manifest, simulated_manifest
 from data.spike.sensor_noise import Camera, SensorNoise
 from utils.utils_cli import ALL, Parser, Shard, program
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_progress import progress
 
 
@@ -135,8 +137,8 @@ def find_sources(paths: list[Path], settings: Settings, video: bool) -> list[Sou
     for source in sources:
         if make_manifest(source, settings) != manifest:
             raise UserError(
-                f"{source.path}: frames of {source.frame_size} at {source.fps:g} per second, expected those of "
-                f"{paths[0]}; one data set has one camera, so convert it or use another --out"
+                f"{source.path}: frames of {size_text(source.frame_size)} at {source.fps:g} per second, expected "
+                f"those of {paths[0]}; one data set has one camera, so convert it or use another --out"
             )
         if clips.count(source.clip) > 1:
             raise UserError(
@@ -172,10 +174,11 @@ def simulate(
         return
     for source in sources:
         if source.frame_size != size:
-            print(f"{source.path}: frames of {source.frame_size} are center-cropped to {size}")
+            whole = size_text(source.frame_size)
+            print(f"{source.path}: frames of {whole} are cropped around their centre to {size_text(size)}")
     left_out = instants_of_window(settings)[1]
     if left_out:
-        print(f"--instants: left out source frames {left_out}, whose steps no fraction to a hundredth names")
+        print(f"--instants: left out source frames {left_out}: two decimals in a name do not tell their steps apart")
     camera = make_camera(size, settings)
     if camera is not None:
         manifest = manifest.model_copy(update={"rate_at_white": camera.rate_at_white()})
@@ -186,8 +189,8 @@ def simulate(
             made = make_frames(iter(frames), size, settings, camera, noise_of(source.clip, settings))
             count = writer.add_clip(split, source.clip, made, settings.timing())
             left = len(source.names) - count * settings.blur_frames
-            rest = f"; the last {left} do not fill a window" if left else ""
-            print(f"{source.clip}: {count} {split} frames from {len(source.names)} source frames{rest}")
+            rest = f"; not used, less than a window of {settings.blur_frames}: the last {left}" if left else ""
+            print(f"{source.clip}: {counted(count, f'{split} frame')} from {len(source.names)} source frames{rest}")
         writer.finish()
 
 
@@ -200,17 +203,19 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="ROOT", help="folder of the data set; clips are added"
     )
-    parser.add_argument("--split", choices=SPLITS, default="train")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="split to add the clips to")
     parser.add_argument("--range", type=parse_range, default=WHOLE, metavar="FIRST:LAST",
-                        help="use source frames FIRST .. LAST-1 of each recording")  # fmt: skip
+                        help="use only source frames FIRST .. LAST-1 of each recording (default: all)")  # fmt: skip
     parser.add_argument("--blur-frames", type=int, default=7, metavar="N", help="source frames per blurred frame, odd")
     parser.add_argument("--steps-per-frame", type=int, default=8, metavar="S", help="spike steps per source frame")
-    parser.add_argument("--spike-scale", type=int, default=2, help="RGB pixels per spike pixel, along each axis")
+    parser.add_argument("--spike-scale", type=int, default=2, help="RGB pixels per spike pixel along each axis")
     parser.add_argument("--theta", type=float, default=2.0, help="firing threshold: white fires every theta steps")
     parser.add_argument("--noise", choices=["none", "sensor"], default="none", help="noise of the spike sensor")
     parser.add_argument("--transfer", choices=["srgb", "linear"], default="srgb", help="what the sensor integrates")
-    parser.add_argument("--interpolation", choices=["flow", "blend"], default="flow", help="between source frames")
-    parser.add_argument("--fps", type=float, help="source frames per second; default: the video's, 240 for --frames")
+    parser.add_argument(
+        "--interpolation", choices=["flow", "blend"], default="flow", help="how to make light between source frames"
+    )
+    parser.add_argument("--fps", type=float, help="source frames per second (default: the video's; 240 for --frames)")
     parser.add_argument("--subframes", action="store_true", help="store the light of each spike step")
     parser.add_argument("--instants", type=int, default=0, metavar="K", help="store K sharp frames at other instants")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")

@@ -102,7 +102,7 @@ def test_a_job_that_is_pre_empted_twice_ends_with_the_weights_of_an_uninterrupte
         batch = job.start(PAIR)
         out, err = batch.communicate(timeout=PATIENCE)
     assert batch.returncode == 0, err
-    assert "2 process(es) on cpu" in out
+    assert "2 processes on cpu" in out
     assert f"resumed from step {stopped[1]}" in out
     assert err.splitlines()[-1] == "the training is finished; the job is not requeued"
     assert job.said("scontrol requeue 7") == 2

@@ -105,7 +105,7 @@ class Code:
 def test_a_checkpoint_that_needs_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"layer.weight": Code()}, "evil.pth", pickle_module=pickle)
-    with pytest.raises(UserError, match=r"evil\.pth refused"):
+    with pytest.raises(UserError, match=r"evil\.pth: refused"):
         utils_checkpoint.load_weights(Net(), "evil.pth")
     assert not Path("was-run").exists()
 
@@ -149,5 +149,5 @@ def test_a_flipped_bit_in_a_weight_is_noticed_without_a_hash(tmp_path):
     content = bytearray(path.read_bytes())
     content[content.index(torch.full((64,), 0.5).numpy().tobytes()) + 3] ^= 64
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.pth cannot be read.*checksum"):
+    with pytest.raises(UserError, match=r"x\.pth: cannot be read.*checksum"):
         utils_checkpoint.read_state_dict(path)

@@ -187,7 +187,7 @@ def test_infinite_frames_are_left_out_and_counted(tmp_path, capsys):
     assert (summary.gain, summary.clips, summary.frames, summary.left_out) == (1.25, 2, 3, 3)
     code, out, _ = run(capsys, *folders)
     assert code == 0
-    assert "left out: 3 frame(s)" in out
+    assert "left out: 3 frames, infinite psnr" in out
     assert ["c", "∞", "∞", "-"] in [line.split() for line in out.splitlines()]
 
 

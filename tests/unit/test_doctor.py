@@ -80,8 +80,8 @@ def sick(checkout):
     ("name", "state", "found"),
     [
         ("fine", "ok", "2.0"),
-        ("absent", "red", "not installed; 2 or newer is needed"),
-        ("old", "red", "1.9 is too old; 2 or newer is needed"),
+        ("absent", "red", "not installed, expected 2 or newer"),
+        ("old", "red", "1.9 is too old, expected 2 or newer"),
         ("broken", "red", "2.1 cannot be imported: OSError: libfar.so: cannot open shared object file"),
         ("crashing", "red", "2.2 cannot be imported: the process was ended by signal 11 (SIGSEGV)"),
         ("leaving", "red", "2.3 cannot be imported: the process ended with exit code 0"),
@@ -120,7 +120,7 @@ def test_what_needs_a_broken_library_points_to_it(sick):
     for name in ("GPU", "Triton", "weights"):
         line = sick[1][name]
         assert (line["state"], line["fix"]) == ("warning", sick[1]["absent"]["fix"])
-        assert line["found"] == "not looked at: ImportError: no libtorch.so in ~/site/torch.py"
+        assert line["found"] == "not checked: ImportError: no libtorch.so in ~/site/torch.py"
 
 
 def test_a_bug_report_names_no_home_host_or_user(sick, checkout, monkeypatch):
@@ -138,7 +138,7 @@ def test_the_page_has_no_traceback_and_no_colour_for_a_pipe(checkout):
     assert (done.returncode, done.stderr) == (1, "")
     assert "Traceback" not in done.stdout
     assert "\033" not in done.stdout
-    assert "red      absent                 not installed; 2 or newer is needed; will not work: " in done.stdout
+    assert "red      absent                 not installed, expected 2 or newer; will not work: " in done.stdout
     assert re.search(r"^ {32}type: \S+", done.stdout, re.MULTILINE)
 
 
@@ -170,7 +170,7 @@ def test_an_older_python_is_told_in_words(capsys, monkeypatch, version):
     with pytest.raises(SystemExit) as stop:
         exec(compile(source, "doctor.py", "exec"), {"__name__": "__main__"})  # noqa: S102
     assert stop.value.code == 1
-    assert f"Python is 3.{version[1]}; 3.10 or newer is needed" in capsys.readouterr().out
+    assert f"Python is 3.{version[1]}, expected 3.10 or newer" in capsys.readouterr().out
 
 
 def test_a_program_that_lacks_a_library_names_the_doctor(capsys):
@@ -197,7 +197,7 @@ def test_what_the_system_does_not_tell_is_a_line(monkeypatch):
 
     monkeypatch.setattr(shared_memory, "free_bytes", refused)
     line = next(line for line in doctor.machine() if line.name == "shm")
-    assert (line.state, line.found) == ("warning", "cannot be read: [Errno 13] Permission denied")
+    assert (line.state, line.found) == ("warning", "cannot be read ([Errno 13] Permission denied)")
 
 
 @pytest.mark.parametrize(

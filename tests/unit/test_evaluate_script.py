@@ -166,7 +166,7 @@ def test_the_border_is_left_out_and_said(folders, run):
     assert "is infinite for" not in run("--metrics", "psnr")[1]
     code, out, _ = run("--metrics", "psnr", "--border", 2)
     assert code == 0
-    assert "psnr is infinite for 8 frame(s)" in out
+    assert "psnr is infinite for 8 frames" in out
     assert "border 2" in out
     code, _, err = run("--border", 12)
     assert code == 2

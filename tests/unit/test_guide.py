@@ -269,7 +269,11 @@ def load(folder, net, **changes):
         ({"fusion": "guide"}, {"spike": {"representation": "tfp"}}, "is 'tfp', finished planes, .* set it to 'moment'"),
         ({"net_type": "guide"}, {"spike": {"representation": "raw_window"}}, "is 'raw_window', finished planes"),
         ({"net_type": "guide", "guide": {"planes": 7}}, {}, "netG.guide.planes is 7, but must be 5, as datasets.train"),
-        ({"fusion": "guide", "in_chans": 10}, {}, "netG.in_chans is 10, but VRT behind a guide sees RGB and 1 plane"),
+        (
+            {"fusion": "guide", "in_chans": 10},
+            {},
+            "netG.in_chans is 10, but VRT behind a guide sees 3 .RGB. . 1 .spikes. = 4",
+        ),
         ({"fusion": "guide"}, {"spike_channels": 5}, "spike_channels is 5, .*'moment' .* gives 7"),
         ({"fusion": "guide"}, {"spike": {"representation": "moment", "steps_per_plane": 2}}, "found 2, must be .*odd"),
         ({"fusion": "guide"}, {"spike": {"representation": "moment", "steps_per_plane": 257}}, "257, must .* 1 to 255"),

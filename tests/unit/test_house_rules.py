@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,22 @@ def test_nothing_is_too_long(path):
         if limit and node.end_lineno - node.lineno >= limit and f"{name}:{node.name}" not in ALLOWED_LONG:
             too_long.append(f"{name}:{node.name}")
     assert not too_long
+
+
+def test_every_option_of_a_program_has_a_help_text():
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
+                where = f"{path.relative_to(ROOT)}:{node.lineno}"
+                assert any(keyword.arg == "help" for keyword in node.keywords), where
+
+
+def test_messages_count_in_words_not_with_a_plural_in_brackets():
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found = re.findall(r"[a-zA-Z]+\(e?s\)", node.value)
+                assert not found, f"{path.relative_to(ROOT)}:{node.lineno}: {found}; call utils_error.counted"
 
 
 def test_file_names_of_runs_and_tests_have_one_home():

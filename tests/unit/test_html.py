@@ -204,7 +204,7 @@ def test_infinite_and_missing_numbers_are_signs():
     rows = Page(text).rows
     assert rows[1] == ["a", "2", "∞", "0.5000", "∞", "-"]
     assert rows[2] == ["b", "2", "31.00", "0.5000", "29.00", "+2.00"]
-    assert "psnr is infinite for 2 frame(s)" in text
+    assert "psnr is infinite for 2 frames" in text
     assert [page_template.number(value, "psnr") for value in (None, math.nan, math.inf, 1)] == ["-", "-", "∞", "1.00"]
 
 

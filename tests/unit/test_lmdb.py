@@ -418,7 +418,7 @@ def test_all_folders_of_a_set_get_an_lmdb_which_then_stays(data_set, caplog):
         assert [len(frames) for frames in store.clips().values()] == [5, 5]
     caplog.clear()
     lmdb_writer.create_lmdbs(data_set, SPLITS, compression=1)
-    assert caplog.text.count("up to date, 10 keys of level 0") == 6
+    assert caplog.text.count("up to date, 10 keys of PNG level 0") == 6
     assert stamps(data_set) == written
     lmdb_writer.create_lmdbs(data_set, ["train"], force=True)
     assert {name for name, inode in stamps(data_set).items() if inode != written[name]} == {
@@ -546,7 +546,7 @@ def test_clip_names_cannot_leave_their_folder(tmp_path, clip):
 def test_a_folder_that_is_no_lmdb_is_not_touched(data_set):
     (data_set / "train_GT.lmdb").mkdir()
     (data_set / "train_GT.lmdb/mine.txt").touch()
-    with pytest.raises(UserError, match="train_GT.lmdb: exists and is not an LMDB .* move it away"):
+    with pytest.raises(UserError, match="train_GT.lmdb: is not an LMDB .* move it away"):
         lmdb_writer.create_lmdbs(data_set, ["train"], force=True)
     assert (data_set / "train_GT.lmdb/mine.txt").exists()
 

@@ -184,10 +184,10 @@ def test_when_space_returns_the_lines_go_on(tmp_path, said):
     run.log(4, "train", {"G_loss": 1.0})
     run.close()
     assert [line["step"] for line in metrics(tmp_path)] == [3, 4]
-    assert said[-2:] == ["metrics.jsonl: writing works again, 2 line(s) are missing", said[-1]]
+    assert said[-2:] == ["metrics.jsonl: writing works again; lost: 2 lines", said[-1]]
     log = (tmp_path / "train.log").read_text()
     assert "metrics.jsonl: writing works again" in log
-    assert "train.log: writing works again, " in log
+    assert "train.log: writing works again; " in log
 
 
 def test_a_line_that_fits_in_half_is_not_written(tmp_path, said, monkeypatch):

@@ -175,8 +175,11 @@ def test_tasks_have_their_geometry(task):
         (["--task", RGB_TASK, "--folder_lq", "nowhere"], "--folder_lq: nowhere is not a folder"),
         (["--task", RGB_TASK, "--folder_lq", ".", "--sigma", "10"], "takes no noise level"),
         (["--task", RGB_TASK, "--folder_lq", ".", "--folder_spike", "."], "takes no spikes"),
-        (["--task", SPIKE_TASK, "--folder_lq", "."], "needs spikes"),
-        (["--task", RGB_TASK, "--folder_lq", ".", "--tile", "4", "8", "8"], "smaller than the tile"),
+        (["--task", SPIKE_TASK, "--folder_lq", "."], "--folder_spike is missing"),
+        (
+            ["--task", RGB_TASK, "--folder_lq", ".", "--tile", "4", "8", "8"],
+            "expected an overlap from 0 to below the size",
+        ),
         (["--task", RGB_TASK, "--folder_lq", "."], f"model_zoo/vrt/{RGB_TASK}.pth .* nothing is downloaded"),
         (["--opt", "nowhere.json"], "nowhere.json"),
     ],

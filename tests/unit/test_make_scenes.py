@@ -117,7 +117,7 @@ def test_small_pictures_are_left_out(photos, tmp_path, heard):
     write_rgb(tmp_path / "icon.png", picture(20, (9, 12)))
     found = find_pictures([photos, tmp_path], [], 0, SIZE)
     assert "icon.png" not in {one.path.name for one in found}
-    assert "1 of 9 pictures are left out: smaller than 32x16 / 1.5" in heard.text
+    assert "left out: 1 of 9 pictures, smaller than 11x22 pixels" in heard.text
 
 
 def test_a_set_opens_for_training_with_light_and_instants(whole):

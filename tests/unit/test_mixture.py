@@ -278,5 +278,5 @@ def test_what_is_wrong_with_a_set_is_said_with_its_block(roots, tmp_path):
         open_train_sets(opt.datasets.model_copy(update={"train": tuple(blocks)}))
     assert "\n" not in str(caught.value)
     large = tuple(block.model_copy(update={"gt_size": 32}) for block in opt.datasets.train)
-    with pytest.raises(UserError, match=r"^datasets\.train\.1: gt_size: 32 does not fit clip clip_a; .* multiple of 3"):
+    with pytest.raises(UserError, match=r"^datasets\.train\.1: gt_size: 32 does not fit clip clip_a, .* multiple of 3"):
         open_train_sets(opt.datasets.model_copy(update={"train": large}))

@@ -473,7 +473,7 @@ def test_other_blurred_frames_are_a_contradiction_unless_forced(tree, monkeypatc
     assert "blur is blur, the new clips have blur_gamma" in error
     assert "--force" in error
     assert run(monkeypatch, tree, *flags, "--force", "--splits", "train") == 2
-    assert "prepare all of them together" in capsys.readouterr().err
+    assert "prepare all clips together" in capsys.readouterr().err
     assert state(tree) == before
     assert run(monkeypatch, tree, *flags, "--force") == 0
     assert Manifest.load(tree / "out/GOPRO_Large_spike_seq").blur == "blur_gamma"

@@ -381,7 +381,7 @@ def test_a_clock_that_nobody_knows_is_asked_for(recording, tmp_path):
     words = ("--spikes", recording / "walk.dat", "--frames", recording / "frames", "--out", tmp_path / "out")
     words += ("--times", recording / "seconds.csv", "--spike_h", H, "--spike_w", W)
     args = prepare_recording.make_parser().parse_args(list(map(str, words)))
-    with pytest.raises(UserError, match="--clock-hz: not given, and files of format dat do not tell it"):
+    with pytest.raises(UserError, match="--clock-hz: not given, and files of format dat do not state it"):
         prepare_recording.prepare(args)
 
 

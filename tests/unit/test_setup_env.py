@@ -160,8 +160,8 @@ def test_a_set_up_that_was_killed_is_finished_by_the_same_command(checkout, plac
     venv_python = str(checkout.root / ".venv" / "bin" / "python")
     code, out, err = checkout.run()
     assert (code, out) == (0, venv_python), err
-    assert ("needed-2.0 is not whole" in err) == (place == "packages")
-    assert "probe-2.0 is not whole" not in err
+    assert ("needed-2.0 is incomplete" in err) == (place == "packages")
+    assert "probe-2.0 is incomplete" not in err
     subprocess.run([venv_python, "-c", "import probe, needed"], check=True)
     assert sum(call.startswith("venv") for call in checkout.uv_calls) == (2 if place == "venv" else 1)
     assert checkout.run() == (0, venv_python, "")
@@ -209,7 +209,8 @@ def test_an_active_environment_that_is_left_alone_is_named_once_with_its_reason(
     (env / "bin").mkdir(parents=True)
     (env / "bin" / "python").symlink_to(checkout.root / "bin/python3")
     note = (
-        f"note: {env} is active, but missing probe>=1.2; to take it, install requirement.txt there (pip install -r)\n"
+        f"note: {env} is active, but not used: missing probe>=1.2; to use it, install requirement.txt there "
+        "(pip install -r)\n"
     )
     assert note in checkout.run(CONDA_PREFIX=str(env))[2]
     assert checkout.run(CONDA_PREFIX=str(env))[2] == ""

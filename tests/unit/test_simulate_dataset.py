@@ -466,7 +466,7 @@ def test_frames_of_mixed_sizes_are_named(tmp_path):
 def test_odd_sizes_are_cut(tmp_path, capsys):
     make_folder(tmp_path / "walk", 7, (17, 25))
     simulation.simulate([tmp_path / "walk"], tmp_path / "out", "train", simulation.Settings(), video=False)
-    assert "are center-cropped to (16, 24)" in capsys.readouterr().out
+    assert "are cropped around their centre to 16x24" in capsys.readouterr().out
     assert num_steps(layout.dat_path(tmp_path / "out", "train", "walk", "000000"), 8, 12) == 49
 
 

@@ -98,7 +98,7 @@ def test_one_launcher_per_node_gets_all_arguments(job):
     start = "srun --nodes=2 --ntasks-per-node=1 --cpus-per-task=16 ./launch_train.sh"
     assert job.calls == [f"{start} {words}", "ready", f"asked {job.config} task=x train.total_iter=3"]
     assert said == [
-        f"job 7, start 1, 2 nodes: ./launch_train.sh {words}",
+        f"job 7, start 1, nodes: 2; ./launch_train.sh {words}",
         "the training is finished; the job is not requeued",
     ]
 
@@ -119,7 +119,7 @@ def test_a_pre_empted_training_is_asked_to_save_and_requeued(job, code):
     assert "start 2" in said[0]
     assert said[1:] == [
         "SIGUSR1: the training is asked to save and stop",
-        "the training is not finished; requeueing job 7, which goes on from the newest checkpoint",
+        "the training is not finished; requeueing job 7, which resumes from the newest checkpoint",
     ]
 
 
@@ -132,7 +132,7 @@ def test_a_requeue_that_slurm_refuses_is_said(job):
     job.executable("scontrol", "#!/bin/sh\nexit 1\n")
     code, said = job.signalled(signal.SIGUSR1, **UNFINISHED)
     assert code == 1
-    assert said[-1] == "error: scontrol requeue 7 failed; submit the job again, it goes on"
+    assert said[-1] == "error: scontrol requeue 7 failed; submit the job again; it resumes"
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGUSR1])

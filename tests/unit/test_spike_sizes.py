@@ -76,7 +76,7 @@ def test_an_lmdb_of_spikes_keeps_each_clips_size(sets, tmp_path):
 
 
 def test_the_crop_must_suit_every_clip(sets):
-    with pytest.raises(UserError, match="gt_size: 34 does not fit clip a; expected a multiple of 2 up to 32"):
+    with pytest.raises(UserError, match="gt_size: 34 does not fit clip a, expected a multiple of 2 up to 32 pixels"):
         define_Dataset(options(sets[2], gt_size=34))
 
 

@@ -62,7 +62,7 @@ def test_a_program_that_begins_says_what_it_chose(monkeypatch, heard):
     busy = load_of(monkeypatch, (0, 0, 0), (2, 6, 2))
 
     assert choose(busy, 4) == 2
-    assert "2 thread(s) on 4 core(s), 2.0 of them busy with other processes" in heard.text
+    assert "2 threads on 4 cores, 2.0 of them busy with other processes" in heard.text
 
 
 def test_the_users_number_stays(monkeypatch, heard):
@@ -71,7 +71,7 @@ def test_the_users_number_stays(monkeypatch, heard):
 
     assert choose(busy, 3) == 3
     assert fewer(busy, 3) == 3
-    assert "3 thread(s), set by OMP_NUM_THREADS" in heard.text
+    assert "3 threads, set by OMP_NUM_THREADS" in heard.text
 
 
 def test_a_run_gives_way_to_others_that_come_and_says_so_once(monkeypatch, heard):

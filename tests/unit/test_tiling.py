@@ -102,7 +102,7 @@ def test_estimate_counts_calls_time_and_memory():
     tile = TileOpt(18, 2, (192, 192), (20, 20))
     lines = estimate(GOPRO, tile, COST, [11 * 192], room(10), CPU)
     assert lines[0] == (
-        "11 clip(s), 1100 frames of 720x1280; tiles of 18 frames, 192 rows, 192 columns; 2,112 network evaluations"
+        "11 clips, 1,100 frames of 720x1280; tiles of 18 frames, 192 rows, 192 columns; 2,112 network evaluations"
     )
     seconds = 2112 * 18 * 192 * 192 * 1e-6
     assert f"estimate: {seconds / 60:.0f} min on cpu; {18 * 192 * 192 * 5000 / GIB:.2f} GiB in the network" in lines[1]

@@ -91,7 +91,9 @@ def test_whole_frames_are_the_tile_unless_another_is_asked_for(zoo, shared_set):
 
 
 def test_a_task_with_spikes_asks_for_them(zoo, shared_set):
-    with pytest.raises(UserError, match="--folder_spike is None, but spike_guide needs spikes"):
+    with pytest.raises(
+        UserError, match="--folder_spike is missing, expected the folder of the spike files for spike_guide"
+    ):
         job_of("--task", "spike_guide", "--folder_lq", shared_set / "lq")
 
 
@@ -238,9 +240,9 @@ def load(way, root):
     ("spoil", "message"),
     [
         (Path.unlink, "guide.safetensors not found: it ships .* `git checkout model_zoo/guide/guide.safetensors` in /"),
-        (cut, "guide.safetensors cannot be read: damaged"),
-        (empty, "guide.safetensors cannot be read: damaged"),
-        (flip, "guide.safetensors cannot be read: .*the checksum of its tensors is wrong"),
+        (cut, "guide.safetensors: cannot be read, as it is damaged"),
+        (empty, "guide.safetensors: cannot be read, as it is damaged"),
+        (flip, "guide.safetensors: cannot be read, .*the checksum of its tensors is wrong"),
         (other_network, "guide.safetensors does not fit the network: .* check netG"),
     ],
 )

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from utils.processes import signals
 from utils.processes.identity import Process, this_process
-from utils.utils_error import UserError
+from utils.utils_error import UserError, shown
 
 LOG = logging.getLogger("spikevrt")
 NAME = ".lock"  # file name of the lock inside its folder
@@ -134,7 +134,7 @@ def _take(path: Path, what: str, advice: str, wait: float) -> str:
         if alive is False:
             _clear(path, owner)
         elif alive and time.monotonic() - asked >= wait:
-            raise UserError(f"{what} is in use by {owner}; {advice} (its lock: {path})")
+            raise UserError(f"{what} is in use by {owner}; {advice} (its lock: {shown(path)})")
         else:
             time.sleep(POLL)
     return token
@@ -163,7 +163,7 @@ class _Watch:
         if max(_now(self.path.parent) - owner.touched, waited) > SILENCE:
             return False
         if waited > BEAT and not self._is_told:  # most locks are held for less
-            LOG.info("%s is held by %s: waiting for a sign of life, %g s at most", self.path, owner, SILENCE)
+            LOG.info("%s is held by %s: waiting for a sign of life, %g s at most", shown(self.path), owner, SILENCE)
             self._is_told = True
         return None
 

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.utils_error import counted
+
 LOG = logging.getLogger("spikevrt")
 
 CPU_TIMES = Path("/proc/stat")
@@ -92,7 +94,7 @@ def choose(load: Load, most: int) -> int:
     """
     given = os.environ.get("OMP_NUM_THREADS")
     if given:
-        LOG.info("%d thread(s), set by OMP_NUM_THREADS", most)
+        LOG.info("%s, set by OMP_NUM_THREADS", counted(most, "thread"))
         return most
     cores = usable_cores()
     load.wait()
@@ -101,7 +103,7 @@ def choose(load: Load, most: int) -> int:
         return min(most, cores)
     threads = threads_for(most, cores, others)
     busy = f", {others:.1f} of them busy with other processes" if threads < min(most, cores) else ""
-    LOG.info("%d thread(s) on %d core(s)%s; set OMP_NUM_THREADS to change that", threads, cores, busy)
+    LOG.info("%s on %s%s; set OMP_NUM_THREADS to change that", counted(threads, "thread"), counted(cores, "core"), busy)
     return threads
 
 
@@ -113,8 +115,8 @@ def fewer(load: Load, threads: int) -> int:
     fitting = threads if others is None else threads_for(threads, usable_cores(), others)
     if fitting < threads:
         LOG.info(
-            "%d thread(s) instead of %d: other processes keep %.1f cores busy; a resumed run looks again",
-            *(fitting, threads, others),
+            "%s instead of %d: other processes keep %.1f cores busy; a resumed run measures again",
+            *(counted(fitting, "thread"), threads, others),
         )
     return fitting
 

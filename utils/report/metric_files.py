@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from utils import __version__, utils_dist
 from utils.evaluation.clip import Frame, TestSet
 from utils.utils_dist import Dist
+from utils.utils_error import counted
 from utils.utils_file import printable, write_text
 from utils.utils_json import finite
 from utils.utils_run_folder import ResultsFolder
@@ -80,7 +81,7 @@ def protocol_table(result: dict[str, Any]) -> str:
                 columns = "".join(f"{cell:>19} {star}" for cell, star in zip(cells, stars, strict=True))
                 lines.append(f"{name + suffix:<12}{columns}   {'' if suffix else protocol['description']}".rstrip())
     for name, count in result["equal_frames"].items():
-        lines.append(f"{name} is infinite for {count} frame(s) that equal the sharp ones; means leave them out")
+        lines.append(f"{name} is infinite for {counted(count, 'frame')} equal to the sharp ones; means leave them out")
     return "\n".join(lines) if len(lines) > 1 else ""
 
 

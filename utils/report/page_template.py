@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from utils import __version__
+from utils.utils_error import counted
 
 TEMPLATES = Path(__file__).resolve().parent / "pages"
 LARGEST_WIDTH = 640  # of a picture, in pixels
@@ -38,7 +39,7 @@ def render(template: str, **context: Any) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "counted": counted}
     environment.globals["version"] = __version__
     return environment.get_template(template).render(**context)
 

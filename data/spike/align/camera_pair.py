@@ -19,7 +19,7 @@ from data.spike.description import find_description
 from data.spike.manifest import FILE_NAME, Manifest
 from data.spike.reader import SpikeReader
 from options.schema import DatasetOpt
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_file import own_name
 from utils.utils_progress import progress
 
@@ -186,7 +186,7 @@ def _rows(clips: Sequence[_Clip], settings: Settings) -> tuple[list[Row], list[s
         if common and measured > 1:
             apart = [clip.name for clip in own if clip.measured.fits and clip.name not in common.agreeing]
             others = f"; {listed(apart)} differ and keep their own" if apart else ""
-            lines.append(f"one alignment for {len(own) - len(apart)} of {len(own)} clips{others}")
+            lines.append(f"one alignment for {len(own) - len(apart)} of {counted(len(own), 'clip')}{others}")
         elif measured > 1 and not settings.per_clip:
             lines.append("the clips do not agree on one alignment: each has its own")
         rows += [_row(clip, common) for clip in own]

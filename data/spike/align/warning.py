@@ -12,6 +12,7 @@ from data.spike.align.footage import read_footage, with_room
 from data.spike.align.measure import fit_at, grid_of, measure
 from data.spike.reader import SpikeReader
 from options.schema import DatasetOpt
+from utils.utils_error import counted
 
 LOG = logging.getLogger("spikevrt")
 PIXELS, STEPS = 0.5, 4.0  # spike pixels at the worst corner and steps that are worth a warning
@@ -39,7 +40,7 @@ def warn_of_clips(block: DatasetOpt, clips: Clips, lq: FrameStore, reader: Spike
     names = list(clips)[:: -(-len(clips) // MOST_CLIPS)]
     found = [line for name in names if (line := disagreement(reader, lq, name, clips[name]))]
     if found:
-        more = f" (and {len(found) - 1} more clips)" if len(found) > 1 else ""
+        more = f" (and {counted(len(found) - 1, 'more clip')})" if len(found) > 1 else ""
         LOG.warning("%s%s; %s", found[0], more, _advice(block))
 
 
@@ -59,7 +60,7 @@ def disagreement(reader: SpikeReader, lq: FrameStore, clip: str, frames: Sequenc
     is_apart = pixels > PIXELS + SURELY * found.fit.error(grid) * grid.factor
     if not is_apart and steps <= STEPS + SURELY * (found.steps_error or 0):
         return ""
-    return f"clip {clip}: frames and spikes disagree by {pixels:.1f} spike pixels and {steps:.0f} steps"
+    return f"clip {clip}: frames and spikes disagree by {pixels:.1f} spike pixels and {steps:.0f} spike steps"
 
 
 def _advice(block: DatasetOpt) -> str:

@@ -13,6 +13,7 @@ from data.spike.doctor.orientation import brighter_up, match, paired_picture
 from data.spike.formats import Format, format_of, is_raw1024, open_spikes, read_bits
 from data.spike.manifest import GOPRO_SHORT_BY
 from utils.spike_loader import packed_bytes
+from utils.utils_error import counted
 from utils.utils_image import read_rgb
 
 _SPIKES_READ = 1 << 25  # pixels x steps used to measure pixels and noise
@@ -167,12 +168,13 @@ def _judge(report: Report, found: dict[str, Any], declared: Declared) -> None:
     for what in ("dead", "hot"):
         if pixels[what]:
             where = ", ".join(f"({row}, {column})" for row, column in pixels[f"{what}_at"][:4])
-            report.notes.append(f"{pixels[what]} {what} pixels, at (row, column) {where}, ...")
+            report.notes.append(f"{counted(pixels[what], f'{what} pixel')}, at (row, column) {where}, ...")
     for what in ("empty", "full"):
         if time[what]:
             steps = ", ".join(map(str, time[f"{what}_steps"][:8]))
             report.notes.append(
-                f"{time[what]} {what} steps: {steps}, ... (missing readouts, or a light switching on and off)"
+                f"{counted(time[what], f'{what} step')}: {steps}, ... (missing readouts, or a light switching on and "
+                "off)"
             )
     if time["spread"] > _UNEVEN:
         report.notes.append(

@@ -12,7 +12,7 @@ from data.spike.doctor.examine import Report, examine
 from data.spike.doctor.inspection import check_timing, inspect_file
 from data.spike.formats import format_of, open_spikes
 from utils.spike_loader import packed_bytes
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_progress import progress
 
 
@@ -45,11 +45,12 @@ def text(rows: list[dict[str, Any]]) -> str:
     lines = []
     for row in rows:
         shapes = ", ".join(f"{count} of {shape}" for shape, count in row["shapes"].items())
-        lines.append(f"{row['folder']}: {row['files']} files: {shapes or 'none can be read'}")
+        lines.append(f"{row['folder']}: {counted(row['files'], 'file')}: {shapes or 'none can be read'}")
         lines += [f"  note: {note}" for note in row["notes"]]
         lines += [f"  WRONG: {line}" for line in row["wrong"]]
     bad = sum(bool(row["wrong"]) for row in rows)
-    return "\n".join([*lines, f"{bad} of {len(rows)} folders have something wrong" if bad else "nothing wrong found"])
+    lines.append(f"something is wrong in {bad} of {counted(len(rows), 'folder')}" if bad else "nothing wrong found")
+    return "\n".join(lines)
 
 
 def _folder(folder: Path, files: list[Path], given: Given, bar: Any) -> dict[str, Any]:
