@@ -205,7 +205,8 @@ class VideoTrainDatasetRGBSpike:
         for clip, (height, width) in self.sizes.items():
             grid = self.scale * self.ratios[clip]
             if size % grid or size > min(height, width) * self.scale:
+                multiple = f"a multiple of {grid} " if grid > 1 else ""
                 raise UserError(
-                    f"gt_size: {size} does not fit clip {clip}, expected a multiple of {grid} up to "
+                    f"gt_size: {size} does not fit clip {clip}, expected {multiple}up to "
                     f"{min(height, width) * self.scale} pixels; correct it"
                 )

@@ -82,6 +82,13 @@ def spike_dir(root: Path, split: Split) -> Path:
     return root / SPIKES / split
 
 
+def how_to_restore(root: Path, *, has_sharp: bool) -> str:
+    """Return a line with the command that restores the test clips of a set."""
+    sharp = f" --folder_gt {gt_dir(root, 'test')} --save_result" if has_sharp else ""
+    folders = f"--folder_lq {lq_dir(root, 'test')} --folder_spike {spike_dir(root, 'test')}{sharp}"
+    return f"restore it: python main_test_vrt.py --task spike_guide {folders}"
+
+
 def clip_dirs(root: Path, split: Split, clip: str) -> tuple[Path, Path, Path]:
     """Return the folders of one clip: sharp, blurred, and the parent of `spike/`."""
     return gt_dir(root, split) / clip, lq_dir(root, split) / clip, spike_dir(root, split) / clip

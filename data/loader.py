@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from multiprocessing.connection import wait
@@ -23,8 +24,9 @@ from data.mixture import Mixture, SampleSource
 from data.shared_memory import Room
 from utils.processes import signals
 from utils.processes.signals import StoppedError
+from utils.processes.thread_count import usable_cores
 from utils.utils_dist import share
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 
 LOG = logging.getLogger("spikevrt")
 PERMUTATION = 1  # separates the random stream of an epoch's order from those of the samples
@@ -269,6 +271,9 @@ def _start(
         UserError: shared memory is full.
     """
     num_workers = workers.get("num_workers", 0)
+    if num_workers > (cores := usable_cores()):
+        LOG.info("%d reader processes (dataloader_num_workers) share %s", num_workers, counted(cores, "core"))
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # the same, in torch's words
     try:
         batches.reading = torch.full((num_workers, 2), IDLE).share_memory_()
         loader: DataLoader[dict[str, Any] | UserError] = DataLoader(

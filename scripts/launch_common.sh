@@ -294,7 +294,7 @@ run_demo() {
     say "== 1 of 2: the guide, which sees the spikes around each moment"
     demo_run main_train_vrt.py demo.json "$task" --set "$quick"
     demo_run main_test_vrt.py demo.json "$task"
-    say "== 2 of 2: the 4-channel VRT behind it"
+    say "== 2 of 2: VRT behind it; while it trains, only the middle frame of each clip is measured"
     demo_run main_train_vrt.py demo_guided_vrt.json "${task}_guided_vrt" --set "$quick" "$guide" val.center_frame_only=true
     demo_run main_test_vrt.py demo_guided_vrt.json "${task}_guided_vrt" --set "$guide"
     say "== eight instants of each blurred frame of one clip"
@@ -305,7 +305,7 @@ run_demo() {
 blurred | spikes | restored | sharp: results/$task/comparison.png, and as a video results/$task/comparison.mp4
 eight instants of one blurred frame: results/${task}_slowmo/instants.png, as a video results/${task}_slowmo/$clip.mp4
 all numbers: results/$task/report.html, metrics.json; the training run: experiments/$task (tensorboard --logdir experiments/$task)
-next: your own video   scripts/data_preparation/simulate_spike_dataset.py --video FILE --out datasets/mine
+next: your own video   python scripts/data_preparation/simulate_spike_dataset.py --video FILE --split test --out datasets/mine
       GoPro + spikes   ./launch_train.sh --prepare-data --gopro-root P --spike-root P
 EOF
 }

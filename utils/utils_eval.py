@@ -75,7 +75,7 @@ def evaluate(
     result = summarize(list(rows.values()))
     if val.center_frame_only:
         result["protocol"] += "; only the centre frame of each clip"
-    if rank == 0:
+    if rank == 0 and result["mean"]:
         LOG.info("Average over %s - %s", counted(len(test_set), "clip"), _line(result["mean"]))
     return result
 

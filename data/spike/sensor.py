@@ -90,7 +90,7 @@ def _size(
         judged = ", ".join(evidence.says(*size) for size in dict.fromkeys(sizes.values()))
         raise UserError(
             f"spike_h, spike_w: {said} for {opt.dataroot_spike}; {evidence.where} has {evidence.size} bytes: {judged}; "
-            "remove the keys from the options or correct the wrong file"
+            "leave the keys out of the options, set them to null, or correct the wrong file"
         )
     return next(iter(sizes.values()))
 

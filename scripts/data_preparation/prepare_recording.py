@@ -32,7 +32,7 @@ from data.frame_order import in_time
 from data.geometry import Box, size_text
 from data.image_folders import image_files
 from data.instants import step_of
-from data.layout import SPLITS, DatasetWriter, clip_dirs, gt_dir, lq_dir, other_clips, spike_dir
+from data.layout import SPLITS, DatasetWriter, clip_dirs, how_to_restore, other_clips
 from data.prepare import cutting, exposures, pairing
 from data.prepare.paired_recording import Recording, make_manifest, times_table
 from data.prepare.recordings import WHOLE, Source, Span, clip_name, folder_source, parse_range, video_source
@@ -88,9 +88,9 @@ def prepare(args: argparse.Namespace) -> None:
         write_text(folder / TIMES, times_table(recording), names=True)
         write_preview(folder / PREVIEW, recording, clip, timing, is_linear=light.transfer == "linear")
         writer.finish()
-    _report_set(args, made, clip, count)
     if args.align:
         _align(args.out)
+    _report_set(args, made, clip, count)
 
 
 def read_recording(args: argparse.Namespace, manifest: Manifest | None) -> tuple[Recording, Report]:
@@ -254,9 +254,7 @@ def _report_set(args: argparse.Namespace, made: Manifest, clip: str, count: int)
     if args.split == "train":
         print(f"train on it: ./launch_train.sh --dataset-root {args.out} options/vrt/guide_finetune.json")
         return
-    sharp = f" --folder_gt {gt_dir(args.out, args.split)}" * (args.sharp is not None)
-    folders = f"--folder_lq {lq_dir(args.out, args.split)} --folder_spike {spike_dir(args.out, args.split)}{sharp}"
-    print(f"restore it: python main_test_vrt.py --task spike_guide {folders}")
+    print(how_to_restore(args.out, has_sharp=args.sharp is not None))
 
 
 def _align(root: Path) -> None:

@@ -44,7 +44,7 @@ import numpy as np
 from data.geometry import size_text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.layout import SPLITS, DatasetWriter, Split
+from data.layout import SPLITS, DatasetWriter, Split, how_to_restore
 from data.prepare.recordings import WHOLE, Source, Span, folder_source, parse_range, video_source
 from data.prepare.video_light import Windows, instants_of_window, make_frames
 from data.spike.manifest import Manifest, simulated_manifest
@@ -192,6 +192,8 @@ def simulate(
             rest = f"; not used, less than a window of {settings.blur_frames}: the last {left}" if left else ""
             print(f"{source.clip}: {counted(count, f'{split} frame')} from {len(source.names)} source frames{rest}")
         writer.finish()
+    if split == "test":
+        print(how_to_restore(out, has_sharp=True))
 
 
 def main() -> None:

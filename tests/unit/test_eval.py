@@ -253,6 +253,14 @@ def test_log_reads_like_kairs(clips, caplog):
     assert lines[-1].startswith("Average over 5 clips - PSNR: ")
 
 
+def test_without_sharp_frames_the_log_has_no_average(clips, heard):
+    for clip in clips:
+        clip.has_gt = False
+    utils_eval.evaluate(restore, clips, Val())
+    assert heard.messages
+    assert not [line for line in heard.messages if "Average" in line]
+
+
 def test_output_that_is_not_finite_is_an_error(clips):
     with pytest.raises(FloatingPointError, match="clip a, frame 000005"):
         utils_eval.evaluate(lambda window: restore(window) * float("nan"), clips, Val())

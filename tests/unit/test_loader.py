@@ -13,7 +13,8 @@ from data import loader, shared_memory
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.loader import DeadWorkerError, StalledError, train_batches
 from utils.processes.signals import StoppedError
-from utils.utils_error import UserError
+from utils.processes.thread_count import usable_cores
+from utils.utils_error import UserError, counted
 
 
 class Toy:
@@ -77,6 +78,15 @@ def test_shards_never_overlap_and_are_augmented_each_for_itself(world_size, accu
     assert len(set(draws)) == len(keys) == 2 * epoch
     for first in range(0, 2 * epoch, 7):
         assert len(set(keys[first : first + 7])) == 7
+
+
+def test_more_workers_than_cores_are_said_in_one_line(heard, recwarn):
+    count = usable_cores() + 1
+    batches(total=1, num_workers=count)
+    assert [line for line in heard.messages if "reader processes" in line] == [
+        f"{count} reader processes (dataloader_num_workers) share {counted(count - 1, 'core')}"
+    ]
+    assert not [str(warning.message) for warning in recwarn if "DataLoader" in str(warning.message)]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

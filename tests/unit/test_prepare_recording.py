@@ -112,6 +112,14 @@ def test_frames_stay_and_their_names_are_recorded(made, recording):
     assert read_rgb(layout.spike_dir(made, "test") / "walk" / prepare_recording.PREVIEW).shape[1] > 4 * W
 
 
+def test_the_last_line_is_the_command_to_type_next(recording, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run(Path("out"), recording, "--times", recording / "seconds.csv")
+    *before, last = capsys.readouterr().out.splitlines()
+    assert last == layout.how_to_restore(Path("out"), has_sharp=False)
+    assert "out/GOPRO_Large_spike_seq/manifest.json: written" in before, "the alignment comes first"
+
+
 WAYS = {
     "steps": ["--times", "{r}/steps.txt", "--time-unit", "steps"],
     "regular, in steps": ["--fps", CLOCK / PERIOD, "--exposure", EXPOSURE, "--start", FIRST, "--time-unit", "steps"],

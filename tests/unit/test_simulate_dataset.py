@@ -482,3 +482,24 @@ def test_a_clip_that_another_call_simulates_is_refused_with_one_line(tmp_path, m
         assert re.fullmatch(r"error: .*out: clip walk is in use by process \d+ on .* since .*; wait .*\n", message)
     simulation.main()
     assert layout.known_clips(tmp_path / "out") == {"walk": "test"}
+
+
+def test_a_test_set_ends_with_the_command_that_restores_it(tmp_path, capsys):
+    make_folder(tmp_path / "walk", 7)
+    out = tmp_path / "out"
+    for split in layout.SPLITS:
+        simulation.simulate([tmp_path / "walk"], out / split, split, simulation.Settings(), video=False)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == layout.how_to_restore(out / "test", has_sharp=True)
+    assert [line.partition(" ")[0] for line in printed] == ["walk:", "walk:", "restore"], "one line for the test set"
+
+
+def test_help_names_the_defaults(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["simulate", "--help"])
+    with pytest.raises(SystemExit):
+        simulation.main()
+    text = " ".join(capsys.readouterr().out.split())
+    for known in ("per blurred frame, odd (default: 7)", "steps per source frame (default: 8)", "(default: train)"):
+        assert known in text
+    assert "None" not in text
+    assert "(default: False)" not in text

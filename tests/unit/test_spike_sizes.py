@@ -78,6 +78,8 @@ def test_an_lmdb_of_spikes_keeps_each_clips_size(sets, tmp_path):
 def test_the_crop_must_suit_every_clip(sets):
     with pytest.raises(UserError, match="gt_size: 34 does not fit clip a, expected a multiple of 2 up to 32 pixels"):
         define_Dataset(options(sets[2], gt_size=34))
+    with pytest.raises(UserError, match="gt_size: 99 does not fit clip a, expected up to 32 pixels"):
+        define_Dataset(options(sets[2], gt_size=99, spikes=False))
 
 
 def test_older_manifests_are_written_as_before():

@@ -1,5 +1,6 @@
 """The report of an alignment: one row per clip, for people and for programs."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ from data.spike.align.camera_pair import Aligned, Row
 from data.spike.alignment import Alignment
 from utils.spike_loader import Size
 
-HEAD = ("clip", "model", "right, down (px)", "turn (deg)", "scale", "steps", "off by -> known to (px)", "correlation")
+OFF = "off by -> known to (spike px)"
+HEAD = ("clip", "model", "right, down (spike px)", "turn (deg)", "scale", "steps", OFF, "correlation")
 NOTABLE = 0.01  # share of a frame that the sensor does not see
 
 
@@ -26,7 +28,8 @@ def text(found: Aligned, *, is_written: bool) -> str:
             "repeated there"
         )
     lines += found.lines
-    lines.append(f"{found.path}: {'written' if is_written else 'not changed (--dry-run)'}")
+    path = found.path.relative_to(Path.cwd()) if found.path.is_relative_to(Path.cwd()) else found.path
+    lines.append(f"{path}: {'written' if is_written else 'not changed (--dry-run)'}")
     return "\n".join(lines)
 
 

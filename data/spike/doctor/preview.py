@@ -36,7 +36,7 @@ def contact_sheet(spikes: np.ndarray, center: int, title: str) -> np.ndarray:
     planes[f"TFI ({undefined.mean():.1%} undefined)"] = interval
     planes[f"mean of all {len(spikes)} steps"] = spikes.mean(axis=0, dtype=np.float32)
     pictures = {"spikes": gray(spikes[center], 1)} | {label: gray(plane, white) for label, plane in planes.items()}
-    heading = f"{title}   step {center}   white = {white:.3f} spikes per step"
+    heading = f"{title}   step {center}   shown white: {white:.3f} spikes per step"
     return side_by_side(heading, pictures, columns=-(-len(pictures) // 2))
 
 
