@@ -2,21 +2,20 @@
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterable
 from typing import Any
-
-from tqdm import tqdm
 
 HIDE = "TQDM_DISABLE"  # environment variable that hides all bars, in child processes too
 
 
 def _use_own_lock() -> None:
     """Give the bars a lock of this process: the default one is shared with child processes, and may die with one."""
-    tqdm.set_lock(threading.RLock())
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.set_lock(threading.RLock())
 
 
-_use_own_lock()
 os.register_at_fork(after_in_child=_use_own_lock)  # another thread may have held it
 
 
@@ -39,6 +38,11 @@ def progress(
         unit: of the items.
         show: False hides it, as in all processes but the first.
     """
+    is_new = "tqdm" not in sys.modules
+    from tqdm import tqdm  # not at the top: scripts/doctor.py runs where no package is installed
+
+    if is_new:
+        _use_own_lock()
     is_hidden = not show or bool(os.environ.get(HIDE))
     return tqdm(items, what, total, False, unit=unit, initial=done, disable=True if is_hidden else None)
 
@@ -48,5 +52,8 @@ class LogHandler(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line."""
-        with tqdm.external_write_mode(self.stream):
+        if "tqdm" not in sys.modules:
+            super().emit(record)
+            return
+        with sys.modules["tqdm"].tqdm.external_write_mode(self.stream):
             super().emit(record)

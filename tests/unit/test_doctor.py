@@ -275,3 +275,10 @@ def test_this_machine():
     for name in (*doctor.LIBRARIES, "video writing", "video reading", "Triton", "guide"):
         assert lines[name]["state"] == "ok", lines[name]
     assert all(line["effect"] and line["fix"] for line in told["lines"] if line["state"] != "ok")
+
+
+def test_it_starts_where_no_package_is_installed():
+    words = [sys.executable, "-I", "-S", str(ROOT / "scripts/doctor.py"), "--help"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--json" in done.stdout
