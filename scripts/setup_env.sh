@@ -13,7 +13,6 @@ SETUP_ROOT="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/shell_lib.sh
 source "$SETUP_ROOT/scripts/shell_lib.sh"
 VENV="$SETUP_ROOT/.venv"
-CPU_PACKAGES=https://download.pytorch.org/whl/cpu
 LISTS=(requirement.txt)
 if [[ -n "${SETUP_DEV:-}" ]]; then LISTS+=(requirement-dev.txt); fi
 SOURCES=("${LISTS[@]}") # what .venv is filled from
@@ -86,11 +85,14 @@ pip_install() {
 
 fill_venv() {
     local arguments=() list
+    if [[ -n "${SETUP_CPU:-}" && -z "${PIP_INDEX_URL:-}${PIP_EXTRA_INDEX_URL:-}" ]] && ! command -v uv >/dev/null; then
+        die 2 "SETUP_CPU: pip needs the index of PyTorch's CPU packages (pytorch.org names it), expected it in PIP_EXTRA_INDEX_URL; set it, or install uv"
+    fi
     for list in "${LISTS[@]}"; do arguments+=(-r "$SETUP_ROOT/$list"); done
     if [[ -n "${SETUP_LOCK:-}" ]]; then arguments+=(-c "$SETUP_ROOT/requirement.lock"); fi
     say "installing the packages of ${SOURCES[*]} into .venv, once: PyTorch and its dependencies,"
     if [[ -n "${SETUP_CPU:-}" ]]; then
-        export UV_TORCH_BACKEND=cpu PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:-} $CPU_PACKAGES"
+        export UV_TORCH_BACKEND=cpu
         say "without CUDA; this takes 1 to 5 minutes"
     else
         say "on Linux about 3 GB to download and 7 GB on disk; this takes 2 to 10 minutes"
