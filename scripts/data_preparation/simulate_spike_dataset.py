@@ -41,9 +41,8 @@ from typing import Literal
 
 import numpy as np
 
-from data.geometry import size_text
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.geometry import size_text
 from data.layout import SPLITS, DatasetWriter, Split, how_to_restore
 from data.prepare.recordings import WHOLE, Source, Span, folder_source, parse_range, video_source
 from data.prepare.video_light import Windows, instants_of_window, make_frames

@@ -109,3 +109,19 @@ def test_file_names_of_runs_and_tests_have_one_home():
         nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path not in excused else ()
         used = names & {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
         assert not used, f"{path.relative_to(ROOT)} spells {used}; take it from {home.name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts").rglob("*.py")), ids=lambda path: path.name)
+def test_scripts_find_the_house_before_they_import_from_it(path):
+    """A script's own folder is on sys.path, not the project's."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    own = [
+        node.lineno
+        for node in body
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").split(".")[0] in ("data", "models", "options", "utils")
+    ]
+    inserts = [
+        node.lineno for node in body if "sys.path" in ast.unparse(node) and not isinstance(node, ast.FunctionDef)
+    ]
+    assert not own or (inserts and inserts[0] < own[0])
