@@ -2,21 +2,25 @@
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 HIDE = "TQDM_DISABLE"  # environment variable that hides all bars, in child processes too
 
 
-def _use_own_lock() -> None:
-    """Give the bars a lock of this process: the default one is shared with child processes, and may die with one."""
-    if "tqdm" in sys.modules:
-        sys.modules["tqdm"].tqdm.set_lock(threading.RLock())
+@cache
+def _bars() -> Any:
+    """Import tqdm for the first bar, since scripts/doctor.py runs where no package is installed.
 
+    Bars get a lock of this process: the default one is shared with child processes, and may die with one.
+    """
+    from tqdm import tqdm
 
-os.register_at_fork(after_in_child=_use_own_lock)  # another thread may have held it
+    tqdm.set_lock(threading.RLock())
+    os.register_at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))  # another thread may have held it
+    return tqdm
 
 
 def progress(
@@ -38,13 +42,8 @@ def progress(
         unit: of the items.
         show: False hides it, as in all processes but the first.
     """
-    is_new = "tqdm" not in sys.modules
-    from tqdm import tqdm  # not at the top: scripts/doctor.py runs where no package is installed
-
-    if is_new:
-        _use_own_lock()
     is_hidden = not show or bool(os.environ.get(HIDE))
-    return tqdm(items, what, total, False, unit=unit, initial=done, disable=True if is_hidden else None)
+    return _bars()(items, what, total, False, unit=unit, initial=done, disable=True if is_hidden else None)
 
 
 class LogHandler(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10 cannot subscript it
@@ -52,8 +51,8 @@ class LogHandler(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line."""
-        if "tqdm" not in sys.modules:
+        if not _bars.cache_info().currsize:
             super().emit(record)
             return
-        with sys.modules["tqdm"].tqdm.external_write_mode(self.stream):
+        with _bars().external_write_mode(self.stream):
             super().emit(record)

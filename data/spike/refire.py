@@ -75,9 +75,10 @@ def draw_sensor(rng: np.random.Generator, opt: AugmentOpt) -> Draw:
     dropped = rng.random() < opt.drop_spikes
     seed = int(rng.integers(2**31))
     shift = (float(length * np.sin(angle)), float(length * np.cos(angle)))
-    is_aligned = opt.aligned and rng.random() < opt.aligned
-    down, right = rng.uniform(-MOST_APART, MOST_APART, 2) if is_aligned else (0, 0)
-    apart = (float(down), float(right)) if is_aligned else None
+    apart = None
+    if opt.aligned and rng.random() < opt.aligned:
+        down, right = rng.uniform(-MOST_APART, MOST_APART, 2)
+        apart = (float(down), float(right))
     return Draw(theta, pattern, dark, jitter, hot, dead, shift, late, bool(dropped), seed, apart)
 
 

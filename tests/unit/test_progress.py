@@ -12,7 +12,7 @@ import pytest
 from tqdm import tqdm
 
 from utils import utils_cli
-from utils.utils_progress import HIDE, progress
+from utils.utils_progress import HIDE, _bars, progress
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("data", "models", "options", "scripts", "utils", "benchmarks")
@@ -110,3 +110,15 @@ def test_all_programs_make_their_bars_here_and_can_be_quiet():
     texts = {path.name: path.read_text(encoding="utf-8") for path in SOURCES}
     assert [name for name, text in texts.items() if re.search(r"(from|import) tqdm", text)] == ["utils_progress.py"]
     assert [name for name, text in texts.items() if re.search(r"program\([^)]*\.debug\)", text)] == []
+
+
+def test_bars_have_a_lock_of_their_own_though_another_library_imported_tqdm_before():
+    shared = tqdm.get_lock()
+    try:
+        foreign = threading.RLock()
+        tqdm.set_lock(foreign)
+        _bars.cache_clear()
+        progress([1], show=False)
+        assert tqdm.get_lock() is not foreign
+    finally:
+        tqdm.set_lock(shared)
