@@ -125,11 +125,11 @@ class Run:
             self._boards.scalars(step, {f"{split}/{key}": value for key, value in values.items()})
 
     def log_test(self, step: int, result: Mapping[str, Any]) -> None:
-        """Record a result of `evaluate`: its means and, on the boards only, test_by_clip/<clip>/<metric>."""
+        """Record a result of `evaluate`: its means and, on the boards only, test_<metric>_by_clip/<clip>."""
         self._last_test = result["mean"]
         self.log(step, "test", result["mean"])
         curves = {
-            f"test_by_clip/{clip}/{key}": value
+            f"test_{key}_by_clip/{clip}": value
             for clip, values in result["clips"].items()
             for key, value in values.items()
             if not key.startswith(("lq_", "sdm_"))  # constant over the run

@@ -279,10 +279,10 @@ def test_tensorboard_has_curves_by_clip_and_hides_lost_steps(tmp_path, said):
         run.close()
     shown = board(tmp_path)
     train = {f"train/{key}" for key in (*values, "start")}
-    assert set(shown.Tags()["scalars"]) == train | {"test/psnr", "test_by_clip/a/psnr", "test_by_clip/b/psnr"}
+    assert set(shown.Tags()["scalars"]) == train | {"test/psnr", "test_psnr_by_clip/a", "test_psnr_by_clip/b"}
     starts = [(event.step, event.value) for event in shown.Scalars("train/start")]
     assert starts == [(1, 0), (2, 0), (3, 0), (4, 3), (5, 3)]
-    assert [(event.step, event.value) for event in shown.Scalars("test_by_clip/b/psnr")] == [(5, 31.0)]
+    assert [(event.step, event.value) for event in shown.Scalars("test_psnr_by_clip/b")] == [(5, 31.0)]
     assert [event.step for event in shown.Images("a")] == [5]
 
 

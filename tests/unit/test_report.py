@@ -111,7 +111,7 @@ def shown(clips, limit, world_size, monkeypatch):
 def test_board_gets_one_picture_of_each_of_the_first_clips(clips, monkeypatch):
     clips += [FakeClip("c", 1), FakeClip("d", 2)]
     board = shown(clips, 3, 1, monkeypatch)
-    assert list(board) == [("alpha", 7), ("b", 7), ("c", 7)]
+    assert list(board) == [(f"test_pictures/{clip}", 7) for clip in ("alpha", "b", "c")]
     assert all(image.dtype == np.uint8 and image.shape[1] > 3 * 320 for image in board.values())
     several = shown(clips, 3, 2, monkeypatch)
     assert list(several) == list(board)

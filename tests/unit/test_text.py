@@ -124,7 +124,7 @@ def test_results_of_a_clip_whose_name_is_no_text_are_whole(tmp_path):
 def test_boards_take_such_names(tmp_path):
     opt = Opt(task="t").logging
     shown = boards.open_boards(tmp_path, opt, {}, 0, -1)
-    shown.scalars(1, {f"test_by_clip/{GBK}/psnr": 30.0})
+    shown.scalars(1, {f"test_psnr_by_clip/{GBK}": 30.0})
     shown.image(1, GBK, np.zeros((4, 4, 3), np.uint8))
     assert len(shown.where) == 1
     shown.close()

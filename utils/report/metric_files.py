@@ -162,7 +162,7 @@ class BoardImages:
         rows = {name: row for part in utils_dist.gather_objects(dist, self._rows) for name, row in part.items()}
         for name in self._clips:
             if name in rows:
-                board.image(step, name, rows[name])
+                board.image(step, f"test_pictures/{name}", rows[name])
 
 
 def _to_panel_width(picture: np.ndarray, widths: tuple[int, int]) -> np.ndarray:
