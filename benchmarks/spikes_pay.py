@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import torch
 from fired_sets import Condition, fire_set
-from pay_pictures import draw_pictures, draw_plot
+from pay_pictures import draw_pictures, draw_plot, draw_worst
 from timed_training import Kind, kept, set_roots, step_times
 from torch import Tensor
 
@@ -333,6 +333,7 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, nargs="+", default=[], metavar="DIR", help="further test sets")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw PSNR by condition")
     parser.add_argument("--pictures", type=Path, metavar="FILE", help="show three held-out clips: worst, middle, best")
+    parser.add_argument("--worst", type=Path, metavar="FILE", help="show what the first network restores worst")
     parser.add_argument("--quick", action="store_true", help="the demo set, few conditions: 5 minutes")
     parser.add_common()
     args = parser.parse_args()
@@ -358,8 +359,12 @@ def main() -> None:
             print_table(tables[key], title)
         if args.plot:
             draw_plot(tables["psnr"], args.plot)
-        if args.pictures:
-            draw_pictures({name: shown(bench, name) for name in bench.methods}, args.pictures)
+        if args.pictures or args.worst:
+            pictures = {name: shown(bench, name) for name in bench.methods}
+            if args.pictures:
+                draw_pictures(pictures, args.pictures)
+            if args.worst:
+                draw_worst(pictures, args.worst)
         machine = {"torch": torch.__version__, "threads": torch.get_num_threads()}
         print(json.dumps({"benchmark": "spikes_pay", "seconds": extent.seconds, **machine, **tables}))
 
