@@ -82,9 +82,10 @@ SHIPPED = {"guide, shipped": "guide", "guide_tiny, shipped": "guide_tiny"}
 FORMULAS = "formulas"
 ZOO = ROOT / "model_zoo/guide"
 METHODS = (FORMULAS, *SHIPPED, BLIND, ONE_PLANE, CLEAN, ROBUST)
-SEEDED = (ONE_PLANE, ROBUST)  # trained with every seed; others with the first
+SEEDED = (ONE_PLANE, CLEAN, ROBUST)  # trained with every seed; others with the first
 ONLY = {BLIND: (KNOWN,), ONE_PLANE: (KNOWN, "threshold 1", "threshold 4")}  # conditions; others: all
-METRICS = {"psnr": "PSNR, dB", "ssim_matlab_rgb": "SSIM", "tof": "warping error (tOF), pixels"}
+# Titles and decimals.
+METRICS = {"psnr": ("PSNR, dB", 2), "ssim_matlab_rgb": ("SSIM", 4), "tof": ("warping error (tOF), pixels", 2)}
 
 
 @dataclass(frozen=True)
@@ -291,15 +292,15 @@ def cells(rows: list[Row], key: str) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def print_table(found: dict[str, dict[str, list[float]]], title: str) -> None:
+def print_table(found: dict[str, dict[str, list[float]]], title: str, decimals: int) -> None:
     """Print one metric: means of the seeds, and their standard deviation."""
     methods = list(dict.fromkeys(method for values in found.values() for method in values))
     print(f"\n{title:<28}" + "".join(f"{method:>22}" for method in methods))
     for condition, values in found.items():
         texts = []
         for seeds in (values.get(method, []) for method in methods):
-            spread = f" ±{pstdev(seeds):.2f}" if len(seeds) > 1 else ""
-            texts.append(f"{fmean(seeds):.4g}{spread}" if seeds else "")
+            spread = f" ±{pstdev(seeds):.{decimals}f}" if len(seeds) > 1 else ""
+            texts.append(f"{fmean(seeds):.{decimals}f}{spread}" if seeds else "")
         print(f"{condition:<28}" + "".join(f"{text:>22}" for text in texts), flush=True)
 
 
@@ -355,8 +356,8 @@ def main() -> None:
         bench = Bench(args.out, data, extent, args.methods, args.videos)
         rows = list(bench.rows())
         tables = {key: cells(rows, key) for key in METRICS}
-        for key, title in METRICS.items():
-            print_table(tables[key], title)
+        for key, (title, decimals) in METRICS.items():
+            print_table(tables[key], title, decimals)
         if args.plot:
             draw_plot(tables["psnr"], args.plot)
         if args.pictures or args.worst:
