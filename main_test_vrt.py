@@ -114,7 +114,7 @@ def read_job(args: argparse.Namespace) -> Job:
     """The job of a call, after checking it and its options."""
     opt = read_options(args)
     if opt.datasets.test is None:
-        raise UserError("datasets.test is null, expected a test set; there is nothing to restore")
+        raise UserError(f"{args.opt or args.task}: {opt.untested}")
     sigma = noise_level(opt, args.sigma)
     tile = tile_of(opt.val, opt.netG.window_size, opt.netG.extra_frames, opt.netG.grid)
     weights, reason = weights_of(args, opt)

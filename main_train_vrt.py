@@ -35,8 +35,6 @@ def parse_args() -> argparse.Namespace:
 def read_options(args: argparse.Namespace) -> Opt:
     """Load and check the options of one training stage."""
     opt = utils_option.load(args.opt, Opt, args.set)
-    if opt.datasets.train is None:
-        raise UserError(f"{args.opt} has no datasets.train, so there is nothing to train on; add it")
     if opt.untrained:
         raise UserError(f"{args.opt}: {opt.untrained}")
     check_folders(opt.datasets)
@@ -66,7 +64,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 
-from data.check import open_dataset, open_train_sets
+from data.check import open_test_set, open_train_sets
 from data.loader import train_batches
 from data.mixture import Mixture, SampleSource
 from models.lora import parameter_counts
@@ -104,7 +102,7 @@ def main(opt: Opt) -> bool:
     loaded = opt.datasets.loaded
     assert loaded is not None
     train_set = open_train_sets(opt.datasets, opt.netG.upscale)
-    test_set = open_dataset(opt.datasets.test, opt.netG.upscale) if opt.datasets.test else None
+    test_set = open_test_set(opt.datasets, opt.netG.upscale) if opt.datasets.test else None
     utils_metric.check_available(opt.val.metrics if test_set is not None else ())
 
     # 2. Processes, exclusive use of the run's folder, model, training.

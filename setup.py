@@ -4,7 +4,11 @@ An application often has `utils`, `data` or `models` of its own. So the package 
 imports are changed to it as they are copied: `from utils import x` becomes `from spikevrt.utils import x`.
 """
 
+import atexit
 import re
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
@@ -15,8 +19,6 @@ FOLDERS = ["data", "model_zoo", "models", "options", "scripts", "utils"]
 MODULES = ["main_test_vrt", "main_train_vrt", "restorer"]
 OURS = re.compile(rf"^(\s*from )(?=(?:{'|'.join(FOLDERS + MODULES)})(?:\.\w+)* import\b)", re.MULTILINE)
 FILES = ["*.html", "*.json", "*.md", "*.safetensors"]
-
-
 LISTS = ["requirement.txt", "requirement-dev.txt"]  # the doctor reads them
 
 
@@ -43,8 +45,15 @@ class BuildPackage(build_py):
 
 
 below = find_namespace_packages(include=FOLDERS + [f"{folder}.*" for folder in FOLDERS])
+# Not into build/ and *.egg-info here: another build would take over what is left there of modules that are gone.
+scratch = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+places = {"build": {"build_base": scratch}, "egg_info": {"egg_base": scratch}}
+if "sdist" in sys.argv:
+    del places["egg_info"]  # it is part of the archive
 setup(
     cmdclass={"build_py": BuildPackage},
+    options=places,
     packages=[PACKAGE, *(f"{PACKAGE}.{name}" for name in below if not name.endswith("__pycache__"))],
     package_dir={f"{PACKAGE}.{folder}": folder for folder in FOLDERS},
     package_data={"": FILES},

@@ -12,11 +12,12 @@ import numpy as np
 from data.clip_index import Clips, existing_folder, find_clips
 from data.frame_store import FrameStore, store_of
 from data.geometry import size_text
-from data.mixture import Mixture, WithoutSpikes
+from data.mixture import Mixture, OneOfSeveral, WithoutSpikes
 from data.select_dataset import define_Dataset
 from data.spike.align.warning import warn_of_clips
 from data.spike.doctor.orientation import match
 from data.spike.manifest import Manifest
+from data.spike.planes import REPRESENTATIONS
 from data.spike.reader import SpikeReader, clip_timing
 from data.spike.store import open_store
 from data.spike.texture import bit_order, mean_plane
@@ -101,6 +102,23 @@ def open_dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
     raise ProblemsError(defects)
 
 
+def open_test_set(opt: DatasetsOpt, upscale: int = 1) -> Any:
+    """Build the test set as `open_dataset` does; without spikes it shows dropped ones, if the options say so.
+
+    Raises:
+        UserError: as `open_dataset`.
+    """
+    assert opt.test is not None
+    test_set, like = open_dataset(opt.test, upscale), opt.with_spikes
+    if "test" in opt.dropping and like is not None:
+        manifest = Manifest.load(str(like.dataroot_spike))
+        is_linear = manifest is not None and manifest.transfer == "linear"
+        is_counted = REPRESENTATIONS[like.spike.representation].gives == "counts"
+        test_set.drop_spikes(like.spike_channels, is_linear=is_linear and is_counted)
+        LOG.info("datasets.test (%s): has no spikes; planes of zeros stand for them, as in training", opt.test.name)
+    return test_set
+
+
 def open_train_sets(opt: DatasetsOpt, upscale: int = 1) -> Mixture:
     """Build the training sets, each as `open_dataset` does; beside sets with spikes, those without show dropped ones.
 
@@ -115,18 +133,18 @@ def open_train_sets(opt: DatasetsOpt, upscale: int = 1) -> Mixture:
             if len(blocks) == 1:
                 raise
             raise UserError(f"datasets.{name}: {error}") from None
-    if opt.dropping:
-        like = next(sets[name] for name in blocks if name not in opt.dropping)
-        sets |= {name: WithoutSpikes(sets[name], like) for name in opt.dropping}
+    dropping = sets.keys() & opt.dropping
+    if dropping:
+        like = next(sets[name] for name in blocks if name not in dropping)
+        sets |= {name: WithoutSpikes(sets[name], like) for name in dropping}
+    labels = {name: f"datasets.{name} ({block.name})" for name, block in blocks.items()}
+    if len(blocks) > 1:
+        sets = {name: OneOfSeveral(sets[name], label) for name, label in labels.items()}
     mixture = Mixture(list(sets.values()), [block.weight for block in blocks.values()])
     if len(blocks) > 1:
         for (name, block), share in zip(blocks.items(), mixture.per_round, strict=True):
-            spikes = "" if block.uses_spikes else ", without spikes"
-            percent = 100 * share / ROUND
-            LOG.info(
-                "datasets.%s (%s): %s%s, %.1f %% of batches",
-                *(name, block.name, counted(len(sets[name]), "sample"), spikes, percent),
-            )
+            spikes, samples = "" if block.uses_spikes else ", without spikes", counted(len(sets[name]), "sample")
+            LOG.info("%s: %s%s, %.1f %% of batches", labels[name], samples, spikes, 100 * share / ROUND)
     return mixture
 
 

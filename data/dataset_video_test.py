@@ -1,6 +1,6 @@
 """Whole clips for validation and testing, read piece by piece."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -20,9 +20,10 @@ from options.schema import DatasetOpt
 from utils.utils_colour import mean_gray
 from utils.utils_error import UserError
 from utils.utils_image import to_float
-from utils.utils_rgbspike import RGBSpike, Window
+from utils.utils_rgbspike import RGBSpike, Window, without_spikes
 from utils.utils_video import Playback
 
+Dropped = Callable[[torch.Tensor], RGBSpike]
 RecentFrames = Recent[tuple[str, str], np.ndarray]
 
 
@@ -51,6 +52,9 @@ class TestClip:
         lq: blurred frames.
         spikes: spikes, or None.
         recent: cache of blurred frames by clip and frame, shared by all clips.
+
+    Attributes:
+        dropped: puts planes beside the frames of a clip without spikes, for a network that reads them, or None.
     """
 
     __test__ = False  # not a pytest class
@@ -60,6 +64,7 @@ class TestClip:
     ) -> None:
         self.name, self.frames = name, [shot.name for shot in shots]
         self._shots, self._lq, self._spikes, self._recent = list(shots), lq, spikes, recent
+        self.dropped: Dropped | None = None
         self.size = lq.size(name, shots[0].frame)
         sharp = next((shot.sharp for shot in shots if shot.sharp), None)
         self.gt_size = sharp[0].size(name, sharp[1]) if sharp else None
@@ -145,7 +150,10 @@ class TestClip:
 
     def network_input(self, start: int, stop: int) -> Window:
         """Return the network's input: blurred frames (t, 3, H, W) float32, with spikes as an RGBSpike."""
-        return self._rgbspike(start, stop) if self.has_spike else to_float(self._blurred(start, stop))
+        if self.has_spike:
+            return self._rgbspike(start, stop)
+        rgb = to_float(self._blurred(start, stop))
+        return rgb if self.dropped is None else self.dropped(rgb)
 
     @property
     def planes_in_time(self) -> slice:
@@ -249,6 +257,11 @@ class VideoTestDataset:
         if self._spikes is not None:
             raise_first(self._spikes.reader.problems(self._frames, times))
         self.clips = [clip.at(times, instants) for clip in self.clips]
+
+    def drop_spikes(self, channels: int, *, is_linear: bool) -> None:
+        """Show a network that reads spikes what `without_spikes` makes of the frames, whose set has none."""
+        for clip in self.clips:
+            clip.dropped = partial(without_spikes, channels=channels, is_linear=is_linear)
 
     def __len__(self) -> int:
         return len(self.clips)

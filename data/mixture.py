@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from options.schema_data import ROUND
+from utils.utils_error import UserError
 
 SETS = 2  # separates the random stream of a round's order from those of the samples and epochs
 SPIKES = ("spike", "spike_scale")
@@ -53,6 +54,33 @@ class Mixture:
         which = int(drawn[place])
         before = int((drawn[:place] == which).sum())
         return self.sets[which], finished * self.per_round[which] + before
+
+
+class OneOfSeveral:
+    """A set among others: what is said of its samples names it.
+
+    Args:
+        source: the set.
+        label: names it in messages.
+    """
+
+    def __init__(self, source: SampleSource, label: str) -> None:
+        self.source, self.label, self.shuffle = source, label, source.shuffle
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Read a sample; its key and a UserError begin with the label."""
+        try:
+            sample = self.source.sample(index, rng)
+        except UserError as error:
+            raise UserError(f"{self.label}: {error}") from None
+        return sample | {"key": f"{self.label}: {sample['key']}"}
+
+    def name(self, index: int, rng: np.random.Generator) -> str:
+        """Describe what `sample` reads, after the label."""
+        return f"{self.label}: {self.source.name(index, rng)}"
 
 
 class WithoutSpikes:

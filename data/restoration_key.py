@@ -15,8 +15,10 @@ from utils.utils_tile_opt import TileOpt
 def inputs_of(opt: Opt) -> dict[str, str | None]:
     """The folders that the test set is read from, by option."""
     test = opt.datasets.test
-    keys = ("dataroot_lq", "dataroot_gt", "dataroot_spike")
-    return {f"datasets.test.{key}": getattr(test, key) for key in keys}
+    assert test is not None
+    spikes = test.dataroot_spike if test.uses_spikes else None
+    folders = {"lq": test.dataroot_lq, "gt": test.dataroot_gt, "spike": spikes}
+    return {f"datasets.test.dataroot_{key}": path for key, path in folders.items()}
 
 
 def restoration_key(opt: Opt, weights: Path, sigma: float | None, tile: TileOpt, test_set: TestSet) -> dict[str, Any]:
@@ -28,8 +30,10 @@ def restoration_key(opt: Opt, weights: Path, sigma: float | None, tile: TileOpt,
         for key, value in opt.netG.without_files().model_dump(mode="json").items()
         if key not in NET_KEYS_THAT_KEEP_WEIGHTS
     }
-    manifest = Manifest.load(test.dataroot_spike) if test.dataroot_spike is not None else None
-    places = {key: path and str(Path(path).resolve()) for key, path in inputs_of(opt).items() if "gt" not in key}
+    inputs = inputs_of(opt)
+    places = {key: path and str(Path(path).resolve()) for key, path in inputs.items() if "gt" not in key}
+    spikes = inputs["datasets.test.dataroot_spike"]
+    manifest = Manifest.load(spikes) if spikes is not None else None
     keys = ("spike_h", "spike_w", "filename_ext", "filename_tmpl", "meta_info_file")
     return {
         "weights": utils_checkpoint.digest(weights),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from data.check import open_dataset
+from data.check import open_dataset, open_test_set
 from data.clip_index import existing_folder, raise_first
 from data.dataset_video_test import TestClip, VideoTestDataset
 from data.frame_store import FrameStore, store_of
@@ -189,7 +189,7 @@ def clips_to_restore(opt: Opt, sigma: float | None) -> TestSet:
     test = opt.datasets.test
     assert test is not None
     if opt.netG.pa_frames:
-        given = open_dataset(test, opt.netG.upscale)
+        given = open_test_set(opt.datasets, opt.netG.upscale)
         if opt.val.times:
             given.show_instants(opt.val.times)
         return noisy_clips(given, sigma) if sigma is not None and opt.netG.nonblind_denoising else given

@@ -106,10 +106,10 @@ class Opt(Block):
 
     @property
     def untrained(self) -> str | None:
-        """Why these options can only be tested, and how; None if they can be trained."""
+        """Why these options cannot be trained, and what can be done; None if they can."""
         train_sets = self.datasets.train_sets
         if not train_sets:
-            return None
+            return "datasets.train is null, expected a training set; there is nothing to train on"
         denoising, _, interpolation = OTHER_DATASET_TYPES.values()
         if self.netG.nonblind_denoising:
             return f"netG.nonblind_denoising is true: {only_tested(denoising)}"
@@ -119,6 +119,13 @@ class Opt(Block):
             if train.dataset_type in OTHER_DATASET_TYPES:
                 task = OTHER_DATASET_TYPES[train.dataset_type]
                 return f"datasets.{name}.dataset_type is {train.dataset_type!r}: {only_tested(task)}"
+        return None
+
+    @property
+    def untested(self) -> str | None:
+        """Why these options cannot be tested, and what can be done; None if they can."""
+        if self.datasets.test is None:
+            return "datasets.test is null, expected a test set; there is nothing to restore"
         return None
 
     @field_validator("netG")
@@ -158,6 +165,13 @@ class Opt(Block):
 
     def _channel_problems(self, block: str, dataset: DatasetOpt) -> list[str]:
         """What keeps the network from reading a data set."""
+        spiky = next((name for name, each in self.datasets.train_sets.items() if each.uses_spikes), None)
+        if block == "test" and not dataset.uses_spikes and spiky is not None:
+            return [
+                f"datasets.test.dataset_type is {dataset.dataset_type!r}, without spikes, but datasets.{spiky} has "
+                "spikes and training never drops them, so the network needs them; name a type with spikes, or train "
+                "with augment.drop_spikes or a further set without spikes"
+            ]
         if self.netG.uses_guide:
             return self._guide_problems(block, dataset)
         if dataset.uses_spikes and dataset.spike.representation == "moment":

@@ -347,9 +347,14 @@ class DatasetsOpt(Block):
 
     @property
     def dropping(self) -> list[str]:
-        """Names of the training sets without spikes, while others have them: they show dropped ones."""
-        names = [name for name, block in self.train_sets.items() if not block.uses_spikes]
-        return names if len(names) < len(self.train_sets) else []
+        """Names of the sets without spikes that show dropped ones: training sets beside others with spikes, and the
+        test set if training shows dropped ones, too."""
+        train = self.train_sets
+        names = [name for name, block in train.items() if not block.uses_spikes]
+        if len(names) == len(train):
+            return []
+        in_training = bool(names) or any(block.augment.drop_spikes for block in train.values())
+        return names + ["test"] * (in_training and self.test is not None and not self.test.uses_spikes)
 
     @property
     def with_spikes(self) -> DatasetOpt | None:

@@ -23,7 +23,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -42,9 +41,10 @@ from utils.processes.thread_count import usable_cores
 from utils.report.doctor_page import MARK, OK, RED, WARNING, Line, anonymous, text_of
 from utils.utils_cli import EXIT_FAILURE, Parser, program
 from utils.utils_file import read_text
-from utils.utils_zoo import commit
+from utils.utils_zoo import IS_CHECKOUT, commit
 
 VENV = ROOT / ".venv"
+FOLDER = ROOT if IS_CHECKOUT else Path()  # where data sets and results lie
 GIB = 2**30
 PATIENCE = 120.0  # seconds that one part may take
 
@@ -119,10 +119,11 @@ def memory() -> Line:
 
 def disk() -> Line:
     """Free disk below the project's folder, and the right to write there."""
-    free = shutil.disk_usage(ROOT).free / GIB
-    if not os.access(ROOT, os.W_OK):
+    free = shutil.disk_usage(FOLDER).free / GIB
+    if not os.access(FOLDER, os.W_OK):
         effect = "writing experiments/ and results/"
-        return Line("disk", RED, "the project's folder is read-only", effect, "cp -r . ~/spike-vrt")
+        found, fix = ("the project's", "cp -r . ~/spike-vrt") if IS_CHECKOUT else ("this", "cd ~")
+        return Line("disk", RED, f"{found} folder is read-only", effect, fix)
     effect = "the set-up (7 GB), data sets and long trainings, for lack of space"
     return graded("disk", free, (10, 1), f"{free:.1f} GiB free", effect, "du -sh .venv datasets experiments results")
 
@@ -178,7 +179,8 @@ def install(packages: Sequence[str], again: bool = False) -> str:
     """Return the command that brings packages, given as NAME>=VERSION, into this Python."""
     own = Path(sys.prefix) == VENV
     in_environment = sys.prefix != sys.base_prefix or Path(sys.prefix, "conda-meta").is_dir()
-    if not again and (not in_environment or (own and not (VENV / "installed_requirement.txt").exists())):
+    is_unfinished = own and not (VENV / "installed_requirement.txt").exists()
+    if IS_CHECKOUT and not again and (is_unfinished or not in_environment):
         return "./scripts/setup_env.sh"
     with_uv = own and shutil.which("uv") is not None
     tool = f"uv pip install --python {sys.executable}" if with_uv else f"{sys.executable} -m pip install"
@@ -232,30 +234,36 @@ def probed(names: Sequence[str]) -> Iterator[tuple[str, list[dict[str, str]] | s
     """Run doctor_probes.py on parts; yield for each its lines or, if it ended the process, the reason."""
     left = list(names)
     while left:
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-            command = [sys.executable, str(ROOT / "scripts" / "doctor_probes.py"), *left]
-            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", cwd=ROOT)
-            assert child.stdout is not None
-            for found in _rows(child, child.stdout):
-                yield left.pop(0), found
-            code = child.wait()
-            errors.seek(0)
-            said = [line.strip() for line in errors if line.strip()]
+        said: list[str] = []
+        command = [sys.executable, str(ROOT / "scripts" / "doctor_probes.py"), *left]
+        child = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", cwd=FOLDER
+        )
+        assert child.stdout is not None
+        for found in _rows(child, child.stdout, said):
+            yield left.pop(0), found
+        code = child.wait()
         if left:
             yield left.pop(0), _reason(code, said)
 
 
-def _rows(child: "subprocess.Popen[str]", lines: IO[str]) -> Iterator[Any]:
-    """Yield what a child prints of each part; kill it if one takes too long."""
+def _rows(child: "subprocess.Popen[str]", lines: IO[str], said: list[str]) -> Iterator[Any]:
+    """Yield what a child prints of each part, and collect the rest in `said`; kill it if one part takes too long."""
     while True:
         timer = threading.Timer(PATIENCE, child.kill)
         timer.daemon = True  # Ctrl-C does not wait for it
         timer.start()
-        line = next((line for line in lines if line.startswith(MARK) and line.endswith("\n")), None)
+        row = None
+        for line in lines:
+            if line.startswith(MARK) and line.endswith("\n"):
+                row = line[len(MARK) :]
+                break
+            said += [line.strip()] if line.strip() else []
         timer.cancel()
-        if line is None:
+        if row is None:
             return
-        yield json.loads(line[len(MARK) :])
+        said.clear()
+        yield json.loads(row)
 
 
 def _reason(code: int, said: Sequence[str]) -> str:
@@ -309,11 +317,12 @@ def main() -> None:
     with program():
         hand_over()
         if not args.json:
-            print(f"Spike-VRT {__version__}. Paths and commands are relative to the project's folder.")
-        here = show("machine", map(anonymous, machine()), args.json)
+            here = "the project's" if IS_CHECKOUT else "the current"
+            print(f"Spike-VRT {__version__}. Paths and commands are relative to {here} folder.")
+        system = show("machine", map(anonymous, machine()), args.json)
         packages = show("libraries", map(anonymous, libraries()), args.json)
         rest = show("cards, videos, data, weights", map(anonymous, parts(packages)), args.json)
-        lines = [*here, *packages, *rest]
+        lines = [*system, *packages, *rest]
         count = {state: sum(line.state == state for line in lines) for state in (OK, WARNING, RED)}
         if args.json:
             facts = {"version": __version__, "commit": commit(), "platform": platform.platform(), "count": count}

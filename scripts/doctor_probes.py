@@ -29,6 +29,7 @@ DATASETS, OFFICIAL = Path("datasets"), Path("model_zoo/vrt")  # in the project's
 RECIPE = Path("options/vrt/006_train_vrt_videodeblurring_gopro_rgbspike.json")  # the launchers' default
 SLOW = "training VRT, which takes weeks on a CPU"
 USE = "training or testing with it"
+TEMPORARY = "writing videos, and libraries that need temporary files"
 CHECK = "python scripts/check_data.py --fast --opt CONFIG.json (lists all defects of the sets in CONFIG.json)"
 PREPARE = "./launch_train.sh --prepare-data --gopro-root P --spike-root P"
 
@@ -107,18 +108,23 @@ def video() -> list[Line]:
 
     lines: list[Line] = []
     written: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for codec, suffix in VIDEO_SUFFIXES.items():
-            path = Path(folder) / f"video{suffix}"
-            try:
-                write_video(path, [np.full((32, 32, 3), level, np.uint8) for level in (0, 99, 200)], codec=codec)
-            except UserError as error:
-                lines.append(Line("video writing", RED, str(error), f"val.output {codec!r}", pip('"av>=12"')))
-                continue
-            with av.open(str(path)) as container:
-                frames = sum(1 for _ in container.decode(video=0))
-            assert frames == 3, f"{frames} of 3 frames read back from {suffix}"
-            written.append(f"{suffix} ({codec})")
+    pictures = [np.full((32, 32, 3), level, np.uint8) for level in (0, 99, 200)]
+    for codec, suffix in VIDEO_SUFFIXES.items():
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / f"video{suffix}"
+                write_video(path, pictures, codec=codec)
+                with av.open(str(path)) as container:
+                    frames = sum(1 for _ in container.decode(video=0))
+        except UserError as error:
+            lines.append(Line("video writing", RED, str(error), f"val.output {codec!r}", pip('"av>=12"')))
+            continue
+        except OSError as error:
+            found = f"not tried: temporary files cannot be written ({error.strerror})"
+            lines.append(Line("video writing", RED, found, TEMPORARY, "export TMPDIR=FOLDER (one with free space)"))
+            break
+        assert frames == 3, f"{frames} of 3 frames read back from {suffix}"
+        written.append(f"{suffix} ({codec})")
     if written:
         lines.append(Line("video writing", OK, f"{', '.join(written)}, read back"))
     missing = [name for name in ("h264", "hevc") if name not in av.codecs_available]
@@ -137,11 +143,12 @@ def sets() -> list[Line]:
     for root in (DATASETS, *sorted(path for path in DATASETS.glob("[!.]*") if path.is_dir())):
         try:
             blocks = {split: opt for split in SPLITS if (opt := _block(root, split))}
-        except UserError as error:
+            checked = _checked(root, blocks) if blocks else None
+        except (UserError, OSError) as error:
             lines.append(Line(str(root), RED, str(error), USE, CHECK))
             continue
-        if blocks:
-            lines.append(_checked(root, blocks))
+        if checked:
+            lines.append(checked)
         elif root != DATASETS and root.name not in TOP_LEVEL:
             found = "no data set: has neither train_GT_blurred nor test_GT_blurred"
             lines.append(Line(str(root), WARNING, found, "training and testing with it, until it is prepared", PREPARE))

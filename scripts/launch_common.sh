@@ -59,6 +59,21 @@ die_unknown() {
     die 2 "unknown argument $1${hint:-; --help lists the known ones}"
 }
 
+# progress WORDS...: say what is being done, unless --quiet is given.
+progress() {
+    if [[ " ${PLAIN_FLAGS[*]-} " != *" --quiet "* ]]; then say "$*"; fi
+}
+
+# die_missing NAME: refuse an option file that is not there; Python knows which one is alike.
+die_missing() {
+    local near hint="see options/vrt/"
+    near="$(PYTHONPATH="$ROOT" "${PYTHON:-python3}" -c 'import pathlib, sys
+from utils.utils_zoo import near_option_file
+print(near_option_file(pathlib.Path(sys.argv[1])))' "$1" 2>/dev/null)" || true
+    if [[ -n "$near" ]]; then hint="did you mean $near?"; fi
+    die 2 "no option file $1; $hint"
+}
+
 set_config() {
     if [[ -n "$CONFIG" ]]; then die 2 "two option files: $CONFIG and $1; give one"; fi
     CONFIG="$1"
@@ -66,7 +81,7 @@ set_config() {
 
 parse_arguments() {
     GPU_COUNT="" CONFIG="" GPUS="" DEMO=false PREPARE=false LMDB=false
-    DATASET_ROOT="" GOPRO_ROOT="" SPIKE_ROOT="" RESTARTS=""
+    DATASET_ROOT="" GOPRO_ROOT="" SPIKE_ROOT="" RESTARTS="" STOP_CODE=""
     PREPARE_ARGS=() PROGRAM_ARGS=() SETS=() PLAIN_FLAGS=()
     while (($#)); do
         case "$1" in
@@ -94,14 +109,11 @@ parse_arguments() {
                 if [[ $MODE != train ]]; then die 2 "--demo belongs to ./launch_train.sh, which tests as well"; fi
                 DEMO=true
                 ;;
-            --max-restarts)
-                if [[ $MODE != train ]]; then die 2 "--max-restarts belongs to ./launch_train.sh"; fi
-                if [[ ! "$2" =~ ^[0-9]+$ ]]; then die 2 "--max-restarts $2: expected an integer of 0 or more"; fi
-                RESTARTS=$((10#$2)) && shift
-                ;;
-            --stop-code)
-                if [[ $MODE != train ]]; then die 2 "--stop-code belongs to ./launch_train.sh"; fi
-                PROGRAM_ARGS+=(--stop-code "$2") && shift
+            --max-restarts | --stop-code)
+                if [[ $MODE != train ]]; then die 2 "$1 belongs to ./launch_train.sh"; fi
+                if [[ ! "$2" =~ ^[0-9]+$ ]]; then die 2 "$1 $2: expected an integer of 0 or more"; fi
+                if [[ $1 == --max-restarts ]]; then RESTARTS=$((10#$2)); else STOP_CODE="$2"; fi
+                shift
                 ;;
             --prepare-data) PREPARE=true ;;
             --generate-lmdb) PREPARE=true && LMDB=true && PREPARE_ARGS+=(--generate-lmdb) ;;
@@ -113,10 +125,7 @@ parse_arguments() {
             --debug) PROGRAM_ARGS+=(--debug) && PLAIN_FLAGS+=(--debug) ;;
             --quiet) PROGRAM_ARGS+=(--quiet) && PLAIN_FLAGS+=(--quiet) ;;
             -*) die_unknown "$1" ;;
-            *[!0-9]*)
-                if [[ "$1" != *.json && ! -f "$1" ]]; then die_unknown "$1"; fi
-                set_config "$1"
-                ;;
+            *[!0-9]*) set_config "$1" ;;
             *)
                 if [[ -n "$GPU_COUNT" ]]; then die 2 "two GPU counts: $GPU_COUNT and $1; give one"; fi
                 GPU_COUNT="$1"
@@ -124,14 +133,15 @@ parse_arguments() {
         esac
         shift
     done
+    if [[ -n "$STOP_CODE" ]]; then PROGRAM_ARGS+=(--stop-code "$STOP_CODE"); fi
     if ((${#SETS[@]})); then PROGRAM_ARGS+=(--set "${SETS[@]}"); fi
 }
 KEY_VALUE='^[A-Za-z_][A-Za-z0-9_.]*='
 
 check_arguments() {
     if $DEMO; then
-        if [[ -n "$CONFIG$DATASET_ROOT$GOPRO_ROOT$SPIKE_ROOT" ]] || $PREPARE; then
-            die 2 "--demo has its own options and data; combine it only with GPU_COUNT, --gpus, --set, --debug and --quiet"
+        if [[ -n "$CONFIG$DATASET_ROOT$GOPRO_ROOT$SPIKE_ROOT$STOP_CODE" ]] || $PREPARE; then
+            die 2 "--demo has its own options and data; combine it only with GPU_COUNT, --gpus, --max-restarts, --set, --debug and --quiet"
         fi
         CONFIG=options/vrt/demo.json
         return
@@ -139,7 +149,7 @@ check_arguments() {
     if [[ -z "$CONFIG" ]]; then CONFIG="$DEFAULT_CONFIG"; elif [[ -f "$CONFIG" ]]; then CONFIG="$(from_caller "$CONFIG")"; fi
     if [[ "$CONFIG" != *.json && -f "$ROOT/options/vrt/$CONFIG.json" ]]; then CONFIG="options/vrt/$CONFIG.json"; fi
     if [[ "$CONFIG" == /* ]]; then CONFIG_PATH="$CONFIG"; else CONFIG_PATH="$ROOT/$CONFIG"; fi
-    if [[ ! -f "$CONFIG_PATH" ]]; then die 2 "no option file $CONFIG; see options/vrt/"; fi
+    if [[ ! -f "$CONFIG_PATH" ]]; then die_missing "$CONFIG"; fi
     if [[ -n "$GOPRO_ROOT" ]] && ! $PREPARE; then say "note: --gopro-root has no effect without --prepare-data"; fi
     if $PREPARE && { ((${WORLD_SIZE:-1} > 1)) || ((NODES > 1)); }; then
         die 2 "--prepare-data cannot be used in a run of several machines; prepare once on one, then start the run without it"
@@ -254,19 +264,20 @@ prepare_data() {
     if [[ -n "$SPIKE_ROOT" ]]; then arguments+=(--spike-root "$SPIKE_ROOT"); fi
     if [[ -n "$DATASET_ROOT" ]]; then arguments+=(--dataset-root "$DATASET_ROOT"); fi
     run_stoppable "$PYTHON" scripts/data_preparation/prepare_gopro_spike_dataset.py \
-        ${arguments[@]+"${arguments[@]}"} ${PREPARE_ARGS[@]+"${PREPARE_ARGS[@]}"} || exit $?
+        ${arguments[@]+"${arguments[@]}"} ${PREPARE_ARGS[@]+"${PREPARE_ARGS[@]}"} ${PLAIN_FLAGS[@]+"${PLAIN_FLAGS[@]}"} ||
+        exit $?
 }
 
-# Sets CONFIG to a copy of the option file with other roots or LMDB folders, in the experiment's or results folder.
-override_roots() {
-    local arguments=(--mode "$MODE" --opt "$CONFIG")
+# runtime_config FILE: print the path of a copy of an option file with other roots or LMDB folders, in the experiment's or
+# results folder. runtime_config FILE --check: only check the options, before data are made, which may take hours.
+runtime_config() {
+    local arguments=(--mode "$MODE" --opt "$1")
     if [[ -n "$DATASET_ROOT" ]]; then arguments+=(--dataset-root "$DATASET_ROOT"); fi
     # Prepared spikes are below the data set, beside their manifest; --spike-root was only their source.
     if [[ -n "$SPIKE_ROOT" ]] && ! $PREPARE; then arguments+=(--spike-root "$SPIKE_ROOT"); fi
     if $LMDB; then arguments+=(--lmdb); fi
     if ((${#SETS[@]})); then arguments+=(--set "${SETS[@]}"); fi
-    CONFIG="$("$PYTHON" scripts/runtime_config.py "${arguments[@]}")" || exit $?
-    say "options: $CONFIG"
+    "$PYTHON" scripts/runtime_config.py "${arguments[@]}" "${@:2}"
 }
 
 # demo_run PROGRAM OPTION_FILE TASK [ARGUMENTS...] [--set KEY=VALUE ...]
@@ -281,7 +292,7 @@ demo_run() {
 }
 
 run_demo() {
-    local pair task=demo clip=demo_test_01
+    local pair task=demo clip=demo_test_01 file
     for pair in ${SETS[@]+"${SETS[@]}"}; do
         if [[ $pair == task=* ]]; then task="${pair#task=}"; fi
     done
@@ -290,16 +301,18 @@ run_demo() {
         "datasets.test.dataroot_lq=datasets/demo/test_GT_blurred/$clip"
         "datasets.test.dataroot_spike=datasets/demo/GOPRO_Large_spike_seq/test/$clip"
         "datasets.test.dataroot_instants=datasets/demo/test_GT_instants/$clip")
-    run_stoppable "$PYTHON" scripts/data_preparation/make_demo_dataset.py || exit $?
-    say "== 1 of 2: the guide, which sees the spikes around each moment"
+    for file in demo demo_guided_vrt; do runtime_config "options/vrt/$file.json" --check || exit $?; done
+    run_stoppable "$PYTHON" scripts/data_preparation/make_demo_dataset.py ${PLAIN_FLAGS[@]+"${PLAIN_FLAGS[@]}"} || exit $?
+    progress "== 1 of 2: the guide, which sees the spikes around each moment"
     demo_run main_train_vrt.py demo.json "$task" --set "$quick"
     demo_run main_test_vrt.py demo.json "$task"
-    say "== 2 of 2: VRT behind it; while it trains, only the middle frame of each clip is measured"
+    progress "== 2 of 2: VRT behind it; while it trains, only the middle frame of each clip is measured"
     demo_run main_train_vrt.py demo_guided_vrt.json "${task}_guided_vrt" --set "$quick" "$guide" val.center_frame_only=true
     demo_run main_test_vrt.py demo_guided_vrt.json "${task}_guided_vrt" --set "$guide"
-    say "== eight instants of each blurred frame of one clip"
+    progress "== eight instants of each blurred frame of one clip"
     demo_run main_test_vrt.py demo.json "$task" --slowmo 8 --set "$quick" "val.task_name=${task}_slowmo" "${one[@]}"
-    run_stoppable "$PYTHON" scripts/compare.py "results/$task" "results/${task}_guided_vrt" || exit $?
+    run_stoppable "$PYTHON" scripts/compare.py "results/$task" "results/${task}_guided_vrt" \
+        ${PLAIN_FLAGS[@]+"${PLAIN_FLAGS[@]}"} || exit $?
     cat <<EOF
 
 blurred | spikes | restored | sharp: results/$task/comparison.png, and as a video results/$task/comparison.mp4
@@ -325,7 +338,13 @@ launch() {
         run_demo
         return
     fi
-    if $PREPARE; then prepare_data; fi
-    if [[ -n "$DATASET_ROOT" ]] || $LMDB || { [[ -n "$SPIKE_ROOT" ]] && ! $PREPARE; }; then override_roots; fi
+    if $PREPARE; then
+        runtime_config "$CONFIG" --check || exit $?
+        prepare_data
+    fi
+    if [[ -n "$DATASET_ROOT" ]] || $LMDB || { [[ -n "$SPIKE_ROOT" ]] && ! $PREPARE; }; then
+        CONFIG="$(runtime_config "$CONFIG")" || exit $?
+        progress "options: $CONFIG"
+    fi
     exec "${COMMAND[@]}" "main_${MODE}_vrt.py" --opt "$CONFIG" ${PROGRAM_ARGS[@]+"${PROGRAM_ARGS[@]}"}
 }

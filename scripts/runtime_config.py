@@ -4,7 +4,9 @@ The copy is experiments/<task>/runtime_train.json or results/<task>/runtime_test
 so it holds only the folders.
 
 python scripts/runtime_config.py --mode train --opt CONFIG.json [--dataset-root P] [--spike-root P] [--lmdb]
-                                 [--set KEY=VALUE ...]
+                                 [--set KEY=VALUE ...] [--check]
+
+With --check nothing is written or printed: only the options are checked, before there are data.
 """
 
 import json
@@ -76,6 +78,25 @@ def changed_options(
     return {key: str(path) for key, path in moved.items()} | changes
 
 
+def checked_options(config: Path, mode: str, overrides: list[str], *, moves: bool) -> Opt:
+    """Load the options of a run; `moves` tells that folders will be moved, the rest is as in `write_runtime_config`.
+
+    Raises:
+        UserError: the option file cannot be used, or folders of a list of training sets would move.
+    """
+    opt = utils_option.load(config, Opt, overrides=overrides)
+    missing = opt.untrained if mode == "train" else opt.untested
+    if missing:
+        raise UserError(f"{config}: {missing}")
+    if mode == "train" and moves and isinstance(opt.datasets.train, tuple):
+        raise UserError(
+            f"{config}: datasets.train is a list of {len(opt.datasets.train)}, but --dataset-root, --spike-root and "
+            "--generate-lmdb are for one set; give the folders in the option file or by "
+            "--set datasets.train.0.dataroot_lq=..."
+        )
+    return opt
+
+
 def write_runtime_config(
     config: Path, mode: str, root: Path | None, spike_root: Path | None, overrides: list[str], *, lmdb: bool = False
 ) -> Path:
@@ -93,19 +114,11 @@ def write_runtime_config(
         Path of the copy.
 
     Raises:
-        UserError: the option file cannot be used, or it trains on a list of sets.
+        UserError: see `checked_options`.
     """
-    opt = utils_option.load(config, Opt, overrides=overrides)
-    train, test = opt.datasets.train, opt.datasets.test
-    if isinstance(train, tuple):
-        if mode == "train":
-            raise UserError(
-                f"{config}: datasets.train is a list of {len(train)}, but --dataset-root, --spike-root and "
-                "--generate-lmdb are for one set; give the folders in the option file or by "
-                "--set datasets.train.0.dataroot_lq=..."
-            )
-        train = None  # not read in a test
-    blocks: dict[Split, DatasetOpt | None] = {"train": train, "test": test}
+    opt = checked_options(config, mode, overrides, moves=True)
+    train = None if isinstance(opt.datasets.train, tuple) else opt.datasets.train  # a test does not read a list
+    blocks: dict[Split, DatasetOpt | None] = {"train": train, "test": opt.datasets.test}
     datasets = {
         split: changed_options(dataset, split, root, spike_root, lmdb)
         for split, dataset in blocks.items()
@@ -127,9 +140,14 @@ def main() -> None:
     parser.add_argument("--spike-root", type=Path, help="folder with train and test spikes")
     parser.add_argument("--lmdb", action="store_true", help="use the LMDBs beside the folders")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for the same run")
+    parser.add_argument("--check", action="store_true", help="only check the options")
     args = parser.parse_args()
     with program():
         logging.getLogger("spikevrt").setLevel(logging.WARNING)  # the caller reads the path from stdout
+        if args.check:
+            moves = bool(args.dataset_root or args.spike_root or args.lmdb)
+            checked_options(args.opt, args.mode, args.set, moves=moves)
+            return
         print(write_runtime_config(args.opt, args.mode, args.dataset_root, args.spike_root, args.set, lmdb=args.lmdb))
 
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NoReturn, TextIO, TypeVar, cast
 
 from utils.utils_error import SaidError, UserError
 from utils.utils_progress import HIDE, LogHandler
+from utils.utils_zoo import typed
 
 LOG = logging.getLogger("spikevrt")
 RESULT = {"is_result": True}  # `extra` of log lines that --quiet keeps
@@ -226,7 +227,7 @@ class program:  # noqa: N801 - reads as a statement: `with program(debug):`
                 print(f"error: {message}", file=sys.stderr)  # noqa: T201
             raise SystemExit(EXIT_USER) from None
         hint = "" if self.debug else " (--debug shows where)"
-        hint += "; see python3 scripts/doctor.py" if isinstance(error, ImportError) else ""
+        hint += typed("; see python3 scripts/doctor.py") if isinstance(error, ImportError) else ""
         print(f"failure: {type(error).__name__}: {message}{hint}", file=sys.stderr)  # noqa: T201
         raise SystemExit(EXIT_FAILURE) from None
 

@@ -98,6 +98,20 @@ class RGBSpike:
 Window = Tensor | RGBSpike
 
 
+def without_spikes(rgb: Tensor, channels: int, *, is_linear: bool) -> RGBSpike:
+    """Frames (T, C, H, W) with planes of zeros, as `augment.drop_spikes` makes them, of half the size if it is whole.
+
+    Args:
+        rgb: float32, RGB in [0, 1].
+        channels: planes per frame.
+        is_linear: see RGBSpike.
+    """
+    frames, _, height, width = rgb.shape
+    ratio = math.gcd(height, width, 2)
+    planes = torch.zeros(frames, channels, height // ratio, width // ratio, dtype=torch.uint8)
+    return RGBSpike(rgb, planes, torch.zeros(frames, channels), is_linear)
+
+
 def stacked(windows: Sequence[Any]) -> Any:
     """Stack windows of one kind along a new first axis."""
     if isinstance(windows[0], Tensor):

@@ -7,6 +7,7 @@ python scripts/data_preparation/make_demo_dataset.py [--out datasets/demo] [--se
 """
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -30,6 +31,7 @@ from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 from utils.utils_progress import progress
 
+LOG = logging.getLogger("spikevrt")
 # Photographs of background and cut-outs, one line per clip.
 CLIPS: dict[Split, list[tuple[str, list[str]]]] = {
     "train": [
@@ -150,9 +152,9 @@ def make_demo_dataset(out: Path, recipe: Recipe, force: bool = False) -> bool:
     """
     reason = why_make(out, recipe, force)
     if not reason:
-        print(f"{out} is up to date")
+        LOG.info("%s is up to date", out)
         return False
-    print(f"making {out}: {reason}")
+    LOG.info("making %s: %s", out, reason)
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = out.with_name(f".{out.name}{folder_lock.NAME}")
     with acquire(lock, str(out), "wait until it ends, or give another --out"):
@@ -163,7 +165,7 @@ def make_demo_dataset(out: Path, recipe: Recipe, force: bool = False) -> bool:
         if out.exists():
             shutil.rmtree(out)
         unfinished.replace(out)
-    print(f"{out}: {recipe.train_clips} train and {recipe.test_clips} test clips of {recipe.frames} frames")
+    LOG.info("%s: %d train and %d test clips of %d frames", out, recipe.train_clips, recipe.test_clips, recipe.frames)
     return True
 
 

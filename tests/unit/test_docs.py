@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import json
 import re
 import runpy
 import sys
@@ -115,6 +116,19 @@ def test_every_page_is_in_the_index_and_in_the_sites_list():
     pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
     assert pages <= set(LINK.findall(text_of(ROOT / "docs" / "index.md")))
     assert pages <= set(re.findall(r": (\S+\.md)$", text_of(ROOT / "mkdocs.yml"), re.M))
+
+
+def test_the_site_shows_the_notebook_and_links_nothing_that_it_lacks():
+    changed = runpy.run_path(str(ROOT / "docs/site_hooks.py"))["on_page_markdown"]
+    page = changed(text_of(ROOT / "docs/notebook.md"), page=None)
+    cells = json.loads(text_of(ROOT / "docs/quickstart.ipynb"))["cells"]
+    for cell in cells:
+        text = "".join(cell["source"])
+        assert (f"```python\n{text}\n```" if cell["cell_type"] == "code" else text) in page
+    assert len(re.findall(r"^# ", FENCE.sub("", page), re.M)) == 1, "one title"
+    assert "](quickstart.ipynb)" in page
+    other = changed("[a](quickstart.ipynb) [README](../README.md) [list](../requirement.txt#x)")
+    assert other == "[a](notebook.md) `README.md` list (`requirement.txt`)"
 
 
 @every_present_page

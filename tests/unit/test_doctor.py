@@ -1,6 +1,8 @@
 """The doctor: what it says of a machine, libraries, data and weights that are whole, missing, old or broken."""
 
 import ast
+import errno
+import getpass
 import json
 import os
 import re
@@ -8,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from tiny_set import make_set
 
 from data import shared_memory
 from scripts import doctor, doctor_probes
-from utils import utils_cli, utils_zoo
+from utils import utils_cli, utils_video, utils_zoo
 from utils.report.doctor_page import Line, anonymous, text_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -198,6 +201,71 @@ def test_what_the_system_does_not_tell_is_a_line(monkeypatch):
     monkeypatch.setattr(shared_memory, "free_bytes", refused)
     line = next(line for line in doctor.machine() if line.name == "shm")
     assert (line.state, line.found) == ("warning", "cannot be read ([Errno 13] Permission denied)")
+
+
+@pytest.mark.parametrize("where", ["made", "written"])
+def test_a_full_disk_is_told_as_such(monkeypatch, where):
+    def full(*args, **given):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(*((tempfile, "TemporaryDirectory") if where == "made" else (utils_video, "write_video")), full)
+    line, _ = doctor_probes.video()
+    assert (line.name, line.state) == ("video writing", "red")
+    assert "No space left on device" in line.found
+    assert "TMPDIR" in line.fix
+
+
+@pytest.mark.parametrize("name", ["home", "shared memory", "programs", "memory"])
+def test_what_cannot_be_looked_at_never_ends_the_page(monkeypatch, name):
+    def refused(*args, **given):
+        raise PermissionError(13, "Permission denied")
+
+    if name == "home":
+        monkeypatch.setenv("HOME", "/root/none")
+        monkeypatch.setattr(os.path, "realpath", str)
+        monkeypatch.setattr(getpass, "getuser", refused)
+    elif name == "programs":
+        monkeypatch.setenv("PATH", "")
+    else:
+        monkeypatch.setattr(Path, "is_dir" if name == "shared memory" else "read_text", refused)
+    lines = list(map(anonymous, doctor.machine()))
+    assert len(lines) == 7
+    assert all(line.found for line in lines)
+
+
+def test_a_data_set_that_may_not_be_read_is_a_line(project, monkeypatch):
+    (project / "datasets/closed").mkdir(parents=True)
+
+    def refused(root, split):
+        raise PermissionError(13, "Permission denied", str(root))
+
+    monkeypatch.setattr(doctor_probes, "_block", refused)
+    lines = doctor_probes.sets()
+    assert [(line.name, line.state) for line in lines] == [("datasets", "red"), ("datasets/closed", "red")]
+    assert "Permission denied" in lines[1].found
+
+
+@pytest.mark.parametrize(
+    ("command", "installed"),
+    [
+        (
+            f"./launch_train.sh --demo, or {doctor_probes.PREPARE}",
+            "python -m spikevrt.scripts.data_preparation.make_demo",
+        ),
+        ("python scripts/summary.py --opt CONFIG.json", "python -m spikevrt.scripts.summary --opt CONFIG.json"),
+        ("python scripts/doctor.py --json", "spikevrt-doctor --json"),
+        ("main_test_vrt.py --task guide", "spikevrt-test --task guide"),
+        ("./launch_train.sh with x.json", "spikevrt-train with x.json"),
+        ("git checkout model_zoo options", "python -m pip install --force-reinstall --no-deps CLONE"),
+    ],
+)
+def test_an_installed_copy_names_its_own_commands(monkeypatch, command, installed):
+    line = Line("a", "red", "gone", effect=command, fix=command)
+    assert anonymous(line)[3:5] == (command, command)
+    monkeypatch.setattr(utils_zoo, "IS_CHECKOUT", False)
+    for text in anonymous(line)[3:5]:
+        assert text.startswith(installed)
+        assert not re.search(r"\./|\.py|git checkout", text)
 
 
 @pytest.mark.parametrize(

@@ -272,22 +272,48 @@ def instants_file(folder, clips, count):
     return path.stat().st_size, utils_image.read_rgb(path).shape
 
 
-@pytest.mark.parametrize(("clips", "count", "size"), [(3, 8, (360, 640)), (1, 1, (720, 1280)), (2, 12, (640, 360))])
-def test_the_picture_of_instants_stays_small(tmp_path, clips, count, size):
-    made = [pretend(f"clip{index}", size, count) for index in range(clips)]
+@pytest.mark.parametrize(
+    ("clips", "count", "size", "sharp"),
+    [
+        (3, 8, (360, 640), True),
+        (1, 1, (720, 1280), True),
+        (2, 12, (640, 360), True),
+        (1, 8, (720, 1280), True),
+        (1, 8, (250, 400), False),
+        (1, 8, (272, 640), False),
+        (1, 5, (120, 960), True),
+    ],
+)
+def test_the_picture_of_instants_stays_small_and_is_no_strip(tmp_path, clips, count, size, sharp):
+    made = [pretend(f"clip{index}", size, count, sharp=sharp) for index in range(clips)]
     size, shape = instants_file(tmp_path, made, count)
     assert size < 5e6
-    assert shape[1] > 300
+    assert 300 < shape[1] < 2200
+    assert 1 < shape[1] / shape[0] < 3
 
 
-def test_the_picture_of_instants_shows_all_of_them(tmp_path):
-    _, shape = instants_file(tmp_path / "tiny", [pretend("a", (48, 64), 4)], 4)
-    _, bare = instants_file(tmp_path / "bare", [pretend("a", (48, 64), 4, sharp=False)], 4)
-    assert shape[0] == 2 * bare[0]
-    _, some = instants_file(tmp_path / "some", [pretend("a", (48, 64), 4, sharp=lambda index: index == 2)], 4)
-    assert some == shape
-    _, mixed = instants_file(tmp_path / "mixed", [pretend("a", (48, 64), 4), pretend("b", (32, 96), 4)], 4)
-    assert mixed[0] > shape[0]
+@pytest.mark.parametrize("size", [(48, 64), (30, 128)])
+def test_the_picture_of_instants_shows_all_of_them_in_rows_of_one_length(tmp_path, monkeypatch, size):
+    rows, paint = [], instants_picture.side_by_side
+
+    def seen(title, pictures, widths):
+        rows.append((title.partition(":")[0], list(pictures)))
+        return paint(title, pictures, widths)
+
+    monkeypatch.setattr(instants_picture, "side_by_side", seen)
+    for sharp in (True, False, lambda index: index == 2):
+        clips = [pretend("a", size, 8, sharp=sharp)]
+        instants_file(tmp_path, clips, 8)
+        assert {labels[0] for _, labels in rows} == {"blurred"}
+        restored, below = ([labels for title, labels in rows if (title == "a") == is_a] for is_a in (True, False))
+        assert [name for labels in restored for name in labels[1:]] == clips[0].frames
+        assert len({len(labels) for labels in restored[:-1]} | {len(restored[0])}) == 1
+        known = restored if sharp is True else [labels for labels in restored if sharp and clips[0].frames[2] in labels]
+        assert below == known, "no row of sharp instants where none is known"
+        rows.clear()
+    clips = [pretend("a", (48, 64), 4), pretend("b", (32, 96), 4)]
+    instants_file(tmp_path, clips, 4)
+    assert [name for name, _ in rows if name in "ab"] == sorted(name for name, _ in rows if name in "ab")
 
 
 def test_the_page_has_a_slider_over_the_instants_of_a_frame(tmp_path):

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,13 +158,13 @@ def test_file_and_roots_are_taken_from_the_callers_folder(machine):
         (["--datset-root", "x"], ["did you mean --dataset-root?"]),
         (["--nonsense"], ["unknown argument --nonsense", "--help"]),
         (["--debug=1"], ["--debug"]),
-        (["nonsense"], ["unknown argument nonsense"]),
+        (["nonsense"], ["no option file nonsense", "see options/vrt/"]),
         (["-1"], ["unknown argument -1"]),
         (["--opt"], ["--opt needs a value"]),
         (["--opt", "--debug"], ["--opt needs a value"]),
         (["--gpus="], ["--gpus needs a value"]),
         (["--set", "train.total_iter"], ["KEY=VALUE"]),
-        (["missing.json"], ["missing.json"]),
+        (["missing.json"], ["no option file missing.json"]),
         (["a.json", "--opt", "b.json"], ["a.json", "b.json"]),
         (["1", "2"], ["two GPU counts"]),
         (["--demo", "a.json"], ["--demo"]),
@@ -170,11 +172,23 @@ def test_file_and_roots_are_taken_from_the_callers_folder(machine):
         (["--max-restarts", "many"], ["--max-restarts many", "0 or more"]),
         (["--max-restart=1"], ["did you mean --max-restarts?"]),
         (["--demo", "--prepare-data"], ["--demo"]),
+        (["--demo", "--stop-code", "3"], ["--demo"]),
+        (["--stop-code", "high"], ["--stop-code high", "0 or more"]),
     ],
     ids=lambda value: " ".join(value),
 )
 def test_wrong_arguments_are_refused_in_one_line(machine, given, words):
     assert_refused(machine.launch(*given), machine, *words)
+
+
+@pytest.mark.parametrize("form", [["{}"], ["--opt", "{}"]], ids=["alone", "--opt"])
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [("options/vrt/guide.jsn", "options/vrt/guide.json"), ("mien.json", "mine.json"), ("giude", "guide")],
+)
+def test_an_option_file_that_is_not_there_is_named_with_one_that_is_alike(machine, form, given, near):
+    result = machine.launch(*(word.format(given) for word in form), cwd=machine.folder, PYTHON=sys.executable)
+    assert_refused(result, machine, f"no option file {given}; did you mean {near}?")
 
 
 def test_the_test_launcher_has_no_demo(machine):
@@ -195,6 +209,8 @@ def test_exit_code_is_the_programs_own(machine, code):
     args = [str(machine.config), "--prepare-data"]
     assert machine.launch(*args, FAIL_IN="main_train", CODE=str(code)).returncode == code
     assert machine.launch(*args, FAIL_IN="prepare_gopro", CODE=str(code)).returncode == code
+    assert len(machine.calls) == 2
+    assert machine.launch(*args, FAIL_IN="--check", CODE=str(code)).returncode == code
     assert len(machine.calls) == 1
     result = machine.launch(args[0], "--spike-root", "x", FAIL_IN="runtime_config", CODE=str(code))
     assert result.returncode == code
@@ -353,20 +369,21 @@ def test_preparation_gets_the_roots_and_runs_first(machine):
     roots = ["--dataset-root", "d", "--gopro-root=g", "--spike-root", "s"]
     result = machine.launch(str(machine.config), *roots, "--generate-lmdb", "--force-prepare", "--set", "task=t")
     assert result.returncode == 0
-    prepare, runtime, train = machine.calls
+    check, prepare, runtime, train = machine.calls
     script = "scripts/data_preparation/prepare_gopro_spike_dataset.py"
     given = "--gopro-root g --spike-root s --dataset-root d --generate-lmdb --force"
     assert prepare == [script, *given.split()]
     roots_of_run = "--dataset-root d --lmdb --set task=t"  # prepared spikes lie below the data set
     config = ["--mode", "train", "--opt", str(machine.config)]
     assert runtime == ["scripts/runtime_config.py", *config, *roots_of_run.split()]
+    assert check == [*runtime, "--check"]
     assert train == ["main_train_vrt.py", "--opt", "experiments/x/runtime.json", "--set", "task=t"]
 
 
 @pytest.mark.parametrize("mode", ["train", "test"])
 def test_lmdb_folders_are_read_wherever_the_option_file_has_its_data(machine, mode):
     assert machine.launch(str(machine.config), "--generate-lmdb", mode=mode).returncode == 0
-    prepare, runtime, run = machine.calls
+    _, prepare, runtime, run = machine.calls
     assert prepare[1:] == ["--generate-lmdb"]
     assert runtime == ["scripts/runtime_config.py", "--mode", mode, "--opt", str(machine.config), "--lmdb"]
     assert run == [f"main_{mode}_vrt.py", "--opt", "experiments/x/runtime.json"]
@@ -379,8 +396,11 @@ def test_demo_trains_and_tests_both_stages_and_shows_instants(machine):
     guide = ["--opt", "options/vrt/demo.json", *sets, "task=demo"]
     second = ["--opt", "options/vrt/demo_guided_vrt.json", *sets, "task=demo_guided_vrt"]
     weights = "netG.guide.weights=experiments/demo/models/best_G.pth"
-    made, *runs, slow, compared = machine.calls
-    assert made == ["scripts/data_preparation/make_demo_dataset.py"]
+    *checks, made, first, tested, then, last, slow, compared = machine.calls
+    runs, files = [first, tested, then, last], ("demo", "demo_guided_vrt")
+    config = ["scripts/runtime_config.py", "--mode", "train", "--opt"]
+    assert checks == [[*config, f"options/vrt/{name}.json", *sets[1:], "--check"] for name in files]
+    assert made == ["scripts/data_preparation/make_demo_dataset.py", "--debug"]
     assert runs == [
         ["main_train_vrt.py", *guide, quick],
         ["main_test_vrt.py", *guide],
@@ -389,10 +409,20 @@ def test_demo_trains_and_tests_both_stages_and_shows_instants(machine):
     ]
     assert slow[:6] == ["main_test_vrt.py", *guide[:3], "--slowmo", "8"]
     assert "val.task_name=demo_slowmo" in slow
-    assert compared == ["scripts/compare.py", "results/demo", "results/demo_guided_vrt"]
+    assert compared == ["scripts/compare.py", "results/demo", "results/demo_guided_vrt", "--debug"]
     for path in ("results/demo/comparison.png", "results/demo_slowmo/instants.png"):
         assert path in result.stdout
     assert "results/mine/comparison.png" in machine.launch("--demo", "--set", "task=mine").stdout
+
+
+@pytest.mark.parametrize("given", [["--demo"], ["--prepare-data", "--dataset-root", "d", "mine.json"]], ids=" ".join)
+def test_quiet_reaches_all_programs_and_the_launcher(machine, given):
+    loud = machine.launch(*given, cwd=machine.folder)
+    assert "options: " in loud.stderr or "== " in loud.stderr
+    result = machine.launch(*given, "--quiet", cwd=machine.folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    silent = [call[0] for call in machine.calls if "--quiet" not in call]
+    assert set(silent) == {"scripts/runtime_config.py"}, "which shows warnings alone"
 
 
 @pytest.mark.parametrize("program", ["make_demo", "main_train", "main_test"])
@@ -419,7 +449,7 @@ def test_a_signal_stops_all_that_was_started(machine, args, number, code):
             assert process.wait(timeout=20) in (code, -number)
         if args or number == signal.SIGTERM:  # the stand-in's own child ignores Ctrl-C
             wait_until(lambda: not any(is_running(pid) for pid in pids))
-        assert len(machine.calls) == 1
+        assert where in machine.calls[-1][0]
     finally:
         for pid in filter(is_running, pids):
             os.kill(pid, signal.SIGKILL)
@@ -536,6 +566,32 @@ def test_an_option_file_for_lmdb_finds_them_at_another_root(option_file, tmp_pat
         "dataroot_lq": f"{tmp_path}/set/test_GT_blurred.lmdb",
         "dataroot_spike": f"{tmp_path}/set/GOPRO_Large_spike_seq/test",
     }
+
+
+BLOCK = {"dataset_type": "TrainDatasetRGBSpike", "dataroot_lq": "a", "dataroot_gt": "b", "dataroot_spike": "c"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "given", "message"),
+    [
+        ("train", "tsk=x", "tsk"),
+        ("train", "datasets.train=null", "datasets.train is null"),
+        ("train", "netG.pa_frames=0", "can be tested here but not trained"),
+        ("train", f"datasets.train=[{json.dumps(BLOCK)}]", "datasets.train is a list of 1"),
+        ("test", "datasets.test=null", "datasets.test is null"),
+    ],
+)
+def test_mistakes_are_found_before_data_are_prepared(run_program, option_file, mode, given, message):
+    words = ["scripts/runtime_config.py", "--check", "--mode", mode, "--dataset-root", "gone", "--opt", option_file]
+    code, out, err = run_program(*words, "--set", given)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(f"error: .*{message}.*\n", err)
+
+
+def test_options_without_mistakes_pass_before_there_are_data(run_program, option_file, tmp_path):
+    words = ["scripts/runtime_config.py", "--check", "--mode", "train", "--lmdb", "--opt", option_file]
+    assert run_program(*words) == (0, "", "")
+    assert not (tmp_path / "experiments").exists()
 
 
 def test_spike_root_moves_the_spikes_only(option_file, tmp_path, monkeypatch):

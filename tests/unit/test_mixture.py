@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import re
 import shutil
 from collections import Counter
 
@@ -15,16 +16,17 @@ from tiny_set import make_set, options
 from trainee import same_weights
 
 from data import shared_memory
-from data.check import open_train_sets
+from data.check import open_test_set, open_train_sets
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.lmdb_store import lmdb_path
 from data.loader import train_batches
 from data.mixture import Mixture, WithoutSpikes
 from data.prepare import lmdb_writer
 from data.prepare.lmdb_sources import PngFiles
+from data.restoration_key import inputs_of
 from models.model_vrt import ModelVRT, network_input
 from models.select_network import define_G
-from options.schema import Opt
+from options.schema import DatasetsOpt, Opt
 from options.schema_data import ROUND
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
@@ -254,6 +256,51 @@ def test_the_guide_trains_on_two_ratios_and_none_and_resumes_to_the_last_bit(roo
     assert same_weights(straight.netG, second.netG)
     assert same_weights(straight.netE, second.netE)
     assert straight.netG.conv_last.weight.any()
+
+
+def test_a_test_set_without_spikes_is_restored_as_training_showed_it(roots, heard):
+    opt = three_sets(roots)
+    test = options(roots[3], "Test", spikes=False, name="bare")
+    opt = opt.model_copy(update={"datasets": opt.datasets.model_copy(update={"test": test})})
+    unread = opt.datasets.model_copy(update={"test": test.model_copy(update={"dataroot_spike": "unread"})})
+    assert inputs_of(opt.model_copy(update={"datasets": unread}))["datasets.test.dataroot_spike"] is None
+    clip = open_test_set(opt.datasets)[0]
+    assert [message for message in heard.messages if "zeros" in message] == [
+        "datasets.test (bare): has no spikes; planes of zeros stand for them, as in training"
+    ]
+    assert not clip.has_spike
+    rgb, planes = tensors_of(clip.network_input(0, 2), CPU)
+    assert torch.equal(rgb, clip.lq(0, 2))
+    assert planes.shape[:2] == (2, 7)
+    assert not planes.any()
+    net = define_G(opt.netG, 1)
+    torch.nn.init.normal_(net.conv_last.weight)
+    ratio = rgb.shape[-1] // 3
+    as_trained = torch.zeros(2, 7, rgb.shape[-2] // 3, ratio)
+    assert torch.allclose(net(rgb[None], planes[None]), net(rgb[None], as_trained[None]), atol=1e-6)
+    assert clip.references(0).keys() == {"lq_"}
+
+
+def test_a_test_set_without_spikes_is_linear_light_where_training_is(own_set):
+    path = own_set / "spikes/manifest.json"
+    path.write_text(path.read_text().replace('"srgb"', '"linear"'))
+    train, test = options(own_set, augment={"drop_spikes": 0.1}, **MOMENT), options(own_set, "Test", spikes=False)
+    clip = open_test_set(DatasetsOpt(train=train, test=test))[0]
+    assert clip.network_input(0, 1).is_linear
+
+
+def test_what_is_said_of_a_sample_names_its_set(roots, tmp_path):
+    root = shutil.copytree(roots[2], tmp_path / "set")
+    opt = three_sets(roots | {2: root})
+    sets = open_train_sets(opt.datasets)
+    keys = {key for batch in batches(total=12, batch_size=2, source=sets) for key in batch["key"]}
+    labels = {key.partition(": ")[0] for key in keys}
+    assert labels == {"datasets.train.0 (two)", "datasets.train.1 (three)", "datasets.train.2 (plain)"}
+    assert all(re.search(r"\): clip_[ab]/0000\d\d$", key) for key in keys)
+    assert sets.sets[0].name(0, np.random.default_rng(0)).startswith("datasets.train.0 (two): clip clip_a frames ")
+    shutil.rmtree(root / "gt")
+    with pytest.raises(UserError, match=r"^datasets\.train\.0 \(two\): clip clip_a frame"):
+        sets.sets[0].sample(0, np.random.default_rng(0))
 
 
 def test_a_set_in_lmdb_beside_one_on_disk_gives_the_same_batches(roots, tmp_path):

@@ -92,6 +92,29 @@ def test_the_planes_are_those_of_the_first_set_with_spikes(tmp_path):
     assert opt.netG.guide.planes == 5
 
 
+TEST = {"dataset_type": "TestDataset", "dataroot_lq": "d/lq"}
+
+
+@pytest.mark.parametrize("train", [[GOPRO, PLAIN], GOPRO | {"augment": {"drop_spikes": 0.05}}], ids=["none", "dropped"])
+def test_a_test_set_without_spikes_is_read_if_training_shows_such_clips(tmp_path, train):
+    opt = load(write(tmp_path, datasets={"train": train, "test": TEST}))
+    assert opt.datasets.dropping[-1:] == ["test"]
+    assert opt.netG.in_chans == 4
+    spiky = TEST | {"dataset_type": "TestDatasetRGBSpike", "dataroot_spike": "d/spike"}
+    assert "test" not in load(write(tmp_path, datasets={"train": train, "test": spiky})).datasets.dropping
+
+
+@pytest.mark.parametrize("net", [{}, {"net_type": "guide"}], ids=["VRT", "guide"])
+def test_a_test_set_without_spikes_is_refused_if_training_never_lacks_them(tmp_path, net):
+    train = GOPRO | ({"spike": {"representation": "moment"}} if net else {})
+    with pytest.raises(
+        UserError, match=r"datasets.test.dataset_type is 'VideoRecurrentTestDataset', without .*train "
+    ) as caught:
+        load(write(tmp_path, datasets={"train": train, "test": TEST}, netG=net))
+    assert "more" not in str(caught.value), "one line, one problem"
+    assert load(write(tmp_path, datasets={"train": [PLAIN], "test": TEST})).datasets.dropping == []
+
+
 def test_keys_of_kair_are_dropped_in_every_block(tmp_path, heard):
     opt = load(write(tmp_path, [GOPRO | {"phase": "train"}, OTHER | {"phase": "train", "mode": "x"}]))
     assert len(opt.datasets.train) == 2

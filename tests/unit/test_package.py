@@ -24,15 +24,23 @@ SHIPPED = ("model_zoo/README.md", *LISTS)  # beside what lies in the folders
 FILES = ("LICENSE", "README.md", "pyproject.toml", "setup.py", *SHIPPED)
 COMMANDS = {"train": MODULES[1], "test": MODULES[0], "spike": "scripts/spike.py", "doctor": "scripts/doctor.py"}
 HERE = [name for name, program in COMMANDS.items() if (ROOT / program).is_file()]
+# The build is tried as in a checkout, where an older one left a module that is gone.
 BUILD = """
-import os, sys, tarfile
+import os, pathlib, shutil, sys, tarfile
 from setuptools import build_meta
 out = sys.argv[1]
 source = build_meta.build_sdist(out)
 with tarfile.open(f"{out}/{source}") as packed:
     packed.extractall(out)
 os.chdir(f"{out}/{source.removesuffix('.tar.gz')}")
+shutil.rmtree("spike_vrt.egg-info")
+gone = pathlib.Path("build/lib/spikevrt/gone.py")
+gone.parent.mkdir(parents=True)
+gone.touch()
+before = sorted(pathlib.Path().rglob("*"))
+build_meta.get_requires_for_build_wheel()
 build_meta.build_wheel(out)
+assert sorted(pathlib.Path().rglob("*")) == before, "it leaves nothing"
 """
 # Beside modules of an application: runs commands, each by its name and words, and writes its exit code.
 CALLS = """
@@ -130,6 +138,15 @@ def test_the_commands_answer_beside_an_applications_own_modules(installed, appli
     assert "--folder_lq: none is not a folder" in errors[1]
     assert "datasets/demo/train_GT_blurred is not a folder" in errors[2]
     assert "demmo: no such file" in errors[3]
+
+
+def test_its_doctor_looks_for_data_sets_where_it_was_called(installed, application):
+    (application / "datasets/mine/train_GT_blurred").mkdir(parents=True)
+    script = "from spikevrt.scripts import doctor; print(doctor.disk().state, *doctor.probed(['sets']))"
+    env = os.environ | {"PYTHONPATH": str(installed)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=application, env=env, capture_output=True, text=True)
+    assert "'name': 'datasets/mine'" in done.stdout, done.stderr
+    assert not (installed / "spikevrt" / "datasets").exists()
 
 
 @pytest.mark.slow

@@ -136,14 +136,18 @@ def test_an_option_file_that_ships_is_found_by_its_name_from_any_folder(tmp_path
     ("name", "message"),
     [
         ("giude", "giude: no such file, nor an option file of options/vrt; did you mean guide?"),
-        ("guide.json", "guide.json: cannot be read .No such file"),  # a file of the user's that is not here
-        ("options/vrt/giude.json", "options/vrt/giude.json: cannot be read .No such file"),
+        ("nothing-like-it", "nothing-like-it: no such file, nor an option file of options/vrt$"),
+        ("guide.json", "guide.json: no such file; did you mean options/vrt/guide.json?"),  # none of the user's is here
+        ("options/vrt/guide.jsn", "options/vrt/guide.jsn: no such file; did you mean options/vrt/guide.json?"),
+        ("mien.json", "mien.json: no such file; did you mean mine.json?"),
+        ("nothing-like-it.json", "nothing-like-it.json: cannot be read .No such file"),
         ("a_folder", "a_folder: cannot be read .Is a directory"),
     ],
 )
 def test_an_option_file_that_is_not_there_is_refused(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a_folder").mkdir()
+    (tmp_path / "mine.json").write_text("{}")
     with pytest.raises(UserError, match=message):
         utils_option.load(Path(name), Opt)
 

@@ -8,7 +8,7 @@ import textwrap
 from contextlib import suppress
 from typing import NamedTuple
 
-from utils.utils_zoo import ROOT
+from utils.utils_zoo import ROOT, typed
 
 OK, WARNING, RED = "ok", "warning", "red"
 COLOURS = {OK: "32", WARNING: "33", RED: "31"}  # SGR codes of terminals
@@ -50,8 +50,9 @@ def _private() -> list[tuple[str, str]]:
 
 
 def anonymous(line: Line) -> Line:
-    """Take host, user and the paths of home folders out of a line; paths in the project become relative."""
-    texts = {"found": line.found, "effect": line.effect, "fix": line.fix}
+    """Take host, user and the paths of home folders out of a line; paths in the project become relative, and commands
+    those of an installed copy."""
+    texts = {"found": line.found, "effect": typed(line.effect), "fix": typed(line.fix)}
     for pattern, shown in _private():
         texts = {key: re.sub(pattern, shown, text) for key, text in texts.items()}
     return line._replace(**texts)

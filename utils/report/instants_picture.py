@@ -1,5 +1,6 @@
 """One blurred frame per clip and what a test made of it, instant by instant: instants.png, and for report.html."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +10,14 @@ import numpy as np
 from utils import utils_image
 from utils.evaluation.clip import Clip, TestSet
 from utils.report import page_template
-from utils.report.metric_files import side_by_side
+from utils.report.metric_files import BAND, GAP, side_by_side
 from utils.report.results_folder import disk_errors_in_words, frame_path
 from utils.utils_run_folder import ResultsFolder
 
 CLIPS, INSTANTS = 3, 8  # most clips, and instants of each, shown
 PIXELS = 1.5e6  # of all pictures together, so that the file stays below 5 MB
 SMALLEST, LARGEST = 32, 480  # width of a picture
+ASPECT = 16 / 9  # of the whole, about: a long strip cannot be looked at
 PAGE_INSTANTS, PAGE_PIXELS = 16, 6e6  # the same on the page, whose JPEGs need fewer bytes
 
 
@@ -67,7 +69,8 @@ def moments(folder: Path, test_set: TestSet, times: Sequence[float]) -> list[Mom
 
 
 def write_instants(folder: Path, test_set: TestSet, count: int) -> None:
-    """Write instants.png from the written frames: per clip the middle blurred frame and its instants, sharp ones below.
+    """Write instants.png from the written frames: per clip the middle blurred frame and its instants, sharp ones below;
+    in as many rows as bring the picture to about ASPECT.
 
     Args:
         folder: folder of the results.
@@ -75,8 +78,12 @@ def write_instants(folder: Path, test_set: TestSet, count: int) -> None:
         count: instants per frame.
     """
     clips = _clips(test_set)
-    width = _width(clips, 2 * len(clips) * (1 + min(count, INSTANTS)), PIXELS)
-    rows = [row for clip in clips for row in _rows(folder, clip, _shown(clip, count, INSTANTS), width)]
+    width, most = _layout(clips, min(count, INSTANTS))
+    rows = []
+    for clip in clips:
+        shown = _shown(clip, count, INSTANTS)
+        for at in range(0, len(shown), most):
+            rows += _rows(folder, clip, shown[at : at + most], width)
     widest = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0))) for row in rows]
     with disk_errors_in_words(folder):
@@ -91,6 +98,21 @@ def _width(clips: Sequence[Clip], pictures: int, pixels: float) -> int:
     """Width of a picture with which so many together have so many pixels."""
     tallest = max(clip.size[0] / clip.size[1] for clip in clips)
     return int(max(min((pixels / pictures / tallest) ** 0.5, LARGEST), SMALLEST))
+
+
+def _layout(clips: Sequence[Clip], instants: int) -> tuple[int, int]:
+    """Width of a picture, and how many instants stand in a row, for a whole of about ASPECT."""
+    tallest = max(clip.size[0] / clip.size[1] for clip in clips)
+    tracks = sum(1 + clip.has_gt for clip in clips)
+
+    def layout(most: int) -> tuple[float, int, int]:
+        columns, rows = 1 + most, math.ceil(instants / most) * tracks
+        width = _width(clips, columns * rows, PIXELS)
+        aspect = columns * (width + GAP) / (rows * (2 * BAND + width * tallest + GAP))
+        return abs(math.log(aspect / ASPECT)), width, most
+
+    _, width, most = min(layout(math.ceil(instants / rows)) for rows in range(1, instants + 1))
+    return width, most
 
 
 def _shown(clip: Clip, count: int, most: int) -> list[int]:

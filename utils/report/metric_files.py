@@ -22,7 +22,7 @@ from utils.utils_video import BACKGROUND
 
 PANEL_WIDTHS = 320, 480
 FRAMES_PER_SECOND = 12
-GAP = 6
+GAP, BAND = 6, 30  # pixels between pictures, and of a line of text
 ERROR_AT_WHITE = 32  # levels of 255
 BOARD_CLIPS, BOARD_COLUMNS = 4, 3  # boards show pictures as small cards, in which one long row is a thin line
 INK = (240, 240, 240)
@@ -120,16 +120,15 @@ def side_by_side(
     scaled = [_to_panel_width(picture, widths) for picture in pictures.values()]
     height, width = (max(picture.shape[axis] for picture in scaled) for axis in (0, 1))
     font = ImageFont.load_default(size=18)
-    band = 30
     columns = min(columns or len(scaled), len(scaled))
-    tall = band + height + GAP
-    canvas = Image.new("RGB", (columns * (width + GAP) + GAP, band + -(-len(scaled) // columns) * tall), BACKGROUND)
+    tall = BAND + height + GAP
+    canvas = Image.new("RGB", (columns * (width + GAP) + GAP, BAND + -(-len(scaled) // columns) * tall), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    draw.text((GAP + 2, band // 2), printable(title), INK, font, anchor="lm")
+    draw.text((GAP + 2, BAND // 2), printable(title), INK, font, anchor="lm")
     for index, (label, picture) in enumerate(zip(pictures, scaled, strict=True)):
-        left, top = GAP + index % columns * (width + GAP), band + index // columns * tall
-        draw.text((left + 2, top + band // 2), label, INK, font, anchor="lm")
-        canvas.paste(Image.fromarray(picture), (left, top + band))
+        left, top = GAP + index % columns * (width + GAP), BAND + index // columns * tall
+        draw.text((left + 2, top + BAND // 2), label, INK, font, anchor="lm")
+        canvas.paste(Image.fromarray(picture), (left, top + BAND))
     return np.asarray(canvas)
 
 
