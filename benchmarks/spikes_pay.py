@@ -17,6 +17,7 @@ finished entries; the same command resumes. Ends with one JSON line.
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -304,8 +305,8 @@ def print_table(found: dict[str, dict[str, list[float]]], title: str, decimals: 
         print(f"{condition:<28}" + "".join(f"{text:>22}" for text in texts), flush=True)
 
 
-def main() -> None:
-    """Read the command line, measure, print."""
+def command_line() -> Namespace:
+    """Read the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="keeps what has been measured")
     parser.add_argument(
@@ -337,7 +338,12 @@ def main() -> None:
     parser.add_argument("--worst", type=Path, metavar="FILE", help="show what the first network restores worst")
     parser.add_argument("--quick", action="store_true", help="the demo set, few conditions: 5 minutes")
     parser.add_common()
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    args = command_line()
     with program(args.debug, args.quiet):
         extent = QUICK if args.quick else FULL
         extent = replace(
