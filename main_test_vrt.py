@@ -41,17 +41,13 @@ class Job:
     """One call of this program."""
 
     opt: Opt
+    folder: Path  # of the results
     weights: Path
-    reason: str
+    reason: str  # why these weights
     tile: TileOpt
     save_frames: bool
     sigma: float | None
     resume: bool
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the results."""
-        return self.opt.results_dir
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -67,38 +63,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     instants = parser.add_mutually_exclusive_group()
     instants.add_argument("--times", type=float, nargs="+", metavar="T", help="instants to restore, as fractions of "
                           "each frame's exposure from 0 to 1; needs spikes")  # fmt: skip
-    instants.add_argument(
-        "--slowmo",
-        type=utils_cli.positive,
-        metavar="N",
-        help="restore N instants per frame, evenly spaced over its exposure",
-    )
+    instants.add_argument("--slowmo", type=utils_cli.positive, metavar="N", help="restore N instants per frame, evenly "
+                          "spaced over its exposure")  # fmt: skip
     older = parser.add_argument_group("with --task")
-    older.add_argument(
-        "--folder_lq", help="clips: a folder of clip folders or videos, one folder of frames, or one video"
-    )
+    text = "clips: a folder of clip folders or videos, one folder of frames, or one video"
+    older.add_argument("--folder_lq", help=text)
     older.add_argument("--folder_gt", help="sharp clips, as --folder_lq; without it nothing is measured")
     older.add_argument("--folder_spike", help="spike files of the clips")
-    older.add_argument(
-        "--tile",
-        nargs="+",
-        metavar="T H W",
-        help="tile in frames and pixels; 0 0 0: none; auto: by free memory (default: 40 128 128)",
-    )
-    older.add_argument(
-        "--tile_overlap",
-        type=int,
-        nargs=3,
-        metavar=("T", "H", "W"),
-        help="overlap of tiles in frames and pixels (default: 2 20 20)",
-    )
+    text = "tile in frames and pixels; 0 0 0: none; auto: by free memory (default: 40 128 128)"
+    older.add_argument("--tile", nargs="+", metavar="T H W", help=text)
+    text = "overlap of tiles in frames and pixels (default: 2 20 20)"
+    older.add_argument("--tile_overlap", type=int, nargs=3, metavar=("T", "H", "W"), help=text)
     older.add_argument("--num_workers", type=int, help="accepted and ignored; frames are read on demand")
-    older.add_argument(
-        "--save_result", action="store_true", help="write frames and comparison; always on without --folder_gt"
-    )
-    older.add_argument(
-        "--weights", type=Path, help="weights file (default: model_zoo/vrt/<task>.pth; for spike_* those that ship)"
-    )
+    text = "write frames and comparison; always on without --folder_gt"
+    older.add_argument("--save_result", action="store_true", help=text)
+    text = "weights file (default: model_zoo/vrt/<task>.pth; for spike_* those that ship)"
+    older.add_argument("--weights", type=Path, help=text)
     args = parser.parse_args(argv)
     given = [action.dest for action in older._group_actions if getattr(args, action.dest) not in (None, False)]
     if args.opt and given:
@@ -128,7 +108,7 @@ def read_job(args: argparse.Namespace) -> Job:
     if args.resume and not save_frames:
         raise UserError("--resume continues from saved frames, which this call does not write; add --save_result")
     check_folders(opt.datasets.model_copy(update={"train": None}))
-    return Job(opt, weights, reason, tile, save_frames, sigma, args.resume)
+    return Job(opt, opt.results_dir, weights, reason, tile, save_frames, sigma, args.resume)
 
 
 def read_options(args: argparse.Namespace) -> Opt:
@@ -165,8 +145,8 @@ if __name__ == "__main__":
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -179,10 +159,10 @@ from data.task_clips import clips_to_restore, protocol_of
 from models.memory import choose_tile
 from models.select_model import define_restorer
 from utils import utils_checkpoint, utils_dist, utils_eval, utils_metric
-from utils.evaluation.clip import Clip, Frame, TestSet
+from utils.evaluation.clip import Clip, TestSet
 from utils.report import comparison_video, instants_picture, metric_files, results_folder, test_page
+from utils.tiles.choice import ShrinkingTile
 from utils.utils_dist import Dist
-from utils.utils_tile import ShrinkingTile
 
 LOG = logging.getLogger("spikevrt")
 
@@ -226,23 +206,21 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
     # 3. Restore and measure; each process takes its share.
     began, resumed = time.monotonic(), results_folder.count_existing(folder, test_set)[0] if job.resume else 0
     pictures = test_page.ReportImages()
-    with frame_writers(job, dist) as writers:
+    with comparison_video.comparison(folder, dist) if job.save_frames else nullcontext() as comparison:
+        writers = [results_folder.frame_writer(folder), comparison] if comparison else []
         with results_folder.stoppable(folder, test_set, dist, is_saved=job.save_frames) as stop:
             result = utils_eval.evaluate(
-                model.restore,
-                test_set,
-                opt.val,
-                dist,
-                tile=fitting,
-                watchers=[pictures, *writers],
-                stop=stop,
+                model.restore, test_set, opt.val, dist, tile=fitting, watchers=[pictures, *writers], stop=stop,
                 restored=existing,
-            )
+            )  # fmt: skip
         result["protocol"] += protocol_of(opt, job.sigma)
         seconds, frames = time.monotonic() - began, len(result["frames"])
         took = f"{seconds:.0f} s for {counted(max(frames - resumed, 0), 'frame')}" + f", {resumed} kept" * bool(resumed)
         if dist.is_main:
-            write_numbers(job, result)
+            with results_folder.disk_errors_in_words(folder):
+                metric_files.write_metrics(result, folder)
+            tables = [metric_files.table(result), metric_files.protocol_table(result)]
+            sys.stdout.write("".join(f"\n{table}\n" for table in tables if table) + "\n")
 
     # 4. Videos and report.
     if job.save_frames:
@@ -251,17 +229,6 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
     if dist.is_main:
         with results_folder.disk_errors_in_words(folder):
             write_pages(job, test_set, result, shown, {"tiles": str(fitting.tile), "time": took})
-
-
-@contextmanager
-def frame_writers(job: Job, dist: Dist) -> Iterator[list[Callable[[Frame], None]]]:
-    """Yield the watchers that write frames and comparison, if requested. All processes must call this."""
-    with ExitStack() as stack:
-        writers = []
-        if job.save_frames:
-            writers.append(results_folder.frame_writer(job.folder))
-            writers.append(stack.enter_context(comparison_video.comparison(job.folder, dist)))
-        yield writers
 
 
 def start_or_resume_results(
@@ -283,21 +250,10 @@ def start_or_resume_results(
     return results_folder.existing_frames(folder) if job.resume else lambda clip, index: None
 
 
-def write_numbers(job: Job, result: dict[str, Any]) -> None:
-    """Write the metrics and print them."""
-    with results_folder.disk_errors_in_words(job.folder):
-        metric_files.write_metrics(result, job.folder)
-    tables = [metric_files.table(result), metric_files.protocol_table(result)]
-    sys.stdout.write("".join(f"\n{table}\n" for table in tables if table) + "\n")
-
-
 def write_pages(
-    job: Job,
-    test_set: TestSet,
-    result: dict[str, Any],
-    pictures: Mapping[str, Sequence[test_page.Picture]],
+    job: Job, test_set: TestSet, result: dict[str, Any], pictures: Mapping[str, Sequence[test_page.Picture]],
     facts: dict[str, str],
-) -> None:
+) -> None:  # fmt: skip
     """Write the report page; delete the frames if only videos are requested."""
     opt, folder = job.opt, job.folder
     weights = f"{job.weights} ({job.reason}), SHA-256 {utils_checkpoint.digest(job.weights)}"

@@ -55,10 +55,12 @@ if __name__ == "__main__":
         options = read_options(arguments)
     thread_count.before_torch()
 
+import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
@@ -78,13 +80,13 @@ from utils.evaluation.clip import Frame, TestSet
 from utils.processes import signals
 from utils.processes.signals import StoppedError, StopRequest
 from utils.records import profiling
-from utils.records.run_tile import kept_tile
 from utils.report import metric_files
 from utils.report.results_folder import frame_writer
 from utils.utils_dist import Dist
 from utils.utils_eval import evaluate
-from utils.utils_logger import Run
-from utils.utils_printer import Printer
+from utils.utils_file import write_text
+from utils.utils_json import read_json
+from utils.utils_logger import Run, Stopwatch, train_line
 from utils.utils_progress import progress
 from utils.utils_tile_opt import TileOpt, tile_of
 
@@ -152,7 +154,9 @@ def train_stage(training: Training) -> bool:
         step, finished = train(training, start, stop)
         utils_dist.gather_objects(dist, None)  # none ends before all is saved: torchrun may then end the others
     if dist.is_main and finished and (step > start or run.has_test(step) != was_tested):
-        summarize(opt, run, step, model.guard.total)
+        weights, _ = find_weights(opt.run_dir, None, None)
+        for line in run.summary(step, weights, run_checkpoints.best(opt.run_dir), model.guard.total):
+            LOG.info(line, extra=utils_cli.RESULT)
     if finished:
         LOG.info("finished at step %d; weights in %s", step, RunFolder(opt.run_dir).weights, extra=utils_cli.RESULT)
     else:
@@ -173,26 +177,15 @@ def start_weights(model: ModelVRT, opt: Opt) -> None:
         LOG.warning(RANDOM_FLOW)
 
 
-def summarize(opt: Opt, run: Run, step: int, skipped: int) -> None:
-    """Log the run's outcome and where its files are."""
-    weights, _ = find_weights(opt.run_dir, None, None)
-    for line in run.summary(step, weights, run_checkpoints.best(opt.run_dir), skipped):
-        LOG.info(line, extra=utils_cli.RESULT)
-
-
 def train(training: Training, step: int, stop: StopRequest) -> tuple[int, bool]:
-    """Continue training after `step` finished optimizer steps.
+    """Continue training after `step` finished optimizer steps; returns their number, and whether nothing is left to do.
 
     Batches are a function of (seed, step): a resumed run repeats nothing and skips nothing.
-
-    Returns:
-        The number of finished steps, and whether nothing is left to do.
     """
     opt, model, _, _, dist, _ = training
     train = opt.train
     batches = batches_from(training, step, stop)
-    printer = Printer(opt, len(training.train_set), training.run, dist)
-    saver, tester = Saver(training, step), Tester(training, stop)
+    printer, saver, tester = Printer(training), Saver(training, step), Tester(training, stop)
     bar = progress(total=train.total_iter, done=step, unit="step", show=dist.is_main)
     profile = profiling.ProfileWindow(opt.run_dir, opt.logging, dist, step)
     with bar, profile:
@@ -214,9 +207,9 @@ def train(training: Training, step: int, stop: StopRequest) -> tuple[int, bool]:
             step += 1
             bar.update()
             profile.step(step)
-            if printer.is_due(step):
+            if train.is_due(step, train.checkpoint_print):
                 printer.print(step, values)
-            if saver.is_due(step) or tester.is_due(step):
+            if train.is_due(step, train.checkpoint_save) or tester.is_due(step):
                 saver.save(step)  # before a test, which may take long
             if tester.is_due(step):
                 stopped = not tester.test(step)
@@ -229,19 +222,11 @@ def batches_from(training: Training, step: int, stop: StopRequest) -> Iterator[d
     opt, dist, data = training.opt, training.dist, training.opt.datasets.loaded
     assert data is not None
     return train_batches(
-        training.train_set,
-        seed=opt.train.manual_seed,
-        start_step=step,
-        total_steps=opt.train.total_iter,
-        batch_size=data.dataloader_batch_size,
-        rank=dist.rank,
-        world_size=dist.world_size,
-        accumulate=opt.train.accumulate,
-        num_workers=data.dataloader_num_workers,
-        prefetch_factor=data.dataloader_prefetch_factor,
-        pin_memory=dist.device.type == "cuda",
-        stop=is_heard(stop),
-    )
+        training.train_set, seed=opt.train.manual_seed, start_step=step, total_steps=opt.train.total_iter,
+        batch_size=data.dataloader_batch_size, rank=dist.rank, world_size=dist.world_size,
+        accumulate=opt.train.accumulate, num_workers=data.dataloader_num_workers,
+        prefetch_factor=data.dataloader_prefetch_factor, pin_memory=dist.device.type == "cuda", stop=is_heard(stop),
+    )  # fmt: skip
 
 
 def next_batches(batches: Iterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -252,8 +237,26 @@ def next_batches(batches: Iterator[dict[str, Any]], count: int) -> list[dict[str
         return []
 
 
-# Policies: when to save, test and stop, and how; when to print is in utils/records/printer.py. Each can be changed
-# without reading the others.
+# How to print, save, test and stop. Each can be changed without reading the others.
+
+
+class Printer:
+    """Prints and records the values of a step, with times averaged since the last print."""
+
+    def __init__(self, training: Training) -> None:
+        train, loaded = training.opt.train, training.opt.datasets.loaded
+        assert loaded is not None
+        self._training, self._load = training, thread_count.Load()
+        self._batch = loaded.dataloader_batch_size * train.accumulate
+        self.watch = Stopwatch(train.total_iter, self._batch)
+
+    def print(self, step: int, values: dict[str, float]) -> None:
+        """Log and record a step; on a CPU, use fewer threads if other programs have become busy."""
+        values = values | self.watch.report(step)
+        LOG.info(train_line(step * self._batch // len(self._training.train_set), step, values))
+        self._training.run.log(step, "train", values)
+        if self._training.dist.device.type == "cpu":
+            torch.set_num_threads(thread_count.fewer(self._load, torch.get_num_threads()))
 
 
 class Saver:
@@ -261,11 +264,6 @@ class Saver:
 
     def __init__(self, training: Training, step: int) -> None:
         self._training, self._step, self._time = training, step, time.monotonic()
-
-    def is_due(self, step: int) -> bool:
-        """Whether to save after this step."""
-        train = self._training.opt.train
-        return train.is_due(step, train.checkpoint_save)
 
     def is_overdue(self) -> bool:
         """Whether `train.checkpoint_minutes` have passed; False in all processes but the main one."""
@@ -327,13 +325,24 @@ class Tester:
 
 
 def tile_of_run(training: Training) -> TileOpt:
-    """The tile for all tests of a run: that of the options or, for "auto", one that is chosen once."""
+    """The tile for all tests of a run: that of the options or, for "auto", one that is chosen once and kept on disk.
+
+    Scores that select the best weights must not depend on the memory free at the time. One kept under other bounds is
+    chosen anew.
+    """
     opt, model, _, test_set, dist, _ = training
     asked = tile_of(opt.val, opt.netG.window_size, grid=opt.netG.grid)
     if opt.val.tile != "auto" or test_set is None:
         return asked
-    choose = partial(choose_tile.prepare, model, opt.netG, test_set, opt.val, asked, auto=True)
-    return kept_tile(opt.run_dir, asked, choose, dist)
+    path, bounds = RunFolder(opt.run_dir).tile, json.loads(json.dumps(asdict(asked)))
+    kept = read_json(path) if dist.is_main and path.is_file() else {}
+    kept = utils_dist.gather_objects(dist, kept)[0]  # the main process decides: others may not see a new file yet
+    if kept.get("asked") == bounds:
+        return TileOpt.from_json(kept["tile"])
+    tile = choose_tile.prepare(model, opt.netG, test_set, opt.val, asked, auto=True)
+    if dist.is_main:
+        write_text(path, json.dumps({"asked": bounds, "tile": asdict(tile)}, indent=2) + "\n")
+    return tile
 
 
 def is_heard(stop: StopRequest) -> Callable[[], bool]:

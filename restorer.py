@@ -15,7 +15,6 @@ from data.geometry import whole_ratio
 from data.official_tasks import task_file
 from data.spike.alignment import Alignment, Matrix
 from data.spike.arrays import Recording, planes_of
-from data.spike.frame_planes import FramePlanes
 from data.spike.planes import REPRESENTATIONS
 from data.spike.source import planes_in_time
 from models.model_vrt import ModelVRT
@@ -35,13 +34,7 @@ T = TypeVar("T", np.ndarray, np.ndarray | None)
 
 
 class Restorer:
-    """A trained network that restores arrays; `from_checkpoint` makes one.
-
-    Args:
-        model: the model, with its weights loaded.
-        opt: its options.
-        tile: size of a tile, in restored frames.
-    """
+    """A trained network that restores arrays; `from_checkpoint` makes one. `tile` is in restored frames."""
 
     def __init__(self, model: ModelVRT, opt: Opt, tile: TileOpt) -> None:
         self.model, self.opt, self.tile = model, opt, tile
@@ -84,13 +77,8 @@ class Restorer:
     ) -> "Restorer":
         """Build a network with the weights that ship with the project, like main_test_vrt.py --task spike_<name>.
 
-        Args:
-            name: "guide" or "guide_tiny", see model_zoo/README.md.
-            device: as in `from_checkpoint`.
-            tile: as in `from_checkpoint`; None: whole frames.
-
-        Raises:
-            UserError: there are no weights of this name, or their file is missing or damaged.
+        `name` is "guide" or "guide_tiny", see model_zoo/README.md; `device` as in `from_checkpoint`, `tile` too, but
+        None: whole frames. Raises UserError if there are no weights of this name, or their file is missing or damaged.
         """
         if name not in TASKS:
             raise UserError(f"name: found {name!r}, expected {' or '.join(map(repr, TASKS))}, the weights that ship")
@@ -143,17 +131,17 @@ class Restorer:
         _check_frames(frames, clean=sigma is None)
         self._check_kind(frames, spikes, planes, sigma)
         shown = frames if frames.dtype == np.uint8 else frames.astype(np.float32, copy=False)
-        rgb = _channels_first(shown)
+        rgb = utils_image.to_float(shown)
         if sigma is not None:
             rgb = torch.cat((rgb, rgb.new_full((len(frames), 1, *frames.shape[1:3]), sigma / 255)), dim=1)
         x: Window = rgb
         times = _checked_times(times, spikes, exposure)
         if spikes is not None:
-            known = Recording(rate_at_white, sharp_step, exposure, _is_linear(transfer), continuous, _matrix(alignment))
-            made = self._planes(shown, spikes, known, times)
-            rgb = rgb.repeat_interleave(len(times), 0) if times else rgb
-            scale = None if made.scale is None else torch.from_numpy(made.scale)
-            x = RGBSpike(rgb, torch.from_numpy(made.planes), scale, known.is_linear and self._is_in_counts)
+            if transfer not in ("srgb", "linear"):
+                raise UserError(f"transfer: found {transfer!r}, expected 'srgb' or 'linear'")
+            is_linear = transfer == "linear"
+            known = Recording(rate_at_white, sharp_step, exposure, is_linear, continuous, _matrix(alignment))
+            x = self._with_spikes(rgb, shown, spikes, known, times)
         elif planes is not None:
             x = RGBSpike(rgb, _checked_planes(planes, frames, self._spike_channels))
         out = np.stack([_picture(frame, frames.dtype) for frame in self._tiled(x)])
@@ -184,11 +172,6 @@ class Restorer:
         return planes_in_time(REPRESENTATIONS[dataset.spike.representation], dataset.spike_channels)
 
     @property
-    def _is_in_counts(self) -> bool:
-        assert self._dataset is not None
-        return REPRESENTATIONS[self._dataset.spike.representation].gives == "counts"
-
-    @property
     def _spike_channels(self) -> int:
         return self._dataset.spike_channels if self._dataset is not None else self.opt.netG.in_chans - RGB
 
@@ -196,8 +179,7 @@ class Restorer:
         self, frames: np.ndarray, spikes: np.ndarray | None, planes: np.ndarray | None, sigma: float | None
     ) -> None:
         """Refuse arguments that the network does not use, and missing ones that it needs."""
-        net = self.opt.netG
-        channels = self._spike_channels
+        net, channels = self.opt.netG, self._spike_channels
         given = [name for name, value in (("spikes", spikes), ("planes", planes)) if value is not None]
         if len(given) > 1 or (given and not channels):
             why = "one of them is enough" if len(given) > 1 else f"the network takes none (netG.in_chans is {RGB})"
@@ -211,9 +193,9 @@ class Restorer:
         if len(frames) <= net.extra_frames:
             raise UserError(f"frames: found {len(frames)}, expected {net.img_size[0]} or more to interpolate")
 
-    def _planes(
-        self, frames: np.ndarray, spikes: np.ndarray, recording: Recording, times: Sequence[float]
-    ) -> FramePlanes:
+    def _with_spikes(
+        self, rgb: Tensor, frames: np.ndarray, spikes: np.ndarray, recording: Recording, times: Sequence[float]
+    ) -> RGBSpike:
         dataset = self._dataset
         if dataset is None:
             raise UserError(
@@ -221,7 +203,11 @@ class Restorer:
                 "dataset_type VideoRecurrentTestDatasetRGBSpike, or pass planes="
             )
         spikes = _checked_spikes(spikes, len(frames))
-        return planes_of(frames, spikes, dataset.spike, dataset.spike_channels, recording, times)
+        made = planes_of(frames, spikes, dataset.spike, dataset.spike_channels, recording, times)
+        rgb = rgb.repeat_interleave(len(times), 0) if times else rgb
+        scale = None if made.scale is None else torch.from_numpy(made.scale)
+        in_counts = REPRESENTATIONS[dataset.spike.representation].gives == "counts"
+        return RGBSpike(rgb, torch.from_numpy(made.planes), scale, recording.is_linear and in_counts)
 
 
 def _weights(path: Path) -> tuple[Path, str]:
@@ -298,13 +284,6 @@ def _picture(frame: Tensor, dtype: np.dtype) -> np.ndarray:
     return utils_image.to_uint8(frame) if dtype == np.uint8 else frame.clamp(0, 1).movedim(0, -1).numpy()
 
 
-def _channels_first(frames: np.ndarray) -> Tensor:
-    """(T, H, W, 3) uint8 or float32 -> (T, 3, H, W) float32 in [0, 1]."""
-    if frames.dtype == np.uint8:
-        return utils_image.to_float(frames)
-    return torch.from_numpy(np.require(frames, requirements="W")).movedim(-1, 1).contiguous()
-
-
 def _checked_times(
     times: Sequence[float], spikes: np.ndarray | None, exposure: tuple[int, int] | None
 ) -> tuple[float, ...]:
@@ -314,12 +293,6 @@ def _checked_times(
     if any(not 0 <= time <= 1 for time in times) or any(a >= b for a, b in pairwise(times)):
         raise UserError(f"times: found {list(times)}, expected ascending fractions of the exposure, from 0 to 1")
     return times
-
-
-def _is_linear(transfer: str) -> bool:
-    if transfer not in ("srgb", "linear"):
-        raise UserError(f"transfer: found {transfer!r}, expected 'srgb' or 'linear'")
-    return transfer == "linear"
 
 
 def _checked_spikes(spikes: np.ndarray, count: int) -> np.ndarray:

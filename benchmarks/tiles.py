@@ -30,8 +30,8 @@ from data.frame_store import FrameStore
 from models.select_model import define_restorer
 from options.schema import Opt
 from utils import utils_cli, utils_dist, utils_image, utils_metric, utils_option, utils_run_folder, utils_tile
+from utils.tiles import axes
 from utils.utils_progress import progress
-from utils.utils_tile import Axis
 from utils.utils_tile_opt import TileOpt
 
 BLURRED = 5  # frames averaged to make an input frame
@@ -80,7 +80,7 @@ def restored(restore: utils_tile.Restore, scene: Scene, tile: TileOpt, name: str
         return restore(x)
 
     count, height, width = scene.sharp.shape[:3]
-    total = utils_tile.calls_for(count, (height, width), tile) * tile.batch
+    total = axes.calls_for(count, (height, width), tile) * tile.batch
     with progress(total=total, what=name) as bar:
         began = time.perf_counter()
         frames = utils_tile.restore_tiled(counted, scene.read, count, (height, width), tile)
@@ -88,7 +88,7 @@ def restored(restore: utils_tile.Restore, scene: Scene, tile: TileOpt, name: str
     return out, calls, time.perf_counter() - began
 
 
-def borders(axis: Axis) -> list[int]:
+def borders(axis: axes.Axis) -> list[int]:
     """Points whose difference from the previous point crosses a tile's edge."""
     inner = axis.starts[1:]
     if axis.blend == "kair":
@@ -98,7 +98,7 @@ def borders(axis: Axis) -> list[int]:
     return sorted({edge for edge in edges if 0 < edge < axis.length})
 
 
-def seam(frames: np.ndarray, plain: np.ndarray, axes: tuple[Axis, Axis]) -> float:
+def seam(frames: np.ndarray, plain: np.ndarray, cut: tuple[axes.Axis, axes.Axis]) -> float:
     """Energy of differences across borders, relative to those four points away, over the same ratio of `plain`."""
 
     def ratio(clip: np.ndarray) -> float:
@@ -161,12 +161,12 @@ def main() -> None:
         for name, tile in variants(args):
             out, calls, seconds = restored(restore, scene, tile, name)
             plain = out if name == "no tiles" else plain
-            axes = utils_tile.space_axes(tuple(args.size), tile)
+            cut = axes.space_axes(tuple(args.size), tile)
             row: dict[str, float | str] = {"tiles": name, "evaluations": calls, "seconds": round(seconds, 1)}
             row["psnr"] = round(mean_psnr(out, scene.sharp), 3)
             if plain is not None and name != "no tiles":
                 row["psnr_to_untiled"] = round(mean_psnr(out, plain), 2)
-                row["seam"] = round(seam(out, plain, axes), 4)
+                row["seam"] = round(seam(out, plain, cut), 4)
             rows.append(row)
         print_table(rows)
         print(

@@ -24,9 +24,9 @@ from models.vrt.reconstruct import (
 from models.vrt.stage import Flows, Stage
 from models.vrt.warp import far_flows, with_neighbours
 from options.schema_network import variant_problems
+from utils.tiles.axes import mirror_index
 from utils.utils_checkpoint import load_weights
 from utils.utils_error import UserError
-from utils.utils_tile import mirror_index
 
 KINDS = ("none", "down", "down", "down", "up", "up", "up")
 LEVELS = (0, 1, 2, 3, 2, 1, 0)  # scale of each stage: 1 / 2**level

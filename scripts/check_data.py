@@ -16,18 +16,7 @@ from utils.utils_error import UserError
 
 
 def check(opt: Opt, full: bool) -> int:
-    """Check the data sets of an option file and print what is wrong.
-
-    Args:
-        opt: the options.
-        full: decode all files.
-
-    Returns:
-        Number of defects.
-
-    Raises:
-        UserError: the options name no data set.
-    """
+    """Check an option file's data sets, print the defects and return their number; `full`: decode all files."""
     blocks = opt.datasets.sets
     if not blocks:
         raise UserError("datasets: has neither train nor test, expected a data set to check; give another option file")

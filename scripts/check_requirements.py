@@ -63,18 +63,13 @@ def is_whole(info: Path) -> bool:
     return True
 
 
-def forget_partial() -> None:
-    """Remove the metadata of packages that are not whole in this Python's own environment."""
-    for info in Path(sysconfig.get_path("purelib")).glob("*.dist-info"):
-        if not is_whole(info):
-            print(f"{info.name.removesuffix('.dist-info')} is incomplete; installing it again", file=sys.stderr)
-            shutil.rmtree(info)
-
-
 def main() -> int:
-    """Check the files named on the command line."""
+    """Check the files named on the command line, or remove the metadata of packages that are not whole."""
     if sys.argv[1:] == ["--forget-partial"]:
-        forget_partial()
+        for info in Path(sysconfig.get_path("purelib")).glob("*.dist-info"):
+            if not is_whole(info):
+                print(f"{info.name.removesuffix('.dist-info')} is incomplete; installing it again", file=sys.stderr)
+                shutil.rmtree(info)
         return 0
     problems = []
     for name in sys.argv[1:]:

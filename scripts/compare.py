@@ -11,10 +11,10 @@ clip, then over clips.
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -50,16 +50,7 @@ from utils.report.run_comparison import DRAWS, LEVEL, Pair, Run, Summary, lower_
 PICTURES = 3  # frames that gain most, and as many that lose most
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A frame on the page, see test_page.Picture."""
-
-    clip: str
-    frame: str
-    note: str
-    box: str
-    images: dict[str, str]
-    crops: dict[str, str]
+Picture = dict[str, Any]  # a frame on the page, with the fields of a test_page.Picture and a note
 
 
 def signed(value: float, metric: str) -> str:
@@ -78,14 +69,13 @@ def tone(gain: float, metric: str) -> str:
 
 def table(pairs: Sequence[Pair], summary: Summary, metric: str) -> str:
     """Format A, B and B - A of every clip, then the means."""
-    rows = [(pair.clip, *pair.means) for pair in pairs]
-    width = max(len(name) for name in [*(row[0] for row in rows), "clip", "mean"])
-    lines = [f"{'clip':<{width}}{'A':>12}{'B':>12}{'B - A':>12}"]
-    for name, a, b, gain in [*rows, ("mean", summary.a, summary.b, summary.gain)]:
-        cells = page_template.number(a, metric), page_template.number(b, metric), signed(gain, metric)
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells))
-    lines.insert(-1, "-" * len(lines[0]))
-    return "\n".join(lines)
+    rows = [["clip", "A", "B", "B - A"]]
+    for name, a, b, gain in [
+        *((pair.clip, *pair.means) for pair in pairs),
+        ("mean", summary.a, summary.b, summary.gain),
+    ]:
+        rows.append([name, page_template.number(a, metric), page_template.number(b, metric), signed(gain, metric)])
+    return metric_files.text_table(rows, [12] * 3)
 
 
 def statements(summary: Summary, metric: str) -> list[str]:
@@ -119,11 +109,7 @@ def statements(summary: Summary, metric: str) -> list[str]:
 
 
 def extremes(pairs: Sequence[Pair], runs: Sequence[Path], metric: str) -> tuple[list[Picture], list[Picture]]:
-    """Return the frames where B gains most and loses most, among those that both runs have as PNG.
-
-    Raises:
-        UserError: one of these PNGs is damaged.
-    """
+    """Return the frames where B gains and loses most, of those that both have as PNG; UserError for a damaged one."""
     sign = -1 if lower_is_better(metric) else 1
     ranked = sorted(
         (sign * float(gain), pair.clip, index, pair)
@@ -131,7 +117,14 @@ def extremes(pairs: Sequence[Pair], runs: Sequence[Path], metric: str) -> tuple[
         for index, gain in enumerate(pair.gains)
         if math.isfinite(gain)
     )
-    sharp = _sharp_frames(runs)
+    stores = [store for run in runs for store in _sharp_store(run)]
+
+    def sharp(clip: str, frame: str) -> np.ndarray | None:
+        for store in stores:
+            with suppress(UserError):
+                return store.read(clip, frame)
+        return None
+
     found = []
     for order, side in ((ranked[::-1], 1), (ranked, -1)):
         shown: list[Picture] = []
@@ -179,19 +172,6 @@ def page(pairs: Sequence[Pair], summary: Summary, runs: Sequence[Run], metric: s
     )
 
 
-def _sharp_frames(runs: Sequence[Path]) -> Callable[[str, str], np.ndarray | None]:
-    """Return a function that reads a sharp frame by clip and frame, from the folders in the runs' options, or None."""
-    stores = [store for run in runs for store in _sharp_store(run)]
-
-    def read(clip: str, frame: str) -> np.ndarray | None:
-        for store in stores:
-            with suppress(UserError):
-                return store.read(clip, frame)
-        return None
-
-    return read
-
-
 def _sharp_store(run: Path) -> Iterator[FrameStore]:
     """Yield the store of the sharp frames that a run was measured with, if it still exists."""
     try:
@@ -212,28 +192,26 @@ def _picture(pair: Pair, index: int, images: Sequence[np.ndarray], sharp: np.nda
         raise UserError(f"clip {clip} frame {frame}: has {sizes} pixels in the two runs; compare tests of one data set")
     unit = " dB" if "psnr" in metric else ""
     values = [f"{page_template.number(float(of[index]), metric)}{unit}" for of in (pair.a, pair.b)]
-    shown = {f"A  {values[0]}": a, f"B  {values[1]}": b}
-    label, shown_difference = _difference(a, b)
-    shown[label] = shown_difference
+    shown = {f"A  {values[0]}": a, f"B  {values[1]}": b} | _difference(a, b)
     if sharp is not None and sharp.shape == a.shape:
         shown["sharp"] = sharp
     box = page_template.largest_box(np.abs(a.astype(np.int16) - b).sum(axis=2))
-    return Picture(
-        clip,
-        frame,
-        f"{signed(float(pair.gains[index]), metric)}{unit}",
-        page_template.outline(box, a.shape),
-        {label: page_template.picture_uri(image) for label, image in shown.items()},
-        {label: page_template.crop_uri(image, box) for label, image in shown.items()},
-    )
+    return {
+        "clip": clip,
+        "frame": frame,
+        "note": f"{signed(float(pair.gains[index]), metric)}{unit}",
+        "box": page_template.outline(box, a.shape),
+        "images": {label: page_template.picture_uri(image) for label, image in shown.items()},
+        "crops": {label: page_template.crop_uri(image, box) for label, image in shown.items()},
+    }
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return the colours of |A - B| as in `error_map`, on a scale that fits the two, and a label with the scale."""
+def _difference(a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the colours of |A - B| as in `error_map`, on a scale that fits the two, under a label with the scale."""
     most = float(np.abs(a.astype(np.int16) - b).mean(axis=2).max())
     white = 2.0 ** max(math.ceil(math.log2(max(most, 1))), 0)
     times = np.float32(metric_files.ERROR_AT_WHITE / white)
-    return f"|A - B|, 0 to {white:.0f} of 255", metric_files.error_map(a * times, b * times)
+    return {f"|A - B|, 0 to {white:.0f} of 255": metric_files.error_map(a * times, b * times)}
 
 
 def _name(folder: Path, other: Path) -> str:

@@ -40,19 +40,10 @@ def make_parser() -> Parser:
     form.add_argument("--lora_only", type=Path, metavar="BASE", help="write only what LoRA training changed in BASE")
     form.add_argument("--add", type=Path, metavar="PART", help="merge a file of --lora_only into its BASE, here IN")
     parser.add_argument("--format", choices=SUFFIXES, help="format of --out (default: by its suffix)")
-    parser.add_argument(
-        "--layout",
-        choices=("official", "plain"),
-        help="layout of the weights (default: plain for the guide, else official)",
-    )
-    parser.add_argument(
-        "--note",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=TEXT",
-        help="notes to write into a .safetensors file",
-    )
+    text = "layout of the weights (default: plain for the guide, else official)"
+    parser.add_argument("--layout", choices=("official", "plain"), help=text)
+    text = "notes to write into a .safetensors file"
+    parser.add_argument("--note", nargs="+", action="extend", default=[], metavar="KEY=TEXT", help=text)
     parser.add_argument("--force", action="store_true", help="replace an existing --out")
     parser.add_common()
     return parser
@@ -70,18 +61,11 @@ from utils.checkpoint.weight_notes import notes_of
 
 
 def converted(state: dict[str, Tensor], spike_channels: int, layout: str) -> dict[str, Tensor]:
-    """Convert weights to another width and layout.
+    """Convert parameters by their official names, with or without constants and low-rank changes, to another width and
+    layout.
 
-    Args:
-        state: parameters by their official names, with or without constants and low-rank changes.
-        spike_channels: S, channels to add to RGB per frame; 0: none.
-        layout: "official", with the constants of the published network, or "plain", without.
-
-    Returns:
-        The new weights; unchanged ones are the same tensors.
-
-    Raises:
-        UserError: there is nothing to widen, or these weights do not allow the layout.
+    `spike_channels` are added to RGB per frame. `layout` is "official", with the constants of the published network, or
+    "plain", without. Raises UserError if the weights do not have 3 channels per frame.
     """
     state = utils_lora.merge({key: value for key, value in state.items() if not utils_checkpoint.is_buffer(key)})
     if spike_channels:
@@ -120,7 +104,8 @@ def convert(args: argparse.Namespace) -> None:
     out: Path = args.out
     suffix = SUFFIXES[args.format] if args.format else out.suffix
     if out.suffix != suffix or suffix not in SUFFIXES.values():
-        raise UserError(f"--out {out}: its suffix is {out.suffix!r}, expected {' or '.join(_wanted(args.format))}")
+        wanted = [suffix] if args.format else SUFFIXES.values()
+        raise UserError(f"--out {out}: its suffix is {out.suffix!r}, expected {' or '.join(wanted)}")
     if args.spike_channels < 0:
         raise UserError(f"--spike_channels {args.spike_channels}: expected 0 or more; correct it")
     if out.exists() and not args.force:
@@ -145,11 +130,7 @@ def convert(args: argparse.Namespace) -> None:
 
 
 def checked_notes(args: argparse.Namespace, weights: Path) -> dict[str, Any]:
-    """Return what to note about the weights: what their file or run tells, then --note.
-
-    Raises:
-        UserError: --note is not KEY=TEXT, or the new file cannot have notes.
-    """
+    """Return what to note: what the weights' file or run tells, then --note; UserError if that is wrong."""
     given = dict[str, str]()
     for text in args.note:
         key, equals, value = text.partition("=")
@@ -168,10 +149,6 @@ def main(argv: list[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     with program(args.debug, args.quiet):
         convert(args)
-
-
-def _wanted(format: str | None) -> list[str]:
-    return [SUFFIXES[format]] if format else list(SUFFIXES.values())
 
 
 if __name__ == "__main__":

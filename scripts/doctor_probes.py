@@ -10,12 +10,12 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from utils.processes.host_memory import GIB
 from utils.report.doctor_page import MARK, OK, RED, WARNING, Line
 from utils.utils_cli import Parser
 from utils.utils_error import UserError, counted
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from data.layout import Split
     from options.schema import DatasetOpt
 
-GIB = 2**30
 DATASETS, OFFICIAL = Path("datasets"), Path("model_zoo/vrt")  # in the project's folder
 RECIPE = Path("options/vrt/006_train_vrt_videodeblurring_gopro_rgbspike.json")  # the launchers' default
 SLOW = "training VRT, which takes weeks on a CPU"
@@ -53,10 +52,8 @@ def gpu() -> list[Line]:
         return [*lines, Line("GPU", WARNING, "none", SLOW, "./launch_train.sh --demo (takes minutes on a CPU)")]
     if not can_use:
         fix = f"{pip('torch torchvision')} (pytorch.org names the build for each driver)"
-        return [
-            *lines,
-            Line("GPU", RED, "there is one, but this PyTorch is built for CPUs only", "any use of a GPU", fix),
-        ]
+        found = "there is one, but this PyTorch is built for CPUs only"
+        return [*lines, Line("GPU", RED, found, "any use of a GPU", fix)]
     if hidden is not None:
         found = f"hidden by CUDA_VISIBLE_DEVICES={hidden!r}"
         return [*lines, Line("GPU", WARNING, found, SLOW, "unset CUDA_VISIBLE_DEVICES")]
@@ -172,15 +169,10 @@ def _block(root: Path, split: "Split") -> "DatasetOpt | None":
     spikes = found["spike"]
     if spikes is not None and not Manifest.load(spikes):
         given |= dict(zip(("spike_h", "spike_w"), GOPRO_SPIKE_SIZE, strict=True))
-    return DatasetOpt.model_validate(
-        {
-            **given,
-            "name": str(root),
-            "dataset_type": "VideoRecurrentTestDataset" + "RGBSpike" * (spikes is not None),
-            "spike": {"window": 1, "edge": "mirror"},
-            "io_backend": {"type": "lmdb" if found["lq"].suffix == ".lmdb" else "disk"},
-        }
-    )
+    given |= {"name": str(root), "dataset_type": "VideoRecurrentTestDataset" + "RGBSpike" * (spikes is not None)}
+    given |= {"spike": {"window": 1, "edge": "mirror"}}
+    given |= {"io_backend": {"type": "lmdb" if found["lq"].suffix == ".lmdb" else "disk"}}
+    return DatasetOpt.model_validate(given)
 
 
 def _checked(root: Path, blocks: "dict[Split, DatasetOpt]") -> Line:
@@ -228,9 +220,7 @@ def weights() -> list[Line]:
     return lines
 
 
-PARTS: dict[str, Callable[[], list[Line]]] = {
-    "gpu": gpu, "triton": triton, "video": video, "sets": sets, "weights": weights,
-}  # fmt: skip
+PARTS = {look.__name__: look for look in (gpu, triton, video, sets, weights)}
 
 
 def main() -> None:

@@ -34,20 +34,11 @@ def make_parser() -> utils_cli.Parser:
     parser.add_argument("--restored", required=True, metavar="D", help="the frames to measure")
     parser.add_argument("--gt", required=True, metavar="D", help="the sharp frames")
     parser.add_argument("--lq", metavar="D", help="the blurred frames, measured as well (lq_)")
-    parser.add_argument(
-        "--ext",
-        type=lambda text: text.removeprefix("."),
-        help="extension of the frames to read (default: all image formats)",
-    )
+    text = "extension of the frames to read (default: all image formats)"
+    parser.add_argument("--ext", type=lambda text: text.removeprefix("."), help=text)
     known = get_args(get_args(ValOpt.model_fields["metrics"].annotation)[0])
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        choices=known,
-        default=ValOpt().metrics,
-        metavar="M",
-        help=f"one or more of {', '.join(known)}",
-    )
+    text, default = f"one or more of {', '.join(known)}", ValOpt().metrics
+    parser.add_argument("--metrics", nargs="+", choices=known, default=default, metavar="M", help=text)
     parser.add_argument("--border", type=int, default=0, help="pixels to ignore at each side")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for metrics.json and metrics.csv")
     parser.add_argument("--name-by-order", action="store_true", help="pair differing names in order")
@@ -68,7 +59,6 @@ from data.geometry import size_text, whole_ratio
 from data.image_folders import ImageFolders
 from data.lmdb_store import is_lmdb
 from utils import utils_eval, utils_metric
-from utils.evaluation.clip import Clip
 from utils.report import metric_files
 from utils.utils_error import UserError
 from utils.utils_file import one_form
@@ -94,14 +84,8 @@ class Frames:
 class FoundClip:
     """The sharp frames of a clip and the frames to compare with them: a Clip that is already restored.
 
-    Args:
-        gt: the sharp frames.
-        restored: equally many restored frames.
-        lq: equally many blurred frames, or None.
-        border: pixels to ignore at each side.
-
-    Raises:
-        UserError: a frame has the wrong size; names clip and frame.
+    `restored` and `lq`, if given, are equally many frames; `border` pixels at each side are ignored. Raises UserError,
+    with clip and frame, if a frame has the wrong size.
     """
 
     has_gt, has_spike, planes_in_time = True, False, slice(0, 0)
@@ -138,7 +122,8 @@ class FoundClip:
     def _check(self, index: int) -> None:
         """Compare the sizes of the frames of one index, without decoding."""
         name = self.frames[index]
-        sizes = {of.option: of.store.size(of.clip, of.names[index]) for of in self._all}
+        every = [frames for frames in (self._gt, self._restored, self._lq) if frames]
+        sizes = {of.option: of.store.size(of.clip, of.names[index]) for of in every}
         sharp = sizes["--gt"]
         whole = sizes.get("--lq", sharp) == sharp or bool(whole_ratio(sharp, sizes["--lq"]) and not self._border)
         if sizes["--restored"] != sharp or not whole:
@@ -148,21 +133,11 @@ class FoundClip:
                 "--gt and --lq without --border"
             )
 
-    @property
-    def _all(self) -> list[Frames]:
-        return [frames for frames in (self._gt, self._restored, self._lq) if frames]
-
 
 def open_clips(path: str, option: str, ext: str | None) -> dict[str, Frames]:
-    """Open a folder of clips, or the one clip that it is.
+    """Open a folder of clips, or the one clip that it is; `option` names it, `ext` None reads all image formats.
 
-    Args:
-        path: the folder.
-        option: the option that names it.
-        ext: extension of the images to read; None reads all image formats.
-
-    Raises:
-        UserError: there are no frames, or two images have the same frame name.
+    Raises UserError if there are no frames, or two images have the same frame name.
     """
     root = existing_folder(path, option)
     if is_lmdb(root) or holds_videos(root, ext):
@@ -176,16 +151,9 @@ def open_clips(path: str, option: str, ext: str | None) -> dict[str, Frames]:
 
 
 def paired(wanted: Sequence[str], given: Sequence[str], where: str, by_order: bool) -> list[str]:
-    """Return the given name that belongs to each wanted name.
+    """Return the given name that belongs to each wanted name of --gt; by_order: pair differing ones in their order.
 
-    Args:
-        wanted: names in --gt.
-        given: names in the other folder.
-        where: subject of the message.
-        by_order: pair differing names in the given order.
-
-    Raises:
-        UserError: the names do not match; the message has the first unpaired one and the counts.
+    Raises UserError if the names do not match: `where`, the first unpaired name and the counts.
     """
     forms = {one_form(name): name for name in given}
     if {one_form(name) for name in wanted} == set(forms):
@@ -203,14 +171,7 @@ def paired(wanted: Sequence[str], given: Sequence[str], where: str, by_order: bo
 
 
 def partners(gt: dict[str, Frames], others: dict[str, Frames], by_order: bool) -> dict[str, Frames]:
-    """Pair clips and their frames with the sharp ones.
-
-    Returns:
-        Clip in `gt` -> frames of the other folder, in the order of the sharp ones.
-
-    Raises:
-        UserError: see `paired`.
-    """
+    """Return the frames that belong to those of each clip in `gt`, in the same order; UserError as `paired`."""
     option = next(iter(others.values())).option
     alone = len(gt) == len(others) == 1
     clips = list(others) if alone else paired(list(gt), list(others), f"{option}: of the clips it", by_order)
@@ -240,12 +201,8 @@ def restore_nothing(window: torch.Tensor) -> NoReturn:
 
 def measure(clips: list[FoundClip], metrics: tuple[str, ...]) -> dict[str, Any]:
     """Evaluate clips in this process."""
-    by_name = {clip.name: clip for clip in clips}
-
-    def there(clip: Clip, index: int) -> np.ndarray:
-        return by_name[clip.name].restored(index)
-
-    return utils_eval.evaluate(restore_nothing, clips, ValOpt.model_validate({"metrics": metrics}), restored=there)
+    there, val = {clip.name: clip.restored for clip in clips}, ValOpt.model_validate({"metrics": metrics})
+    return utils_eval.evaluate(restore_nothing, clips, val, restored=lambda clip, index: there[clip.name](index))
 
 
 def measure_one(clip: FoundClip, metrics: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -272,16 +229,10 @@ def measure_all(clips: list[FoundClip], metrics: tuple[str, ...], workers: int) 
 
 def table(result: dict[str, Any]) -> str:
     """Format all metrics of every clip, then both means."""
-    columns = {name: max(len(name), 8) for name in result["mean"]}
-    rows = {**result["clips"], "mean of clips": result["mean"], "mean over frames": result["mean_over_frames"]}
-    width = max(map(len, rows))
-    lines = [" " * width + "".join(f"  {name:>{wide}}" for name, wide in columns.items())]
-    lines += [
-        f"{clip:<{width}}" + "".join(f"  {values.get(name, math.nan):>{wide}.4f}" for name, wide in columns.items())
-        for clip, values in rows.items()
-    ]
-    lines.insert(-2, "-" * len(lines[0]))
-    return "\n".join(lines)
+    names = list(result["mean"])
+    means = {**result["clips"], "mean of clips": result["mean"], "mean over frames": result["mean_over_frames"]}
+    rows = [[clip, *(f"{of.get(name, math.nan):.4f}" for name in names)] for clip, of in means.items()]
+    return metric_files.text_table([["", *names], *rows], [max(len(name), 8) + 2 for name in names], rule_before=2)
 
 
 def main(argv: list[str] | None = None) -> None:

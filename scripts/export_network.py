@@ -33,33 +33,19 @@ from utils.utils_error import UserError
 from utils.utils_file import whole_file
 
 
-def make_parser() -> Parser:
-    """Return the command line's parser."""
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--weights", type=Path, help="weights file (default: as for main_test_vrt.py --opt)")
     parser.add_argument("--format", choices=("torch", "onnx"), default="torch", help="format of the new file")
-    parser.add_argument(
-        "--tile",
-        type=positive,
-        nargs=3,
-        metavar=("T", "H", "W"),
-        help="input size, in frames and pixels; optional with --format onnx",
-    )
+    text = "input size, in frames and pixels; optional with --format onnx"
+    parser.add_argument("--tile", type=positive, nargs=3, metavar=("T", "H", "W"), help=text)
     parser.add_argument("--out", type=Path, help="the new file (default: <task>.pt2 or <task>.onnx)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device that the file is for")
-    parser.add_argument(
-        "--own_operator",
-        action="store_true",
-        help="keep the project's alignment operator: faster, but needs models.op",
-    )
+    text = "keep the project's alignment operator: faster, but needs models.op"
+    parser.add_argument("--own_operator", action="store_true", help=text)
     parser.add_argument("--force", action="store_true", help="replace an existing --out")
     parser.add_common(opt="option file of the network")
-    return parser
-
-
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = make_parser()
     args = parser.parse_args(argv)
     if args.format == "torch" and not args.tile:
         parser.error("--tile T H W is missing; only --format onnx can leave the size open")
@@ -112,12 +98,10 @@ def export(args: argparse.Namespace) -> None:
                 f'netG.net_type is "{opt.netG.net_type}": only the guide can be written as ONNX; use --format torch'
             )
         check_onnx()
-    path = opt.path
-    weights, reason = (
-        (args.weights, "given by --weights")
-        if args.weights
-        else utils_run_folder.find_weights(opt.run_dir, path.pretrained_netE, path.pretrained_netG, path.shipped_netG)
-    )
+    path, weights, reason = opt.path, args.weights, "given by --weights"
+    if weights is None:
+        given = path.pretrained_netE, path.pretrained_netG, path.shipped_netG
+        weights, reason = utils_run_folder.find_weights(opt.run_dir, *given)
     out, device = output_file(args, opt.task), torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {device}: no usable GPU; leave it out to export for the CPU")
@@ -139,11 +123,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def output_file(args: argparse.Namespace, task: str) -> Path:
-    """Return the file to write.
-
-    Raises:
-        UserError: its suffix is not the format's, or it exists.
-    """
+    """Return the file to write; UserError if its suffix is not the format's, or it exists."""
     suffix = SUFFIXES[args.format]
     out: Path = args.out or Path(f"{task}{suffix}")
     if out.suffix != suffix:

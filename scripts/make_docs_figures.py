@@ -1,7 +1,7 @@
 """Draw the figures of docs/ that are drawn, not measured: the sensor, one exposure, one sample's way, the network."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,8 @@ OPTIONS, DATA, MODELS, UTILS = "#f3e3bf", "#cfe3f7", "#f6d3ca", "#d6ead3"
 LOOK: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    "text.color": INK,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     "axes.edgecolor": GRAY,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.hashsalt": "spikevrt",  # the same names of clips and paths in every file
@@ -64,8 +61,7 @@ def sensor() -> Figure:
     bit.set(yticks=(), ylabel="bits", xlabel="spike step")
     for axes in (above, charge, bit):
         axes.set_xlim(0, 48)
-    for axes in (above, charge):
-        axes.tick_params(labelbottom=False)
+        axes.tick_params(labelbottom=axes is bit)
     _planes_of_bits(figure.add_subplot(grid[:, 3]))
     return figure
 
@@ -240,14 +236,6 @@ def network() -> Figure:
     return figure
 
 
-FIGURES: dict[str, Callable[[], Figure]] = {
-    "figure_sensor": sensor,
-    "figure_exposure": exposure,
-    "figure_sample": sample,
-    "figure_network": network,
-}
-
-
 def main() -> None:
     """Read the command line and draw."""
     parser = utils_cli.Parser(description=__doc__)
@@ -256,8 +244,8 @@ def main() -> None:
     parser.add_common()
     args = parser.parse_args()
     with utils_cli.program(args.debug, args.quiet), rc_context(LOOK):
-        for name, draw in FIGURES.items():
-            path = args.out / f"{name}.{args.format}"
+        for draw in (sensor, exposure, sample, network):
+            path = args.out / f"figure_{draw.__name__}.{args.format}"
             metadata = {"Date": None} if args.format == "svg" else None
             with whole_file(path) as file:
                 draw().savefig(file, dpi=110, facecolor="white", metadata=metadata)

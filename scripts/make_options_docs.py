@@ -58,11 +58,12 @@ def options_page(schema: Schema) -> str:
     """The page of all options, a table a block."""
     parts = [HEAD]
     for place, block in _blocks(schema, schema, ""):
-        rows = [
-            f"| `{name}` | {_values(field)} | {_default(field)} | {_meaning(field)} |"
-            for name, field in block["properties"].items()
-            if name not in (EDITOR_KEY, BASE_KEY)
-        ]
+        rows = []
+        for name, field in block["properties"].items():
+            default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
+            meaning = " ".join(field["description"].split()).replace("|", "\\|").replace("<", "\\<")
+            if name not in (EDITOR_KEY, BASE_KEY):
+                rows.append(f"| `{name}` | {_values(field)} | {default} | {meaning} |")
         title = f"`{place}`" if place else "The file"
         table = "\n".join(["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows])
         parts.append(f"## {title}\n\n{block['description']}\n\n{table}\n")
@@ -119,17 +120,9 @@ def _values(kind: Schema) -> str:
     return " ".join([KINDS[kind["type"]], " and ".join(bounds)]).strip()
 
 
-def _meaning(field: Schema) -> str:
-    return " ".join(field["description"].split()).replace("|", "\\|").replace("<", "\\<")
-
-
 def _block(field: Schema, root: Schema) -> Schema:
     block: Schema = root["$defs"][field["$ref"].rpartition("/")[2]]
     return block
-
-
-def _default(field: Schema) -> str:
-    return f"`{json.dumps(field['default'])}`" if "default" in field else ""
 
 
 def main() -> None:

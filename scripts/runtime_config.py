@@ -29,13 +29,10 @@ OPTIONAL = ("dataroot_spike", "dataroot_subframes", "dataroot_instants")  # are 
 
 
 def moved_roots(dataset: DatasetOpt, split: Split, root: Path | None, spike_root: Path | None) -> dict[str, Path]:
-    """Return the moved folders and files of one data set.
+    """Return the moved folders and files of one data set, among those that it names.
 
-    Args:
-        dataset: options of the data set; only folders that it names are moved.
-        split: "train" or "test".
-        root: holds <split>_GT, <split>_GT_blurred and GOPRO_Large_spike_seq/<split>; None: only spikes move.
-        spike_root: holds <split> with the spikes; None: those below `root`.
+    `root` holds <split>_GT, <split>_GT_blurred and GOPRO_Large_spike_seq/<split>; None: only spikes move. `spike_root`
+    holds <split> with the spikes; None: those below `root`.
     """
     moved: dict[str, Path] = {}
     if root is not None:
@@ -100,21 +97,11 @@ def checked_options(config: Path, mode: str, overrides: list[str], *, moves: boo
 def write_runtime_config(
     config: Path, mode: str, root: Path | None, spike_root: Path | None, overrides: list[str], *, lmdb: bool = False
 ) -> Path:
-    """Write the copy atomically into the run or results folder that `config` describes.
+    """Write the copy atomically into the run or results folder that `config` describes; return its path.
 
-    Args:
-        config: the user's option file.
-        mode: "train" or "test", part of the copy's name.
-        root: folder of a whole data set, or None.
-        spike_root: folder of the spikes, or None.
-        overrides: "KEY=VALUE" of the same run; they may name another task.
-        lmdb: read the LMDBs beside the folders.
-
-    Returns:
-        Path of the copy.
-
-    Raises:
-        UserError: see `checked_options`.
+    `mode` is "train" or "test", part of its name; `root` the folder of a whole data set, `spike_root` that of the
+    spikes, or None; `overrides`, "KEY=VALUE" of the same run, may name another task; `lmdb`: read the LMDBs beside the
+    folders. UserError: see `checked_options`.
     """
     opt = checked_options(config, mode, overrides, moves=True)
     train = None if isinstance(opt.datasets.train, tuple) else opt.datasets.train  # a test does not read a list

@@ -39,11 +39,12 @@ is_installed() {
     done
 }
 
-# Prints the path of the first Python on PATH that can make a virtual environment for this project.
-find_base_python() {
-    local name
-    for name in python3 python python3.14 python3.13 python3.12 python3.11 python3.10; do
-        if command -v "$name" >/dev/null && is_python_310 "$name"; then
+# find_python CHECK NAME...: prints the path of the first of the given Pythons that passes a check.
+find_python() {
+    local check=$1 name
+    shift
+    for name in "$@"; do
+        if command -v "$name" >/dev/null && "$check" "$name" 2>/dev/null; then
             command -v "$name"
             return
         fi
@@ -59,7 +60,7 @@ is_venv() {
 make_venv() {
     local base has_uv=false
     if command -v uv >/dev/null; then has_uv=true; fi
-    base="$(find_base_python)" || $has_uv ||
+    base="$(find_python is_python_310 python3 python python3.14 python3.13 python3.12 python3.11 python3.10)" || $has_uv ||
         die 2 "no Python 3.10 or newer on PATH; install one (uv and conda need no root for it), or set PYTHON to its path"
     rm -rf "$VENV"
     if $has_uv; then
@@ -130,18 +131,6 @@ install_locked() {
     done
 }
 
-# Prints the first of the given Pythons that satisfies requirement.txt.
-find_ready_python() {
-    local candidate
-    for candidate in "$@"; do
-        if command -v "$candidate" >/dev/null && satisfies_requirements "$candidate" 2>/dev/null; then
-            command -v "$candidate"
-            return
-        fi
-    done
-    return 1
-}
-
 check_given_python() {
     local problem code=0
     if [[ "$PYTHON" == */* && "$PYTHON" != /* ]]; then PYTHON="$PWD/$PYTHON"; fi
@@ -168,11 +157,11 @@ setup_env() {
         check_given_python
         if [[ -n "${SETUP_LOCK:-}" ]]; then say "note: SETUP_LOCK has no effect, as PYTHON is set"; fi
     elif [[ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" && -z "${SETUP_LOCK:-}" ]] &&
-        PYTHON="$(find_ready_python ${VIRTUAL_ENV:+"$VIRTUAL_ENV/bin/python"} ${CONDA_PREFIX:+"$CONDA_PREFIX/bin/python"})"; then
+        PYTHON="$(find_python satisfies_requirements ${VIRTUAL_ENV:+"$VIRTUAL_ENV/bin/python"} ${CONDA_PREFIX:+"$CONDA_PREFIX/bin/python"})"; then
         :
     elif is_installed; then
         PYTHON="$VENV/bin/python"
-    elif [[ -n "${SETUP_LOCK:-}" ]] || ! PYTHON="$(find_ready_python python3 python)"; then
+    elif [[ -n "${SETUP_LOCK:-}" ]] || ! PYTHON="$(find_python satisfies_requirements python3 python)"; then
         note_active_environment
         run_stoppable install_locked || exit $?
         PYTHON="$VENV/bin/python"

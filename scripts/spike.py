@@ -61,9 +61,8 @@ def decode(args: argparse.Namespace) -> int:
         if out.suffix == ".npy":
             np.save(temporary, spikes)
         else:
-            np.savez_compressed(
-                temporary, spk=spikes, spike_h=found.height, spike_w=found.width, steps=np.array([first, last])
-            )
+            steps = np.array([first, last])
+            np.savez_compressed(temporary, spk=spikes, spike_h=found.height, spike_w=found.width, steps=steps)
     print(f"{out}: {len(spikes)} steps of {source_text(found, declared)}, row 0 at the top")
     return 0
 
@@ -112,9 +111,7 @@ def read(args: argparse.Namespace, steps: tuple[int, int] | None = None) -> tupl
     size = next(iter(declared.sizes.values()), None)
     order = next(iter(declared.orders.values()), None)
     flipud = next(iter(declared.flips.values()), DEFAULT_FLIPUD)
-    spikes, found = open_spikes(
-        args.file, size=size, flipud=flipud, bit_order=order, format=args.format, steps=steps
-    )  # fmt: skip
+    spikes, found = open_spikes(args.file, size=size, flipud=flipud, bit_order=order, format=args.format, steps=steps)
     if found.format == "dat" and size is not None:
         likelier = likelier_geometry(args.file, *size)
         if likelier:
@@ -156,9 +153,8 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="inspect|decode|preview|align", parser_class=Parser)
     common = Parser(add_help=False)
     common.add_argument("file", type=Path, metavar="FILE", help="a spike file (inspect: or a folder)")
-    common.add_argument(
-        "--spike_h", type=positive, metavar="H", help="rows (default: as declared, else estimated from the bits)"
-    )
+    text = "rows (default: as declared, else estimated from the bits)"
+    common.add_argument("--spike_h", type=positive, metavar="H", help=text)
     common.add_argument("--spike_w", type=positive, metavar="W", help="columns (default: likewise)")
     common.add_argument("--bit_order", choices=["little", "big"], help="which bit of a byte is its leftmost pixel")
     text = "whether rows are stored bottom-up (default: yes)"
@@ -167,9 +163,8 @@ def make_parser() -> Parser:
     common.add_common()
 
     command = commands.add_parser("inspect", parents=[common], help="report what a file is, and what is wrong")
-    command.add_argument(
-        "--image", type=Path, metavar="F", help="a paired picture (default: found in the usual layouts)"
-    )
+    text = "a paired picture (default: found in the usual layouts)"
+    command.add_argument("--image", type=Path, metavar="F", help=text)
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=inspect)
 
@@ -180,24 +175,19 @@ def make_parser() -> Parser:
     command.set_defaults(run=decode)
 
     command = commands.add_parser("preview", parents=[common], help="write a picture or video of the spikes")
-    command.add_argument(
-        "--out", type=Path, metavar="F", help="image or .mp4 (default: FILE's stem + _preview.png, here)"
-    )
+    text = "image or .mp4 (default: FILE's stem + _preview.png, here)"
+    command.add_argument("--out", type=Path, metavar="F", help=text)
     command.add_argument("--step", type=int, metavar="N", help="the step to show (default: sharp step or middle)")
     command.add_argument("--force", action="store_true", help="replace an existing file")
     command.set_defaults(run=preview)
     command = commands.add_parser("align", help="measure geometry and time between spikes and frames of a data set")
     command.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="a data set; its manifest.json is written")
-    command.add_argument(
-        "--model", choices=["auto", "shift", "similarity", "homography"], default="auto",
-        help="how the cameras differ; auto: the simplest model that agrees as well as the others",
-    )  # fmt: skip
-    command.add_argument(
-        "--max-steps", type=positive, default=24, metavar="N", help="largest offset in time, in spike steps"
-    )
-    command.add_argument(
-        "--per-clip", action="store_true", help="align each clip by itself (default: one for all that agree)"
-    )
+    text = "how the cameras differ; auto: the simplest model that agrees as well as the others"
+    command.add_argument("--model", choices=["auto", "shift", "similarity", "homography"], default="auto", help=text)
+    text = "largest offset in time, in spike steps"
+    command.add_argument("--max-steps", type=positive, default=24, metavar="N", help=text)
+    text = "align each clip by itself (default: one for all that agree)"
+    command.add_argument("--per-clip", action="store_true", help=text)
     command.add_argument("--length", action="store_true", help="measure the length of the exposure too")
     command.add_argument("--dry-run", action="store_true", help="write nothing")
     command.add_argument("--json", action="store_true", help="print one JSON object")

@@ -11,12 +11,14 @@ import json
 import logging
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from options.schema import Opt
 from utils import utils_cli, utils_option
+from utils.processes.host_memory import GIB
 from utils.utils_error import UserError, counted
 from utils.utils_tile_opt import tile_of
 
@@ -24,17 +26,12 @@ from utils.utils_tile_opt import tile_of
 def make_parser() -> utils_cli.Parser:
     """Return the command line's parser."""
     parser = utils_cli.Parser(description=__doc__)
-    parser.add_argument(
-        "--size", type=int, nargs=3, metavar=("D", "H", "W"),
-        help="frames, rows, columns of the input (default: those of the options)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--fit", metavar="12GB", help="memory of a card, for which to propose crop, batch, checkpointing and tile"
-    )
-    parser.add_argument(
-        "--step", type=utils_cli.above_zero, metavar="SECONDS",
-        help="time of a training step, as in train.log: also print the hours of the training",
-    )  # fmt: skip
+    text = "frames, rows, columns of the input (default: those of the options)"
+    parser.add_argument("--size", type=int, nargs=3, metavar=("D", "H", "W"), help=text)
+    text = "memory of a card, for which to propose crop, batch, checkpointing and tile"
+    parser.add_argument("--fit", metavar="12GB", help=text)
+    text = "time of a training step, as in train.log: also print the hours of the training"
+    parser.add_argument("--step", type=utils_cli.above_zero, metavar="SECONDS", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_common(opt="option file, JSON with comments")
     return parser
@@ -53,17 +50,12 @@ from models.precision import amp_dtype
 from models.select_network import define_G
 
 LOG = logging.getLogger("spikevrt")
-UNITS = {"MB": 1e6, "GB": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}
-GIB = 2**30
+UNITS = {"MB": 1e6, "GB": 1e9, "MiB": 2.0**20, "GiB": float(GIB)}
 GIVEN = "netG"  # checkpointing as set in netG
 
 
 def bytes_of(text: str) -> float:
-    """Parse "12GB" or "11.5GiB".
-
-    Raises:
-        UserError: the text has another form.
-    """
+    """Parse "12GB" or "11.5GiB"; UserError for another form."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]i?B)", text)
     if match is None or match[2] not in UNITS:
         raise UserError(f"--fit is {text!r}, expected a number and one of {', '.join(UNITS)}, as in 12GB")
@@ -86,9 +78,9 @@ def input_shapes(opt: Opt, size: list[int] | None) -> tuple[tuple[int, ...], tup
 
 def parameters_by_part(net: nn.Module) -> dict[str, int]:
     """Return the number of parameters of each part."""
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     for name, part in parts_of(net):
-        counts[name] = counts.get(name, 0) + sum(parameter.numel() for parameter in part.parameters())
+        counts[name] += sum(parameter.numel() for parameter in part.parameters())
     return counts
 
 
@@ -98,12 +90,8 @@ def training_of(opt: Opt, flops: float) -> dict[str, float] | None:
     if data is None:
         return None
     samples, frames = data.dataloader_batch_size * opt.train.accumulate, data.num_frame
-    return {
-        "steps": opt.train.total_iter,
-        "samples": samples,
-        "frames": frames,
-        "tflop": 3 * samples * frames * flops / 1e12,
-    }
+    tflop = 3 * samples * frames * flops / 1e12
+    return {"steps": opt.train.total_iter, "samples": samples, "frames": frames, "tflop": tflop}
 
 
 def summarize(opt: Opt, net: nn.Module, size: list[int] | None) -> dict[str, Any]:
@@ -165,11 +153,7 @@ def print_table(summary: dict[str, Any], step: float | None) -> None:
 
 
 def propose(opt: Opt, net: nn.Module, total: float) -> dict[str, Any]:
-    """Propose what fits into `total` bytes, with the values to --set.
-
-    Raises:
-        UserError: nothing fits.
-    """
+    """Propose what fits into `total` bytes, with the values to --set; UserError if nothing fits."""
     training, dtype = input_shapes(opt, None)[0], amp_dtype(opt.train.amp)
     tile = tile_of(opt.val)
     overlap = tile.frame_overlap, max(tile.overlap)

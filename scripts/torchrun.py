@@ -27,11 +27,7 @@ class Forwarding:
         self._asked: signal.Signals | None = None
 
     def start(self, *args: Any, **options: Any) -> PContext:
-        """Do what torch's `start_processes` does.
-
-        Raises:
-            SignalException: the previous processes were asked to stop.
-        """
+        """Do what torch's `start_processes` does; SignalException if the previous processes were asked to stop."""
         if self._asked is not None:
             raise SignalException("stopped by a signal", sigval=self._asked)
         self._processes = self._start(*args, **options)  # sets torch's handlers, replaced below

@@ -18,15 +18,8 @@ from utils.utils_file import whole_file
 RATIOS = (1, 2, 3, 4)  # frame pixels per spike pixel, along each axis
 FEW, MANY = 8, 4000  # plausible number of steps of one .dat
 SIZES_IN_USE: tuple[tuple[int, int], ...] = (
-    (250, 400),
-    (180, 320),
-    (360, 640),
-    (500, 800),
-    (1000, 1000),
-    (720, 1280),
-    (384, 384),
-    (256, 256),
-)
+    (250, 400), (180, 320), (360, 640), (500, 800), (1000, 1000), (720, 1280), (384, 384), (256, 256),
+)  # fmt: skip
 
 Size = tuple[int, int]  # (H, W)
 BitOrder = Literal["little", "big"]
@@ -34,19 +27,10 @@ Range = tuple[int, int] | None
 
 
 def num_steps(filepath: str | Path, spike_h: int, spike_w: int) -> int:
-    """Number of sensor steps in a file, computed from its size.
+    """Number of sensor steps, at least 1, in a `.dat` file of spike_h rows and spike_w columns, computed from its size.
 
-    Args:
-        filepath: a `.dat` file.
-        spike_h: rows of the sensor.
-        spike_w: columns of the sensor.
-
-    Returns:
-        Steps, at least 1.
-
-    Raises:
-        UserError: the file is missing or empty, H*W is not a multiple of 8, or the file size is not a multiple of
-            H*W/8 bytes; the last names common sensor sizes that fit.
+    Raises UserError if the file is missing or empty, H*W is not a multiple of 8, or the size is not a multiple of H*W/8
+    bytes; the last names common sensor sizes that fit.
     """
     path = Path(filepath)
     if not path.is_file():
@@ -87,15 +71,10 @@ def fitting_sizes(size: int) -> list[tuple[int, int]]:
 
 
 def implied_sizes(size: int, frame: Size, steps: Collection[int]) -> list[Size]:
-    """Sensor sizes (H, W) that the frame size implies for a `.dat`: the frame size divided by one of RATIOS.
+    """Sensor sizes (H, W) that a `.dat` of `size` bytes may have beside the frames: their size divided by one of
+    RATIOS.
 
-    Args:
-        size: bytes of the `.dat`.
-        frame: (H, W) of the frames.
-        steps: expected numbers of steps.
-
-    Returns:
-        Sizes that give an expected number of steps, otherwise those that give a plausible one.
+    Returns those that give one of the expected numbers of steps, otherwise those that give a plausible one.
     """
     sizes = [(frame[0] // ratio, frame[1] // ratio) for ratio in RATIOS if not any(side % ratio for side in frame)]
     whole = [(h, w) for h, w in sizes if h * w % 8 == 0 and size % (h * w // 8) == 0]
@@ -114,7 +93,10 @@ def read_spikes(
     flipud: bool = True,
     bit_order: BitOrder = "little",
 ) -> np.ndarray:
-    """Read a window of a spike file; only the bytes of that window are touched.
+    """Read a window of a spike file, as (steps, rows, cols) uint8, 0 or 1, row 0 at the top, contiguous.
+
+    Only the bytes of that window are touched. Raises UserError if the file does not fit (see `num_steps`), or a range
+    is empty or outside the file.
 
     Args:
         filepath: a `.dat` file of (T, H, W) bits.
@@ -125,28 +107,16 @@ def read_spikes(
         cols: [first, last) from the left; None reads all.
         flipud: the file stores its rows bottom-up.
         bit_order: which bit of a byte is its leftmost pixel: "little" the lowest, "big" the highest.
-
-    Returns:
-        (steps, rows, cols) uint8, 0 or 1, row 0 at the top, contiguous.
-
-    Raises:
-        UserError: the file does not fit (see `num_steps`), or a range is empty or outside the file.
     """
     packed = packed_bytes(filepath)
     try:
-        return decode(
-            packed, spike_h, spike_w, steps=steps, rows=rows, cols=cols, flipud=flipud, bit_order=bit_order
-        )  # fmt: skip
+        return decode(packed, spike_h, spike_w, steps=steps, rows=rows, cols=cols, flipud=flipud, bit_order=bit_order)
     except UserError as error:
         raise UserError(f"{filepath}: {error}") from None
 
 
 def packed_bytes(filepath: str | Path) -> np.ndarray:
-    """The bytes of a spike file, (n,) uint8, memory-mapped: read on access.
-
-    Raises:
-        UserError: the file is missing, empty or unreadable.
-    """
+    """The bytes of a spike file, (n,) uint8, memory-mapped; UserError if it is missing, empty or unreadable."""
     try:
         with open(filepath, "rb") as file:
             return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
@@ -193,16 +163,10 @@ def decode(
 def write_spikes(
     filepath: str | Path, spikes: np.ndarray, *, flipud: bool = True, bit_order: BitOrder = "little"
 ) -> None:
-    """Write a spike file atomically; the exact inverse of `read_spikes`.
+    """Write a spike file atomically; the exact inverse of `read_spikes`. Missing folders are created.
 
-    Args:
-        filepath: target file; missing folders are created.
-        spikes: (T, H, W) uint8 or bool, 0 or 1, row 0 at the top, H*W a multiple of 8.
-        flipud: store the rows bottom-up.
-        bit_order: as in `read_spikes`.
-
-    Raises:
-        ValueError: wrong shape, values other than 0 and 1, or H*W not a multiple of 8.
+    `spikes` are (T, H, W) uint8 or bool, 0 or 1, row 0 at the top, H*W a multiple of 8; anything else is a ValueError.
+    With `flipud`, the rows are stored bottom-up.
     """
     if spikes.ndim != 3 or spikes.size == 0 or spikes[0].size % 8:
         raise ValueError(f"{filepath}: spikes must be (T, H, W) with H*W a multiple of 8, found {spikes.shape}")
@@ -214,16 +178,7 @@ def write_spikes(
 
 
 class SpikeStreamSimple:
-    """One spike file with its size, by SpikeCV's interface.
-
-    Args:
-        filepath: a `.dat` file.
-        spike_h: rows of the sensor.
-        spike_w: columns of the sensor.
-
-    Raises:
-        UserError: the file does not fit (see `num_steps`).
-    """
+    """One `.dat` file of spike_h rows and spike_w columns, by SpikeCV's interface; UserError as `num_steps`."""
 
     def __init__(self, filepath: str | Path, spike_h: int, spike_w: int) -> None:
         self.filepath = Path(filepath)

@@ -29,20 +29,9 @@ FIRST, FUSE = "conv_first.weight", "linear_fuse.weight"
 RGB = 3
 LATER_PARTS = ("fusion.guide.",)  # what published weights lack, without effect until it is trained
 READ_ERRORS = (  # possible errors when reading a damaged file
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError,
+    ValueError, SafetensorError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 BLOCK = 2**20  # bytes read at once
 SAFE, NOTES = ".safetensors", "spikevrt"  # suffix; key of our notes in such a file's metadata
 
@@ -56,23 +45,14 @@ class Written(TypedDict):
 
 @dataclass
 class LoadReport:
-    """How a weights file fits a network.
+    """How a weights file fits a network."""
 
-    Attributes:
-        loaded: number of parameters loaded.
-        missing: parameters that the file lacks.
-        unexpected: entries of the file that the network lacks.
-        mismatched: "name: shape in the file -> shape in the network".
-        widened: parameters copied into wider ones (3 channels into 3 + S channels).
-        prefix: prefix removed from every name, such as "module.".
-    """
-
-    loaded: int = 0
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: list[str] = field(default_factory=list)
-    widened: list[str] = field(default_factory=list)
-    prefix: str = ""
+    loaded: int = 0  # number of parameters loaded
+    missing: list[str] = field(default_factory=list)  # parameters that the file lacks
+    unexpected: list[str] = field(default_factory=list)  # entries of the file that the network lacks
+    mismatched: list[str] = field(default_factory=list)  # "name: shape in the file -> shape in the network"
+    widened: list[str] = field(default_factory=list)  # parameters copied into wider ones (3 into 3 + S channels)
+    prefix: str = ""  # removed from every name, such as "module."
 
     def __str__(self) -> str:
         parts = [f"{self.loaded} parameters loaded" + f" with {self.prefix!r} removed from names" * bool(self.prefix)]
@@ -85,24 +65,18 @@ class LoadReport:
 
 
 def load_weights(net: nn.Module, source: str | Path | Mapping[str, Tensor], strict: bool = True) -> LoadReport:
-    """Load weights by name, from this project or from an official release.
+    """Load weights by name, from this project or from an official release, into a network; returns how they fit.
 
     Low-rank changes (utils_lora) are merged if the network has none, and start without effect if only the network has
     them. Buffers in the source are ignored: the network computes its own. A 3-channel `conv_first` widens to 3 + S
     input channels, where the spike channels start without effect, see `widened`. A guide that only the network has
-    keeps its weights. A common prefix of all names that the
-    network lacks, such as DataParallel's "module.", is removed.
+    keeps its weights. A common prefix of all names that the network lacks, such as DataParallel's "module.", is
+    removed.
 
     Args:
         net: any module; official files load into `VRT` by name.
         source: a .pth or .safetensors file (a state_dict, bare or under "params" or "params_ema"), or a state_dict.
-        strict: require the source to fill every parameter exactly.
-
-    Returns:
-        What was loaded and what was not.
-
-    Raises:
-        UserError: no such file, no weights in it, or (strict) missing or unexpected keys or shape mismatches.
+        strict: raise UserError for missing or unexpected keys or shape mismatches, not only if nothing fits.
     """
     name = "state_dict" if isinstance(source, Mapping) else str(source)
     given = source if isinstance(source, Mapping) else read_state_dict(Path(source))
@@ -163,15 +137,10 @@ def frame_copies(names: Collection[str]) -> int:
 
 
 def widened(weight: Tensor, copies: int, channels: int) -> Tensor:
-    """Give the first convolution more channels per frame; the new ones start without effect.
+    """Give the first convolution `channels` (3 or more) per frame; the new ones start without effect.
 
-    Args:
-        weight: (c_out, copies * 3 + rest, ...), the planes of each copy side by side; the rest is a noise map.
-        copies: result of `frame_copies`.
-        channels: wanted channels per frame, 3 or more.
-
-    Returns:
-        (c_out, copies * channels + rest, ...), with zeros in the new channels.
+    (c_out, copies * 3 + rest, ...), the planes of each copy side by side, the rest a noise map, becomes (c_out, copies
+    * channels + rest, ...). `copies` as from `frame_copies`.
     """
     frame, rest = weight[:, : copies * RGB], weight[:, copies * RGB :]
     wide = frame.new_zeros(weight.shape[0], copies, channels, *weight.shape[2:])
@@ -182,18 +151,12 @@ def widened(weight: Tensor, copies: int, channels: int) -> Tensor:
 def read_state_dict(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of a .pth or .safetensors file onto the CPU, without running any code in it.
 
-    Args:
-        path: the file.
-        sha256: SHA-256 of the file, if known.
-
-    Raises:
-        UserError: the file is absent, damaged, needs code to be unpickled, or holds no tensors.
+    `sha256` is that of the file, if known. Raises UserError if the file is absent, damaged, needs code to be unpickled,
+    or holds no tensors.
     """
     content = read_file(path, sha256)
-    for container in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
-            content = content[container]
-            break
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(
             f"{path}: has no weights, expected a dict of tensors, bare or under one of {CONTAINERS}; give another file"
@@ -204,12 +167,8 @@ def read_state_dict(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 def read_file(path: Path, sha256: str | None = None) -> Any:
     """Verify a file, then load it onto the CPU with torch.load(weights_only=True) or safetensors.
 
-    Args:
-        path: the file.
-        sha256: SHA-256 of the file; None: verify the checksums inside the file, which torch.load does not.
-
-    Raises:
-        UserError: the file is absent, damaged, or needs code to be unpickled.
+    Without `sha256`, the checksums inside the file are verified, which torch.load does not. Raises UserError if the
+    file is absent, damaged, or needs code to be unpickled.
     """
     path = located(path)
     check_exists(path)
@@ -233,11 +192,7 @@ def write_file(content: Any, path: Path) -> Written:
 
 
 def dump(content: Any, path: Path) -> Written:
-    """torch.save; the size and SHA-256 are computed from the data written, not read back from disk.
-
-    Raises:
-        OSError: the file cannot be written, with the system's reason.
-    """
+    """torch.save; size and SHA-256 are those of the data written. OSError with the system's reason if that fails."""
     with path.open("wb") as file:
         tally = _HashingWriter(file)
         try:
@@ -273,14 +228,10 @@ class _HashingWriter:
 def write_weights(
     state: Mapping[str, Tensor], path: Path, container: str | None = None, notes: Mapping[str, Any] | None = None
 ) -> None:
-    """Write tensors by name, atomically; the suffix chooses the format.
+    """Write tensors by name, atomically; a .safetensors file or, with any other suffix, torch.save's.
 
-    Args:
-        state: the tensors.
-        path: .safetensors, or anything else for torch.save.
-        container: key to put the tensors under; ignored for .safetensors files, which are flat.
-        notes: JSON values about the weights that `read_notes` returns; only in .safetensors files, which also keep the
-            SHA-256 of their tensors.
+    `container` is the key to put the tensors under, except in .safetensors files, which are flat. These keep the
+    SHA-256 of their tensors and `notes`, JSON values that `read_notes` returns.
     """
     if path.suffix != SAFE:
         write_file({container: dict(state)} if container else dict(state), path)
@@ -293,11 +244,7 @@ def write_weights(
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """Read what `write_weights` noted about the weights in a .safetensors file; empty if it is another file.
-
-    Raises:
-        UserError: the file is absent or damaged.
-    """
+    """Read what `write_weights` noted in a .safetensors file; empty for another file, UserError for a damaged one."""
     path = located(path)
     check_exists(path)
     if path.suffix != SAFE:
@@ -361,8 +308,5 @@ def _check(path: Path, sha256: str | None) -> None:
 
 
 def _unreadable(path: Path, error: BaseException) -> UserError:
-    return UserError(f"{path}: cannot be read, as it is damaged or no checkpoint ({_first_line(error)}); copy it again")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:200]
+    reason = str(error).strip().split("\n")[0][:200]
+    return UserError(f"{path}: cannot be read, as it is damaged or no checkpoint ({reason}); copy it again")

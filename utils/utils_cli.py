@@ -1,6 +1,7 @@
 """Start and end of every program: logging to the terminal, one-line errors, exit codes."""
 
 import argparse
+import functools
 import io
 import logging
 import math
@@ -9,7 +10,8 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -92,11 +94,14 @@ class Parser(argparse.ArgumentParser):
         super().exit(status, message)
 
 
-def positive(text: str) -> int:
-    """Parse an integer of 1 or more, for `add_argument(type=...)`."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not an integer of 1 or more")
+def whole(text: str, least: int = 0) -> int:
+    """Parse an integer of `least` or more, for `add_argument(type=...)`."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text} is not an integer of {least} or more")
     return int(text)
+
+
+positive = functools.partial(whole, least=1)
 
 
 def number(text: str) -> float:
@@ -124,13 +129,6 @@ def up_to_one(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
     return value
-
-
-def whole(text: str) -> int:
-    """Parse an integer of 0 or more."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not an integer of 0 or more")
-    return int(text)
 
 
 def shard(text: str) -> Shard:
@@ -162,79 +160,71 @@ class _Stream(io.FileIO):
         return len(data)
 
 
-class program:  # noqa: N801 - reads as a statement: `with program(debug):`
+@contextmanager
+def program(debug: bool = False, quiet: bool = False) -> Iterator[None]:
     """Context of a whole program: turns an exception into one line on stderr and an exit code.
 
     UserError exits with 2, Ctrl-C with 130, anything else with 1. With `debug` the traceback is printed as well, with
-    `quiet` neither bars nor log lines below a warning are shown, except RESULTs.
-    With several processes, rank 0 reports a mistake that all of them meet, and a single process reports its own;
-    failures that follow from it in other processes are not reported.
+    `quiet` neither bars nor log lines below a warning are shown, except RESULTs. With several processes, rank 0 reports
+    a mistake that all of them meet, and a single process reports its own, but not the failures that follow in others.
     """
-
-    def __init__(self, debug: bool = False, quiet: bool = False) -> None:
-        self.debug, self.quiet = debug, quiet
-
-    def __enter__(self) -> "program":
-        self._streams = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = _lenient(sys.stdout, sys.__stdout__), _lenient(sys.stderr, sys.__stderr__)
-        self._handler = LogHandler(sys.stdout)
-        self._handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s", datefmt="%y-%m-%d %H:%M:%S"))
-        self._hidden = os.environ.get(HIDE)
-        if self.quiet:
-            os.environ[HIDE] = "1"
-            self._handler.addFilter(_is_wanted)
-        LOG.addHandler(self._handler)
-        LOG.setLevel(logging.INFO)
-        LOG.propagate = False
-        # A log whose reader is gone or whose disk is full loses lines, without a traceback for each.
-        self._raising, logging.raiseExceptions = logging.raiseExceptions, self.debug
-        self._hook, sys.excepthook = sys.excepthook, self._hide_other_errors
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        sys.excepthook = self._hook
-        LOG.removeHandler(self._handler)
-        os.environ.pop(HIDE, None)
-        if self._hidden is not None:
-            os.environ[HIDE] = self._hidden
-        LOG.propagate = True
-        logging.raiseExceptions = self._raising
-        _flush_stdout()
+    streams, hook, hidden, raising = (
+        (sys.stdout, sys.stderr),
+        sys.excepthook,
+        os.environ.get(HIDE),
+        logging.raiseExceptions,
+    )
+    sys.stdout, sys.stderr = _lenient(sys.stdout, sys.__stdout__), _lenient(sys.stderr, sys.__stderr__)
+    handler = LogHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s", datefmt="%y-%m-%d %H:%M:%S"))
+    if quiet:
+        os.environ[HIDE] = "1"
+        handler.addFilter(lambda line: line.levelno >= logging.WARNING or RESULT.keys() <= line.__dict__.keys())
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    logging.raiseExceptions = debug  # a log whose reader is gone or whose disk is full loses lines without a traceback
+    if not debug:  # hide errors outside the main flow, such as a reader process whose batch nobody takes after Ctrl-C
+        sys.excepthook = lambda *error: None
+    try:
         try:
-            self._end(kind, error, trace)
+            yield
         finally:
-            sys.stdout, sys.stderr = self._streams
+            sys.excepthook, logging.raiseExceptions, LOG.propagate = hook, raising, True
+            LOG.removeHandler(handler)
+            os.environ.pop(HIDE, None)
+            if hidden is not None:
+                os.environ[HIDE] = hidden
+            _flush_stdout()
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - ends the program
+        _exit(error, debug)
+    finally:
+        sys.stdout, sys.stderr = streams
 
-    def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Report what went wrong, if anything, and exit."""
-        if error is None or isinstance(error, SystemExit):
-            return
-        rank = int(os.environ.get("RANK", "0"))
-        first = isinstance(error, KeyboardInterrupt) or (rank == 0 and isinstance(error, UserError))
-        if os.environ.get("WORLD_SIZE", "1") != "1" and not first:
-            time.sleep(WAIT_FOR_OTHERS_S)
-        if self.debug:
-            traceback.print_exception(kind, error, trace)
-        message = " ".join(str(error).split())
-        if isinstance(error, KeyboardInterrupt):
-            if rank == 0:
-                print("interrupted", file=sys.stderr)  # noqa: T201
-            raise SystemExit(EXIT_INTERRUPT) from None
-        if isinstance(error, UserError):
-            if not isinstance(error, SaidError):
-                print(f"error: {message}", file=sys.stderr)  # noqa: T201
-            raise SystemExit(EXIT_USER) from None
-        hint = "" if self.debug else " (--debug shows where)"
-        hint += typed("; see python3 scripts/doctor.py") if isinstance(error, ImportError) else ""
-        print(f"failure: {type(error).__name__}: {message}{hint}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(EXIT_FAILURE) from None
 
-    def _hide_other_errors(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        """Hide errors outside the main flow, such as a reader process whose batch nobody takes after Ctrl-C."""
-        if self.debug:
-            self._hook(kind, error, trace)
+def _exit(error: BaseException, debug: bool) -> NoReturn:
+    """Report what went wrong, and exit."""
+    rank = int(os.environ.get("RANK", "0"))
+    first = isinstance(error, KeyboardInterrupt) or (rank == 0 and isinstance(error, UserError))
+    if os.environ.get("WORLD_SIZE", "1") != "1" and not first:
+        time.sleep(WAIT_FOR_OTHERS_S)
+    if debug:
+        traceback.print_exception(error)
+    message = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        if rank == 0:
+            print("interrupted", file=sys.stderr)  # noqa: T201
+        raise SystemExit(EXIT_INTERRUPT) from None
+    if isinstance(error, UserError):
+        if not isinstance(error, SaidError):
+            print(f"error: {message}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(EXIT_USER) from None
+    hint = "" if debug else " (--debug shows where)"
+    hint += typed("; see python3 scripts/doctor.py") if isinstance(error, ImportError) else ""
+    print(f"failure: {type(error).__name__}: {message}{hint}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(EXIT_FAILURE) from None
 
 
 def imports_follow() -> None:
@@ -249,11 +239,6 @@ def imports_follow() -> None:
             raise error
 
     sys.excepthook = end
-
-
-def _is_wanted(record: logging.LogRecord) -> bool:
-    """Whether --quiet keeps a log line."""
-    return record.levelno >= logging.WARNING or RESULT.keys() <= record.__dict__.keys()
 
 
 def _flush_stdout() -> None:

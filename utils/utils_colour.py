@@ -14,12 +14,7 @@ def to_gray(rgb: np.ndarray) -> np.ndarray:
 
 
 def mean_gray(rgb: np.ndarray, *, is_linear: bool = False) -> float:
-    """Return the mean luma of a picture, in [0, 1].
-
-    Args:
-        rgb: (H, W, 3) sRGB, uint8 or float in [0, 1].
-        is_linear: the mean of the linear light that it encodes.
-    """
+    """Return the mean luma in [0, 1] of (H, W, 3) sRGB, uint8 or float in [0, 1]; `is_linear`: of its light."""
     if is_linear:
         rgb = cv2.LUT(rgb, LIGHT) if rgb.dtype == np.uint8 else srgb_to_linear(rgb)
     white = 255 if rgb.dtype == np.uint8 else 1

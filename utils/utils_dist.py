@@ -22,17 +22,11 @@ _heartbeat: Heartbeat | None = None
 
 @dataclass(frozen=True)
 class Dist:
-    """Position of this process in its group.
+    """Position of this process in its group."""
 
-    Attributes:
-        rank: 0 .. world_size - 1; rank 0 writes files and logs.
-        world_size: number of processes.
-        device: where this process computes.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    device: torch.device = torch.device("cpu")
+    rank: int = 0  # 0 .. world_size - 1; rank 0 writes files and logs
+    world_size: int = 1  # number of processes
+    device: torch.device = torch.device("cpu")  # where this process computes
 
     @property
     def is_main(self) -> bool:
@@ -41,11 +35,7 @@ class Dist:
 
 
 def init() -> Dist:
-    """Join the processes that torchrun or a platform started (RANK, WORLD_SIZE, LOCAL_RANK), if any.
-
-    Raises:
-        UserError: more processes on this machine than GPUs.
-    """
+    """Join the processes that torchrun or a platform started, if any; UserError if there are more here than GPUs."""
     world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cpu")
@@ -98,11 +88,7 @@ def gather_objects(dist: Dist, value: Any) -> list[Any]:
 
 
 def main_first(dist: Dist, act: Callable[[], T]) -> T:
-    """Do something on rank 0 first, then on all others.
-
-    Raises:
-        UserError: rank 0 failed; raised in every process and reported by rank 0, so that all end together.
-    """
+    """Do something on rank 0 first, then on all others; a UserError there is raised in all, and reported by rank 0."""
     if dist.is_main:
         try:
             value = act()
@@ -118,11 +104,7 @@ def main_first(dist: Dist, act: Callable[[], T]) -> T:
 
 
 def agreed(dist: Dist, value: Any, what: str) -> Any:
-    """The value, if it is the same in all processes.
-
-    Raises:
-        UserError: the values differ; `what` names them.
-    """
+    """The value, if it is the same in all processes; otherwise a UserError, in which `what` names it."""
     values = gather_objects(dist, value)
     if any(other != value for other in values):
         raise UserError(f"{what} differs between processes: {values}; all processes must use the same run folder")
@@ -157,11 +139,7 @@ def any_asked(is_asked: bool) -> bool:
 
 
 def share(batch_size: int, world_size: int) -> int:
-    """Samples per process of a batch over all processes.
-
-    Raises:
-        UserError: the batch cannot be divided evenly.
-    """
+    """Samples per process of a batch over all processes; UserError if it cannot be divided evenly."""
     if batch_size % world_size:
         raise UserError(
             f"dataloader_batch_size: {batch_size} samples cannot be divided among {world_size} processes; "

@@ -16,9 +16,11 @@ from utils.evaluation import ensemble
 from utils.evaluation.clip import Clip, Frame, TestSet
 from utils.evaluation.work_split import Share, Work, split_work
 from utils.processes.signals import StoppedError
+from utils.tiles.axes import calls_for, time_axis
+from utils.tiles.choice import ShrinkingTile
 from utils.utils_error import counted
 from utils.utils_progress import progress
-from utils.utils_tile import Read, Restore, ShrinkingTile
+from utils.utils_tile import Read, Restore
 from utils.utils_tile_opt import TileOpt, tile_of
 
 LOG = logging.getLogger("spikevrt")
@@ -46,21 +48,18 @@ def evaluate(
         dist: the process group; None: a single process.
         tile: overrides the tiles of `val`; a ShrinkingTile holds the final tile afterwards.
         watchers: each called for every frame, in order, in the process that restored it.
-        stop: checked before each tile and after each frame; a process stops its share once it returns True.
+        stop: checked before each tile and after each frame; once True in any process, StoppedError is raised in all.
         restored: returns a frame restored earlier, (H * s, W * s, 3) uint8, which is only measured; None: restore it.
-
-    Raises:
-        StoppedError: in every process, if `stop` returned True in any of them.
 
     Returns:
         The same in every process. `clips`: mean over frames per clip; `mean`: mean over clips; `mean_over_frames`;
-        `frames`: one row per frame with `clip`, `frame` and its metrics; `protocol`, `protocols`. Metrics are those of
-        `val.metrics` for the restored frame and, with their prefixes, for `Clip.references`, enlarged bilinearly to the
-        size of the sharp frame if smaller. Frames without a sharp one have no metrics; metrics of two frames are
-        recorded with the second.
+            `frames`: one row per frame with `clip`, `frame` and its metrics; `protocol`, `protocols`. Metrics are those
+            of `val.metrics` for the restored frame and, with their prefixes, for `Clip.references`, enlarged bilinearly
+            to the size of the sharp frame if smaller. Frames without a sharp one have no metrics; metrics of two frames
+            are recorded with the second.
     """
     shrinking = tile if isinstance(tile, ShrinkingTile) else ShrinkingTile(tile or tile_of(val))
-    loop = _Loop(_unless(stop, restore), test_set, val, shrinking, restored, watchers, stop)
+    loop = _Loop(restore, test_set, val, shrinking, restored, watchers, stop)
     rank, world_size = (dist.rank, dist.world_size) if dist else (0, 1)
     mine = loop.run(shares(test_set, val, loop.shrinking.tile, world_size)[rank], show=rank == 0)
     gathered = utils_dist.gather_objects(dist, mine) if dist else [mine]
@@ -78,17 +77,6 @@ def evaluate(
     if rank == 0 and result["mean"]:
         LOG.info("Average over %s - %s", counted(len(test_set), "clip"), _line(result["mean"]))
     return result
-
-
-def _unless(stop: Callable[[], bool], restore: Restore) -> Restore:
-    """`restore`, but raises StoppedError once `stop` returns True."""
-
-    def unless_stopped(window: Tensor) -> Tensor:
-        if stop():
-            raise StoppedError
-        return restore(window)
-
-    return unless_stopped
 
 
 def restored_frames(
@@ -119,7 +107,7 @@ def shares(test_set: TestSet, val: ValOpt, tile: TileOpt, world_size: int) -> li
     for clip in (test_set[index] for index in range(len(test_set))):
         count = len(clip.frames)
         pad = utils_tile.mirrored_frames(count) if val.pad_seq else 0
-        time = utils_tile.time_axis(count + 2 * pad, tile)
+        time = time_axis(count + 2 * pad, tile)
         first, stop = _wanted(count, val)
         inside = [start - pad for start in time.starts if first < start - pad < stop]
         overlaps = len(time.starts) > 1 and time.starts[1] < time.side
@@ -138,7 +126,7 @@ def calls(test_set: TestSet, val: ValOpt, tile: TileOpt, world_size: int = 1) ->
             clip = test_set[index]
             pad = utils_tile.mirrored_frames(len(clip.frames)) if val.pad_seq else 0
             length = len(clip.frames) + 2 * pad
-            count += utils_tile.calls_for(length, clip.size, tile, first + pad, stop + pad)
+            count += calls_for(length, clip.size, tile, first + pad, stop + pad)
         counts.append(count * ways)
     return counts
 
@@ -168,16 +156,12 @@ class _Loop:
         """Restore, score and pass on the frames of the shares, until a request to stop."""
         part = _Part({}, set())
         try:
-            self._run(mine, show, part)
+            with progress(total=sum(share.stop - share.first for share in mine), show=show) as bar:
+                for share in mine:
+                    self._run_share(share, show, part, bar)
         except StoppedError:
             part.stopped = True
         return part
-
-    def _run(self, mine: Sequence[Share], show: bool, part: _Part) -> None:
-        bar = progress(total=sum(share.stop - share.first for share in mine), show=show)
-        with bar:
-            for share in mine:
-                self._run_share(share, show, part, bar)
 
     def _run_share(self, share: Share, show: bool, part: _Part, bar: Any) -> None:
         clip = self.test_set[share.clip]
@@ -199,7 +183,7 @@ class _Loop:
         """The frames of one share, with their metrics."""
         score = _Scorer(clip, self.val.metrics)
         # Metrics of two frames also need the frame before a cut.
-        lead = share.first - bool(share.first and score.looks_back and not self.val.center_frame_only)
+        lead = share.first - bool(share.first and score.of_two and not self.val.center_frame_only)
         for index, image, is_new in self._images(clip, lead, share.stop):
             sharp = score.sharp(index)
             metrics = {} if sharp is None else score(index, image, sharp)
@@ -216,20 +200,20 @@ class _Loop:
                 first = index + 1
         yield from self._new_images(clip, first, stop)
 
+    def _restore(self, window: Any) -> Tensor:
+        """Restore a window, unless asked to stop."""
+        if self.stop():
+            raise StoppedError
+        return self.restore(window)
+
     def _new_images(self, clip: Clip, first: int, stop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
         """Restore the frames [first, stop), possibly none; see `_images`."""
         if first == stop:
             return
         restored = restored_frames(
-            self.restore,
-            clip.network_input,
-            len(clip.frames),
-            clip.size,
-            self.val,
-            self.shrinking,
-            planes_in_time=clip.planes_in_time,
-            frames=(first, stop),
-        )
+            self._restore, clip.network_input, len(clip.frames), clip.size, self.val, self.shrinking,
+            planes_in_time=clip.planes_in_time, frames=(first, stop),
+        )  # fmt: skip
         for index, frame in restored:
             if not torch.isfinite(frame).all():
                 name = clip.frames[index]
@@ -238,24 +222,14 @@ class _Loop:
 
 
 class _Scorer:
-    """Computes the metrics of a clip's frames, in order: some compare a frame with the previous one.
-
-    Args:
-        clip: the clip; some or all frames may lack a sharp one.
-        names: the metrics to compute.
-    """
+    """Computes the metrics `names` of a clip's frames, in order: some compare a frame with the previous one."""
 
     def __init__(self, clip: Clip, names: Sequence[str]) -> None:
         self._clip = clip
         self._names = [name for name in names if name in utils_metric.METRICS]
-        self._of_two = [name for name in names if name in utils_metric.TEMPORAL_METRICS]
+        self.of_two = [name for name in names if name in utils_metric.TEMPORAL_METRICS]
         # Index, images and sharp frame of the previous frame.
         self._before: tuple[int, dict[str, np.ndarray], np.ndarray] = (-2, {}, np.zeros(0))
-
-    @property
-    def looks_back(self) -> bool:
-        """Whether any metric needs the previous frame."""
-        return bool(self._of_two)
 
     def sharp(self, index: int) -> np.ndarray | None:
         """The sharp frame, (H, W, 3) uint8, if there is one."""
@@ -268,10 +242,10 @@ class _Scorer:
         images = {"": restored, **given}
         found = utils_metric.measure(images, sharp, self._names)
         at, before, sharp_before = self._before
-        if self._of_two and at == index - 1:
+        if self.of_two and at == index - 1:
             pairs = {prefix: (before[prefix], image) for prefix, image in images.items()}
-            found |= utils_metric.measure_motion(pairs, (sharp_before, sharp), self._of_two)
-        if self._of_two:
+            found |= utils_metric.measure_motion(pairs, (sharp_before, sharp), self.of_two)
+        if self.of_two:
             self._before = index, images, sharp
         return found
 

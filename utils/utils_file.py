@@ -22,8 +22,6 @@ TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)-(?P<started>[0-9a-f]+)-(?P<machine>[
 ABANDONED = 3600.0  # seconds without a change after which another machine's temporary file counts as abandoned
 
 _writing: set[Path] = set()  # unfinished temporary files of this process
-
-
 MARKS = {  # byte order mark -> encoding; UTF-32 before UTF-16, as its marks begin the same way
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -41,13 +39,10 @@ class DiskError(RuntimeError):
 def disk_errors_in_words(
     path: Path, advice: str, *, what: str = "", kind: type[Exception] = DiskError
 ) -> Iterator[None]:
-    """Turn an OSError of a full, read-only or missing disk into one line.
+    """Turn an OSError of a full, read-only or missing disk into one line, raised as `kind`.
 
-    Args:
-        path: the file or folder that is being written.
-        advice: what is kept, and what to do.
-        what: what is being written, if the path does not say it.
-        kind: class of the error raised instead.
+    `path` is the file or folder being written, `advice` says what is kept and what to do, `what` what is being written,
+    if the path does not say it.
     """
     try:
         yield
@@ -61,10 +56,9 @@ def disk_errors_in_words(
 
 @contextmanager
 def whole_file(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path next to `path`, which replaces `path` at the end if no error occurred.
+    """Yield a temporary path next to `path`, with its suffix, which replaces `path` if no error occurred.
 
-    Content and rename are synced to disk, so a crash leaves either the old or the new file. Missing folders are
-    created. The temporary name keeps the suffix.
+    Content and rename are synced to disk, so a crash leaves the old or the new file. Missing folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,17 +94,9 @@ def sweep(*folders: Path) -> None:
 
 
 def safe_name(name: str, where: object) -> str:
-    """Check the name of a clip or frame read from a file, before it becomes part of a path.
+    """Return the name of a clip or frame, such as `00001/0001`; UserError if it could lead out of its folder.
 
-    Args:
-        name: such as `clip` or, with several levels, `00001/0001`.
-        where: the file, and the line if it has lines, for the message.
-
-    Returns:
-        The name.
-
-    Raises:
-        UserError: the path could leave its folder.
+    `where` is the file that it was read from, and the line if it has lines, for the message.
     """
     is_on_drive = re.match(r"[A-Za-z]:", name)  # on Windows; "1:30" is an ordinary name
     if any(part in ("", "..") for part in re.split(r"[/\\]", name)) or is_on_drive or "\0" in name:
@@ -124,13 +110,8 @@ def safe_name(name: str, where: object) -> str:
 def read_text(path: Path | str, errors: str = "strict") -> str:
     """Read a text file: UTF-8 with or without a byte order mark, or UTF-16 with one; line ends become "\\n".
 
-    Args:
-        path: the file.
-        errors: as for bytes.decode; "surrogateescape" reads names as `write_text(.., names=True)` writes them.
-
-    Raises:
-        OSError: it cannot be read.
-        UserError: it is not such a text.
+    `errors` as for bytes.decode; "surrogateescape" reads names as `write_text(.., names=True)` writes them. Raises
+    OSError if it cannot be read, UserError if it is not such a text.
     """
     data = Path(path).read_bytes()
     encoding = next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), "utf-8")
@@ -149,11 +130,8 @@ def read_text(path: Path | str, errors: str = "strict") -> str:
 def write_text(path: Path | str, text: str, *, names: bool = False) -> None:
     """Write a UTF-8 text file atomically.
 
-    Args:
-        path: the file.
-        text: its content.
-        names: write file names that are not UTF-8 as their bytes, so that they can be read back, instead of as
-            `printable` shows them.
+    With `names`, file names that are not UTF-8 are written as their bytes, so that they can be read back, else as
+    `printable` shows them.
     """
     data = text.encode("utf-8", "surrogateescape") if names else printable(text).encode("utf-8")
     with whole_file(path) as temporary:

@@ -22,17 +22,10 @@ _CV2_LOGGING.setLogLevel(0)  # silent
 
 
 def read_rgb(path: Path | str) -> np.ndarray:
-    """Read an image file.
+    """Read an image file as (H, W, 3) uint8, RGB: png, jpg or any other OpenCV format.
 
-    Args:
-        path: png, jpg or any other OpenCV format; gray becomes three equal channels, alpha is dropped, 16 bits are cut
-            to 8, and the EXIF orientation is applied.
-
-    Returns:
-        (H, W, 3) uint8, RGB.
-
-    Raises:
-        UserError: the file is missing, empty, truncated or not such an image; names the file.
+    Gray becomes three equal channels, alpha is dropped, 16 bits are cut to 8, and the EXIF orientation is applied.
+    Raises UserError, which names the file, if it is missing, empty, truncated or not such an image.
     """
     path = Path(path)
     try:
@@ -47,11 +40,7 @@ def read_rgb(path: Path | str) -> np.ndarray:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Return (H, W) of the picture that `read_rgb` gives, from the file header.
-
-    Raises:
-        UserError: it is not such an image; names the file.
-    """
+    """Return (H, W) of the picture that `read_rgb` gives, from the file header; UserError as there."""
     encoded = mapped(path)
     if not encoded.size and not Path(path).is_file():
         raise UserError(f"{path}: is a link to a missing file, expected an image; fix or remove the link")
@@ -79,9 +68,7 @@ def remark(files: Mapping[str, np.ndarray]) -> str:
     """Describe what reading loses of a clip's images, beginning with a file name; empty if nothing.
 
     Reading drops all pictures of a file but the first, and the lower 8 of 16 bits, the only ones some cameras use.
-
-    Args:
-        files: file name -> bytes, (n,) uint8, of some of the clip's images; 8-bit images are not decoded.
+    `files`: file name -> bytes, (n,) uint8, of some of the clip's images; 8-bit images are not decoded.
     """
     headers = {name: header for name, encoded in files.items() if (header := header_of(encoded)) and not header.refused}
     for name, header in headers.items():
@@ -117,15 +104,7 @@ def _decoded(encoded: np.ndarray, mode: int) -> np.ndarray | None:
 
 
 def write_rgb(path: Path | str, image: np.ndarray) -> None:
-    """Write an image file atomically.
-
-    Args:
-        path: target file; missing folders are created, the suffix chooses the format.
-        image: (H, W, 3) uint8, RGB.
-
-    Raises:
-        UserError: the suffix is not an image format.
-    """
+    """Write (H, W, 3) uint8, RGB, to a file atomically, in the format of its suffix; UserError for an unknown one."""
     path = Path(path)
     if not cv2.haveImageWriter(path.name):
         raise UserError(f"{path}: images cannot be written as '{path.suffix}'; use .png")
@@ -141,7 +120,8 @@ def to_uint8(tensor: "Tensor") -> np.ndarray:
 
 
 def to_float(image: np.ndarray) -> "Tensor":
-    """Turn uint8 (..., H, W, 3) into a float32 tensor (..., 3, H, W) in [0, 1]."""
+    """Turn uint8 or float32 (..., H, W, 3) into a float32 tensor (..., 3, H, W) in [0, 1]."""
     import torch
 
-    return torch.from_numpy(np.require(image, requirements="W")).movedim(-1, -3).contiguous().float().div(255)
+    tensor = torch.from_numpy(np.require(image, requirements="W")).movedim(-1, -3).contiguous()
+    return tensor.float().div(255) if image.dtype == np.uint8 else tensor

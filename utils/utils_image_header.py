@@ -22,34 +22,18 @@ _SCAN, _END = 0xDA, 0xD9
 
 
 class Header(NamedTuple):
-    """What is known of an image before it is decoded.
+    """What is known of an image before it is decoded."""
 
-    Attributes:
-        size: (H, W) as displayed.
-        turn: EXIF orientation, 1 to 8, that must be applied after decoding.
-        bits: bits per channel.
-        pictures: number of animation frames or TIFF pages.
-        refused: kind of image, if that kind is not supported; otherwise empty.
-        is_whole: whether the file contains the end of the image; trailing data does not matter.
-    """
-
-    size: tuple[int, int]
-    turn: int = 1
-    bits: int = 8
-    pictures: int = 1
-    refused: str = ""
-    is_whole: bool = True
+    size: tuple[int, int]  # (H, W) as displayed
+    turn: int = 1  # EXIF orientation, 1 to 8, that must be applied after decoding
+    bits: int = 8  # per channel
+    pictures: int = 1  # number of animation frames or TIFF pages
+    refused: str = ""  # kind of image, if that kind is not supported
+    is_whole: bool = True  # the file contains the end of the image; trailing data does not matter
 
 
 def header_of(encoded: np.ndarray) -> Header | None:
-    """Read the header of an image file.
-
-    Args:
-        encoded: its bytes, (n,) uint8; may be memory-mapped, only some are read.
-
-    Returns:
-        None if it is not an image, or is truncated within the header.
-    """
+    """Read the header of an image file, (n,) uint8, touching few of its bytes; None if there is no whole one."""
 
     def read(place: int, count: int) -> bytes:
         return encoded[place : place + count].tobytes()
@@ -149,7 +133,7 @@ def _tiff(data: bytes) -> Header:
     while tags.next and pages < 10_000:
         file.seek(tags.next)
         tags.load(file)
-        first = first or {tag: _tuple(tags[tag]) for tag in tags}
+        first = first or {tag: of if isinstance(of := tags[tag], tuple) else (of,) for tag in tags}
         pages += 1
     (width,), (height,), bits = first[256], first[257], max(first.get(258, (1,)))
     starts, counts = (first.get(273) or first[324]), (first.get(279) or first[325])
@@ -160,10 +144,6 @@ def _tiff(data: bytes) -> Header:
     whole = all(start + count <= len(data) for start, count in zip(starts, counts, strict=False))
     # The TIFF decoder already applies the orientation.
     return Header(_shown(height, width, first.get(274, (1,))[0]), 1, bits, pages, refused, whole)
-
-
-def _tuple(value: object) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def _other(data: bytes) -> Header:

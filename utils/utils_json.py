@@ -22,14 +22,10 @@ JSON5_MESSAGE = re.compile(r"<string>:(\d+) (.*)", re.DOTALL)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read an object from a JSON file.
+    """Read an object from a JSON file, see `read_text`.
 
-    Args:
-        path: the file, see `read_text`.
-
-    Raises:
-        UserError: the file is missing or unreadable, its syntax is wrong (names the line), an object has a key
-            twice (names the key and both lines), or the value is not an object.
+    Raises UserError if the file is missing or unreadable, its syntax is wrong (names the line), an object has a key
+    twice (names the key and both lines), or the value is not an object.
     """
     try:
         text = read_text(path)
@@ -80,10 +76,8 @@ def _without_leading_commas(text: str, path: Path) -> str:
 def _check_backslashes(token: str, rest: str, where: str) -> None:
     """Refuse a string with an invalid escape, whose backslash JSON5 would drop, or with an escaped closing quote.
 
-    Args:
-        token: the string, or the opening quote of an unterminated one.
-        rest: rest of the line, from there on.
-        where: file and line.
+    `token` is the string, or the opening quote of an unterminated one, `rest` the line from there on, `where` file and
+    line.
     """
     lone = next((escape[0] for escape in ESCAPE.finditer(token) if escape["known"] is None), None)
     if lone or (len(token) == 1 and "\\" in rest):

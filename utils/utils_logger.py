@@ -36,13 +36,10 @@ NOT_IN_LINE = ("lr", "time", "data_time", "data_share", "eta", "samples_per_s", 
 
 
 class LineFile:
-    """A text file that grows line by line, for `logging.StreamHandler` and others.
+    """A text file that grows line by line and is reopened for each, for `logging.StreamHandler` and others.
 
     Each line is written completely or not at all. A full, read-only or missing disk costs lines, with one warning and
     one message when writing works again.
-
-    Args:
-        path: the file, reopened for each line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,17 +68,9 @@ class LineFile:
 
 
 class Run:
-    """Records what happens in a run, on rank 0 only.
+    """Records what happens in a run, on rank 0 only; UserError if the folder cannot be created.
 
-    Args:
-        folder: experiments/<task>.
-        opt: the `logging` block of the options.
-        dist: this process.
-        config: resolved options without secrets, for W&B.
-        lock: lock of the folder; released at the end.
-
-    Raises:
-        UserError: the folder cannot be created.
+    `config` is the resolved options without secrets, for W&B; `lock` that of the folder, released at the end.
     """
 
     def __init__(
@@ -109,7 +98,10 @@ class Run:
         """Close everything; after an error, leave out the boards, which notice it themselves."""
         if kind is None:
             self._boards.close()
-        self._leave()
+        if self.is_main:
+            LOG.removeHandler(self._handler)
+        if self._lock is not None:
+            self._lock.release()
 
     def begin(self, step: int) -> None:
         """Open the boards of a run with `step` finished steps; records of later steps are removed."""
@@ -145,11 +137,7 @@ class Run:
         self._boards.image(step, name, image)
 
     def write_options(self, options: BaseModel) -> None:
-        """Write options.json, the options of this run from now on.
-
-        Raises:
-            UserError: it cannot be written, so checkpoints could not be either.
-        """
+        """Write options.json; UserError if that fails, as checkpoints could not be written either."""
         if self.is_main:
             with disk_errors_in_words(self._files.options, NEEDED, kind=UserError):
                 utils_option.save(options, self._files.options)
@@ -157,20 +145,18 @@ class Run:
     def summary(self, step: int, weights: Path, best: Mapping[str, Any] | None = None, skipped: int = 0) -> list[str]:
         """Lines that summarise the run at its end.
 
-        Args:
-            step: finished steps.
-            weights: the weights file to test.
-            best: {"step", <metric>} of the best weights, if any were measured.
-            skipped: steps skipped since the run began.
+        `weights` is the file to test, `best` the {"step", <metric>} of the best weights, if any were measured,
+        `skipped` the steps skipped since the run began.
         """
         files = self._files
         test = ["python", "main_test_vrt.py", "--opt", str(files.options), "--set"]
         test += ["path.pretrained_netE=null", f"path.pretrained_netG={weights}"]
         measured = ", ".join(f"{key} {value:.4f}" for key, value in self._last_test.items() if "_" not in key)
+        best = best or {}
         facts = [
             ("steps", f"{step:,d}" + (f", {skipped:,d} skipped" if skipped else "")),
             ("time", f"{timedelta(seconds=round(time.monotonic() - self._started))} since this start"),
-            ("best", _best_line(best) if best else ""),
+            *(("best", f"{key} {value:.4f} at step {best['step']:,d}") for key, value in best.items() if key != "step"),
             ("last", measured),
             ("weights", str(weights)),
             ("log", f"{files.log}, {files.metrics}"),
@@ -182,23 +168,11 @@ class Run:
 
     def close(self) -> None:
         """Close everything and release the folder."""
-        self._boards.close()
-        self._leave()
-
-    def _leave(self) -> None:
-        if self.is_main:
-            LOG.removeHandler(self._handler)
-        if self._lock is not None:
-            self._lock.release()
+        self.__exit__(None)
 
 
 class Stopwatch:
-    """Times the steps of a loop and their wait for data, averaged between reports.
-
-    Args:
-        total_steps: steps of the whole run.
-        samples: samples per step, over all processes together.
-    """
+    """Times the steps of a loop, of `samples` over all processes, and their wait for data, averaged between reports."""
 
     def __init__(self, total_steps: int, samples: int = 1) -> None:
         self.total_steps, self.samples = total_steps, samples
@@ -216,9 +190,8 @@ class Stopwatch:
     def report(self, step: int) -> dict[str, float]:
         """Return the averages and start new ones.
 
-        Returns:
-            time and data_time (seconds per step, and of it waiting for data), data_share (their ratio), samples_per_s,
-            memory_gib, and eta (seconds left).
+        time and data_time (seconds per step, and of it waiting for data), data_share (their ratio), samples_per_s,
+        memory_gib, and eta (seconds left).
         """
         steps = max(self._steps, 1)
         seconds = (time.perf_counter() - self._start) / steps
@@ -243,11 +216,7 @@ def memory_gib() -> float:
 
 
 def start_run(folder: Path, opt: LoggingOpt, dist: Dist, options: BaseModel) -> Run:
-    """Create and lock the run's folder, and open its records.
-
-    Raises:
-        UserError: the folder cannot be written, or another run writes there.
-    """
+    """Create and lock the run's folder, and open its records; UserError if it cannot be written or is in use."""
     lock = None
     if dist.is_main:
         with disk_errors_in_words(folder, NEEDED, kind=UserError):
@@ -259,11 +228,7 @@ def start_run(folder: Path, opt: LoggingOpt, dist: Dist, options: BaseModel) -> 
 
 
 def drop_after(path: Path, step: int) -> int:
-    """Remove lines of steps after `step`, and lines truncated by a crash, from metrics.jsonl.
-
-    Returns:
-        The last step in the file before that; -1: none.
-    """
+    """Remove lines after `step`, and truncated ones, from metrics.jsonl; returns the last step before that, or -1."""
     try:
         text = read_text(path, "replace")
         lines = [(line, step_of_line(line)) for line in text.splitlines()]
@@ -285,8 +250,3 @@ def train_line(epoch: int, step: int, values: Mapping[str, float]) -> str:
     text += f" skipped: {values['skipped']:.0f}" if values.get("skipped") else ""
     left = timedelta(seconds=round(values["eta"]))
     return f"{text} time: {values['time']:.3f}s data: {values['data_time']:.3f}s ETA: {left}"
-
-
-def _best_line(best: Mapping[str, Any]) -> str:
-    metric = next(key for key in best if key != "step")
-    return f"{metric} {best[metric]:.4f} at step {best['step']:,d}"

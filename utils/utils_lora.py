@@ -25,16 +25,9 @@ def changed(weight: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
 
 
 def merge(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Merge low-rank changes into their weights.
+    """Merge low-rank changes into their weights; returns the parameters by their official names.
 
-    Args:
-        state: parameters by name, with or without low-rank changes.
-
-    Returns:
-        The parameters by their official names; unchanged ones are the same tensors.
-
-    Raises:
-        UserError: a part of a change is missing, or it does not fit its weight.
+    Unchanged ones are the same tensors. Raises UserError if a part of a change is missing or does not fit its weight.
     """
     merged = {key: value for key, value in state.items() if not is_lora(key)}
     for layer in _layers(state):
@@ -47,18 +40,12 @@ def merge(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def adapted_to(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Adapt a state to a network when only one of them has low-rank changes, or their scales differ.
+    """Adapt a state to a network, with state_dict `own`, when only one of them has low-rank changes, or their scales
+    differ.
 
-    Args:
-        state: parameters by name.
-        own: the network's state_dict.
-
-    Returns:
-        For a network without changes, the merged weights. For one with changes, the state, with zero changes added if
-        it has none, and with B rescaled to the same effect where the scales differ.
-
-    Raises:
-        UserError: a part of a change is missing.
+    For a network without changes: the merged weights. For one with changes: the state, with zero changes added if it
+    has none, and with B rescaled to the same effect where the scales differ. UserError if a part of a change is
+    missing.
     """
     changes = {key: value for key, value in own.items() if is_lora(key)}
     if not changes:

@@ -1,5 +1,6 @@
 """Metrics on uint8 RGB frames, and the protocols that tell which of them a paper reports."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -55,13 +56,9 @@ PROTOCOLS: dict[str, Protocol] = {
 def by_protocol(mean: Mapping[str, float], mean_over_frames: Mapping[str, float]) -> dict[str, dict[str, Any]]:
     """Report a result under the names of each protocol whose metrics were all measured.
 
-    Args:
-        mean: means over clips by metric, including those with the prefixes lq_ and sdm_ if measured.
-        mean_over_frames: the same, over all frames.
-
-    Returns:
-        Per protocol: `averaging` ("clips" or "frames"), `description`, and by prefix and the paper's name
-        `mean_of_clips`, `mean_over_frames`, and `metrics`, the one of the two that the protocol uses.
+    `mean` over clips and `mean_over_frames` are by metric, including those with the prefixes lq_ and sdm_ if measured.
+    Returns per protocol `averaging`, `description`, and by prefix and the paper's name `mean_of_clips`,
+    `mean_over_frames`, and `metrics`, the one of the two that the protocol uses.
     """
     found = {}
     for name, protocol in PROTOCOLS.items():
@@ -76,24 +73,16 @@ def by_protocol(mean: Mapping[str, float], mean_over_frames: Mapping[str, float]
                 averaging: {theirs: values[ours] for theirs, ours in keys.items()}
                 for averaging, values in (("clips", mean), ("frames", mean_over_frames))
             }
-            found[name] = {
-                "averaging": protocol.averaging,
-                "description": protocol.description,
-                "metrics": means[protocol.averaging],
-                "mean_of_clips": means["clips"],
-                "mean_over_frames": means["frames"],
-            }
+            both = {"mean_of_clips": means["clips"], "mean_over_frames": means["frames"]}
+            about = {"averaging": protocol.averaging, "description": protocol.description}
+            found[name] = {**about, "metrics": means[protocol.averaging], **both}
     return found
 
 
 def mean_of(values: Iterable[float]) -> float:
-    """Mean of the values that are not infinite; infinity if all are.
+    """Mean of the values that are not infinite; infinity if all are. NaN makes it NaN; no values are a ValueError.
 
-    A frame restored exactly has infinite PSNR and would hide all others; `equal_frames` counts such frames. NaN makes
-    the mean NaN.
-
-    Raises:
-        ValueError: there are no values.
+    A frame restored exactly has infinite PSNR and would hide all others; `equal_frames` counts such frames.
     """
     given = np.array(list(values), dtype=np.float64)
     if not given.size:
@@ -103,25 +92,17 @@ def mean_of(values: Iterable[float]) -> float:
 
 
 def equal_frames(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Count the infinite values, which `mean_of` leaves out, by metric; metrics without any are omitted.
-
-    Each row has the metrics of one frame; other entries are ignored.
-    """
-    counts: dict[str, int] = {}
-    for row in rows:
-        for name, value in row.items():
-            if isinstance(value, float) and np.isinf(value):
-                counts[name] = counts.get(name, 0) + 1
-    return counts
+    """Count by metric the infinite values of rows of frames, which `mean_of` leaves out."""
+    cells = (cell for row in rows for cell in row.items())
+    return dict(Counter(name for name, value in cells if isinstance(value, float) and np.isinf(value)))
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How to compare two images.
+    """How to compare two images: `of_pair` gives the same number for (b, a) as for (a, b), and the best of all for
+    equal ones.
 
-    of_pair: a number for a Pair; the same for (b, a) as for (a, b), and the best of all where both are equal.
-    lower_is_better: whether better images have a lower number.
-    check: raises UserError where something that it needs is not on this machine.
+    `check` raises UserError where something that it needs is not on this machine.
     """
 
     of_pair: Callable[[Pair], float]
@@ -129,23 +110,16 @@ class Metric:
     check: Callable[[], None] | None = None
 
     def __call__(self, a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
-        """Compare two images.
-
-        Args:
-            a: (H, W, 3) uint8, RGB.
-            b: the same shape.
-            border: pixels to crop from each side before comparing.
-        """
+        """Compare two (H, W, 3) uint8 RGB images of one shape, without `border` pixels at each side."""
         check_pair(a, b)
         return self.of_pair(Pair(View(a, border), View(b, border)))
 
 
 @dataclass(frozen=True)
 class TemporalMetric:
-    """How to compare the motion from one frame to the next.
+    """How to compare the motion from one frame to the next: that of two restored frames with that of the sharp ones.
 
-    of_motion: a number for the Motion of two restored frames and that of the two sharp ones; the best for equal ones.
-    lower_is_better, check: as of Metric.
+    `of_motion` gives the best number for equal ones; the rest as of Metric.
     """
 
     of_motion: Callable[[Motion, Motion], float]
@@ -156,17 +130,7 @@ class TemporalMetric:
 def measure(
     images: Mapping[str, np.ndarray], sharp: np.ndarray, names: Sequence[str], border: int = 0
 ) -> dict[str, float]:
-    """Compare several images with one sharp image; gives the same values as METRICS, but faster.
-
-    Args:
-        images: metric prefix -> (H, W, 3) uint8, RGB.
-        sharp: the same shape.
-        names: keys of METRICS.
-        border: see `Metric`.
-
-    Returns:
-        Prefix and name -> value, image by image.
-    """
+    """Compare images (prefix -> (H, W, 3) uint8 RGB) with a sharp one by METRICS: prefix and name -> value."""
     shared = View(sharp, border)
     found: dict[str, float] = {}
     for prefix, image in images.items():
@@ -179,7 +143,7 @@ def measure(
 def measure_motion(
     images: Mapping[str, tuple[np.ndarray, np.ndarray]], sharp: tuple[np.ndarray, np.ndarray], names: Sequence[str]
 ) -> dict[str, float]:
-    """Compare several pairs of consecutive images with one sharp pair; gives the same values as TEMPORAL_METRICS.
+    """Compare several pairs of consecutive images with one sharp pair: the values of TEMPORAL_METRICS.
 
     `images`: prefix -> two (H, W, 3) uint8, RGB; `sharp`: two of the same shape. Returns prefix and name -> value.
     """
@@ -194,11 +158,7 @@ def measure_motion(
 
 
 def check_available(names: Iterable[str]) -> None:
-    """Refuse metrics that cannot be computed here, before any work is done.
-
-    Raises:
-        UserError: LPIPS is among them and its library or AlexNet's weights are missing; nothing is downloaded.
-    """
+    """Refuse metrics that cannot be computed here: UserError for LPIPS without its library or weights."""
     for name in names:
         entry = _entry(name)
         if entry is not None and entry.check is not None:
@@ -227,11 +187,7 @@ def _psnr_y(pair: Pair) -> float:
 
 
 def _ssim(pair: Pair) -> float:
-    """Mean structural similarity of the channels: 11x11 Gaussian, sigma 1.5, valid region.
-
-    Raises:
-        UserError: an image is smaller than the Gaussian.
-    """
+    """Mean structural similarity of the channels: 11x11 Gaussian, sigma 1.5, valid region; UserError if too small."""
     _check_size(pair.a.pixels)
     return pair.rgb.valid.similarity()
 
@@ -247,11 +203,7 @@ def _ssim_y(pair: Pair) -> float:
 
 
 def lpips(pair: Pair) -> float:
-    """Learned perceptual distance: LPIPS 0.1 with AlexNet, on the CPU; 0 for equal images.
-
-    Raises:
-        UserError: the library or AlexNet's weights are missing, see `check_available`.
-    """
+    """Learned perceptual distance: LPIPS 0.1 by AlexNet on the CPU, 0 for equal images; UserError as `check`."""
     return lpips_metric.distance(pair.a.pixels, pair.b.pixels)
 
 
@@ -269,11 +221,12 @@ def _ssim_matlab_rgb(pair: Pair) -> float:
 
 
 def tof(motion: Motion, sharp: Motion) -> float:
-    """Temporal consistency: mean distance between the optical flow of restored and of sharp frames.
+    """Temporal consistency: mean distance, in pixels, between the optical flow of restored and of sharp frames; 0 is
+    best.
 
-    tOF of Chu et al., "Learning Temporal Coherence via Self-Supervision for GAN-based Video Generation", 2020:
-    OpenCV's Farneback flow on gray frames with pyramid scale 0.5, 3 levels, window 15, 3 iterations, poly_n 5 and
-    poly_sigma 1.2; the length of the difference, averaged over all pixels. In pixels; 0 is best.
+    tOF of Chu et al., "Learning Temporal Coherence via Self-Supervision for GAN-based Video Generation", 2020: OpenCV's
+    Farneback flow on gray frames with pyramid scale 0.5, 3 levels, window 15, 3 iterations, poly_n 5 and poly_sigma
+    1.2.
     """
     return float(np.linalg.norm(motion.flow - sharp.flow, axis=2).mean(dtype=np.float64))
 

@@ -40,19 +40,15 @@ def load(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
     """Read an option file and check it.
 
     Args:
-        path: the file, or the name of one that ships (`utils_zoo.option_file`). With `"_base_": FILE`, relative to
-            the file itself, it extends that file: objects are merged key by key, an object over a list of objects
-            changes these (see `_merged`), everything else is replaced.
+        path: the file, or the name of one that ships (`utils_zoo.option_file`). With `"_base_": FILE`, relative to the
+            file itself, it extends that file: objects are merged key by key, an object over a list of objects changes
+            these (see `_merged`), everything else is replaced.
         schema: root of the options.
         overrides: "dotted.key=VALUE", VALUE in JSON; anything else is a string. A number in the key means one object of
             a list; without it, all of them change.
 
-    Returns:
-        The options, frozen.
-
     Raises:
-        UserError: one line that names the first problem (key, file, value found, allowed values) and counts the
-            others.
+        UserError: names the first problem (key, file, value found, allowed values) and counts the others.
     """
     path = option_file(Path(path).expanduser())
     sources = _read_chain(path, ())
@@ -76,7 +72,10 @@ def _checked(sources: list[tuple[str, Tree]], path: str, schema: type[T]) -> T:
     try:
         opt = schema.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_one_line(error, schema, sources)) from None
+        first, *rest = _problems(error, schema)
+        others = ", ".join(dict.fromkeys(_dotted(detail["loc"], schema) or "options" for detail in rest))
+        more = f" (and {len(rest)} more: {others})" if rest else ""
+        raise UserError(f"{_origin(first['loc'], sources)}: {_problem(first, schema)}{more}") from None
     if ignored:
         LOG.info("%s: these keys of KAIR have no effect here: %s", path, ", ".join(ignored))
     for note in getattr(opt, "notes", ()):
@@ -90,12 +89,7 @@ def task_files() -> dict[str, Path]:
 
 
 def save(opt: BaseModel, path: Path) -> None:
-    """Write options to a file atomically, without secrets; `load` reads them back.
-
-    Args:
-        opt: the options.
-        path: the file; missing folders are created.
-    """
+    """Write options to a file atomically, without secrets; `load` reads them back. Missing folders are created."""
     write_text(path, opt.model_dump_json(indent=2) + "\n")
 
 
@@ -120,13 +114,7 @@ def _read_chain(path: Path, heirs: tuple[Path, ...]) -> list[tuple[str, Tree]]:
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any], place: str = "") -> Tree:
     """Merge objects key by key; over a list of objects, keys "0", "1", ... change one of these, other keys all of them.
 
-    Args:
-        base: an object.
-        over: what takes precedence.
-        place: source and keys above, for the message.
-
-    Raises:
-        UserError: a list has no object of a number.
+    `place` is the source and the keys above, for the UserError if a list has no object of a number.
     """
     tree = dict(base)
     for key, value in over.items():
@@ -268,15 +256,6 @@ def _unknown(key: str, schema: type[BaseModel]) -> str:
     return f"{key}: unknown option; did you mean {nearest}?"
 
 
-def _one_line(error: ValidationError, schema: type[BaseModel], sources: Sequence[tuple[str, Tree]]) -> str:
-    first, *rest = _problems(error, schema)
-    line = f"{_origin(first['loc'], sources)}: {_problem(first, schema)}"
-    if rest:
-        more = ", ".join(dict.fromkeys(_dotted(detail["loc"], schema) or "options" for detail in rest))
-        line += f" (and {len(rest)} more: {more})"
-    return line
-
-
 def _problems(error: ValidationError, schema: type[BaseModel]) -> list[ErrorDetails]:
     """The problems found by pydantic, unknown keys first; one per value, even if it may have several types."""
     known = {key for key, _ in _walk(schema)}
@@ -291,10 +270,8 @@ def _problems(error: ValidationError, schema: type[BaseModel]) -> list[ErrorDeta
 
 def _end_of_place(loc: Sequence[int | str], known: Collection[str]) -> int:
     """Number of leading steps that are keys and indices; pydantic appends the type it tried of several."""
-    for at in range(1, len(loc) + 1):
-        if ".".join(step for step in loc[:at] if isinstance(step, str)) not in known:
-            return at - 1
-    return len(loc)
+    keys = (".".join(step for step in loc[: at + 1] if isinstance(step, str)) for at in range(len(loc)))
+    return next((at for at, key in enumerate(keys) if key not in known), len(loc))
 
 
 def _one_of_several(tried: Sequence[ErrorDetails]) -> ErrorDetails:
@@ -308,10 +285,8 @@ def _one_of_several(tried: Sequence[ErrorDetails]) -> ErrorDetails:
 
 def _origin(loc: Sequence[int | str], sources: Sequence[tuple[str, Tree]]) -> str:
     """Return the last file (or --set) that gave a value; the option file itself if none did."""
-    for name, tree in reversed(sources):
-        if loc and _has(tree, loc):
-            return name
-    return next(name for name, _ in reversed(sources) if name != SET)
+    giving = [name for name, tree in sources if loc and _has(tree, loc)]
+    return (giving or [name for name, _ in sources if name != SET])[-1]
 
 
 def _has(tree: Any, loc: Sequence[int | str]) -> bool:
@@ -345,10 +320,8 @@ def _problem(detail: ErrorDetails, schema: type[BaseModel]) -> str:
     if detail["type"] == "value_error" and not message.startswith("must"):
         return f"{key}: {message}" if key else message
     message = re.sub(r" after validation, not \d+", "", message.replace("a valid tuple", "a list"))
-    if detail["type"] == "model_type":
-        message = "must be an object {...}"
-    elif detail["type"] == "bool_type":
-        message = "must be true or false"
+    own_words = {"model_type": "must be an object {...}", "bool_type": "must be true or false"}
+    message = own_words.get(detail["type"], message)
     kinds = _kinds(dict(_walk(schema)).get(_without_numbers(key)))
     is_item = isinstance(detail["loc"][-1], int)  # of a list, which may be null, while its items may not
     secret, null = SecretStr in kinds, " or null" * (NoneType in kinds and not is_item)

@@ -32,15 +32,11 @@ def progress(
     unit: str = "frame",
     show: bool = True,
 ) -> Any:
-    """Make a progress bar on stderr, which vanishes at the end.
+    """Make a progress bar on stderr, which vanishes at the end; `what` is the name before it.
 
-    Args:
-        items: what to iterate over; None: call `update` on the bar, which is also a context manager.
-        total: number of items; default: the length of `items`. Without it no time left is shown.
-        done: number of items that were finished earlier.
-        what: name before the bar.
-        unit: of the items.
-        show: False hides it, as in all processes but the first.
+    Without `items` to iterate over, call `update` on the bar, which is also a context manager. Without `total` or a
+    length of `items` no time left is shown. `done` items were finished earlier. `show` is False in all processes but
+    the first.
     """
     is_hidden = not show or bool(os.environ.get(HIDE))
     return _bars()(items, what, total, False, unit=unit, initial=done, disable=True if is_hidden else None)

@@ -15,19 +15,13 @@ from utils.utils_colour import EXPONENT, LIGHT_KNEE, OFFSET, SLOPE, SRGB_KNEE
 class RGBSpike:
     """Frames with their spikes. Behaves like the tensor of frames where it is cut, flipped or stacked.
 
-    Attributes:
-        rgb: (..., T, C, H, W) float32: RGB in [0, 1], then a noise map if the network takes one.
-        spike: (..., T, S, h, w), H = r h and W = r w with an integer r: float32, uint8 counts, or int8 parts
-            of counts (data.spike.frame_planes).
-        scale: (..., T, S) float32, what one count of a plane means in intensity (white is 1); None: spike is in
-            intensity already.
-        is_linear: intensities are linear light, while `rgb` is sRGB; the network then works in linear light.
+    H = r h and W = r w with an integer r. If intensities are linear light, the network works in linear light.
     """
 
-    rgb: Tensor
-    spike: Tensor
-    scale: Tensor | None = None
-    is_linear: bool = False
+    rgb: Tensor  # (..., T, C, H, W) float32: sRGB in [0, 1], then a noise map if the network takes one
+    spike: Tensor  # (..., T, S, h, w) float32, uint8 counts, or int8 parts of counts (data.spike.frame_planes)
+    scale: Tensor | None = None  # (..., T, S) float32, a count in intensity (white is 1); None: spike is in intensity
+    is_linear: bool = False  # intensities are linear light
 
     @property
     def shape(self) -> torch.Size:
@@ -123,12 +117,7 @@ def stacked(windows: Sequence[Any]) -> Any:
 
 
 def random_like(window: Window, shape: Sequence[int]) -> Window:
-    """A window of the same kind as (n, C, H, W), with random values.
-
-    Args:
-        window: the example.
-        shape: (B, n, any, h, w) wanted; h and w are rounded up to whole cells of the spikes.
-    """
+    """A window like `window` but of `shape` (B, n, any, h, w), h and w rounded up to whole cells; values are random."""
     batch, frames, _, height, width = shape
     random = torch.Generator().manual_seed(0)
     if isinstance(window, Tensor):

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,70 +16,22 @@ SET_FILE = re.compile(r"(\d+)_(G|E|state|optimizerG)\.pth")
 VIDEO_SUFFIXES = {"h264": ".mp4", "lossless": ".mkv"}
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """Files of a run.
+    """Files of a run; `root` is its folder, experiments/<task>."""
 
-    Attributes:
-        root: the run's folder, experiments/<task>.
-    """
-
-    root: Path
-
-    @property
-    def options(self) -> Path:
-        """The options of the run, resolved."""
-        return self.root / "options.json"
-
-    @property
-    def log(self) -> Path:
-        """What the run said."""
-        return self.root / "train.log"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON object per line: values of training and of tests."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def weights(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.root / WEIGHTS
-
-    @property
-    def best(self) -> Path:
-        """The weights with the best test result so far."""
-        return self.weights / "best_G.pth"
-
-    @property
-    def best_score(self) -> Path:
-        """Step and score of these weights."""
-        return self.weights / "best.json"
-
-    @property
-    def tile(self) -> Path:
-        """The tile of the run's tests, if it was chosen automatically."""
-        return self.root / "tile.json"
-
-    @property
-    def images(self) -> Path:
-        """Folder of the frames restored in tests, by step."""
-        return self.root / "images"
-
-    @property
-    def profile(self) -> Path:
-        """Folder of torch.profiler's records."""
-        return self.root / "profile"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Folder of TensorBoard's event files."""
-        return self.root / "tb_logger"
-
-    @property
-    def wandb(self) -> Path:
-        """The id of the run on W&B."""
-        return self.root / "wandb_run.json"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.options = root / "options.json"  # the options of the run, resolved
+        self.log = root / "train.log"
+        self.metrics = root / "metrics.jsonl"  # one JSON object per line: values of training and of tests
+        self.weights = root / WEIGHTS  # folder of the checkpoints
+        self.best = self.weights / "best_G.pth"  # the weights with the best test result so far
+        self.best_score = self.weights / "best.json"  # step and score of these weights
+        self.tile = root / "tile.json"  # the tile of the run's tests, if it was chosen automatically
+        self.images = root / "images"  # folder of the frames restored in tests, by step
+        self.profile = root / "profile"  # folder of torch.profiler's records
+        self.tensorboard = root / "tb_logger"  # folder of TensorBoard's event files
+        self.wandb = root / "wandb_run.json"  # the id of the run on W&B
 
     def checkpoint(self, step: int, kind: str) -> Path:
         """One file of the checkpoint of a step; `kind` is "G", "E" or "state", in KAIR's runs also "optimizerG"."""
@@ -106,60 +57,20 @@ class RunFolder:
         return last in self.steps() and (self.has_test(last) or not has_clips)
 
 
-@dataclass(frozen=True)
 class ResultsFolder:
-    """Files of a test.
+    """Files of a test; `root` is the folder of its results, results/<task>."""
 
-    Attributes:
-        root: folder of the results, results/<task>.
-    """
-
-    root: Path
-
-    @property
-    def options(self) -> Path:
-        """The options of the test, resolved."""
-        return self.root / "options.json"
-
-    @property
-    def record(self) -> Path:
-        """Everything that the frames depend on."""
-        return self.root / "run.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Means by metric and clip."""
-        return self.root / "metrics.json"
-
-    @property
-    def frame_metrics(self) -> Path:
-        """One row of metrics per frame."""
-        return self.root / "metrics.csv"
-
-    @property
-    def report(self) -> Path:
-        """The results on one page."""
-        return self.root / "report.html"
-
-    @property
-    def difference(self) -> Path:
-        """The page that compares this test with another one."""
-        return self.root / "compare.html"
-
-    @property
-    def comparison_picture(self) -> Path:
-        """Input and result side by side, one frame per clip."""
-        return self.root / "comparison.png"
-
-    @property
-    def instants(self) -> Path:
-        """One blurred frame per clip and its restored instants, with val.times."""
-        return self.root / "instants.png"
-
-    @property
-    def comparison_video(self) -> Path:
-        """Input and result side by side, all frames."""
-        return self.root / "comparison.mp4"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.options = root / "options.json"  # the options of the test, resolved
+        self.record = root / "run.json"  # everything that the frames depend on
+        self.metrics = root / "metrics.json"  # means by metric and clip
+        self.frame_metrics = root / "metrics.csv"  # one row of metrics per frame
+        self.report = root / "report.html"  # the results on one page
+        self.difference = root / "compare.html"  # the page that compares this test with another one
+        self.comparison_picture = root / "comparison.png"  # input and result side by side, one frame per clip
+        self.comparison_video = root / "comparison.mp4"  # the same, all frames
+        self.instants = root / "instants.png"  # one blurred frame per clip and its restored instants, with val.times
 
     @property
     def summaries(self) -> tuple[Path, ...]:
@@ -187,11 +98,7 @@ def step_of_line(line: str) -> int:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Read the options.json of a run or a test.
-
-    Raises:
-        OSError, ValueError: there is none, or it is damaged.
-    """
+    """Read the options.json of a run or a test; OSError or ValueError if there is none, or it is damaged."""
     options: dict[str, Any] = json.loads(read_text(path))
     return options
 
@@ -209,12 +116,7 @@ def find_weights(
     """Choose the weights to test: those given in the options, else the run's best, else its last, else shipped ones.
 
     A given file that the run itself started from is not meant for testing; the run's own weights are used instead.
-
-    Returns:
-        The file and the reason for the choice, as text.
-
-    Raises:
-        UserError: there are no weights.
+    Returns the file and the reason for the choice, as text; raises UserError if there are no weights.
     """
     run = RunFolder(run_dir)
     own = _own_weights(run)

@@ -6,39 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.tiles.axes import (
-    Axis,
-    axis,
-    calls_for,
-    kair_starts,
-    mirror_index,
-    space_axes,
-    starts,
-    time_axis,
-    windows_for,
-)
+from utils.tiles.axes import axis, mirror_index, space_axes, time_axis, windows_for
 from utils.tiles.choice import ShrinkingTile
 from utils.utils_rgbspike import Window, grid_of, stacked
 from utils.utils_tile_opt import TileOpt
-
-__all__ = [
-    "Axis",
-    "Read",
-    "Restore",
-    "ShrinkingTile",
-    "axis",
-    "calls_for",
-    "is_out_of_memory",
-    "kair_starts",
-    "mirror_index",
-    "mirrored_frames",
-    "padded_as_kair",
-    "restore_padded",
-    "restore_tiled",
-    "space_axes",
-    "starts",
-    "time_axis",
-]
 
 Restore = Callable[[Any], Tensor]  # takes a Window
 Read = Callable[[int, int], Any]  # gives a Window
@@ -64,7 +35,8 @@ def restore_tiled(
 ) -> Iterator[tuple[int, Tensor]]:
     """Restore a clip tile by tile; holds one time window in memory and yields each frame as soon as it is final.
 
-    A frame is the same, bit for bit, in whichever range it is restored. If memory runs out, smaller tiles are used.
+    A frame is the same, bit for bit, in whichever range it is restored. If memory runs out, smaller tiles are used;
+    UserError if not even these fit.
 
     Args:
         restore: (B, n, C, h, w) -> (B, t, 3, h * s, w * s); restores t frames from n input frames; s >= 1.
@@ -76,9 +48,6 @@ def restore_tiled(
 
     Yields:
         Frame index, ascending and without gaps, and the restored frame (3, H * s, W * s) float32 on the CPU.
-
-    Raises:
-        UserError: not even small tiles fit into memory.
     """
     shrinking = tile if isinstance(tile, ShrinkingTile) else ShrinkingTile(tile)
     first, last = frames or (0, length)

@@ -15,26 +15,18 @@ Sides = int | tuple[int, int]
 class TileOpt:
     """The part of a clip that is restored at once. A length of 0 means the whole clip, height or width.
 
-    Attributes:
-        frames: frames per time window.
-        frame_overlap: frames shared by neighbouring time windows, possibly fewer: see `starts`.
-        size: height and width in input pixels.
-        overlap: pixels shared by neighbouring tiles along each axis, possibly fewer.
-        blend: "smooth": evenly spaced tiles, blended by linear ramps. "kair": KAIR's tile positions with a hard cut in
-            the middle of each overlap, as in published numbers.
-        batch: tiles restored per call.
-        window: the network's attention window; "kair" pads each axis of length 0 to a multiple of it by mirroring.
-        grid: the network's own grid: a tile must begin at a multiple of it, in pixels, to equal the whole frame.
+    "smooth" blends evenly spaced tiles by linear ramps. "kair" takes KAIR's tile positions, cuts each overlap in the
+    middle, as in published numbers, and mirrors each axis of length 0 to a multiple of `window`.
     """
 
-    frames: int = 0
-    frame_overlap: int = 2
-    size: tuple[int, int] = (0, 0)
-    overlap: tuple[int, int] = (20, 20)
+    frames: int = 0  # per time window
+    frame_overlap: int = 2  # frames shared by neighbouring time windows, possibly fewer: see `starts`
+    size: tuple[int, int] = (0, 0)  # height and width in input pixels
+    overlap: tuple[int, int] = (20, 20)  # pixels shared by neighbouring tiles along each axis, possibly fewer
     blend: Blend = "smooth"
-    batch: int = 1
-    window: tuple[int, int, int] = (1, 1, 1)
-    grid: int = 1
+    batch: int = 1  # tiles restored per call
+    window: tuple[int, int, int] = (1, 1, 1)  # the network's attention window
+    grid: int = 1  # the network's: a tile must begin at a multiple of it, in pixels, to equal the whole frame
 
     def __post_init__(self) -> None:
         sides = {
@@ -65,13 +57,9 @@ class TileOpt:
 
 
 def tile_of(val: ValOpt, window: Sequence[int] = (1, 1, 1), extra: int = 0, grid: int = 1) -> TileOpt:
-    """The tiles that the options ask for, in restored frames.
+    """The tiles that the options ask for, in restored frames; `window` and `grid` as in TileOpt.
 
-    Args:
-        val: the options.
-        window: the network's attention window.
-        extra: frames read beyond those restored; if not 0, restored frames do not overlap, as each is made once.
-        grid: see TileOpt.
+    `extra` frames are read beyond those restored; if not 0, restored frames do not overlap, as each is made once.
     """
     frames = val.num_frame_testing
     return TileOpt(

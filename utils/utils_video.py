@@ -3,7 +3,8 @@
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -31,17 +32,11 @@ _FINEST = Fraction(1, 1_000_000)  # finest time unit written, in seconds
 
 @dataclass(frozen=True)
 class Playback:
-    """Timing and pixel shape of a recording.
+    """Timing and pixel shape of a recording."""
 
-    Attributes:
-        rate: mean frames per second; None if unknown.
-        times: display time of each frame in seconds, ascending; None if unknown.
-        pixel_aspect: width of a pixel over its height.
-    """
-
-    rate: Fraction | None = None
-    times: tuple[Fraction, ...] | None = None
-    pixel_aspect: Fraction = _SQUARE
+    rate: Fraction | None = None  # mean frames per second; None if unknown
+    times: tuple[Fraction, ...] | None = None  # display time of each frame in seconds, ascending; None if unknown
+    pixel_aspect: Fraction = _SQUARE  # width of a pixel over its height
 
     def part(self, frames: Sequence[int]) -> "Playback":
         """Return the playback of some of the frames, in their order, shifted to start at the original start time."""
@@ -60,25 +55,19 @@ class Playback:
 
 
 class _Codec(NamedTuple):
-    """How a video is written: encoder, pixel format, scale filter, encoder and file options, need of even sides."""
+    """How a video is written."""
 
     encoder: str
     pix_fmt: str
-    scale: str
-    options: dict[str, str]
+    scale: str  # arguments of the scale filter
+    options: dict[str, str]  # of the encoder
     file_options: dict[str, str]
-    even: bool
+    even: bool  # sides must be even
 
 
+_TO_BT709 = f"{_FLAGS}:out_color_matrix=bt709:out_range=tv"
 CODECS = {
-    "h264": _Codec(
-        "libx264",
-        "yuv420p",
-        f"{_FLAGS}:out_color_matrix=bt709:out_range=tv",
-        {"crf": "18"},
-        {"movflags": "faststart"},
-        even=True,
-    ),
+    "h264": _Codec("libx264", "yuv420p", _TO_BT709, {"crf": "18"}, {"movflags": "faststart"}, even=True),
     # Each picture is a key frame with checksums.
     "lossless": _Codec("ffv1", "bgr0", _FLAGS, {"level": "3", "g": "1", "slicecrc": "1"}, {}, even=False),
 }
@@ -87,11 +76,8 @@ CODECS = {
 class Converter:
     """Converts pictures to another pixel format with FFmpeg's scale filter, which handles colour matrices and ranges.
 
-    Args:
-        frame: a picture with the size, pixel format, colour space and range of all pictures. An unspecified matrix
-            means BT.601; gray, RGB and an unspecified range are treated as FFmpeg does.
-        pix_fmt: output pixel format.
-        scale: arguments of the scale filter.
+    `frame` has the size, pixel format, colour space and range of all pictures. An unspecified matrix means BT.601;
+    gray, RGB and an unspecified range are treated as FFmpeg does. `scale` is the filter's arguments.
     """
 
     def __init__(self, frame: "av.VideoFrame", pix_fmt: str = "rgb24", scale: str = _FLAGS) -> None:
@@ -129,39 +115,37 @@ class Converter:
 
 
 def write_video(
-    path: Path,
-    images: Iterable[np.ndarray],
-    rate: Fraction | int = 25,
-    codec: str = "h264",
-    *,
-    times: Sequence[Fraction] | None = None,
-    pixel_aspect: Fraction = _SQUARE,
+    path: Path, images: Iterable[np.ndarray], rate: Fraction | int = 25, codec: str = "h264", **shown: Any
 ) -> None:
-    """Write a video atomically, taking one image at a time.
+    """`video_writer` for images that come one at a time."""
+    with video_writer(path, rate, codec, **shown) as add:
+        for image in images:
+            add(image)
 
-    Matroska rounds times to milliseconds, and PyAV cannot write the pixel shape into it; the latter logs a warning.
+
+@contextmanager
+def video_writer(
+    path: Path, rate: Fraction | int = 25, codec: str = "h264", *,
+    times: Sequence[Fraction] | None = None, pixel_aspect: Fraction = _SQUARE,
+) -> Iterator[Callable[[np.ndarray], None]]:  # fmt: skip
+    """Yield a function that adds an image, (H, W, 3) uint8 RGB, to a video, which is written atomically.
+
+    The first image sets the size, later ones of other sizes are fitted into it. Matroska rounds times to milliseconds,
+    and PyAV cannot write the pixel shape into it; the latter logs a warning. Raises UserError if there are no images,
+    images of a lossless video have different sizes, or PyAV lacks the encoder.
 
     Args:
         path: ends in .mp4 for "h264", in .mkv for "lossless".
-        images: (H, W, 3) uint8, RGB; the first sets the size, later ones of other sizes are fitted into it.
         rate: images per second.
         codec: "h264", for browsers and players: yuv420p, BT.709, limited range; odd sides are padded by repeating the
             last row or column. "lossless": FFV1, bit-exact; all images need the same size.
         times: display time of each image in seconds, ascending; None: equally spaced by the rate, from 0.
         pixel_aspect: width of a pixel over its height.
-
-    Raises:
-        UserError: there are no images, images of a lossless video have different sizes, or PyAV lacks the encoder.
     """
     import av
 
     how = CODECS[codec]
     _check_encoder(how.encoder, codec)
-    images = iter(images)
-    first = next(images, None)
-    if first is None:
-        raise UserError(f"{path}: no images to write, expected one or more; restore frames first")
-    pictures = _of_one_size(path, itertools.chain([first], images), first.shape[:2], how)
     rate = Fraction(rate).limit_denominator(100_000)
     unit = _unit(times, 1 / rate) if times else 1 / rate
     with whole_file(path) as temporary, av.open(str(temporary), "w", options=how.file_options) as container:
@@ -169,19 +153,30 @@ def write_video(
         stream.pix_fmt = how.pix_fmt
         stream.codec_context.time_base = unit
         stream.codec_context.sample_aspect_ratio = pixel_aspect
-        converter = None
-        for number, picture in enumerate(pictures):
+        size, count = (0, 0), 0
+        convert: Converter | None = None
+
+        def add(image: np.ndarray) -> None:
+            nonlocal size, convert, count
+            size = size if count else (image.shape[0], image.shape[1])
+            picture = _of_size(path, image, size, how, is_first=not count)
             frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-            if converter is None:
+            if convert is None:
                 stream.height, stream.width = picture.shape[:2]
-                if path.suffix == ".mkv":
+                if path.suffix == ".mkv" and pixel_aspect != 1:
                     _warn_of_shape(path, picture.shape[:2], pixel_aspect)
-                converter = Converter(frame, how.pix_fmt, how.scale)
-                if how.pix_fmt.startswith("yuv"):
-                    _tag(stream.codec_context)
-            converted = converter(frame)
-            converted.pts, converted.time_base = round(times[number] / unit) if times else number, unit
+                convert, context = Converter(frame, how.pix_fmt, how.scale), stream.codec_context
+                if how.pix_fmt.startswith("yuv"):  # players need not guess the colour space from the size
+                    context.colorspace = context.color_primaries = context.color_trc = _BT709
+                    context.color_range = _LIMITED
+            converted = convert(frame)
+            converted.pts, converted.time_base = round(times[count] / unit) if times else count, unit
             container.mux(stream.encode(converted))
+            count += 1
+
+        yield add
+        if not count:
+            raise UserError(f"{path}: no images to write, expected one or more; restore frames first")
         container.mux(stream.encode())
 
 
@@ -193,13 +188,11 @@ def _unit(times: Sequence[Fraction], step: Fraction) -> Fraction:
 
 
 def _warn_of_shape(path: Path, size: tuple[int, int], aspect: Fraction) -> None:
-    """Warn, for non-square pixels, that PyAV cannot write the pixel shape into a Matroska file."""
-    if aspect != 1:
-        LOG.warning(
-            "%s: PyAV cannot write its pixel shape %s into Matroska; so that players show it right, "
-            "run mkvpropedit %s --edit track:v1 --set display-width=%d --set display-height=%d",
-            *(path, ratio(aspect), path.name, round(size[1] * aspect), size[0]),
-        )
+    LOG.warning(
+        "%s: PyAV cannot write its pixel shape %s into Matroska; so that players show it right, "
+        "run mkvpropedit %s --edit track:v1 --set display-width=%d --set display-height=%d",
+        *(path, ratio(aspect), path.name, round(size[1] * aspect), size[0]),
+    )
 
 
 def ratio(value: Fraction) -> str:
@@ -218,19 +211,19 @@ def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return fitted
 
 
-def _of_one_size(path: Path, images: Iterable[np.ndarray], size: tuple[int, int], how: _Codec) -> Iterator[np.ndarray]:
+def _of_size(path: Path, image: np.ndarray, size: tuple[int, int], how: _Codec, is_first: bool) -> np.ndarray:
+    """The image fitted into (H, W), with sides padded to even ones if the codec needs that."""
     odd = (size[0] % 2, size[1] % 2) if how.even else (0, 0)
-    if any(odd):
+    if any(odd) and is_first:
         LOG.info("%s: %dx%d has an odd side; its last row or column is repeated", path, *size)
-    for image in images:
-        if image.shape[:2] != size:
-            if not how.even:
-                found, wanted = ("x".join(map(str, sides)) for sides in (image.shape[:2], size))
-                raise UserError(
-                    f"{path}: an image has {found} pixels, expected {wanted} like the first; make all the same size"
-                )
-            image = fit(image, size)
-        yield np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge") if any(odd) else image
+    if image.shape[:2] != size:
+        if not how.even:
+            found, wanted = ("x".join(map(str, sides)) for sides in (image.shape[:2], size))
+            raise UserError(
+                f"{path}: an image has {found} pixels, expected {wanted} like the first; make all the same size"
+            )
+        image = fit(image, size)
+    return np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge") if any(odd) else image
 
 
 def _check_encoder(encoder: str, codec: str) -> None:
@@ -244,9 +237,3 @@ def _check_encoder(encoder: str, codec: str) -> None:
             f'{codec}: this PyAV ({av.__version__}) has no encoder {encoder}; install it with pip install "av>=12", '
             f"whose wheels have it, or write {other} or png"
         ) from None
-
-
-def _tag(context: Any) -> None:
-    """Tag the stream with its colour space, so that players need not guess it from the size."""
-    context.colorspace = context.color_primaries = context.color_trc = _BT709
-    context.color_range = _LIMITED

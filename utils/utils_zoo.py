@@ -34,11 +34,7 @@ def typed(text: str) -> str:
 
 
 def located(weights: str | Path) -> Path:
-    """The file that a path of weights means: shipped ones lie in the project, wherever a program is called from.
-
-    Raises:
-        UserError: the weights ship with the project but are not there.
-    """
+    """The file that a path of weights means: shipped ones are found from any folder; UserError if they are gone."""
     path = Path(weights).expanduser()
     if path not in SHIPPED or path.is_file():
         return path
@@ -54,9 +50,8 @@ def located(weights: str | Path) -> Path:
 def option_file(path: Path) -> Path:
     """The option file that a path means: `options/vrt/demo.json`, or `demo` for short, is found from any folder.
 
-    Raises:
-        UserError: no file has this name; names the nearest one. Without a file that is alike a name with a suffix is
-            returned, for the caller to fail on.
+    Raises UserError if no file has this name; it names the nearest one. Without a file that is alike, a name with a
+    suffix is returned, for the caller to fail on.
     """
     is_name = not path.suffix and not path.is_absolute()
     shipped = ROOT / OPTIONS / f"{path}.json" if is_name else ROOT / path

@@ -2,6 +2,8 @@ import csv
 import errno
 import json
 import os
+from contextlib import contextmanager
+from functools import partial
 
 import av
 import numpy as np
@@ -183,10 +185,13 @@ def test_comparison_files(clips, tmp_path):
 
 
 def test_any_number_of_processes_gives_the_same_comparison(clips, tmp_path, monkeypatch):
-    def write_pictures(path, pictures, rate):  # the encoder's bytes are not always the same
+    @contextmanager
+    def write_pictures(path, rate):  # the encoder's bytes are not always the same
+        pictures = []
+        yield pictures.append
         path.write_bytes(b"".join(picture.tobytes() for picture in pictures))
 
-    monkeypatch.setattr(comparison_video, "write_video", write_pictures)
+    monkeypatch.setattr(comparison_video, "video_writer", write_pictures)
     compare(clips, tmp_path)
     alone = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     frames, laid_aside = [], []
@@ -213,12 +218,20 @@ def test_any_number_of_processes_gives_the_same_comparison(clips, tmp_path, monk
 
 
 def test_a_comparison_that_cannot_be_written_ends_the_test_with_a_line(clips, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    @contextmanager
+    def full(path, rate, fails):
+        def add(picture):
+            if fails == "in the middle":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(comparison_video, "write_video", full)
-    with pytest.raises(DiskError, match=r"comparison.mp4: No space left on device"):
-        compare(clips, tmp_path)
+        yield add
+        if fails == "at the end":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for fails in ("in the middle", "at the end"):
+        monkeypatch.setattr(comparison_video, "video_writer", partial(full, fails=fails))
+        with pytest.raises(DiskError, match=r"comparison.mp4: No space left on device"):
+            compare(clips, tmp_path)
 
 
 def test_a_test_that_ends_early_leaves_no_half_comparison(clips, tmp_path):

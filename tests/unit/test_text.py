@@ -24,7 +24,6 @@ from data.select_dataset import define_Dataset
 from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import Manifest
 from options.schema import Opt
-from restorer import _channels_first
 from scripts.evaluate import paired
 from utils import utils_option
 from utils.records import boards
@@ -300,5 +299,5 @@ def test_a_read_only_array_is_read_without_a_warning(kind):
     frames.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert _channels_first(frames).shape == (2, 3, 4, 4)
+        assert to_float(frames).shape == (2, 3, 4, 4)
         assert to_float(np.zeros((4, 4, 3), np.uint8)).shape == (3, 4, 4)

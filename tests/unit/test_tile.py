@@ -6,20 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.evaluation.ensemble import ENSEMBLES, WAYS, restore_both_ways
+from utils.tiles.axes import axis, calls_for, kair_starts, mirror_index, starts
+from utils.tiles.choice import ShrinkingTile
 from utils.utils_error import UserError
 from utils.utils_rgbspike import RGBSpike
-from utils.utils_tile import (
-    ShrinkingTile,
-    axis,
-    calls_for,
-    is_out_of_memory,
-    kair_starts,
-    mirror_index,
-    padded_as_kair,
-    restore_padded,
-    restore_tiled,
-    starts,
-)
+from utils.utils_tile import is_out_of_memory, padded_as_kair, restore_padded, restore_tiled
 from utils.utils_tile_opt import TileOpt
 
 

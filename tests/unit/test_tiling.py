@@ -187,7 +187,8 @@ def test_a_card_that_is_too_small_gets_smaller_tiles():
     from models.model_vrt import ModelVRT
     from models.network_vrt import VRT
     from options.schema import TrainOpt
-    from utils.utils_tile import ShrinkingTile, restore_tiled
+    from utils.tiles.choice import ShrinkingTile
+    from utils.utils_tile import restore_tiled
 
     net = VRT(**tiny(width=16, heads=2, in_chans=4, window_size=[6, 8, 8], mlp_ratio=2.0, deformable_groups=2))
     model = ModelVRT(net, TrainOpt(), Dist(device=torch.device("cuda")))

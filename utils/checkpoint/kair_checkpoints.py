@@ -12,18 +12,11 @@ LOG = logging.getLogger("spikevrt")
 
 
 def read_set(run: RunFolder, step: int, train: Mapping[str, Any]) -> dict[str, Any]:
-    """Read one KAIR checkpoint, in the form of this project's checkpoints.
+    """Read one KAIR checkpoint, in the form of this project's checkpoints: by kind, G, E if present, and state.
 
-    Args:
-        run: has <step>_G.pth and possibly the two other files of that step.
-        step: the step to read.
-        train: the `train` block of the options; its `fix_keys` and `fix_lr_mul` determine the optimizer groups.
-
-    Returns:
-        By kind: G, E if present, and state with the optimizer moments and the names of their parameters.
-
-    Raises:
-        UserError: a file is damaged, or the optimizer does not match these weights and groups.
+    The `fix_keys` and `fix_lr_mul` of `train`, a block of the options, determine the optimizer groups. The state has
+    the optimizer's moments and the names of their parameters. Raises UserError if a file is damaged, or the optimizer
+    does not match these weights and groups.
     """
     states: dict[str, Any] = {"G": read_state_dict(run.checkpoint(step, "G"))}
     if run.checkpoint(step, "E").is_file():
@@ -47,12 +40,9 @@ def read_set(run: RunFolder, step: int, train: Mapping[str, Any]) -> dict[str, A
 
 
 def parameter_groups(weights: Collection[str], fix_keys: Sequence[str], fix_lr_mul: float) -> list[list[str]]:
-    """Parameter names of each KAIR optimizer group, in the order of the weights file.
+    """Parameter names of each KAIR optimizer group, in the order of the weights file, whose keys include buffers.
 
-    Args:
-        weights: keys of the file, including buffers.
-        fix_keys: name fragments of the second group.
-        fix_lr_mul: 1: there is only one group.
+    Those with a fragment of `fix_keys` in the name form the second group, unless fix_lr_mul is 1.
     """
     names = [name for name in weights if not is_buffer(name)]
     if fix_lr_mul == 1:

@@ -15,17 +15,10 @@ def named_state(optimizer: Optimizer, net: nn.Module) -> dict[str, Any]:
 
 
 def load_named_state(optimizer: Optimizer, net: nn.Module, saved: Mapping[str, Any]) -> None:
-    """Load saved moments by parameter name; the groups stay as the options define them.
+    """Load the moments of a `named_state` by parameter name; the groups stay as the options define them.
 
-    A parameter without saved moments starts without any. Moments of parameters no longer trained are dropped.
-
-    Args:
-        optimizer: optimizes parameters of `net`.
-        net: the network.
-        saved: result of `named_state`; without `names`, the groups must have the same order and sizes as now.
-
-    Raises:
-        UserError: a moment does not have its parameter's shape, or the groups differ and there are no names.
+    A parameter without saved moments starts without any. Moments of parameters no longer trained are dropped. Without
+    `names` the groups must have the same order and sizes as now: else a UserError, as for a moment of another shape.
     """
     own, current = _names(optimizer, net), optimizer.state_dict()
     names = saved.get("names")

@@ -7,25 +7,13 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 NET_KEYS_THAT_KEEP_WEIGHTS = (  # keys of netG that change neither the weights nor their meaning
-    "use_checkpoint_attn",
-    "use_checkpoint_ffn",
-    "no_checkpoint_attn_blocks",
-    "no_checkpoint_ffn_blocks",
-    "spynet_path",
-    "guide.weights",
-    "init_type",
-    "drop_path_rate",
-)
+    "use_checkpoint_attn", "use_checkpoint_ffn", "no_checkpoint_attn_blocks", "no_checkpoint_ffn_blocks",
+    "spynet_path", "guide.weights", "init_type", "drop_path_rate",
+)  # fmt: skip
 AT_START_ONLY = (
-    "netG.spynet_path",
-    "netG.guide.weights",
-    "netG.init_type",
-    "path.pretrained_netG",
-    "path.pretrained_netE",
-    "path.shipped_netG",
-    "train.G_param_strict",
-    "train.E_param_strict",
-)
+    "netG.spynet_path", "netG.guide.weights", "netG.init_type", "path.pretrained_netG", "path.pretrained_netE",
+    "path.shipped_netG", "train.G_param_strict", "train.E_param_strict",
+)  # fmt: skip
 LONGEST_VALUE = 200  # characters shown of a value
 
 
@@ -36,8 +24,7 @@ class Change:
     key: str
     old: Any
     new: Any
-    known: bool = True
-    """Both versions of the program have the option."""
+    known: bool = True  # both versions of the program have the option
 
     @property
     def is_refused(self) -> bool:

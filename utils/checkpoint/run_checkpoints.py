@@ -30,45 +30,32 @@ MOST_NAMED = 3  # damaged checkpoints described in an error
 
 
 class Resumable(Protocol):
-    """A model that can be saved and resumed: state_dicts by kind, "G", "state" and, with a moving average, "E"."""
+    """A model that can be saved and resumed: state_dicts by kind, "G", "state" and, with a moving average, "E".
 
-    def state_dicts(self) -> dict[str, dict[str, Any]]:
-        """Everything that the next step depends on."""
+    They hold everything that the next step depends on. For KAIR runs "state" has only the optimizer, possibly without
+    moments.
+    """
 
-    def load_state_dicts(self, states: Mapping[str, Any]) -> None:
-        """Exact inverse of state_dicts. For KAIR runs "state" has only the optimizer, possibly without moments."""
+    def state_dicts(self) -> dict[str, dict[str, Any]]: ...
+    def load_state_dicts(self, states: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where a run resumes.
+    """Where a run resumes."""
 
-    Attributes:
-        step: finished optimizer steps; 0: no checkpoint, the run starts.
-        record: the `record` given to `save`.
-        changes: options changed since the checkpoint, "key: old -> new".
-    """
-
-    step: int = 0
-    record: Mapping[str, Any] = field(default_factory=dict)
-    changes: tuple[str, ...] = ()
+    step: int = 0  # finished optimizer steps; 0: no checkpoint, the run starts
+    record: Mapping[str, Any] = field(default_factory=dict)  # as given to `save`
+    changes: tuple[str, ...] = ()  # options changed since the checkpoint, "key: old -> new"
 
 
 def save(run_dir: Path, step: int, model: Resumable, record: Mapping[str, Any], keep: int = 0) -> None:
-    """Write the set <step>_G.pth, <step>_E.pth and <step>_state.pth, then remove all but the newest `keep` sets.
+    """Write the set <step>_G.pth, <step>_E.pth and <step>_state.pth; with `keep`, remove all but so many newest sets.
 
     All files are on disk before the first is renamed into place. The state is renamed last: its presence marks the set
-    as whole, and it holds the size and SHA-256 of the other files.
-
-    Args:
-        run_dir: the run's folder; the set goes into its `models`.
-        step: finished optimizer steps.
-        model: the model to save.
-        record: JSON values that `resume` returns, including `options`, resolved and without secrets.
-        keep: number of newest sets to keep, including this one; 0: all. Later steps and best_G.pth always stay.
-
-    Raises:
-        DiskError: disk full, no permission or the like; all earlier sets are unchanged.
+    as whole, and it holds the size and SHA-256 of the other files. Later steps and best_G.pth always stay. `record` has
+    the JSON values that `resume` returns, including `options`, resolved and without secrets. Raises DiskError if the
+    disk is full or the like; all earlier sets are then unchanged.
     """
     run = RunFolder(run_dir)
     states = model.state_dicts()
@@ -89,11 +76,7 @@ def save(run_dir: Path, step: int, model: Resumable, record: Mapping[str, Any], 
 
 
 def save_best(run_dir: Path, model: Resumable, step: int, metric: str, score: float) -> None:
-    """Write best_G.pth (the averaged weights if the model has them), then best.json with step and score.
-
-    Raises:
-        DiskError: as in `save`.
-    """
+    """Write best_G.pth (the averaged weights if the model has them), then best.json with step and score; as `save`."""
     run, states = RunFolder(run_dir), model.state_dicts()
     with _disk_errors_in_words(run, f"the best weights, of step {step},"):
         write_file(_on_cpu(states.get("E", states["G"])), run.best)
@@ -129,18 +112,8 @@ def is_best(run_dir: Path, metric: str, score: float) -> bool:
 def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resumed:
     """Load a run's newest whole checkpoint into the model; damaged ones are logged and skipped.
 
-    Also resumes a folder that has KAIR's files and no state file.
-
-    Args:
-        run_dir: the run's folder.
-        model: the model to load into.
-        options: current resolved options, JSON values without secrets.
-
-    Returns:
-        The step, its record, and the changed options, which are also logged.
-
-    Raises:
-        UserError: no checkpoint is whole, or the newest whole one belongs to a different network.
+    Also resumes a folder that has KAIR's files and no state file. `options` are the current resolved ones, JSON values
+    without secrets. Raises UserError if no checkpoint is whole, or the newest whole one belongs to a different network.
     """
     run = RunFolder(run_dir)
     steps, train = run.steps(), None
@@ -290,7 +263,6 @@ def _remove(run: RunFolder, step: int, kinds: Sequence[str]) -> None:
     for kind in kinds:
         path = run.checkpoint(step, kind)
         try:
-            if path.exists():
-                path.unlink()
+            path.unlink(missing_ok=True)
         except OSError as error:
             LOG.warning("%s cannot be removed: %s", path, error.strerror)

@@ -15,18 +15,11 @@ OF_ONE_SENSOR = {"center", "rate_at_white", "flipud", "bit_order"}
 
 
 def notes_of(weights: Path) -> dict[str, Any]:
-    """Describe the weights of a run.
+    """Describe the weights of a run, a file in experiments/<task>/models; empty if the file belongs to no run.
 
-    Args:
-        weights: a file in experiments/<task>/models.
-
-    Returns:
-        JSON values: task, version and commit of the program, options that build the network (see `options_of_network`),
-        what the spikes were trained for, and as far as the run's records have them step, seconds, seed and score. Empty
-        if the file belongs to no run.
-
-    Raises:
-        UserError: the run's options are damaged.
+    JSON values: task, version and commit of the program, options that build the network (see `options_of_network`),
+    what the spikes were trained for, and as far as the run's records have them step, seconds, seed and score. UserError
+    if the run's options are damaged.
     """
     file = options_of(weights)
     if file is None or not file.is_file():

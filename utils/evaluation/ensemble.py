@@ -13,12 +13,7 @@ MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
 def restore_both_ways(restore: Restore, planes_in_time: slice = slice(0, 0)) -> Restore:
-    """Average the restorations of a window played forwards and backwards.
-
-    Args:
-        restore: see `restore_tiled`.
-        planes_in_time: spike planes that are consecutive in time within a frame; their order is reversed as well.
-    """
+    """Average the restorations of a window played forwards and backwards, when `planes_in_time` turn as well."""
 
     def backwards(window: Window) -> Window:
         window = window.flip(1)
@@ -32,12 +27,7 @@ def restore_both_ways(restore: Restore, planes_in_time: slice = slice(0, 0)) -> 
 
 
 def restore_mirrored(restore: Restore, transposed: bool = False) -> Restore:
-    """Average the restorations of a window as it is, mirrored along either axis, and along both.
-
-    Args:
-        restore: see `restore_tiled`.
-        transposed: also exchange rows and columns, eight variants in all.
-    """
+    """Average the restorations of a window and its three mirror images; `transposed`: of these four transposed, too."""
 
     def average(window: Window) -> Tensor:
         total = torch.zeros(())

@@ -16,22 +16,14 @@ ORIGIN = f"https://download.pytorch.org/models/{ALEXNET} (torchvision's AlexNet)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """LPIPS 0.1 (AlexNet) of two (H, W, 3) uint8 RGB images, on the CPU; 0 for equal images.
-
-    Raises:
-        UserError: see `check`.
-    """
+    """LPIPS 0.1 (AlexNet) of two (H, W, 3) uint8 RGB images, on the CPU; 0 for equal images. UserError as `check`."""
     tensors = [torch.from_numpy(image.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None] for image in (a, b)]
     with torch.inference_mode():
         return float(_network()(*tensors))
 
 
 def check() -> None:
-    """Check that LPIPS can be computed here.
-
-    Raises:
-        UserError: the library is not installed, or AlexNet's weights are missing or damaged.
-    """
+    """Raise UserError if the library is not installed, or AlexNet's weights are missing or damaged."""
     if importlib.util.find_spec("lpips") is None:
         raise UserError("metric lpips: the library lpips is not installed; run `pip install lpips`")
     weights = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET

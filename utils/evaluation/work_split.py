@@ -16,29 +16,19 @@ class Share(NamedTuple):
 class Work(NamedTuple):
     """The work for one clip.
 
-    Attributes:
-        cuts: frames where the clip may be cut, ascending: the first wanted frame, the starts of time windows, and the
-            end (exclusive) of the wanted frames.
-        cost: cost of one window, in any unit.
-        repeated: windows that both sides of a cut need.
+    It may be cut, ascending, at the first wanted frame, the starts of time windows, and the end (exclusive).
     """
 
     cuts: Sequence[int]
-    cost: float
-    repeated: int
+    cost: float  # of one window, in any unit
+    repeated: int  # windows that both sides of a cut need
 
 
 def split_work(works: Sequence[Work], processes: int) -> list[list[Share]]:
-    """Split the clips, laid end to end, into one stretch of about equal cost per process.
+    """Split the clips of a test set, laid end to end, into one stretch of about equal cost per process.
 
-    A clip is cut only where that saves more than the windows that both sides of the cut must compute.
-
-    Args:
-        works: one entry per clip of a test set.
-        processes: number of processes.
-
-    Returns:
-        The shares of each process, in order; every wanted frame is in exactly one of them.
+    A clip is cut only where that saves more than the windows that both sides of the cut must compute. Every wanted
+    frame is in exactly one of the shares, which are in order.
     """
     units = [(clip, index) for clip, work in enumerate(works) for index in range(len(work.cuts) - 1)]
     ends = [0.0]  # cumulative cost at the end of each unit

@@ -31,19 +31,12 @@ TOKEN = re.compile(r"[0-9a-f]{16}")
 
 
 class Owner(NamedTuple):
-    """Content of a lock file.
+    """Content of a lock file."""
 
-    Attributes:
-        token: unique per lock; empty if the file is not a valid lock.
-        process: the process that made it; None if the file is not a valid lock.
-        since: time of creation, as text.
-        touched: time of the last touch, by the file system's clock.
-    """
-
-    token: str
-    process: Process | None
-    since: str
-    touched: float
+    token: str  # unique per lock; empty if the file is not a valid lock
+    process: Process | None  # the one that made it; None if the file is not a valid lock
+    since: str  # time of creation
+    touched: float  # time of the last touch, by the file system's clock
 
     def __str__(self) -> str:
         if self.process is None:
@@ -52,12 +45,7 @@ class Owner(NamedTuple):
 
 
 class Lock:
-    """A held lock, until `release`, the end of its context or the end of the process.
-
-    Args:
-        path: the lock file, in an existing folder.
-        token: the token that `acquire` wrote there.
-    """
+    """A held lock, until `release`, the end of its context or the end of the process; `acquire` makes it."""
 
     def __init__(self, path: Path, token: str) -> None:
         self.path, self._token, self._pid = path, token, os.getpid()
@@ -95,27 +83,16 @@ class Lock:
 
 
 def acquire(path: Path, what: str, advice: str, *, wait: float = 0.0) -> Lock:
-    """Take a lock.
+    """Take a lock, a file in an existing folder, waiting up to `wait` seconds for the process that holds it to end.
 
-    Args:
-        path: the lock file, in an existing folder.
-        what: what it protects, for the message.
-        advice: what to do if another process holds it, for the message.
-        wait: seconds to wait for that process to end.
-
-    Raises:
-        UserError: another process holds it (one line with process, host and time), or the path is not a file.
-        OSError: the file cannot be written.
+    Raises UserError if another process holds it (one line with process, host and time, in which `what` names the
+    protected thing and `advice` what to do), or the path is not a file; OSError if it cannot be written.
     """
     return Lock(path, _take(path, what, advice, wait))
 
 
 def is_held(path: Path) -> bool:
-    """Whether the owner of a lock may be alive, by one look: on another machine, because it touched it lately.
-
-    Raises:
-        UserError, OSError: as `acquire`.
-    """
+    """Whether a lock's owner may be alive, on another machine because it touched it lately; raises as `acquire`."""
     owner = _read(path)
     if owner is None:
         return False
@@ -187,11 +164,7 @@ def _create(path: Path) -> str | None:
 
 
 def _read(path: Path) -> Owner | None:
-    """Read the owner from a lock file; None if there is no such file.
-
-    Raises:
-        UserError: it is a folder or a broken link.
-    """
+    """Read the owner from a lock file; None if there is no such file, UserError if it is a folder or a broken link."""
     try:
         with path.open("rb") as file:  # opening makes a network file system ask its server
             content, touched = file.read(4096), os.fstat(file.fileno()).st_mtime

@@ -21,11 +21,8 @@ class Heartbeat:
     """Threads that write heartbeats to the group's store and end this process when another one falls silent.
 
     Heartbeats also carry requests to stop, so that all processes hear of them without waiting for each other. Misses
-    are counted in looks, not time, so a machine that was suspended does not find the others dead.
-
-    Args:
-        rank: rank of this process.
-        world_size: number of processes; all construct this at the same point.
+    are counted in looks, not time, so a machine that was suspended does not find the others dead. All processes
+    construct this at the same point.
     """
 
     def __init__(self, rank: int, world_size: int) -> None:

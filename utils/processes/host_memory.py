@@ -4,6 +4,7 @@ import math
 import re
 from pathlib import Path
 
+GIB = 2**30
 MEMINFO = Path("/proc/meminfo")
 GROUPS = (  # limit and usage of a container: cgroup v2, v1
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),

@@ -10,19 +10,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """One process, identified uniquely even after its pid is reused.
+    """One process, identified uniquely even after its pid is reused."""
 
-    Attributes:
-        host: name of its machine, for display.
-        pid: process id.
-        started: start time in clock ticks since boot; 0 if unknown.
-        machine: 8 hex digits that identify the boot and the pid namespace (container).
-    """
-
-    host: str
+    host: str  # name of its machine, for display
     pid: int
-    started: int
-    machine: str
+    started: int  # in clock ticks since boot; 0 if unknown
+    machine: str  # 8 hex digits that identify the boot and the pid namespace (container)
 
     def is_alive(self) -> bool | None:
         """Whether it still runs; None if that cannot be seen from here."""
@@ -41,11 +34,7 @@ def this_process() -> Process:
 
 
 def _started(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot; None if it exists but its start is unknown.
-
-    Raises:
-        ProcessLookupError: there is no such process, or it is a zombie.
-    """
+    """Start of a process in clock ticks since boot; None if unknown. ProcessLookupError if it is gone, or a zombie."""
     try:
         # The 2nd field, the name in parentheses, may contain anything; the state is the 3rd field, the start the 22nd.
         state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

@@ -23,13 +23,9 @@ class StoppedError(Exception):
 
 @dataclass
 class StopRequest:
-    """Whether the program was asked to stop.
+    """Whether the program was asked to stop."""
 
-    Attributes:
-        name: the signal received, such as "SIGTERM"; None until then.
-    """
-
-    name: str | None = None
+    name: str | None = None  # the signal received, such as "SIGTERM"; None until then
 
 
 _requests: list[StopRequest] = []  # one per active context
@@ -44,11 +40,9 @@ def is_asked() -> bool:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Context in which SIGTERM, SIGUSR1 and Ctrl-C only ask to stop; a second signal ends the process at once.
 
-    The first signal sets the request's `name`. Another one, a second or more later, ends this process and its children
-    with exit code 128 + signal number, even while the main thread is blocked in a library. Main thread only.
-
-    Yields:
-        The request, to be checked between steps.
+    The first signal sets the `name` of the yielded request, to be checked between steps. Another one, a second or more
+    later, ends this process and its children with exit code 128 + signal number, even while the main thread is blocked
+    in a library. Main thread only.
     """
     request = StopRequest()
     ours, pythons = socket.socketpair()

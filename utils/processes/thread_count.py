@@ -27,17 +27,11 @@ _GUEST = 8  # this column and the next are already counted in the first two
 
 
 class Look(NamedTuple):
-    """CPU seconds so far.
-
-    Attributes:
-        at: clock time, s.
-        busy: spent by all processes on the cores that this process may use.
-        own: spent by this process.
-    """
+    """CPU seconds so far, at clock time `at`."""
 
     at: float
-    busy: float
-    own: float
+    busy: float  # of all processes, on the cores that this process may use
+    own: float  # of this process
 
 
 class Load:
@@ -86,11 +80,9 @@ def threads_for(most: int, cores: int, others: float) -> int:
 
 
 def choose(load: Load, most: int) -> int:
-    """Choose and log the number of threads at program start.
+    """Choose and log the number of threads at program start; `load` was made then.
 
-    Args:
-        load: created at program start.
-        most: PyTorch's number of threads, which follows `OMP_NUM_THREADS` if that is set.
+    `most` is PyTorch's number of threads, which follows `OMP_NUM_THREADS` if that is set.
     """
     given = os.environ.get("OMP_NUM_THREADS")
     if given:

@@ -7,10 +7,10 @@ import shlex
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from numpy import ndarray
 
@@ -22,58 +22,38 @@ LOG = logging.getLogger("spikevrt")
 KEY, KEY_OPTION = "WANDB_API_KEY", "wandb_api_key"
 
 
-class Board(Protocol):
-    """A place that shows curves and pictures; `where` is its URL or the command that opens it."""
-
-    where: str
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a point to each curve."""
-        ...
-
-    def image(self, step: int, name: str, image: ndarray) -> None:
-        """Show (H, W, 3) uint8, RGB."""
-        ...
-
-    def close(self) -> None:
-        """Write everything that is still pending."""
-        ...
-
-
 class Boards:
-    """Several boards as one. A board is dropped at its first failure, with one warning.
+    """Several boards as one, by functions that open them. A board is dropped at its first failure, with one warning."""
 
-    Args:
-        makers: name -> function that opens the board.
-    """
-
-    def __init__(self, makers: Mapping[str, Callable[[], Board]]) -> None:
-        self._boards: dict[str, Board] = {}
+    def __init__(self, makers: Mapping[str, "Callable[[], TensorBoard | WandB]"]) -> None:
+        self._boards: dict[str, TensorBoard | WandB] = {}
         for name, make in makers.items():
             self._try(name, partial(self._add, name, make))
 
     @property
     def where(self) -> list[str]:
-        """`where` of each board that still works."""
+        """The URL of each board that still works, or the command that opens it."""
         return [board.where for board in self._boards.values()]
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to each curve on all boards."""
-        for name, board in list(self._boards.items()):
-            self._try(name, partial(board.scalars, step, {printable(key): value for key, value in values.items()}))
+        shown = {printable(key): value for key, value in values.items()}
+        self._each(lambda board: board.scalars(step, shown))
 
     def image(self, step: int, name: str, image: ndarray) -> None:
         """Show (H, W, 3) uint8, RGB, on all boards."""
-        for board_name, board in list(self._boards.items()):
-            self._try(board_name, partial(board.image, step, printable(name), image))
+        self._each(lambda board: board.image(step, printable(name), image))
 
     def close(self) -> None:
         """Write everything that is still pending, and close all boards."""
-        for name, board in list(self._boards.items()):
-            self._try(name, board.close)
+        self._each(lambda board: board.close())
         self._boards.clear()
 
-    def _add(self, name: str, make: Callable[[], Board]) -> None:
+    def _each(self, call: "Callable[[TensorBoard | WandB], None]") -> None:
+        for name, board in list(self._boards.items()):
+            self._try(name, partial(call, board))
+
+    def _add(self, name: str, make: "Callable[[], TensorBoard | WandB]") -> None:
         self._boards[name] = make()
 
     def _try(self, name: str, call: Callable[[], None]) -> None:
@@ -88,12 +68,7 @@ class Boards:
 
 
 class TensorBoard:
-    """Event files in <folder>/tb_logger.
-
-    Args:
-        folder: the run's folder.
-        step: finished steps; points of later steps, left by an earlier start, are hidden.
-    """
+    """Event files in <folder>/tb_logger; points of steps after `step`, left by an earlier start, are hidden."""
 
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -105,16 +80,13 @@ class TensorBoard:
         self._writer = SummaryWriter(logs, purge_step=step + 1, max_queue=1000)  # a full queue would block training
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a point to each curve."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, image: ndarray) -> None:
-        """Show (H, W, 3) uint8, RGB."""
         self._writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Write what is still queued."""
         self._writer.close()
         threading.excepthook = self._hook
 
@@ -122,19 +94,20 @@ class TensorBoard:
 class WandB:
     """A W&B run, the same one for all starts: its id is kept in <folder>/wandb_run.json.
 
-    Steps that W&B already has are not sent again, so the starts of an offline run do not overlap, as
-    `wandb sync --append` expects. Code, terminal output and git data are never sent.
-
-    Args:
-        folder: the run's folder.
-        opt: the `logging` block of the options.
-        config: resolved options without secrets.
-        reached: last step recorded by earlier starts; -1: none.
+    Steps that W&B already has are not sent again, so the starts of an offline run do not overlap, as `wandb sync
+    --append` expects; `reached` is the last step recorded by earlier starts, or -1. Code, terminal output and git data
+    are never sent. `config` is the resolved options without secrets.
     """
 
     def __init__(self, folder: Path, opt: LoggingOpt, config: Mapping[str, Any], reached: int) -> None:
         record = _run_record(RunFolder(folder).wandb, reached)
-        _hide_key(opt.wandb_api_key.get_secret_value() if opt.wandb_api_key else "")
+        given = opt.wandb_api_key.get_secret_value() if opt.wandb_api_key else ""
+        if key := (os.environ.get(KEY) or given).strip():
+            os.environ[KEY] = key  # where W&B looks for it
+        # W&B records the command line.
+        sys.argv = [
+            f"{word.split(KEY_OPTION)[0]}{KEY_OPTION}=null" if KEY_OPTION in word else word for word in sys.argv
+        ]
         if opt.wandb_mode == "offline":
             os.environ["WANDB_ERROR_REPORTING"] = "false"  # send no error reports either
         os.environ["WANDB_SILENT"] = "true"  # some versions print in spite of `silent` below
@@ -159,15 +132,12 @@ class WandB:
         LOG.info("W&B: %s", self.where)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a point to each curve."""
         self._log(step, dict(values))
 
     def image(self, step: int, name: str, image: ndarray) -> None:
-        """Show (H, W, 3) uint8, RGB."""
         self._log(step, {name: self._make_image(image)})
 
     def close(self) -> None:
-        """Send everything that is still pending."""
         self._run.finish()
 
     def _log(self, step: int, values: dict[str, Any]) -> None:
@@ -178,17 +148,12 @@ class WandB:
 
 def open_boards(folder: Path, opt: LoggingOpt, config: Mapping[str, Any], step: int, reached: int) -> Boards:
     """Open the boards that the options ask for; arguments as for TensorBoard and WandB."""
-    makers: dict[str, Callable[[], Board]] = {}
+    makers: dict[str, Callable[[], TensorBoard | WandB]] = {}
     if opt.use_tensorboard:
         makers["TensorBoard"] = partial(TensorBoard, folder, step)
     if opt.use_wandb and opt.wandb_mode != "disabled":
         makers["W&B"] = partial(WandB, folder, opt, config, reached)
     return Boards(makers)
-
-
-def without_key(words: Sequence[str]) -> list[str]:
-    """A command line that is safe to show: the account key is replaced by null."""
-    return [f"{word.split(KEY_OPTION)[0]}{KEY_OPTION}=null" if KEY_OPTION in word else word for word in words]
 
 
 def _run_record(path: Path, reached: int) -> dict[str, Any]:
@@ -198,14 +163,6 @@ def _run_record(path: Path, reached: int) -> dict[str, Any]:
     record = {"id": kept["id"], "reached": max(kept["reached"], reached)}
     write_text(path, json.dumps(record) + "\n")
     return record
-
-
-def _hide_key(given: str) -> None:
-    """Move the account key to where W&B looks for it, out of the command line, which W&B records."""
-    key = (os.environ.get(KEY) or given).strip()
-    if key:
-        os.environ[KEY] = key
-    sys.argv = without_key(sys.argv)
 
 
 def _hide_traceback(hook: Callable[[threading.ExceptHookArgs], Any], failed: threading.ExceptHookArgs) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from types import TracebackType
 
 from torch.profiler import ProfilerAction, profile
 
@@ -16,17 +15,11 @@ ROWS = 40
 
 
 class ProfileWindow:
-    """Records the steps profile_start .. profile_start + profile_steps - 1 once, on rank 0.
+    """Records the steps profile_start .. profile_start + profile_steps - 1 once, on rank 0; `done` steps are finished.
 
     Writes <folder>/profile/steps_<first>-<last>.json, for chrome://tracing and Perfetto, and the most expensive
     operators as .txt. The step before the window, if any, warms the profiler up. Use as a context around the loop; a
     run that ends inside the window writes what it has.
-
-    Args:
-        folder: the run's folder.
-        opt: the `logging` block of the options.
-        dist: this process.
-        done: finished steps.
     """
 
     def __init__(self, folder: Path, opt: LoggingOpt, dist: Dist, done: int) -> None:
@@ -39,9 +32,7 @@ class ProfileWindow:
         self._start_if_due()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop()
 
     def step(self, done: int) -> None:

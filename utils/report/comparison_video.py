@@ -1,9 +1,7 @@
 """comparison.mp4 and comparison.png: input and result of a test side by side, written as frames arrive."""
 
-import queue
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,8 @@ from utils.report.results_folder import disk_errors_in_words
 from utils.utils_dist import Dist
 from utils.utils_file import temporary_path
 from utils.utils_run_folder import ResultsFolder
-from utils.utils_video import BACKGROUND, fit, write_video
+from utils.utils_video import BACKGROUND, fit, video_writer
 
-WAITING = 2  # pictures queued for the encoder
 QUICK = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 Add = Callable[[np.ndarray], None]
@@ -31,15 +28,8 @@ def comparison(folder: Path, dist: Dist) -> Iterator[Callable[[Frame], None]]:
 
     Each process's frames follow those of the lower ranks. So rank 0 writes the video as its frames arrive; the others
     put their pictures into a file, which rank 0 appends at the end of the block. Both outputs are the same for any
-    number of processes. All processes must end the block.
-
-    Args:
-        folder: folder of the results.
-        dist: this process.
-
-    Raises:
-        UserError: PyAV lacks the encoder, or there are no frames.
-        DiskError: the folder cannot be written.
+    number of processes. All processes must end the block. Raises UserError if PyAV lacks the encoder or there are no
+    frames, DiskError if the folder cannot be written.
     """
     results, spool = ResultsFolder(folder), temporary_path(folder / "comparison.rows")
     count = 0
@@ -67,61 +57,25 @@ def comparison(folder: Path, dist: Dist) -> Iterator[Callable[[Frame], None]]:
         utils_dist.gather_objects(dist, None)  # the files of the others are needed until here
     if dist.is_main:
         with disk_errors_in_words(folder):
-            utils_image.write_rgb(results.comparison_picture, _stack(rows))
+            width = max(row.shape[1] for row in rows)
+            picture = np.concatenate([fit(row, (row.shape[0], width)) for row in rows])
+            utils_image.write_rgb(results.comparison_picture, picture)
 
 
 @contextmanager
 def growing_video(path: Path) -> Iterator[Add]:
-    """Yield a function that adds a picture to a video; the file appears when the block ends without an error.
+    """Yield a function that adds a picture to a video; the file appears when the block ends without an error."""
+    with ExitStack() as stack:
+        with disk_errors_in_words(path):
+            add = stack.enter_context(video_writer(path, FRAMES_PER_SECOND))
 
-    Raises:
-        UserError, DiskError: `write_video`, which runs in a thread, failed.
-    """
-    pictures = _PictureQueue()
-    with ThreadPoolExecutor(1) as pool:
-        written = pool.submit(write_video, path, pictures.stream(), FRAMES_PER_SECOND)
+        def add_picture(picture: np.ndarray) -> None:
+            with disk_errors_in_words(path):
+                add(picture)
 
-        def add(picture: np.ndarray | None) -> None:
-            pictures.put(picture, unless=written.done)
-            if picture is None or written.done():  # done before the end only after an error
-                with disk_errors_in_words(path):
-                    written.result()
-
-        try:
-            yield add
-            add(None)
-        except BaseException:
-            pictures.given_up = True
-            raise
-
-
-class _PictureQueue:
-    """A queue of pictures between two threads; neither blocks forever once the other is gone."""
-
-    def __init__(self) -> None:
-        self.given_up = False
-        self._waiting: queue.Queue[np.ndarray | None] = queue.Queue(WAITING)
-
-    def put(self, picture: np.ndarray | None, unless: Callable[[], bool]) -> None:
-        """Add a picture, or None for the end."""
-        while not unless():
-            try:
-                return self._waiting.put(picture, timeout=0.1)
-            except queue.Full:
-                continue
-        return None
-
-    def stream(self) -> Iterator[np.ndarray]:
-        """Yield the pictures until the end."""
-        while not self.given_up:
-            try:
-                picture = self._waiting.get(timeout=0.5)
-            except queue.Empty:
-                continue
-            if picture is None:
-                return
-            yield picture
-        raise InterruptedError("given up")
+        yield add_picture
+        with disk_errors_in_words(path):
+            stack.close()
 
 
 @contextmanager
@@ -129,10 +83,8 @@ def _spooled(path: Path) -> Iterator[Add]:
     """Yield a function that appends a picture to a file; the file is removed at the end of the block."""
 
     def add(picture: np.ndarray) -> None:
-        with (
-            disk_errors_in_words(path),
-            path.open("ab") as file,
-        ):  # closed each time, so that processes on other machines see it
+        # Closed each time, so that processes on other machines see it.
+        with disk_errors_in_words(path), path.open("ab") as file:
             np.save(file, cv2.imencode(".png", picture, QUICK)[1])
 
     try:
@@ -148,8 +100,3 @@ def _read_spool(path: Path, count: int) -> Iterator[np.ndarray]:
             for _ in range(count):
                 row: Any = cv2.imdecode(np.load(file), cv2.IMREAD_COLOR)
                 yield row
-
-
-def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:
-    width = max(row.shape[1] for row in rows)
-    return np.concatenate([fit(row, (row.shape[0], width)) for row in rows])

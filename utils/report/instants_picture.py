@@ -23,28 +23,18 @@ PAGE_INSTANTS, PAGE_PIXELS = 16, 6e6  # the same on the page, whose JPEGs need f
 
 @dataclass(frozen=True)
 class Moment:
-    """The instants of one blurred frame, on the page.
+    """The instants of one blurred frame, on the page."""
 
-    Attributes:
-        clip: name of its clip.
-        frame: names of its first and last instant.
-        times: the instants, as fractions of the exposure.
-        tracks: label -> pictures as data URIs, one or one per instant.
-    """
-
-    clip: str
-    frame: str
-    times: list[str]
-    tracks: dict[str, list[str]] = field(repr=False)
+    clip: str  # name of its clip
+    frame: str  # names of its first and last instant
+    times: list[str]  # the instants, as fractions of the exposure
+    tracks: dict[str, list[str]] = field(repr=False)  # label -> pictures as data URIs, one or one per instant
 
 
 def moments(folder: Path, test_set: TestSet, times: Sequence[float]) -> list[Moment]:
     """The middle blurred frame of the first clips with its restored and, if all are known, sharp instants.
 
-    Args:
-        folder: folder of the results; the frames must have been written.
-        test_set: the clips; each frame has a picture for each of `times`, in this order.
-        times: the instants.
+    The frames must have been written; each has a picture for each of `times`, in this order.
     """
     clips = _clips(test_set)
     width = _width(clips, len(clips) * (1 + 2 * min(len(times), PAGE_INSTANTS)), PAGE_PIXELS)
@@ -72,10 +62,7 @@ def write_instants(folder: Path, test_set: TestSet, count: int) -> None:
     """Write instants.png from the written frames: per clip the middle blurred frame and its instants, sharp ones below;
     in as many rows as bring the picture to about ASPECT.
 
-    Args:
-        folder: folder of the results.
-        test_set: the clips; each frame has `count` pictures in a row.
-        count: instants per frame.
+    Each frame has `count` pictures in a row.
     """
     clips = _clips(test_set)
     width, most = _layout(clips, min(count, INSTANTS))

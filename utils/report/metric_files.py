@@ -4,8 +4,9 @@ import csv
 import io
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from utils.utils_dist import Dist
 from utils.utils_error import counted
 from utils.utils_file import printable, write_text
 from utils.utils_json import finite
+from utils.utils_logger import Run
 from utils.utils_run_folder import ResultsFolder
 from utils.utils_video import BACKGROUND
 
@@ -26,14 +28,6 @@ GAP, BAND = 6, 30  # pixels between pictures, and of a line of text
 ERROR_AT_WHITE = 32  # levels of 255
 BOARD_CLIPS, BOARD_COLUMNS = 4, 3  # boards show pictures as small cards, in which one long row is a thin line
 INK = (240, 240, 240)
-
-
-class Board(Protocol):
-    """A place where a training run shows pictures."""
-
-    def image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Show (H, W, 3) uint8, RGB, under a name."""
-        ...
 
 
 def write_metrics(result: dict[str, Any], folder: Path) -> None:
@@ -56,16 +50,22 @@ def write_metrics(result: dict[str, Any], folder: Path) -> None:
 def table(result: dict[str, Any]) -> str:
     """Text table of a result of `evaluate`: blurred, SDM, restored and gain per clip."""
     if "psnr" not in result["mean"]:
-        return "no sharp frames to compare with" if not result["mean"] else _mean_line(result["mean"])
+        means = ", ".join(f"{name} {value:.4f}" for name, value in result["mean"].items())
+        return f"mean: {means}" if means else "no sharp frames to compare with"
     columns = [("lq_", "blurred"), ("sdm_", "SDM (no training)"), ("", "restored")]
     columns = [column for column in columns if column[0] + "psnr" in result["mean"]]
-    width = max(len(name) for name in [*result["clips"], "clip", "mean"])
-    lines = [f"{'clip':<{width}}" + "".join(f"  {title:>18}" for _, title in columns) + f"  {'gain':>9}"]
+    rows = [["clip", *(title for _, title in columns), "gain"]]
     for name, values in [*result["clips"].items(), ("mean", result["mean"])]:
-        cells = "".join(f"  {_cell(values, prefix):>18}" for prefix, _ in columns)
         gain = values.get("psnr", math.nan) - values.get("lq_psnr", math.nan)
-        lines.append(f"{name:<{width}}{cells}  {f'{gain:+.2f} dB':>9}")
-    lines.insert(-1, "-" * len(lines[0]))
+        rows.append([name, *(_cell(values, prefix) for prefix, _ in columns), f"{gain:+.2f} dB"])
+    return text_table(rows, [20] * len(columns) + [11])
+
+
+def text_table(rows: Sequence[Sequence[str]], widths: Sequence[int], rule_before: int = 1) -> str:
+    """Align rows of cells, the first to the left; a rule separates the last `rule_before` rows."""
+    first = max(len(row[0]) for row in rows)
+    lines = [f"{row[0]:<{first}}" + "".join(map(str.rjust, row[1:], widths)) for row in rows]
+    lines.insert(-rule_before, "-" * len(lines[0]))
     return "\n".join(lines)
 
 
@@ -86,11 +86,7 @@ def protocol_table(result: dict[str, Any]) -> str:
 
 
 def panels(frame: Frame) -> dict[str, np.ndarray]:
-    """The labelled pictures of one frame: blurred, spikes, restored and sharp, as available.
-
-    Returns:
-        Label -> (H, W, 3) uint8, RGB; labels include the PSNR if it was measured.
-    """
+    """A frame's pictures, label with PSNR -> (H, W, 3) uint8 RGB: blurred, spikes, restored and sharp, as available."""
     metrics = frame.metrics
     decibels = {key: f"  {metrics[key]:.2f} dB" if key in metrics else "" for key in ("psnr", "lq_psnr")}
     pictures = {
@@ -136,10 +132,6 @@ class BoardImages:
     """A watcher for `evaluate` that keeps one picture of each of the first clips, for a board.
 
     A picture shows the middle frame: blurred, spikes, restored, sharp and its `error_map`.
-
-    Args:
-        test_set: the clips to restore.
-        limit: number of clips to keep, from the first one on.
     """
 
     def __init__(self, test_set: TestSet, limit: int = BOARD_CLIPS) -> None:
@@ -156,12 +148,12 @@ class BoardImages:
             pictures[f"mean error 0 .. {ERROR_AT_WHITE} of 255"] = error_map(frame.restored, frame.sharp)
         self._rows[clip.name] = side_by_side(f"{clip.name}  {frame.name}", pictures, columns=BOARD_COLUMNS)
 
-    def show(self, board: Board, step: int, dist: Dist) -> None:
-        """Show the pictures of all processes on the board; every process must call this after `evaluate`."""
+    def show(self, run: Run, step: int, dist: Dist) -> None:
+        """Show the pictures of all processes on the run's boards; every process must call this after `evaluate`."""
         rows = {name: row for part in utils_dist.gather_objects(dist, self._rows) for name, row in part.items()}
         for name in self._clips:
             if name in rows:
-                board.image(step, f"test_pictures/{name}", rows[name])
+                run.image(step, f"test_pictures/{name}", rows[name])
 
 
 def _to_panel_width(picture: np.ndarray, widths: tuple[int, int]) -> np.ndarray:
@@ -178,7 +170,3 @@ def _cell(values: dict[str, float], prefix: str) -> str:
         return "-"
     similarity = f" / {values[prefix + 'ssim']:.4f}" if prefix + "ssim" in values else ""
     return f"{values[prefix + 'psnr']:.2f} dB{similarity}"
-
-
-def _mean_line(values: dict[str, float]) -> str:
-    return "mean: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items())

@@ -5,6 +5,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,7 @@ COLOURS = ("#2f7ed8", "#8a8f98", "#d98b2b", "#3a9a5b")
 
 
 def render(template: str, **context: Any) -> str:
-    """Render a template of utils/report/pages; text is escaped.
-
-    Args:
-        template: file name.
-        context: variables of the template; our own markup must be a markupsafe.Markup.
-    """
+    """Render a template of utils/report/pages; text is escaped, except markupsafe.Markup."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -87,15 +83,12 @@ def largest_box(error: np.ndarray, side: int = CROP) -> tuple[int, int, int, int
 
 
 def decimate(values: Sequence[float], most: int = POINTS) -> tuple[list[int], list[float]]:
-    """Reduce a curve to about `most` points, keeping its local extremes; returns indices and values.
-
-    Non-finite values are left out.
-    """
+    """Reduce a curve to about `most` finite points, keeping its local extremes; returns indices and values."""
     given = [(index, value) for index, value in enumerate(values) if math.isfinite(value)]
     if len(given) > most:
         edges = np.linspace(0, len(given), most // 2 + 1).astype(int)
         parts = (given[first:last] for first, last in zip(edges, edges[1:], strict=False))
-        ends = ((min(part, key=_value), max(part, key=_value)) for part in parts if part)
+        ends = ((min(part, key=itemgetter(1)), max(part, key=itemgetter(1))) for part in parts if part)
         given = sorted({point for pair in ends for point in pair})
     return [index for index, _ in given], [value for _, value in given]
 
@@ -105,11 +98,8 @@ def curve_svg(
 ) -> str:
     """Plot curves over the frames of a clip, as an SVG whose text takes the page's colour.
 
-    Args:
-        curves: label -> one value per frame; NaN: no value, infinite values become ticks at the top.
-        unit: unit of the values.
-        wide: width in inches; the page scales it.
-        baseline: value at which to draw a horizontal line.
+    `curves`: label -> one value per frame; NaN: no value, infinite values become ticks at the top. `unit` names the
+    axis, `baseline` is a value at which to draw a horizontal line.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -141,10 +131,6 @@ def curve_svg(
     svg = svg[svg.index("<svg") :].replace("#000000", "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     return svg.replace("<svg ", '<svg role="img" style="color: inherit; fill: currentColor" ', 1)
-
-
-def _value(point: tuple[int, float]) -> float:
-    return point[1]
 
 
 def _uri(image: np.ndarray, suffix: str, settings: Sequence[int]) -> str:

@@ -34,11 +34,7 @@ USUAL_RATE = Fraction(25)  # frames per second of clips that are image folders
 
 
 def check_writable(folder: Path) -> None:
-    """Check that results can be written, before any work is done.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
+    """Check that results can be written, before any work is done; UserError otherwise."""
     with utils_file.disk_errors_in_words(folder, NEEDED, kind=UserError):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -46,11 +42,7 @@ def check_writable(folder: Path) -> None:
 
 
 def own(folder: Path) -> folder_lock.Lock:
-    """Lock a results folder for this test.
-
-    Raises:
-        UserError: another test writes there, or the lock cannot be written.
-    """
+    """Lock a results folder for this test; UserError if another test writes there, or the lock cannot be written."""
     with utils_file.disk_errors_in_words(folder, NEEDED, kind=UserError):
         return folder_lock.acquire(
             folder / folder_lock.NAME, f"{folder}: this results folder", f"wait until it ends, or {OTHER_NAME}"
@@ -58,11 +50,7 @@ def own(folder: Path) -> folder_lock.Lock:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read how the frames in a folder were restored; empty if unknown.
-
-    Raises:
-        UserError: the record names frames outside the folder.
-    """
+    """Read how the frames in a folder were restored; empty if unknown. UserError if it names frames outside it."""
     path_of_record = ResultsFolder(folder).record
     try:
         record = json.loads(read_text(path_of_record))
@@ -82,15 +70,9 @@ def recorded_tile(folder: Path) -> TileOpt | None:
 
 
 def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
-    """Start afresh: delete what an earlier call left, then write the record.
+    """Start afresh: delete what an earlier call left, then write the record; DiskError if the folder cannot be written.
 
-    Args:
-        folder: folder of the results.
-        record: everything the frames depend on, JSON values; "clips" lists all frame names.
-        test_set: the clips to restore.
-
-    Raises:
-        DiskError: the folder cannot be written.
+    `record` is everything that the frames depend on, JSON values; its "clips" lists all frame names.
     """
     sweep(folder, test_set)
     results = ResultsFolder(folder)
@@ -107,15 +89,7 @@ def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
 
 
 def check_apart(folder: Path, inputs: Mapping[str, str | None]) -> None:
-    """Refuse a results folder that contains the inputs.
-
-    Args:
-        folder: folder of the results.
-        inputs: option -> input folder or file.
-
-    Raises:
-        UserError: an input lies in the results folder.
-    """
+    """Refuse a results folder that contains an input; `inputs`: option -> input folder or file."""
     for key, path in inputs.items():
         if path is not None and Path(path).resolve().is_relative_to(folder.resolve()):
             raise UserError(
@@ -127,8 +101,7 @@ def check_apart(folder: Path, inputs: Mapping[str, str | None]) -> None:
 def check_same(folder: Path, record: Mapping[str, Any]) -> bool:
     """Whether there are frames to resume from; they must have been restored as `record` says.
 
-    Raises:
-        UserError: they were restored differently (names what differs), or it is unknown how.
+    Raises UserError if they were restored differently (names what differs), or it is unknown how.
     """
     before = read_record(folder)
     results = ResultsFolder(folder)
@@ -157,10 +130,7 @@ def frame_path(folder: Path, clip: Clip, index: int) -> Path:
 
 
 def frame_writer(folder: Path) -> Callable[[Frame], None]:
-    """A watcher for `evaluate` that writes <folder>/<clip>/<frame>.png, unless the frame was read from there.
-
-    The watcher raises a DiskError if writing fails.
-    """
+    """A watcher for `evaluate` that writes new frames as <folder>/<clip>/<frame>.png; it raises DiskError."""
 
     def write(frame: Frame) -> None:
         if frame.is_new:
@@ -185,14 +155,10 @@ def existing_frames(folder: Path) -> Callable[[Clip, int], np.ndarray | None]:
 
 
 def write_videos(folder: Path, test_set: TestSet, output: Sequence[str], dist: Dist) -> None:
-    """Make the requested videos from the written frames; the processes share the clips.
+    """Make the videos that `output` (val.output) asks for from the written frames; the processes share the clips.
 
-    Args:
-        folder: folder of the results; gets <clip>.mp4 (h264) and <clip>.mkv (lossless), with the frame times and pixel
-            shape of the recording.
-        test_set: the clips.
-        output: kinds of output, see `val.output`.
-        dist: this process; all must call this after `evaluate`.
+    <clip>.mp4 (h264) and <clip>.mkv (lossless) have the frame times and pixel shape of the recording. All processes
+    must call this after `evaluate`.
     """
     kinds = [kind for kind in output if kind in VIDEO_SUFFIXES]
     for number in range(dist.rank, len(test_set), dist.world_size) if kinds else ():
@@ -226,11 +192,7 @@ def _remove(folder: Path, frames: Sequence[str]) -> None:
 
 
 def sweep(folder: Path, test_set: TestSet) -> None:
-    """Remove half-written files of killed runs.
-
-    Raises:
-        DiskError: a file cannot be removed.
-    """
+    """Remove half-written files of killed runs; DiskError if one cannot be removed."""
     with disk_errors_in_words(folder):
         utils_file.sweep(folder, *(folder / test_set[index].name for index in range(len(test_set))))
 
@@ -251,15 +213,8 @@ def disk_errors_in_words(path: Path) -> AbstractContextManager[None]:
 def stoppable(folder: Path, test_set: TestSet, dist: Dist, *, is_saved: bool) -> Iterator[Callable[[], bool]]:
     """Yield `stop` for `evaluate`: a signal to one process ends all of them between tiles. Log how to resume.
 
-    Args:
-        folder: folder of the results.
-        test_set: the clips.
-        dist: this process; all must call this.
-        is_saved: whether frames are written there.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C asked to stop.
-        SystemExit: another signal or process asked to stop; the code is 128 + the signal's number.
+    All processes must call this; `is_saved`: whether frames are written to the folder. Raises KeyboardInterrupt if
+    Ctrl-C asked to stop, SystemExit with 128 + the signal's number if another signal or process did.
     """
     with signals.stop_on_signals() as request:
         try:

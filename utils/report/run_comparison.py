@@ -86,15 +86,7 @@ def lower_is_better(metric: str) -> bool:
 
 
 def read_run(folder: Path, metric: str) -> Run:
-    """Read one metric of a test.
-
-    Args:
-        folder: folder of its results.
-        metric: name of its column in metrics.csv.
-
-    Raises:
-        UserError: a file is missing or damaged, or lacks the metric; names the file.
-    """
+    """Read a column of the metrics.csv of a test; UserError names a file that is missing, damaged or lacks it."""
     if not folder.is_dir():
         raise UserError(f"{folder}: is not a folder, expected the results of a test; {MAKE}")
     results = ResultsFolder(folder)
@@ -112,15 +104,9 @@ def read_run(folder: Path, metric: str) -> Run:
 
 
 def paired(a: Run, b: Run, common: bool) -> list[Pair]:
-    """Pair the frames of two runs, in the order of the first.
+    """Pair the frames of two runs, in the order of the first; with `common`, only those that both have.
 
-    Args:
-        a: first run.
-        b: second run.
-        common: compare only the frames that both have.
-
-    Raises:
-        UserError: the protocols differ, the frames differ without `common`, or no frame is in both.
+    Raises UserError if the protocols differ, the frames differ without `common`, or no frame is in both.
     """
     if a.protocol != b.protocol:
         raise UserError(
@@ -175,11 +161,8 @@ def student_interval(gains: np.ndarray) -> Interval | None:
 def bootstrap_interval(clips: Sequence[np.ndarray]) -> Interval | None:
     """Bootstrap percentile interval for the mean of clip means: draws clips with replacement, then frames within each.
 
-    Args:
-        clips: per clip, the differences of its frames, (n,).
-
-    Returns:
-        The interval, with the same draws every time; None for fewer than two clips.
+    `clips` are the differences of the frames of each, (n,). The draws are the same every time; None for fewer than two
+    clips.
     """
     if len(clips) < 2:
         return None

@@ -7,8 +7,9 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,9 @@ REFERENCES = {"lq_": "input", "sdm_": "SDM"}
 
 @dataclass(frozen=True)
 class Picture:
-    """One frame on the page: pictures and enlarged crops as data URIs, by label.
+    """One frame on the page: pictures and enlarged crops as data URIs, by label; `box` is CSS that outlines the crop.
 
-    Attributes:
-        clip: name of its clip.
-        frame: name of the frame.
-        index: its position in the clip.
-        psnr: in dB; None without a sharp frame.
-        box: CSS that outlines the crop.
+    `index` is its position in the clip, `psnr` in dB or None without a sharp frame.
     """
 
     clip: str
@@ -52,13 +48,10 @@ class Picture:
 
 
 class ReportImages:
-    """A watcher for `evaluate` that keeps the worst and best restored frames by PSNR.
+    """A watcher for `evaluate` that keeps the `count` worst and best restored frames by PSNR.
 
-    Of clips without sharp frames it keeps the first, middle and last frame. Its memory does not grow with the test set,
-    and the result of `gathered` does not depend on the number of processes.
-
-    Args:
-        count: number of worst frames, of best frames, and of clips without sharp frames.
+    Of `count` clips without sharp frames it keeps the first, middle and last frame. Its memory does not grow with the
+    test set, and the result of `gathered` does not depend on the number of processes.
     """
 
     def __init__(self, count: int = 3) -> None:
@@ -76,7 +69,7 @@ class ReportImages:
             self._worst = sorted([*self._worst, rank])[: self._count]
             self._best = sorted([*self._best, rank], reverse=True)[: self._count]
         elif frame.index in (0, length // 2, length - 1):
-            self._plain = sorted([*self._plain, rank], key=_place)[: 3 * self._count]
+            self._plain = sorted([*self._plain, rank], key=itemgetter(1, 2))[: 3 * self._count]
         kept = [*self._worst, *self._best, *self._plain]
         if rank in kept:
             self._pictures[rank] = _picture(frame)
@@ -87,8 +80,8 @@ class ReportImages:
         extremes = dict.fromkeys([*self._worst, *self._best])
         mine = [self._pictures[rank] for rank in extremes], [self._pictures[rank] for rank in self._plain]
         everybody = utils_dist.gather_objects(dist, mine)
-        scored = sorted((picture for part, _ in everybody for picture in part), key=_by_quality)
-        plain = sorted((picture for _, part in everybody for picture in part), key=_by_clip)
+        scored = sorted((picture for part, _ in everybody for picture in part), key=attrgetter("psnr", "clip", "index"))
+        plain = sorted((picture for _, part in everybody for picture in part), key=attrgetter("clip", "index"))
         worst = scored[: self._count]
         best = scored[len(worst) :][-self._count :][::-1]
         return {"Worst frames": worst, "Best frames": best, "Restored frames": plain[: 3 * self._count]}
@@ -102,11 +95,8 @@ def report_page(
 ) -> str:
     """The text of report.html.
 
-    Args:
-        result: result of `evaluate`.
-        pictures: result of `ReportImages.gathered`.
-        facts: "title", "options" (JSON values without secrets) and "environment" (name -> text).
-        instants: result of `instants_picture.moments`.
+    `result` is that of `evaluate`, `pictures` of `ReportImages.gathered`, `instants` of `instants_picture.moments`;
+    `facts` has "title", "options" (JSON values without secrets) and "environment" (name -> text).
     """
     frames: dict[str, list[Mapping[str, Any]]] = {}
     for row in result["frames"]:
@@ -117,7 +107,8 @@ def report_page(
         {"clip": clip, "frames": len(frames[clip]), "metrics": metrics, "gain": _gain(metrics)}
         for clip, metrics in result["clips"].items()
     ]
-    drawn = sorted((clip for clip, metrics in result["clips"].items() if "psnr" in metrics), key=_psnr_in(result))
+    psnr = {clip: metrics["psnr"] for clip, metrics in result["clips"].items() if "psnr" in metrics}
+    drawn = sorted(psnr, key=psnr.__getitem__)
     shown = [clip for clip in result["clips"] if clip in drawn[:CURVES]]
     return page_template.render(
         "report.html",
@@ -144,7 +135,8 @@ def report_page(
 
 def environment() -> dict[str, str]:
     """The command, versions, device and commit that produced the numbers."""
-    found = {"command": _command(sys.argv), "python": f"{platform.python_version()} on {platform.system()}"}
+    command = shlex.join(SECRET.sub(r"\1=HIDDEN", word) for word in sys.argv)  # can be run again; keys are hidden
+    found = {"command": command, "python": f"{platform.python_version()} on {platform.system()}"}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -155,23 +147,6 @@ def environment() -> dict[str, str]:
     if (version := commit()) is not None:
         found["commit"] = version
     return found
-
-
-def _command(words: Sequence[str]) -> str:
-    """A command line that can be run again, with the values of keys and passwords hidden."""
-    return shlex.join(SECRET.sub(r"\1=HIDDEN", word) for word in words)
-
-
-def _place(rank: _Rank) -> tuple[str, int]:
-    return rank[1:]
-
-
-def _by_quality(picture: Picture) -> tuple[float, str, int]:
-    return math.nan if picture.psnr is None else picture.psnr, *_by_clip(picture)
-
-
-def _by_clip(picture: Picture) -> tuple[str, int]:
-    return picture.clip, picture.index
 
 
 def _picture(frame: Frame) -> Picture:
@@ -204,10 +179,6 @@ def _headlines(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         means = [("mean of clips", result["mean"]), ("mean over frames", result.get("mean_over_frames", {}))]
         found.append({"name": "", "description": "", "means": means})
     return found
-
-
-def _psnr_in(result: Mapping[str, Any]) -> Callable[[str], float]:
-    return lambda clip: result["clips"][clip]["psnr"]
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -46,15 +46,11 @@ class Axis(NamedTuple):
 
 
 def axis(length: int, size: int, overlap: int, blend: Blend = "smooth", cut: int = 0, grid: int = 1) -> Axis:
-    """Cut an axis into tiles that begin at multiples of `grid`.
+    """Cut an axis into tiles of `size` that begin at multiples of `grid`; they may become up to `grid` - 1 points
+    shorter.
 
-    Args:
-        length: length of the axis.
-        size: size of a tile; 0 or more than `length`: one tile.
-        overlap: overlap of neighbouring tiles; less than `size`.
-        blend: see TileOpt.
-        cut: see Axis; for "kair".
-        grid: in points; a tile may become up to `grid` - 1 points shorter for it.
+    A size of 0 or more than `length` gives one tile. Neighbours share `overlap` points, less than `size`; `blend` as in
+    TileOpt, `cut` as in Axis, for "kair".
     """
     if size == 0 or size >= length:
         return Axis(length, length, [0], blend, cut)
@@ -68,16 +64,10 @@ def axis(length: int, size: int, overlap: int, blend: Blend = "smooth", cut: int
 
 
 def starts(length: int, size: int, overlap: int) -> list[int]:
-    """Starts of the fewest evenly spaced tiles that cover an axis; the last one ends with the axis.
+    """Starts of the fewest evenly spaced tiles that cover an axis, ascending; the last one ends with the axis.
 
-    Args:
-        length: length of the axis.
-        size: size of a tile; 0 or more than `length`: one tile.
-        overlap: overlap of neighbouring tiles, less than `size`. An overlap below half a tile may shrink by up to a
-            quarter on average, but not below 1, where that saves a tile.
-
-    Returns:
-        The first index of each tile, ascending.
+    A `size` of 0 or more than `length` gives one tile. `overlap` is less than `size`; one below half a tile may shrink
+    by up to a quarter on average, but not below 1, where that saves a tile.
     """
     if size == 0 or size >= length:
         return [0]

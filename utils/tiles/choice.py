@@ -19,19 +19,12 @@ LESS = 0.75  # most pixels of the tile after one that did not fit, as a share of
 
 
 class Workload(NamedTuple):
-    """What to restore.
+    """What to restore."""
 
-    Attributes:
-        clips: number of clips of each (frames, (H, W)).
-        channels: channels of an input frame.
-        extra: frames that a tile reads beyond those that it restores.
-        upscale: output size over input size.
-    """
-
-    clips: Counter[tuple[int, tuple[int, int]]]
-    channels: int
-    extra: int = 0
-    upscale: int = 1
+    clips: Counter[tuple[int, tuple[int, int]]]  # number of clips of each (frames, (H, W))
+    channels: int  # of an input frame
+    extra: int = 0  # frames that a tile reads beyond those that it restores
+    upscale: int = 1  # output size over input size
 
 
 def largest(clips: Iterable[tuple[int, tuple[int, int]]], tile: TileOpt) -> tuple[int, int, int]:
@@ -62,10 +55,8 @@ def work_of(load: Workload, tile: TileOpt) -> int:
 def candidates(load: Workload, tile: TileOpt, keep_frames: bool = False) -> list[TileOpt]:
     """The tiles to try, in order: the least work first; among ties the largest, which has the fewest seams.
 
-    Args:
-        load: what to restore.
-        tile: overlaps, and upper bounds of the lengths. An overlap shrinks to at most half of a shorter tile's side.
-        keep_frames: only tiles with as many frames as `tile`.
+    `tile` gives the overlaps and the upper bounds of the lengths; an overlap shrinks to at most half of a shorter
+    tile's side. With `keep_frames`, only tiles with as many frames as `tile`.
     """
     most = [max(lengths) for lengths in zip(*((count, *size) for count, size in load.clips), strict=True)]
     bounds = [min(side or length, length) for side, length in zip((tile.frames, *tile.size), most, strict=True)]
@@ -95,22 +86,14 @@ def smaller(load: Workload, tile: TileOpt, keep_frames: bool = False) -> TileOpt
 
 
 class ShrinkingTile:
-    """The tile in use: the requested one, or a smaller one for good once memory has run out.
-
-    Args:
-        tile: the requested tile.
-    """
+    """The tile in use: the requested one, or a smaller one for good once memory has run out."""
 
     def __init__(self, tile: TileOpt) -> None:
         self.tile = tile
         self.frames = 0  # frames of a time window restored at once; 0: all
 
     def shrink(self, frames: int, size: tuple[int, int], splittable: bool) -> None:
-        """Choose a smaller tile after `frames` frames of size (H, W) did not fit with the current one.
-
-        Raises:
-            UserError: the tile is already the smallest.
-        """
+        """Choose a smaller tile after `frames` frames of size (H, W) did not fit; UserError if there is none."""
         load, before = Workload(Counter({(frames, size): 1}), 0), self.tile
         failed = replace(before, frames=min(self.frames or frames, frames), frame_overlap=0)
         less = smaller(load, failed, keep_frames=True)  # frames last: a network restores few frames less well
