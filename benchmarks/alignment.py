@@ -9,8 +9,6 @@ aligned cameras; without alignment; after it.
 """
 
 import argparse
-import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -19,15 +17,15 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from bench import print_result
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.dataset_video_test import VideoTestDataset
 from data.geometry import Box
 from data.layout import DatasetWriter, Frame, gt_dir, lq_dir, spike_dir
 from data.prepare.demo_scene import Scene
 from data.spike.align.camera_pair import Row, Settings, align_set, blocks_in
 from data.spike.alignment import Warp
-from data.spike.manifest import ClipTiming, Manifest
+from data.spike.manifest import ClipTiming, simulated_manifest
 from data.spike.refire import Draw, charge_of_light, draw_pixels, fire
 from models.model_vrt import ModelVRT
 from models.select_model import define_restorer
@@ -44,6 +42,7 @@ SCENES = [
     ("camera.png", "motorcycle_left.png", "astronaut.png"),
 ]
 SIZE, RATIO, MARGIN = (192, 256), 2, 48  # of the frames; pixels that only the spikes' camera may see
+SENSOR = SIZE[0] // RATIO, SIZE[1] // RATIO
 STEPS, EXPOSURE, SHARP = 56, 49, 24
 
 
@@ -58,7 +57,7 @@ class Offset(NamedTuple):
 
     def matrix(self) -> np.ndarray:
         """Return the matrix from a frame's spike grid to the sensor."""
-        y, x = ((side / RATIO - 1) / 2 for side in SIZE)
+        y, x = ((side - 1) / 2 for side in SENSOR)
         c, s = self.scale * np.cos(np.radians(self.turn)), self.scale * np.sin(np.radians(self.turn))
         return np.array([[c, -s, x + self.right - c * x + s * y], [s, c, y + self.down - s * x - c * y], [0, 0, 1]])
 
@@ -91,7 +90,7 @@ def record(number: int, offset: Offset, frames: int) -> Recorded:
     scene = Scene(background, cutouts, size, np.random.default_rng([7, number]))
     fine = np.array([[RATIO, 0, (RATIO - 1) / 2], [0, RATIO, (RATIO - 1) / 2], [0, 0, 1]])
     to_sensor = fine @ offset.matrix() @ np.linalg.inv(fine) @ np.array([[1, 0, -MARGIN], [0, 1, -MARGIN], [0, 0, 1]])
-    light = np.empty((frames * STEPS, SIZE[0] // RATIO, SIZE[1] // RATIO), np.float32)
+    light = np.empty((frames * STEPS, *SENSOR), np.float32)
     inner = slice(MARGIN, -MARGIN)
     blurred: list[np.ndarray] = []
     sharp: list[np.ndarray] = []
@@ -116,19 +115,15 @@ def record(number: int, offset: Offset, frames: int) -> Recorded:
 def write_set(root: Path, clips: list[Recorded], draw: Draw) -> None:
     """Write the clips as a data set, with the spikes of a sensor."""
     assert draw.theta is not None
-    manifest = Manifest(
-        spike_h=SIZE[0] // RATIO, spike_w=SIZE[1] // RATIO, rgb_h=SIZE[0], rgb_w=SIZE[1], flipud=True, clock_hz=1920.0,
-        rate_at_white=1 / draw.theta, theta=draw.theta, transfer="srgb", noise="sensor", continuous=True, clips={},
-    )  # fmt: skip
+    manifest = simulated_manifest(SIZE, RATIO, draw.theta, clock_hz=1920.0, noise="sensor")
     timing = ClipTiming(steps=STEPS, exposure=(0, EXPOSURE), sharp_step=SHARP)
     with DatasetWriter(root, manifest) as writer:
         for number, clip in enumerate(clips):
-            sensor = draw_pixels(np.random.default_rng([draw.seed, 1]), draw, clip.light.shape[1:])
+            sensor = draw_pixels(np.random.default_rng([draw.seed, 1]), draw, SENSOR)
             charge = charge_of_light(clip.light / np.float32(draw.theta), sensor)
-            spikes = fire(charge, draw.jitter, np.random.default_rng([draw.seed, number])).reshape(
-                -1, STEPS, *clip.light.shape[1:]
-            )
-            made = (Frame(*each) for each in zip(clip.blurred, clip.sharp, spikes, strict=True))
+            spikes = fire(charge, draw.jitter, np.random.default_rng([draw.seed, number]))
+            pieces = spikes.reshape(-1, STEPS, *SENSOR)
+            made = (Frame(*each) for each in zip(clip.blurred, clip.sharp, pieces, strict=True))
             writer.add_clip("test", f"clip_{number}", made, timing)
         writer.finish()
 
@@ -158,8 +153,7 @@ def rows(model: ModelVRT, spike: DatasetOpt, count: int, frames: int, names: lis
     for name in names:
         offset = OFFSETS[name]
         moved = [record(number, offset, frames) for number in range(len(SCENES))]
-        sensor_size = SIZE[0] // RATIO, SIZE[1] // RATIO
-        seen = _seen(offset, sensor_size)
+        seen = _seen(offset)
         for sensor, draw in SENSORS.items():
             with tempfile.TemporaryDirectory() as folder:
                 ideal, off = Path(folder) / "ideal", Path(folder) / "off"
@@ -169,14 +163,13 @@ def rows(model: ModelVRT, spike: DatasetOpt, count: int, frames: int, names: lis
                 before = psnr(off)
                 alone = align_set(blocks_in(off), Settings(per_clip=True), write=False)
                 found = align_set(blocks_in(off))
-                corners = [_corner(row, offset, sensor_size) for row in alone.rows]
                 late = [abs(row.alignment.steps - offset.late) for row in found.rows if row.alignment]
                 yield {
                     "offset": name,
                     "sensor": sensor,
                     "model": found.rows[0].alignment.model if found.rows[0].alignment else "none",
-                    "corner_clip": max(corners),
-                    "corner_set": max(_corner(row, offset, sensor_size) for row in found.rows),
+                    "corner_clip": max(_corner(row, offset) for row in alone.rows),
+                    "corner_set": max(_corner(row, offset) for row in found.rows),
                     "error": max(row.alignment.error or 0.0 for row in alone.rows if row.alignment),
                     "steps": max(late, default=float("inf")),
                     "aligned": psnr(ideal),
@@ -185,18 +178,19 @@ def rows(model: ModelVRT, spike: DatasetOpt, count: int, frames: int, names: lis
                 }
 
 
-def _seen(offset: Offset, size: tuple[int, int]) -> np.ndarray:
+def _seen(offset: Offset) -> np.ndarray:
     """Return the frame's pixels that the sensor sees, with some room, (H, W) bool."""
-    inner = np.zeros(size, np.float32)
+    inner = np.zeros(SENSOR, np.float32)
     inner[3:-3, 3:-3] = 1
-    moved = Warp(offset.matrix(), size)(inner[None], Box(0, 0, *size))[0]
+    moved = Warp(offset.matrix(), SENSOR)(inner[None], Box(0, 0, *SENSOR))[0]
     return np.repeat(np.repeat(moved > 0.999, RATIO, 0), RATIO, 1)
 
 
-def _corner(row: Row, offset: Offset, size: tuple[int, int]) -> float:
+def _corner(row: Row, offset: Offset) -> float:
     if row.alignment is None:
         return float("inf")
-    corners = np.array([[0, 0, 1], [size[1] - 1, 0, 1], [0, size[0] - 1, 1], [size[1] - 1, size[0] - 1, 1]]).T
+    height, width = SENSOR
+    corners = np.array([[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]]).T
     there, wanted = np.array(row.alignment.matrix) @ corners, offset.matrix() @ corners
     return float(np.hypot(*(there[:2] / there[2] - wanted[:2] / wanted[2])).max())
 
@@ -208,7 +202,7 @@ def run(args: argparse.Namespace) -> None:
     model = define_restorer(opt, weights, reason, utils_dist.init())
     assert opt.datasets.test is not None
     print("| offset | sensor | model | corner, clip | corner, set | steps | aligned | before | after |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- " * 9 + "|")
     found = []
     for row in rows(model, opt.datasets.test, args.frames, args.length, args.only or list(OFFSETS)):
         found.append(row)
@@ -217,7 +211,7 @@ def run(args: argparse.Namespace) -> None:
             "{before:.2f} | {after:.2f} |".format(**row),
             flush=True,
         )
-    print(json.dumps({"benchmark": "alignment", "rows": found}))
+    print_result("alignment", rows=found)
 
 
 def main() -> None:

@@ -2,30 +2,22 @@
 
 python benchmarks/deform_conv.py [--quick] [--repeats 5] [--tiles]
 
-On a CPU the backend is compared with torchvision's, and with one `grid_sample` and one matrix product for the whole
-batch. On CUDA the Triton kernels are compared with torchvision's, in float32 and bfloat16, at the stage sizes of a
-6x192x192 sample; `--tiles` times other tile sizes of each kernel. Times are medians of alternating runs. Memory is the
-peak that a call adds: to the resident set on a CPU (/proc, Linux only), to the allocator's count on CUDA.
+On CUDA the Triton kernels are compared in float32 and bfloat16, at the stage sizes of a 6x192x192 sample; `--tiles`
+times other tile sizes of each kernel. Times are medians of alternating runs. Memory is the peak that a call adds: to
+the resident set on a CPU (Linux only), to the allocator's count on CUDA.
 """
 
 import ctypes
 import itertools
-import json
 import os
-import platform
-import statistics
-import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
+from statistics import median
 
 import torch
-import torch.nn.functional as F
+from bench import clock, in_turn, memory, print_result, reset_peak
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.op import deform_conv2d
 from models.op.deform_conv import OVERRIDE
 from utils.utils_cli import Parser
@@ -35,44 +27,13 @@ CUDA_SHAPES = [(10, 96, 16, size, size) for size in (192, 96, 48, 24)]  # N, cha
 DTYPES = {"cpu": [torch.float32], "cuda": [torch.float32, torch.bfloat16]}
 
 
-class Cost(NamedTuple):
-    """Cost of one call."""
-
-    seconds: float
-    megabytes: float
-
-
-def one_shot(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """One `grid_sample` for the whole batch, then one matrix product; autograd keeps the columns."""
-    n, channels, height, width = x.shape
-    groups = mask.shape[1] // 9
-    offset = offset.view(n * groups, 9, 2, height, width)
-    tap = torch.arange(3.0) - 1
-    y = torch.arange(float(height))[:, None] + tap.repeat_interleave(3)[:, None, None]
-    at_x = torch.arange(float(width)) + tap.repeat(3)[:, None, None]
-    grid = torch.stack(
-        ((2 * (offset[:, :, 1] + at_x) + 1) / width - 1, (2 * (offset[:, :, 0] + y) + 1) / height - 1), dim=4
-    )
-    image = x.reshape(n * groups, channels // groups, height, width)
-    columns = F.grid_sample(image, grid.view(n * groups, 9 * height, width, 2), align_corners=False)
-    columns = (columns * mask.reshape(n * groups, 1, 9 * height, width)).view(n, channels * 9, height * width)
-    return torch.matmul(weight.flatten(1), columns).view(n, -1, height, width) + bias[:, None, None]
-
-
 def with_backend(name: str, *args: Tensor) -> Tensor:
     """Call the public function with the named backend."""
     os.environ[OVERRIDE] = name
     return deform_conv2d(*args)
 
 
-FORMS: dict[str, dict[str, Callable[..., Tensor]]] = {
-    "cpu": {
-        "torchvision": partial(with_backend, "torchvision"),
-        "one shot": one_shot,
-        "chunks": partial(with_backend, "chunks"),
-    },
-    "cuda": {"torchvision": partial(with_backend, "torchvision"), "triton": partial(with_backend, "triton")},
-}
+FORMS = {"cpu": ("torchvision", "chunks"), "cuda": ("torchvision", "triton")}  # the backend that is chosen comes last
 
 
 def arguments(shape: tuple[int, ...], device: str, dtype: torch.dtype) -> list[Tensor]:
@@ -87,63 +48,45 @@ def arguments(shape: tuple[int, ...], device: str, dtype: torch.dtype) -> list[T
     return [tensor.requires_grad_() for tensor in tensors]
 
 
-def forward(form: Callable[..., Tensor], args: list[Tensor]) -> None:
+def forward(backend: str, args: list[Tensor]) -> None:
     """Forward pass only."""
     with torch.no_grad():
-        form(*args)
+        with_backend(backend, *args)
 
 
-def both(form: Callable[..., Tensor], args: list[Tensor]) -> None:
+def both(backend: str, args: list[Tensor]) -> None:
     """Forward and backward pass."""
-    torch.autograd.grad(form(*args).square().sum(), args)
+    torch.autograd.grad(with_backend(backend, *args).square().sum(), args)
 
 
 PASSES = {"forward": forward, "both": both}
 
 
-def resident(key: str) -> int:
-    """VmRSS or VmHWM of this process in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-
-
 def peak_bytes(call: Callable[[], object], device: str) -> int:
     """Peak memory that a call adds."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    if platform.system() != "Linux":
-        return 0
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM := VmRSS
-    before = resident("VmRSS")
+    if device == "cpu":
+        ctypes.CDLL(None).malloc_trim(0)
+    reset_peak(device)
+    before = memory(device)
     call()
-    return resident("VmHWM") - before
+    return memory(device, peak=True) - before
 
 
 def seconds(call: Callable[[], object], device: str) -> float:
     """Wall time of one call."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock(device)
     call()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock(device) - start
 
 
-def measure(kind: str, args: list[Tensor], repeats: int) -> dict[str, Cost]:
+def measure(kind: str, args: list[Tensor], repeats: int) -> dict[str, dict[str, float]]:
     """Each form's median time, from alternating runs, and its peak memory."""
     device = args[0].device.type
-    calls = {name: partial(PASSES[kind], form, args) for name, form in FORMS[device].items()}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats + 1):
-        for name, call in calls.items():
-            times[name].append(seconds(call, device))
+    calls = {name: partial(PASSES[kind], name, args) for name in FORMS[device]}
+    times = in_turn([partial(seconds, call, device) for call in calls.values()], repeats + 1)
     return {
-        name: Cost(statistics.median(times[name][1:]), peak_bytes(call, device) / 2**20) for name, call in calls.items()
+        name: {"seconds": median(taken[1:]), "megabytes": peak_bytes(call, device) / 2**20}
+        for (name, call), taken in zip(calls.items(), times, strict=True)
     }
 
 
@@ -158,11 +101,10 @@ def compare(shapes: Sequence[tuple[int, ...]], repeats: int, device: str) -> lis
         for kind in PASSES:
             cost = measure(kind, args, repeats)
             first, last = cost[names[0]], cost[names[-1]]
-            cells = "".join(f"{cost[name].seconds * 1e3:>11.2f} ms{cost[name].megabytes:>9.0f} MB" for name in names)
-            gain = f"{first.seconds / last.seconds:>7.2f}x{last.megabytes / max(first.megabytes, 1e-9):>7.2f}x"
-            print(f"{shape!s:<22}{str(dtype)[6:]:<10}{kind:<9}{cells}{gain}")
-            numbers = {name: cost[name]._asdict() for name in names}
-            rows.append({"shape": shape, "dtype": str(dtype)[6:], "pass": kind, **numbers})
+            cells = "".join(f"{one['seconds'] * 1e3:>11.2f} ms{one['megabytes']:>9.0f} MB" for one in cost.values())
+            faster, share = first["seconds"] / last["seconds"], last["megabytes"] / max(first["megabytes"], 1e-9)
+            print(f"{shape!s:<22}{str(dtype)[6:]:<10}{kind:<9}{cells}{faster:>7.2f}x{share:>7.2f}x")
+            rows.append({"shape": shape, "dtype": str(dtype)[6:], "pass": kind, **cost})
     return rows
 
 
@@ -174,11 +116,11 @@ def compare_tiles(shape: tuple[int, ...], repeats: int) -> None:
 
     for dtype, kernel in itertools.product(DTYPES["cuda"], deform_triton.TILES):
         args, chosen = arguments(shape, "cuda", dtype), deform_triton.TILES[kernel]
-        call = partial(PASSES["forward" if kernel == "forward" else "both"], FORMS["cuda"]["triton"], args)
+        call = partial(PASSES["forward" if kernel == "forward" else "both"], "triton", args)
         for tiles in itertools.product((32, 64, 128), (32, 64), (4, 8), (1, 2, 3)):
             deform_triton.TILES[kernel] = dict.fromkeys(chosen, deform_triton.Tiles(*tiles))
             try:
-                taken = statistics.median([seconds(call, "cuda") for _ in range(repeats + 1)][1:])
+                taken = median([seconds(call, "cuda") for _ in range(repeats + 1)][1:])
             except OutOfResources:
                 continue
             mark = " (chosen)" if tiles == chosen[args[0].element_size()] else ""
@@ -199,9 +141,7 @@ def main() -> None:
     rows = compare(shapes, repeats, device)
     if options.tiles and device == "cuda":
         compare_tiles(shapes[0], repeats)
-    machine = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
-    threads = torch.get_num_threads()
-    print(json.dumps({"machine": machine, "threads": threads, "torch": torch.__version__, "rows": rows}))
+    print_result("deform_conv", rows=rows)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,17 @@ file is that of scripts/export_network.py for any size. FLOPs are those of a fra
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
+from bench import in_process, in_turn, memory, print_result, reset_peak
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.exported import example_shapes, export_onnx
 from models.fusion.guide import Guide
 from models.loss import charbonnier
@@ -38,7 +34,6 @@ TRAINING = "training step"
 FORMS = ("PyTorch", "ONNX", TRAINING)
 SMALL = (1, 1, 3, 64, 64)
 BATCH = (8, 1, 3, 128, 128)  # of options/vrt/guide.json
-STATUS = Path("/proc/self/status")
 
 
 def build(size: str) -> Guide:
@@ -87,12 +82,6 @@ def train(guide: Guide, optimizer: torch.optim.Optimizer, given: list[torch.Tens
     optimizer.step()
 
 
-def status(key: str) -> float:
-    """A size of this process by /proc/self/status, in MiB."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
-    return int(line.split()[1]) / 1024
-
-
 def work(job: dict[str, Any]) -> dict[str, float]:
     """Measure one frame or training step in this process."""
     torch.set_num_threads(job["threads"])
@@ -100,21 +89,13 @@ def work(job: dict[str, Any]) -> dict[str, float]:
     prepare = runner(job)
     prepare(SMALL)()
     once = prepare(BATCH if job["form"] == TRAINING else (1, 1, 3, *job["frame"]))
-    base = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here
+    base = memory("cpu")
+    reset_peak("cpu")
     once()
-    peak = status("VmHWM") - base
+    peak = (memory("cpu", peak=True) - base) / 2**20
     began = time.perf_counter()
     once()
     return {"seconds": time.perf_counter() - began, "peak_mib": peak}
-
-
-def measure(job: dict[str, Any]) -> dict[str, float]:
-    """Run `work` in a separate process."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(job["threads"])}
-    command = [sys.executable, __file__, "--job", json.dumps(job)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def table(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -129,14 +110,12 @@ def table(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         facts[size] = {"parameters": sum(p.numel() for p in guide.parameters()), "gflop": round(flops / 1e9, 1)}
         common = {"size": size, "file": str(file), "frame": args.size, "threads": args.threads}
         jobs += [common | {"form": form} for form in args.forms]
-    found: list[list[dict[str, float]]] = [[] for _ in jobs]
-    for _ in range(args.repeats):
-        for job, results in zip(jobs, found, strict=True):
-            results.append(measure(job))
+    alone = [partial(in_process, job, OMP_NUM_THREADS=str(job["threads"])) for job in jobs]
+    found = in_turn(alone, args.repeats)
     print(f"{'size':<12}{'parameters':>11}{'GFLOP':>8}  {'form':<14}{'seconds':>8}{'peak MiB':>10}")
     rows = []
     for job, results in zip(jobs, found, strict=True):
-        seconds = statistics.median(result["seconds"] for result in results)
+        seconds = median(result["seconds"] for result in results)
         row = {"size": job["size"], "form": job["form"], **facts[job["size"]], "seconds": round(seconds, 3)}
         row["peak_mib"] = round(max(result["peak_mib"] for result in results))
         print(
@@ -166,9 +145,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         rows = table(args, Path(folder))
-    machine = {"machine": platform.processor() or platform.machine(), "threads": args.threads}
-    versions = {"torch": torch.__version__, "frame": args.size, "repeats": args.repeats}
-    print(json.dumps({"benchmark": "guide_speed", **machine, **versions, "rows": rows}))
+    print_result("guide_speed", threads=args.threads, frame=args.size, repeats=args.repeats, rows=rows)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Rows: a forward pass without gradients (1x6x3x128x128; on CUDA also 256x256), an
 (forward and backward, 1x6x3x64x64; on CUDA also 192x192; `train.memory: "most"`, with --policies also all others). On
 CUDA in float32, TF32, bfloat16 and compiled bfloat16. Each measurement runs in its own process, and the forms
 alternate. Times are medians (CPU s: all threads of the process, which a busy machine disturbs less). Memory on a CPU is
-the process's peak resident size (ru_maxrss) minus its resident size with the built network; on CUDA the peak allocated
+the process's peak resident size minus its resident size with the built network; on CUDA the peak allocated
 size minus that of the built network. The warm-up is one small forward pass, or for a step or a compiled network the
 measured pass itself. TFLOP/s uses the FLOPs of the plain form's forward pass (`torch.utils.flop_counter`, without the
 deformable convolution), three times as many for a step.
@@ -14,26 +14,19 @@ deformable convolution), three times as many for a step.
 
 import argparse
 import json
-import os
-import platform
-import resource
-import statistics
 import subprocess
-import sys
 import time
 from collections import defaultdict
-from pathlib import Path
+from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "reference"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
+from bench import clock, in_process, in_turn, memory, print_result, reset_peak
 from plain_vrt import PlainVRT
 from tiny_network import NARROW_GOPRO
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.memory.estimate import POLICIES, set_checkpointing
 from models.network_vrt import VRT
@@ -78,28 +71,16 @@ def run(net: nn.Module, x: Tensor, step: bool, half: bool) -> None:
         out.float().square().mean().backward()
 
 
-def settle(device: str) -> float:
-    """Wait for the device; returns the time in seconds."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def resident() -> int:
-    """Resident bytes of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def watch_parts(net: nn.Module, device: str) -> dict[str, float]:
     """Measure the forward pass by part, in seconds; parts do not overlap."""
     seconds: dict[str, float] = defaultdict(float)
     started: dict[str, float] = {}
 
     def before(part: str) -> Any:
-        return lambda *_: started.__setitem__(part, settle(device))
+        return lambda *_: started.__setitem__(part, clock(device))
 
     def after(part: str) -> Any:
-        return lambda *_: seconds.__setitem__(part, seconds[part] + settle(device) - started[part])
+        return lambda *_: seconds.__setitem__(part, seconds[part] + clock(device) - started[part])
 
     for module in net.modules():
         part = PARTS.get(type(module).__name__)
@@ -116,7 +97,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     half = precision.startswith("bf16")
     net = build(job["form"], job["quick"], step, job["memory"]).to(device)
     x = torch.rand(1, 6, 3, size, size, device=device)
-    base = torch.cuda.memory_allocated() if device == "cuda" else resident()
+    base = memory(device)
     called = torch.compile(net) if precision.endswith("compile") else net
     if called is net and not step:
         run(net, x[..., :64, :64].contiguous(), False, half)
@@ -125,12 +106,12 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         net.zero_grad(set_to_none=True)
     parts = watch_parts(net, device) if job["parts"] else {}
     if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    start, cpu = settle(device), time.process_time()
+        reset_peak(device)
+    start, cpu = clock(device), time.process_time()
     run(called, x, step, half)
-    seconds, cpu = settle(device) - start, time.process_time() - cpu
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(0).ru_maxrss * 1024
-    result: dict[str, Any] = {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": (peak - base) / 2**20}
+    seconds, cpu = clock(device) - start, time.process_time() - cpu
+    peak = (memory(device, peak=True) - base) / 2**20
+    result: dict[str, Any] = {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak}
     if parts:
         result["parts"] = {**parts, "rest": seconds - sum(parts.values())}
     if device == "cuda" and job["form"] == "plain":
@@ -142,12 +123,11 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Run `work` in a separate process; returns an empty dict if it failed or ran out of memory."""
-    command = [sys.executable, __file__, "--job", json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"{job['form']} at {job['size']} ({job['precision']}) failed: {done.stderr.strip().splitlines()[-1:]}")
+    try:
+        return in_process(job)
+    except subprocess.CalledProcessError:
+        print(f"{job['form']} at {job['size']} ({job['precision']}) failed")
         return {}
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def table(args: argparse.Namespace, device: str) -> list[dict[str, Any]]:
@@ -170,20 +150,17 @@ def table(args: argparse.Namespace, device: str) -> list[dict[str, Any]]:
 
 def report(jobs: list[dict[str, Any]], repeats: int) -> list[dict[str, Any]]:
     """Measure all jobs, alternating, and print them."""
-    found: list[list[dict[str, Any]]] = [[] for _ in jobs]
-    for _ in range(repeats):
-        for job, results in zip(jobs, found, strict=True):
-            result = measure({**job, "parts": False})
-            results += [result] if result else []
+    found = in_turn([partial(measure, {**job, "parts": False}) for job in jobs], repeats)
     rows, flop = [], {}
     print(
         f"{'pass':<9}{'size':>5}{'precision':>14} {'form':<6}{'seconds':>9}{'CPU s':>9}{'peak MiB':>10}{'TFLOP/s':>9}"
     )
-    for job, results in zip(jobs, found, strict=True):
+    for job, every in zip(jobs, found, strict=True):
+        results = [result for result in every if result]
         if not results:
             continue
         row = {key: job[key] for key in ("form", "size", "step", "precision", "memory")}
-        row |= {key: statistics.median(r[key] for r in results) for key in ("seconds", "cpu_seconds", "peak_mib")}
+        row |= {key: median(r[key] for r in results) for key in ("seconds", "cpu_seconds", "peak_mib")}
         case = job["step"], job["size"]
         flop.setdefault(case, results[0].get("flop"))
         row["tflops"] = flop[case] / row["seconds"] / 1e12 if flop[case] else None
@@ -227,11 +204,7 @@ def main() -> None:
     jobs = table(args, device)
     rows = report(jobs, 1 if args.quick else args.repeats)
     parts = profile(jobs)
-    machine = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
-    threads = torch.get_num_threads()
-    print(
-        json.dumps({"machine": machine, "threads": threads, "torch": torch.__version__, "rows": rows, "parts": parts})
-    )
+    print_result("network", rows=rows, parts=parts)
 
 
 if __name__ == "__main__":

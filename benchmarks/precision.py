@@ -7,21 +7,17 @@ attention, and a residual as large as for blurred frames. --quick uses a small g
 best weights, and the first frames of its first test clip.
 """
 
-import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from skimage import data as photographs
-from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
+from bench import print_result
 from lively import enliven
+from skimage import data as photographs
 from tiny_network import NARROW_GOPRO
+from torch import Tensor, nn
 
 from data.select_dataset import define_Dataset
 from models.network_vrt import VRT
@@ -115,8 +111,7 @@ def main() -> None:
     for part in table["bf16"]:
         form = "{:>10.1f}" if part == "psnr" else "{:>10.2e}"
         print(f"{part:<22}" + "".join(form.format(column[part]) for column in table.values()))
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    print(json.dumps({"machine": machine, "torch": torch.__version__, "input": list(x[0].shape), "errors": table}))
+    print_result("precision", input=list(x[0].shape), errors=table)
 
 
 if __name__ == "__main__":

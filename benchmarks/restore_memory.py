@@ -8,7 +8,6 @@ process of main_test_vrt.py, whose peak memory the kernel reports.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -19,17 +18,16 @@ from typing import Any
 
 import cv2
 import numpy as np
+from bench import ROOT, print_result
 from skimage import data as photographs
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.layout import DatasetWriter, Frame, clip_dirs
-from data.spike.manifest import ClipTiming, Manifest
+from data.spike.manifest import ClipTiming, simulated_manifest
 from models.select_network import define_G
 from options.schema import Opt
 from utils import utils_cli, utils_option
 from utils.utils_checkpoint import write_file
 
-ROOT = Path(__file__).resolve().parents[1]
 DISTINCT, RATE = 20, 0.5
 CLIP = "clip"
 SMALLER = (  # a tiny network: its memory is not what is measured
@@ -50,18 +48,7 @@ def write_set(root: Path, length: int, size: tuple[int, int], steps: int) -> Non
         gray = cv2.resize(cv2.cvtColor(sharp, cv2.COLOR_RGB2GRAY), (width // 2, height // 2)) / 255
         spikes = (rng.random((steps, *gray.shape)) < RATE * gray).astype(np.uint8)
         frames.append(Frame(cv2.blur(sharp, (5, 5)), sharp, spikes))
-    manifest = Manifest(
-        spike_h=height // 2,
-        spike_w=width // 2,
-        rgb_h=height,
-        rgb_w=width,
-        flipud=True,
-        clock_hz=2000.0,
-        rate_at_white=RATE,
-        transfer="srgb",
-        noise="none",
-        clips={},
-    )
+    manifest = simulated_manifest(size, 2, 1 / RATE, clock_hz=2000.0).model_copy(update={"continuous": False})
     timing = ClipTiming(steps=steps, exposure=(0, steps), sharp_step=steps // 2)
     writer = DatasetWriter(root, manifest)
     writer.add_clip("test", CLIP, frames, timing)
@@ -101,13 +88,8 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=24, help="spike steps per frame; 56 as in GoPro + Spike")
     parser.add_argument("--root", type=Path, help="an existing folder for the clips (default: a temporary one)")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=list(SMALLER),
-        metavar="KEY=VALUE",
-        help="changes of the options (default: a tiny network)",
-    )
+    text = "changes of the options (default: a tiny network)"
+    parser.add_argument("--set", nargs="+", default=list(SMALLER), metavar="KEY=VALUE", help=text)
     args = parser.parse_args()
     with utils_cli.program(True), tempfile.TemporaryDirectory(dir=args.root) as name:
         rows = [measured(Path(name), length, args) for length in args.lengths]
@@ -115,7 +97,7 @@ def main() -> None:
         for row in rows:
             share = row["peak_mib"] / rows[0]["peak_mib"]
             print(f"{row['frames']:>8}{row['peak_mib']:>12.0f}{share:>20.3f}{row['seconds'] / row['frames']:>12.3f}")
-        print(json.dumps({"size": args.size, "rows": rows}))
+        print_result("restore_memory", size=args.size, rows=rows)
 
 
 def measured(root: Path, length: int, args: argparse.Namespace) -> dict[str, Any]:

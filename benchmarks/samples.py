@@ -7,20 +7,16 @@ them (360x640, 56 steps; moment: 41 planes). The data set is made in a temporary
 saved with adaptive PNG filters like GoPro's frames; it stays in the page cache. `ms/sample` is one process on one
 thread, without a loader; `new` are samples of frames that the process has not read before: the picture's gain is of the
 whole frame, and kept. `spikes add` compares samples with and without spikes, the same ones. All figures are medians of
-alternating runs, except the parts of a sample, which are means.
+alternating runs.
 """
 
 import itertools
-import json
 import math
-import platform
 import statistics
-import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from functools import wraps
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,19 +24,19 @@ import cv2
 import numpy as np
 import skimage.data
 import torch
+from bench import in_turn, print_result
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
-from data.layout import MetaLine, dat_path, gt_dir, lq_dir, spike_dir, write_description
+from data.layout import DatasetWriter, Frame, gt_dir, lq_dir, spike_dir
 from data.lmdb_store import lmdb_path
 from data.loader import train_batches
 from data.prepare.lmdb_writer import create_lmdbs
-from data.spike.manifest import ClipTiming, Manifest
+from data.spike.manifest import ClipTiming, simulated_manifest
 from options.schema import DatasetOpt
 from options.schema_data import SpikeOpt
-from utils.spike_loader import write_spikes
 from utils.utils_cli import Parser, positive
+from utils.utils_image import read_rgb
 
 HEIGHT, WIDTH, RATIO, RATE = 720, 1280, 2, 0.5
 TIMING = ClipTiming(steps=56, exposure=(0, 49), sharp_step=24)
@@ -53,40 +49,32 @@ WANTED = 4  # samples per second
 Variant = tuple[str, str]
 
 
-def frames_of(photograph: np.ndarray, count: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield sharp and blurred frames (720, 1280, 3) uint8 of a camera that pans across a photograph."""
+def frames_of(photograph: np.ndarray, count: int, rng: np.random.Generator) -> Iterator[Frame]:
+    """Yield frames of 1280x720 of a camera that pans across a photograph, and their spikes."""
     scale = max((HEIGHT + 8) / photograph.shape[0], (WIDTH + 8 * count) / photograph.shape[1])
     large = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     for index in range(count):
         sharp = large[:HEIGHT, 8 * index : 8 * index + WIDTH].astype(np.float32)
         images = sharp, cv2.blur(sharp, (5, 1))
         noisy = [np.clip(image + rng.normal(0, 0.5, image.shape), 0, 255).round().astype(np.uint8) for image in images]
-        yield noisy[0], noisy[1]
+        gray = cv2.resize(noisy[0].mean(axis=2), None, fx=1 / RATIO, fy=1 / RATIO, interpolation=cv2.INTER_AREA)
+        spikes = rng.random((TIMING.steps, *gray.shape), np.float32) < gray / 255 * RATE
+        yield Frame(noisy[1], noisy[0], spikes.astype(np.uint8))
 
 
 def make_set(root: Path, frames: int) -> float:
     """Write a training set and its LMDB folders; returns the mean size of a PNG file in MB."""
     rng = np.random.default_rng(0)
-    lines, sizes = [], []
-    for clip, photograph in PHOTOGRAPHS.items():
-        for index, images in enumerate(frames_of(photograph(), frames, rng)):
-            name = f"{index:06d}"
-            for folder, image in zip((gt_dir(root, "train"), lq_dir(root, "train")), images, strict=True):
-                path = folder / clip / f"{name}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(image).save(path)
-                sizes.append(path.stat().st_size)
-            gray = cv2.resize(images[0].mean(axis=2), None, fx=1 / RATIO, fy=1 / RATIO, interpolation=cv2.INTER_AREA)
-            spikes = rng.random((TIMING.steps, *gray.shape), np.float32) < gray / 255 * RATE
-            write_spikes(dat_path(root, "train", clip, name), spikes)
-        lines.append(MetaLine(clip, frames, (HEIGHT, WIDTH), "000000"))
-    manifest = Manifest(
-        spike_h=HEIGHT // RATIO, spike_w=WIDTH // RATIO, rgb_h=HEIGHT, rgb_w=WIDTH, flipud=True, clock_hz=1920.0,
-        rate_at_white=RATE, transfer="srgb", noise="none", clips=dict.fromkeys(PHOTOGRAPHS, TIMING),
-    )  # fmt: skip
-    write_description(root, manifest, {"train": lines})
+    manifest = simulated_manifest((HEIGHT, WIDTH), RATIO, 1 / RATE, 1920.0).model_copy(update={"continuous": False})
+    with DatasetWriter(root, manifest) as writer:
+        for clip, photograph in PHOTOGRAPHS.items():
+            writer.add_clip("train", clip, frames_of(photograph(), frames, rng), TIMING)
+        writer.finish()
+    files = list(root.rglob("*.png"))
+    for path in files:
+        Image.fromarray(read_rgb(path)).save(path)
     create_lmdbs(root, ["train"])
-    return statistics.mean(sizes) / 1e6
+    return statistics.mean(path.stat().st_size for path in files) / 1e6
 
 
 def open_set(root: Path, variant: Variant) -> VideoTrainDatasetRGBSpike:
@@ -132,46 +120,10 @@ def rate(dataset: VideoTrainDatasetRGBSpike, samples: int, workers: int) -> floa
     return samples / seconds
 
 
-def profile(dataset: VideoTrainDatasetRGBSpike, samples: int) -> dict[str, float]:
-    """Milliseconds of each part of a sample: reading and decoding, cropping, spikes, tensors with flips."""
-    seconds: dict[str, float] = defaultdict(float)
-
-    def watch(owner: object, method: str, part: str) -> None:
-        call: Callable[..., Any] = getattr(owner, method)
-
-        @wraps(call)
-        def timed(*args: Any, **more: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return call(*args, **more)
-            finally:
-                seconds[part] += time.perf_counter() - start
-
-        setattr(owner, method, timed)
-
-    for store in (dataset.lq, dataset.gt):
-        watch(store, "read", "decode")
-        watch(store, "read_many", "decode and cut")
-    if dataset.spikes:
-        watch(dataset.spikes, "planes", "spikes")
-    total = statistics.mean(milliseconds(dataset, number) for number in range(samples))
-    parts = {part: value / samples * 1e3 for part, value in seconds.items()}
-    both, spikes = parts["decode and cut"], parts.get("spikes", 0.0)
-    return {
-        "decode": parts["decode"],
-        "cut": both - parts["decode"],
-        "spikes": spikes,
-        "tensors": total - both - spikes,
-    }
-
-
-def in_turn(sets: dict[Variant, VideoTrainDatasetRGBSpike], numbers: Iterable[int]) -> dict[Variant, float]:
+def alternating(sets: dict[Variant, VideoTrainDatasetRGBSpike], numbers: Iterable[int]) -> dict[Variant, float]:
     """Median milliseconds of some samples, read from all sets in turn."""
-    times: dict[Variant, list[float]] = {variant: [] for variant in sets}
-    for number in numbers:
-        for variant, dataset in sets.items():
-            times[variant].append(milliseconds(dataset, number))
-    return {variant: statistics.median(found) for variant, found in times.items()}
+    times = [[milliseconds(dataset, number) for dataset in sets.values()] for number in numbers]
+    return dict(zip(sets, map(statistics.median, zip(*times, strict=True)), strict=True))
 
 
 def measure(root: Path, inputs: list[str], samples: int, repeats: int) -> list[dict[str, Any]]:
@@ -179,15 +131,14 @@ def measure(root: Path, inputs: list[str], samples: int, repeats: int) -> list[d
     sets = {variant: open_set(root, variant) for variant in itertools.product(SOURCES, inputs)}
     windows = len(next(iter(sets.values()))) // len(PHOTOGRAPHS)
     apart = itertools.product(range(len(PHOTOGRAPHS)), range(0, windows, FRAMES))
-    new = in_turn(sets, [clip * windows + start for clip, start in apart])
-    alone = in_turn(sets, range(samples * 2))
-    rates: dict[tuple[Variant, int], list[float]] = {pair: [] for pair in itertools.product(sets, WORKERS)}
-    for _ in range(repeats):
-        for variant, workers in rates:
-            rates[variant, workers].append(rate(sets[variant], samples * workers, workers))
+    new = alternating(sets, [clip * windows + start for clip, start in apart])
+    alone = alternating(sets, range(samples * 2))
+    pairs = list(itertools.product(sets, WORKERS))
+    runs = in_turn([partial(rate, sets[variant], samples * count, count) for variant, count in pairs], repeats)
+    rates = dict(zip(pairs, map(statistics.median, runs), strict=True))
     rows = []
     for (source, kind), taken in alone.items():
-        per_second = {count: statistics.median(rates[(source, kind), count]) for count in WORKERS}
+        per_second = {count: rates[(source, kind), count] for count in WORKERS}
         rows.append(
             {
                 "source": source,
@@ -197,7 +148,6 @@ def measure(root: Path, inputs: list[str], samples: int, repeats: int) -> list[d
                 "spikes_add": taken / alone[source, RGB] - 1,
                 **{f"per_s_{count}": value for count, value in per_second.items()},
                 "workers_needed": math.ceil(WANTED / per_second[1]),
-                "parts_ms": profile(sets[source, kind], samples),
             }
         )
     return rows
@@ -214,16 +164,11 @@ def report(rows: list[dict[str, Any]], png_mb: float) -> None:
         rates = "".join(f"{row[f'per_s_{count}']:>10.2f}/s" for count in WORKERS)
         figures = f"{row['ms']:>12.1f}{row['ms_new']:>9.1f}{added:>12}{rates}{row['workers_needed']:>18}"
         print(f"{row['source']:<8}{row['input']:<12}{figures}")
-    print(f"\n{'ms per sample':<20}" + "".join(f"{part:>12}" for part in rows[0]["parts_ms"]))
-    for row in rows:
-        name = f"{row['source']} {row['input']}"
-        print(f"{name:<20}" + "".join(f"{value:>12.1f}" for value in row["parts_ms"].values()))
     print(
         f"\n{WANTED} samples per second feed a training step of 2 s with 8 samples. Workers (dataloader_num_workers)\n"
         "are data processes, each with its own core, counted over all training processes."
     )
-    versions = {"opencv": cv2.__version__, "torch": torch.__version__}
-    print(json.dumps({"machine": f"{platform.machine()} CPU", **versions, "png_mb": png_mb, "rows": rows}))
+    print_result("samples", opencv=cv2.__version__, png_mb=png_mb, rows=rows)
 
 
 def main() -> None:
@@ -231,14 +176,8 @@ def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few samples, once; a check, not a measurement")
     kinds = get_args(SpikeOpt.model_fields["representation"].annotation)
-    parser.add_argument(
-        "--representations",
-        nargs="+",
-        choices=kinds,
-        default=["tfp"],
-        metavar="NAME",
-        help="representations of the spikes",
-    )
+    text = "representations of the spikes"
+    parser.add_argument("--representations", nargs="+", choices=kinds, default=["tfp"], metavar="NAME", help=text)
     parser.add_argument(
         "--samples", type=positive, default=24, help="samples per run of the loader; alone, twice as many"
     )

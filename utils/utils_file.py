@@ -69,7 +69,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         _writing.discard(temporary)
         temporary.unlink(missing_ok=True)
@@ -171,7 +171,7 @@ def one_form(name: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Sync a folder's entries to disk, if its file system supports that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -35,16 +35,19 @@ class Cuts(NamedTuple):
     continuous: bool
 
     @property
+    def lengths(self) -> list[int]:
+        """Steps of each piece."""
+        return [last - first for first, last in self.spans]
+
+    @property
     def steps(self) -> int:
         """The most frequent number of steps of a piece."""
-        lengths = [last - first for first, last in self.spans]
-        return max(sorted(set(lengths)), key=lengths.count)
+        return max(sorted(set(self.lengths)), key=self.lengths.count)
 
     @property
     def margins(self) -> Span:
         """Steps before and after the exposure that every piece has."""
-        shortest = min(last - first for first, last in self.spans)
-        return self.exposure[0], shortest - self.exposure[1]
+        return self.exposure[0], min(self.lengths) - self.exposure[1]
 
 
 def default_margin(length: int) -> int:
@@ -54,13 +57,7 @@ def default_margin(length: int) -> int:
 
 
 def first_steps(frames: Sequence[str], exposures: Sequence[Exposure], length: int, totals: Sequence[int]) -> list[int]:
-    """Return the step at which each exposure of `length` steps starts.
-
-    Args:
-        frames: names, for messages.
-        exposures: of each frame.
-        length: the length of all of them.
-        totals: steps of each frame's stream.
+    """Return the step at which each frame's exposure of `length` steps starts in its stream of `totals` steps.
 
     Raises:
         UserError: an exposure leaves its stream by more than the rounding of a step.
@@ -117,11 +114,7 @@ def choose(firsts: Sequence[int], length: int, total: int, margin: int, continuo
         )
     if whole is None or continuous is False:
         return separate
-    return whole if continuous or _size(whole) <= _size(separate) else separate
-
-
-def _size(cuts: Cuts) -> int:
-    return sum(last - first for first, last in cuts.spans)
+    return whole if continuous or sum(whole.lengths) <= sum(separate.lengths) else separate
 
 
 @dataclass(frozen=True)
@@ -143,9 +136,8 @@ class Fit:
         """Crop and resize a frame: (H, W, 3) uint8 of the source -> (ratio * h, ratio * w, 3)."""
         part = rgb[self.crop.rows, self.crop.cols]
         if part.shape[:2] != self.size:
-            is_smaller = self.size[0] < part.shape[0]
-            how = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
-            part = cv2.resize(part, (self.size[1], self.size[0]), interpolation=how)
+            how = cv2.INTER_AREA if self.size[0] < part.shape[0] else cv2.INTER_CUBIC
+            part = cv2.resize(part, self.size[::-1], interpolation=how)
         kept = self.sensor.scaled(self.ratio)
         return np.ascontiguousarray(part[kept.rows, kept.cols])
 

@@ -4,6 +4,7 @@ Every path is a sum of sines, so positions depend only on the step. Lengths are 
 frame shows the same scene.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,16 @@ Path1D = tuple[Wave, ...]
 def position(path: Path1D, step: float) -> float:
     """Return the sum of a path's waves at one step."""
     return sum(wave.amplitude * np.sin(2 * np.pi * (step / wave.period + wave.phase)) for wave in path)
+
+
+def point(paths: Sequence[Path1D], step: float) -> np.ndarray:
+    """Return (x, y) of two paths at one step."""
+    return np.array([position(path, step) for path in paths])
+
+
+def rotation(angle: float) -> np.ndarray:
+    """Return the (2, 2) matrix that rotates by an angle."""
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def random_wave(rng: np.random.Generator, amplitude: float, speed: tuple[float, float]) -> Wave:
@@ -89,6 +100,35 @@ def outline(side: int, rng: np.random.Generator) -> np.ndarray:
     return cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
 
 
+def paste(
+    frame: np.ndarray,
+    piece: np.ndarray,
+    alpha: np.ndarray,
+    center: np.ndarray,
+    turn: np.ndarray,
+    reach: float,
+    interpolation: int,
+) -> None:
+    """Paint a piece over a frame, both (H, W, 3) uint8, in place, with its middle at (x, y).
+
+    `alpha` is its opacity, (h, w) uint8, or float32 in [0, 1]; `turn`, (2, 2), takes distances in the frame to those in
+    the piece, of which nothing is farther from the middle than `reach` pixels of the frame.
+    """
+    low = np.maximum(np.floor(center - reach).astype(int), 0)
+    high = np.minimum(np.ceil(center + reach).astype(int), [frame.shape[1], frame.shape[0]])
+    if (high <= low).any():
+        return
+    sides = np.array([piece.shape[1], piece.shape[0]])
+    matrix = np.column_stack([turn, sides / 2 + turn @ (low - center)])
+    box, inverse = (int(high[0] - low[0]), int(high[1] - low[1])), cv2.WARP_INVERSE_MAP
+    piece = cv2.warpAffine(piece, matrix, box, flags=interpolation | inverse, borderMode=cv2.BORDER_REPLICATE)
+    alpha = cv2.warpAffine(alpha, matrix, box, flags=cv2.INTER_LINEAR | inverse)[..., None]
+    if alpha.dtype == np.uint8:
+        alpha = alpha.astype(np.float32) / 255
+    under = frame[low[1] : high[1], low[0] : high[0]]
+    under[...] = np.rint(under + alpha * (piece.astype(np.float32) - under))
+
+
 class Camera:
     """A view of (height, width) pixels that pans, shakes, rotates and zooms over a photograph."""
 
@@ -110,17 +150,11 @@ class Camera:
         """Return the view at one step: (height, width, 3) uint8."""
         height, width = self.size
         rows, columns = self.photo.shape[:2]
-        angle, scale = position(self.angle, step), 1.0 / (1.12 + position(self.zoom, step))
-        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        center = np.array([columns / 2, rows / 2]) + [position(path, step) for path in self.paths]
+        turn = 1.0 / (1.12 + position(self.zoom, step)) * rotation(position(self.angle, step))
+        center = np.array([columns / 2, rows / 2]) + point(self.paths, step)
         matrix = np.column_stack([turn, center - turn @ [width / 2, height / 2]])
-        return cv2.warpAffine(
-            self.photo,
-            matrix,
-            (width, height),
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT_101,
-        )
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(self.photo, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
 
 class Cutout:
@@ -132,9 +166,8 @@ class Cutout:
         source = int(min(photo.shape[:2]) * rng.uniform(0.3, 0.5))
         top, left = (int(rng.integers(length - source + 1)) for length in photo.shape[:2])
         piece = photo[top : top + source, left : left + source]
-        piece = cv2.resize(piece, (self.side, self.side), interpolation=cv2.INTER_AREA)
+        self.piece = cv2.resize(piece, (self.side, self.side), interpolation=cv2.INTER_AREA)
         self.alpha = outline(self.side, rng)
-        self.piece = piece
         speed = CUTOUT_SPEED[0] * height, CUTOUT_SPEED[1] * height
         self.middle = np.array([width, height]) * rng.uniform(0.35, 0.65, 2)
         amplitudes = np.array([width, height]) * rng.uniform(0.25, 0.4, 2)
@@ -143,21 +176,8 @@ class Cutout:
 
     def draw(self, frame: np.ndarray, step: float) -> None:
         """Paint the cut-out over `frame`, (height, width, 3) uint8, in place."""
-        center = self.middle + [position(path, step) for path in self.paths]
-        reach = 0.75 * self.side
-        low = np.maximum(np.floor(center - reach).astype(int), 0)
-        high = np.minimum(np.ceil(center + reach).astype(int), [frame.shape[1], frame.shape[0]])
-        if (high <= low).any():
-            return
-        angle = position(self.angle, step)
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        matrix = np.column_stack([turn, self.side / 2 + turn @ (low - center)])
-        box = int(high[0] - low[0]), int(high[1] - low[1])
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        piece = cv2.warpAffine(self.piece, matrix, box, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        alpha = cv2.warpAffine(self.alpha, matrix, box, flags=flags).astype(np.float32)[..., None] / 255
-        under = frame[low[1] : high[1], low[0] : high[0]]
-        under[...] = np.rint(under + alpha * (piece.astype(np.float32) - under))
+        center, turn = self.middle + point(self.paths, step), rotation(position(self.angle, step))
+        paste(frame, self.piece, self.alpha, center, turn, 0.75 * self.side, cv2.INTER_LINEAR)
 
 
 class Scene:

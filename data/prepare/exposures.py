@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -116,8 +116,7 @@ def from_file(
     is_json = path.suffix.lower() == ".json"
     rows = _json_rows(path, text, clock.unit) if is_json else _text_rows(path, text, frames, clock.unit)
     paired = _by_name(path, rows, frames) if rows and "frame" in rows[0] else _by_order(path, rows, frames)
-    read = _reader(path, clock, exposure, moment)
-    return [read(frame, row) for frame, row in zip(frames, paired, strict=True)]
+    return [_exposure(path, frame, row, clock, exposure, moment) for frame, row in zip(frames, paired, strict=True)]
 
 
 def check_order(frames: Sequence[str], exposures: Sequence[Exposure]) -> None:
@@ -153,39 +152,33 @@ def common_length(frames: Sequence[str], exposures: Sequence[Exposure]) -> int:
     return round(usual)
 
 
-def _reader(path: Path, clock: Clock, exposure: float | None, moment: Moment) -> Callable[[str, Row], Exposure]:
-    """Return a function that converts the row of a frame."""
+def _number(path: Path, frame: str, text: str) -> float:
+    if not _is_number(text) or not math.isfinite(float(text)):
+        raise UserError(f"{path}: frame {frame} has the time '{text}', expected a number; correct it")
+    return float(text)
 
-    def number(frame: str, text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise UserError(f"{path}: frame {frame} has the time '{text}', expected a number; correct it")
-        return value
 
-    def read(frame: str, row: Row) -> Exposure:
-        if "start" not in row:
-            raise UserError(f"{path}: frame {frame} has no time, only {', '.join(row) or 'nothing'}; add start and end")
-        start = number(frame, row["start"])
-        if exposure is not None and row.keys() & {"end", "exposure"}:
-            raise UserError(f"{path}: frame {frame} has its own exposure, --exposure another; leave one of them out")
-        if "end" in row:
-            end = number(frame, row["end"])
-            if end <= start:
-                raise UserError(
-                    f"{path}: frame {frame} has the exposure {start:g} to {end:g}, expected an end after its start; "
-                    "correct it"
-                )
-            return Exposure(clock.step(start), clock.step(end))
-        if "exposure" not in row and exposure is None:
-            raise UserError(f"{path}: frame {frame} has one time, expected start and end; add ends or give --exposure")
-        length = number(frame, row["exposure"]) if "exposure" in row else float(exposure or 0)
-        begin = clock.step(start - length * MOMENTS.index(moment) / 2)
-        return Exposure(begin, begin + length * clock.steps_per_unit)
-
-    return read
+def _exposure(path: Path, frame: str, row: Row, clock: Clock, exposure: float | None, moment: Moment) -> Exposure:
+    """Convert the row of a frame; arguments as of `from_file`."""
+    if "start" not in row:
+        raise UserError(f"{path}: frame {frame} has no time, only {', '.join(row) or 'nothing'}; add start and end")
+    start = _number(path, frame, row["start"])
+    if exposure is not None and row.keys() & {"end", "exposure"}:
+        raise UserError(f"{path}: frame {frame} has its own exposure, --exposure another; leave one of them out")
+    if "end" in row:
+        end = _number(path, frame, row["end"])
+        if end <= start:
+            raise UserError(
+                f"{path}: frame {frame} has the exposure {start:g} to {end:g}, expected an end after its start; "
+                "correct it"
+            )
+        return Exposure(clock.step(start), clock.step(end))
+    if "exposure" in row:
+        exposure = _number(path, frame, row["exposure"])
+    if exposure is None:
+        raise UserError(f"{path}: frame {frame} has one time, expected start and end; add ends or give --exposure")
+    begin = clock.step(start - exposure * MOMENTS.index(moment) / 2)
+    return Exposure(begin, begin + exposure * clock.steps_per_unit)
 
 
 def _by_name(path: Path, rows: list[Row], frames: Sequence[str]) -> list[Row]:
@@ -197,9 +190,10 @@ def _by_name(path: Path, rows: list[Row], frames: Sequence[str]) -> list[Row]:
     named = {Path(row["frame"]).stem if row["frame"] not in frames else row["frame"]: row for row in rows}
     missing = [frame for frame in frames if frame not in named]
     if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(
-            f"{path}: has no time for frame {missing[0]}{_more(missing)}, only for {rows[0]['frame']}, ...; add its "
-            "row or move the frame away"
+            f"{path}: has no time for frame {missing[0]}{more}, only for {rows[0]['frame']}, ...; add its row or move "
+            "the frame away"
         )
     return [named[frame] for frame in frames]
 
@@ -212,10 +206,6 @@ def _by_order(path: Path, rows: list[Row], frames: Sequence[str]) -> list[Row]:
             "in each row"
         )
     return rows
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def _text_rows(path: Path, text: str, frames: Sequence[str], unit: Unit) -> list[Row]:

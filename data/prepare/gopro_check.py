@@ -5,7 +5,7 @@ Nothing is decoded: only names, image headers, the ends of images and `.dat` siz
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -46,12 +46,7 @@ class Problem(NamedTuple):
 def in_threads(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, what: str) -> list[Result]:
     """Call a function on all jobs, with a progress bar; Ctrl-C stops after the running jobs."""
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            done = pool.map(function, jobs)
-            return list(progress(done, total=len(jobs), unit="clip", what=what))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        return list(progress(pool.map(function, jobs), total=len(jobs), unit="clip", what=what))
 
 
 def found_in(folder: Path) -> str:
@@ -83,7 +78,7 @@ def missing_folders(roots: Mapping[str, Path], splits: Sequence[Split]) -> list[
 
 
 def find_problems(scans: Sequence[Scan]) -> list[Problem]:
-    """Find all problems of a set, sorted by split, clip and frame."""
+    """Find all problems of a set."""
     size = common_size(scans)
     names = Counter(scan.name for scan in scans)
     problems = [
@@ -93,7 +88,7 @@ def find_problems(scans: Sequence[Scan]) -> list[Problem]:
     ]
     for scan in scans:
         problems += _missing_parts(scan) or [*_stray_files(scan), *_as_runs(scan, _frame_faults(scan, size))]
-    return sorted(problems, key=lambda problem: (SPLITS.index(problem.split), *problem[1:]))
+    return problems
 
 
 def report(lines: Sequence[object], summary: str) -> None:
@@ -103,10 +98,11 @@ def report(lines: Sequence[object], summary: str) -> None:
         raise UserError(f"{summary}, expected none; nothing was written")
 
 
-def report_problems(problems: Sequence[Problem]) -> None:
-    """Report the problems of clips and frames."""
+def report_problems(problems: Collection[Problem]) -> None:
+    """Report the problems of clips and frames, sorted by split, clip and frame."""
     clips = len({(problem.split, problem.clip) for problem in problems})
-    report(problems, f"{counted(len(problems), 'problem')} in {counted(clips, 'clip')}")
+    ordered = sorted(problems, key=lambda problem: (SPLITS.index(problem.split), *problem[1:]))
+    report(ordered, f"{counted(len(problems), 'problem')} in {counted(clips, 'clip')}")
 
 
 def check(
@@ -128,9 +124,8 @@ def check(
         for split in splits
         for name in sorted({*folder_names(gopro_root / split), *folder_names(spike_root / split)})
     ]
-    empty = [
-        f"--gopro-root: {gopro_root / split} has no clips" for split in splits if split not in {j[2] for j in jobs}
-    ]
+    found = {job[2] for job in jobs}
+    empty = [f"--gopro-root: {gopro_root / split} has no clips" for split in splits if split not in found]
     report(empty, counted(len(empty), "empty split"))
     own = set(shard.of(sorted({job[3] for job in jobs})))
     jobs = [job for job in jobs if job[3] in own]
@@ -164,15 +159,13 @@ def _missing_parts(scan: Scan) -> list[Problem]:
     return problems
 
 
-def _stray_files(scan: Scan) -> list[Problem]:
+def _stray_files(scan: Scan) -> Iterator[Problem]:
     """Find files that are not named like frames; one problem per folder."""
-    problems = []
     for kind, names in scan.strays.items():
         if names:
             more = f" and {counted(len(names) - 1, 'more file')}" if len(names) > 1 else ""
             what = f"{names[0]}{more}, expected names of six digits such as 000047; rename or move away"
-            problems.append(Problem(scan.split, scan.name, "", "", kind, what))
-    return problems
+            yield Problem(scan.split, scan.name, "", "", kind, what)
 
 
 def _frame_faults(scan: Scan, size: Size | None) -> Iterator[tuple[str, str, str]]:
@@ -210,15 +203,11 @@ def _dat_faults(scan: Scan, size: Size) -> Iterator[tuple[str, str, str]]:
     timing, per_step = gopro_timing(scan.name), step_bytes(size)
     grid = size_text((size[0] // SPIKE_SCALE, size[1] // SPIKE_SCALE))
     if size[0] % SPIKE_SCALE or size[1] % SPIKE_SCALE or size[0] * size[1] % (8 * SPIKE_SCALE**2):
-        yield (
-            by_number(scan.dats)[0],
-            SPIKE,
-            f"frames are {size_text(size)}, expected twice the spikes' size, which is a multiple of 8 pixels",
-        )
+        what = f"frames are {size_text(size)}, expected twice the spikes' size, which is a multiple of 8 pixels"
+        yield by_number(scan.dats)[0], SPIKE, what
         return
-    ends = {
-        by_number(frames)[-1] for frames in scan.present().values() if frames
-    }  # a clip that lacks a file may have several
+    # A clip that lacks a file may have several ends.
+    ends = {by_number(frames)[-1] for frames in scan.present().values() if frames}
     for frame, count in scan.dats.items():
         short = timing.steps - GOPRO_SHORT_BY if frame in ends else timing.steps
         if isinstance(count, str) or count in (timing.steps * per_step, short * per_step):
@@ -231,16 +220,14 @@ def _dat_faults(scan: Scan, size: Size) -> Iterator[tuple[str, str, str]]:
         yield frame, SPIKE, f"{found}, expected {wanted}; sizes in use that fit: {sizes or 'none'}; copy it again"
 
 
-def _as_runs(scan: Scan, faults: Iterable[tuple[str, str, str]]) -> list[Problem]:
+def _as_runs(scan: Scan, faults: Iterable[tuple[str, str, str]]) -> Iterator[Problem]:
     """Merge the same fault in consecutive frames into one problem."""
     frames_of: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for frame, kind, what in faults:
         frames_of[kind, what].append(frame)
     place = {frame: index for index, frame in enumerate(scan.frames)}
-    problems = []
     for (kind, what), frames in frames_of.items():
         frames.sort(key=place.__getitem__)
         starts = [i for i, frame in enumerate(frames) if i == 0 or place[frame] != place[frames[i - 1]] + 1]
         for start, end in zip(starts, [*starts[1:], len(frames)], strict=True):
-            problems.append(Problem(scan.split, scan.name, frames[start], frames[end - 1], kind, what))
-    return problems
+            yield Problem(scan.split, scan.name, frames[start], frames[end - 1], kind, what)

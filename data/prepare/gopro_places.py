@@ -43,13 +43,6 @@ def places_of(scan: Scan, dataset_root: Path, blur: Blur) -> list[Place]:
     return [Place(scan.split, scan.name, *parts) for parts in zip(sources, targets, files, strict=True)]
 
 
-def foreign_file(place: Place) -> str:
-    """Return a frame in the target that the source lacks; empty if there is none."""
-    suffix = Path(place.files[0]).suffix
-    found = {str(path.relative_to(place.target)) for path in place.target.rglob(f"[!.]*{suffix}")}
-    return min(found - set(place.files), default="")
-
-
 def place_problem(place: Place, copy: bool, force: bool, outdated: bool) -> str:
     """Return why a place cannot be filled; empty if it can be or already is.
 
@@ -70,13 +63,14 @@ def place_problem(place: Place, copy: bool, force: bool, outdated: bool) -> str:
         return ""
     if not target.is_dir():
         return f"{target} is a file, expected a folder or nothing; move it away"
-    if foreign := foreign_file(place):
+    suffix = Path(place.files[0]).suffix
+    found_files = {str(path.relative_to(target)) for path in target.rglob(f"[!.]*{suffix}")}
+    if foreign := min(found_files - set(place.files), default=""):
         return f"{target} holds {foreign}, which {place.source} does not; move it away"
     missing = [name for name in place.files if not (target / name).is_file()]
     if not copy and (missing or outdated):
-        found = (
-            "copies of other frames" if outdated else f"{len(place.files) - len(missing)} of {len(place.files)} files"
-        )
+        count = len(place.files)
+        found = "copies of other frames" if outdated else f"{count - len(missing)} of {count} files"
         return f"{target} is a folder with {found}, expected a link; add --copy to fill it or move it away"
     other = [name for name in place.files if name not in missing and not place.has(name)]
     if other and not (copy and force):
@@ -117,17 +111,12 @@ def copy_places(places: Sequence[Place], workers: int) -> None:
     places = [place for place in places if place.target.is_symlink() or not place.is_source()]
     total = sum(len(place.files) for place in places)
     with ThreadPoolExecutor(workers) as pool, progress(total=total, unit="file", what="copying") as bar:
-        try:
-            for place in places:
-                if place.target.is_symlink():
-                    place.target.unlink()
-                for folder in {(place.target / name).parent for name in place.files}:
-                    sweep(folder)
-                missing = [name for name in place.files if not place.has(name)]
-                bar.update(len(place.files) - len(missing))
-                sources, targets = ([folder / name for name in missing] for folder in (place.source, place.target))
-                for _ in pool.map(copy_file, sources, targets):
-                    bar.update()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for place in places:
+            if place.target.is_symlink():
+                place.target.unlink()
+            sweep(*{(place.target / name).parent for name in place.files})
+            missing = [name for name in place.files if not place.has(name)]
+            bar.update(len(place.files) - len(missing))
+            sources, targets = ([folder / name for name in missing] for folder in (place.source, place.target))
+            for _ in pool.map(copy_file, sources, targets):  # an error or Ctrl-C cancels those that have not begun
+                bar.update()

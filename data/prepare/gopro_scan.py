@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,11 +39,6 @@ class Scan:
     def frames(self) -> list[str]:
         """The frames of all folders together, in order."""
         return list(by_number(set(self.dats).union(*self.images.values())))
-
-    @property
-    def sizes(self) -> Iterator[Size]:
-        """The size of every readable image."""
-        return (fact for facts in self.images.values() for fact in facts.values() if isinstance(fact, tuple))
 
     def present(self) -> dict[str, Iterable[str]]:
         """Return the frames of each folder."""
@@ -92,15 +87,7 @@ def image_fact(path: Path) -> Size | str:
 
 
 def scan_clip(source: Path, spikes: Path, split: Split, name: str, blur: str) -> Scan:
-    """Scan all files of one clip.
-
-    Args:
-        source: `GOPRO_Large/<split>/<clip>`.
-        spikes: `GOPRO_Large_spike_seq/<split>/<clip>`.
-        split: train or test.
-        name: clip name.
-        blur: folder of the blurred frames.
-    """
+    """Scan a clip's files: `source` is GOPRO_Large/<split>/<clip>, `spikes` GOPRO_Large_spike_seq/<split>/<clip>."""
     names = {kind: names_in(source / kind, "png") for kind in (SHARP, blur)}
     names[SPIKE] = names_in(spikes / SPIKE, "dat")
     strays = {kind: [frame for frame in frames if not _NAME.fullmatch(frame)] for kind, frames in names.items()}
@@ -118,7 +105,8 @@ def scan_clip(source: Path, spikes: Path, split: Split, name: str, blur: str) ->
 
 def common_size(scans: Sequence[Scan]) -> Size | None:
     """Return the most common image size, among ties the first; None if no image is readable."""
-    counts = Counter(size for scan in scans for size in scan.sizes)
+    facts = (fact for scan in scans for frames in scan.images.values() for fact in frames.values())
+    counts = Counter(fact for fact in facts if isinstance(fact, tuple))
     return counts.most_common(1)[0][0] if counts else None
 
 

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -29,29 +29,52 @@ class Value(NamedTuple):
     checksum: int
 
 
-class Files(Protocol):
-    """Clips on disk that become an LMDB."""
+class Files:
+    """Clips on disk that become an LMDB; a value is its file's bytes, unless a class encodes it."""
 
     root: Path
     clips: Clips
+    suffix = ""
+
+    def file(self, clip: str, frame: str) -> Path:
+        """Return the path of a frame's file."""
+        return self.root / clip / f"{frame}{self.suffix}"
+
+    def data(self, clip: str, frame: str) -> np.ndarray:
+        """Return a file's bytes, (n,) uint8, read on access; UserError if it is empty."""
+        path = self.file(clip, frame)
+        if not path.stat().st_size:
+            raise UserError(f"{path}: is empty, expected a {self.suffix}; make it again")
+        return np.memmap(path, np.uint8, "r")
+
+    def shape(self, clip: str, frame: str, data: np.ndarray) -> tuple[int, ...]:
+        """Return the size of what a file's bytes hold; UserError if they cannot be that."""
+        raise NotImplementedError
 
     def lengths(self) -> Iterator[int]:
         """Yield the approximate bytes of each value."""
+        return (self.file(clip, frame).stat().st_size for clip, frames in self.clips.items() for frame in frames)
 
     def size(self, clip: str, frame: str) -> tuple[int, ...]:
         """Return the size for meta_info.txt, without reading the whole file."""
+        return self.shape(clip, frame, self.data(clip, frame))
 
     def stamp(self, clip: str, frame: str) -> tuple[int, int, int]:
         """Return a file's size in bytes, and mtime and ctime in ns."""
+        return stamp_of(self.file(clip, frame))
 
     def value(self, clip: str, frame: str) -> Value:
         """Read a file and encode it."""
+        data = self.data(clip, frame)
+        entry = Entry(f"{frame}{self.suffix}", self.shape(clip, frame, data), 0)
+        return Value(data, entry, self.checksum(data))
 
     def checksum(self, data: np.ndarray) -> int:
         """Return the checksum of the decoded content of a value's bytes; 0 if they cannot be decoded."""
+        return zlib.crc32(data.data)
 
 
-class PngFiles:
+class PngFiles(Files):
     """Image frames `<root>/<clip>/<frame>.png`, or of another format, encoded anew as PNG.
 
     Args:
@@ -66,6 +89,10 @@ class PngFiles:
         self.clips = scan_clips(root) if in_time else self._frames.clips()
         self._frames.warn_of_losses(self.clips)
 
+    def file(self, clip: str, frame: str) -> Path:
+        """See Files."""
+        return self._frames.file(clip, frame)
+
     def lengths(self) -> Iterator[int]:
         """See Files; assumes all frames of a clip to be as large as its first, which is exact at level 0."""
         for clip, frames in self.clips.items():
@@ -74,10 +101,6 @@ class PngFiles:
     def size(self, clip: str, frame: str) -> tuple[int, ...]:
         """See Files."""
         return (*self._frames.size(clip, frame), 3)
-
-    def stamp(self, clip: str, frame: str) -> tuple[int, int, int]:
-        """See Files."""
-        return stamp_of(self._frames.file(clip, frame))
 
     def value(self, clip: str, frame: str) -> Value:
         """See Files."""
@@ -91,8 +114,8 @@ class PngFiles:
         return 0 if image is None else zlib.crc32(image.data)
 
 
-class DatFiles:
-    """Spikes `<root>/<clip>/spike/<frame>.dat` or `<root>/<clip>/<frame>.dat`, stored as they are.
+class DatFiles(Files):
+    """Spikes `<root>/<clip>/spike/<frame>.dat` or `<root>/<clip>/<frame>.dat`.
 
     Args:
         root: folder of the clips.
@@ -103,52 +126,44 @@ class DatFiles:
         UserError: a clip has no `.dat` files, or a file is not a whole number of steps.
     """
 
+    suffix = ".dat"
+
     def __init__(
         self, root: Path, size: tuple[int, int], sizes: Mapping[str, tuple[int, int]] = MappingProxyType({})
     ) -> None:
         self.root, self._size, self._own_sizes = root, size, sizes
-        names = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
-        self._folder = SpikeFolder(root, names)
+        names = _folder_names(root)
         if not names:
             raise UserError(f"{root}: no clip folders with *.dat files; correct the path")
-        self._bytes = {clip: self._folder.sizes(clip) for clip in names}
-        self.clips = {clip: tuple(sizes) for clip, sizes in self._bytes.items()}
-        for clip, frames in self.clips.items():
-            for frame in frames:
-                self.size(clip, frame)
+        self._folder = SpikeFolder(root, names)
+        sizes_in_bytes = {clip: self._folder.sizes(clip) for clip in names}
+        self.clips = {clip: tuple(frames) for clip, frames in sizes_in_bytes.items()}
+        for clip, frames in sizes_in_bytes.items():
+            for frame, count in frames.items():
+                self._shape(clip, frame, count)
 
-    def lengths(self) -> Iterator[int]:
-        """See Files; exact."""
-        for sizes in self._bytes.values():
-            yield from sizes.values()
-
-    def size(self, clip: str, frame: str) -> tuple[int, ...]:
+    def file(self, clip: str, frame: str) -> Path:
         """See Files."""
-        return self._shape(clip, frame, self._bytes[clip][frame])
+        return Path(self._folder.where(clip, frame))
 
-    def stamp(self, clip: str, frame: str) -> tuple[int, int, int]:
+    def data(self, clip: str, frame: str) -> np.ndarray:
         """See Files."""
-        return stamp_of(Path(self._folder.where(clip, frame)))
+        return self._folder.packed(clip, frame)
 
-    def value(self, clip: str, frame: str) -> Value:
+    def shape(self, clip: str, frame: str, data: np.ndarray) -> tuple[int, ...]:
         """See Files."""
-        data = self._folder.packed(clip, frame)
-        return Value(data, Entry(f"{frame}.dat", self._shape(clip, frame, data.size), 0), zlib.crc32(data.data))
-
-    def checksum(self, data: np.ndarray) -> int:
-        """See Files."""
-        return zlib.crc32(data.data)
+        return self._shape(clip, frame, data.size)
 
     def _shape(self, clip: str, frame: str, count: int) -> tuple[int, ...]:
         try:
             size = self._own_sizes.get(clip, self._size)
             return (steps_in(count, *size), *size)
         except UserError as error:
-            raise UserError(f"{self._folder.where(clip, frame)}: {error}") from None
+            raise UserError(f"{self.file(clip, frame)}: {error}") from None
 
 
-class NpyFiles:
-    """Stored light `<root>/<clip>/<frame>.npy`, as it is.
+class NpyFiles(Files):
+    """Stored light `<root>/<clip>/<frame>.npy`.
 
     Args:
         root: folder of the clips.
@@ -157,49 +172,25 @@ class NpyFiles:
         UserError: there are no files.
     """
 
+    suffix = ".npy"
+
     def __init__(self, root: Path) -> None:
         self.root = root
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
-        found = {folder.name: by_number(path.stem for path in folder.glob("[!.]*.npy")) for folder in folders}
+        found = {clip: by_number(path.stem for path in (root / clip).glob("[!.]*.npy")) for clip in _folder_names(root)}
         self.clips = {clip: frames for clip, frames in found.items() if frames}
         if not self.clips:
             raise UserError(f"{root}: no clip folders with *.npy files; correct the path")
 
-    def lengths(self) -> Iterator[int]:
-        """See Files; exact."""
-        return (self._path(clip, frame).stat().st_size for clip, frames in self.clips.items() for frame in frames)
-
-    def size(self, clip: str, frame: str) -> tuple[int, ...]:
+    def shape(self, clip: str, frame: str, data: np.ndarray) -> tuple[int, ...]:
         """See Files."""
-        return self._shape(clip, frame, self._bytes(clip, frame))
-
-    def stamp(self, clip: str, frame: str) -> tuple[int, int, int]:
-        """See Files."""
-        return stamp_of(self._path(clip, frame))
-
-    def value(self, clip: str, frame: str) -> Value:
-        """See Files."""
-        data = self._bytes(clip, frame)
-        return Value(data, Entry(f"{frame}.npy", self._shape(clip, frame, data), 0), zlib.crc32(data.data))
-
-    def checksum(self, data: np.ndarray) -> int:
-        """See Files."""
-        return zlib.crc32(data.data)
-
-    def _shape(self, clip: str, frame: str, data: np.ndarray) -> tuple[int, ...]:
         try:
             return in_memory(data).shape
         except ValueError as error:
-            raise UserError(f"{self._path(clip, frame)}: not a readable .npy ({error}); make it again") from None
+            raise UserError(f"{self.file(clip, frame)}: not a readable .npy ({error}); make it again") from None
 
-    def _bytes(self, clip: str, frame: str) -> np.ndarray:
-        path = self._path(clip, frame)
-        if not path.stat().st_size:
-            raise UserError(f"{path}: is empty, expected a .npy; make it again")
-        return np.memmap(path, np.uint8, "r")
 
-    def _path(self, clip: str, frame: str) -> Path:
-        return self.root / clip / f"{frame}.npy"
+def _folder_names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def stamp_of(path: Path) -> tuple[int, int, int]:

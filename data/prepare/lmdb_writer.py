@@ -27,7 +27,7 @@ from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import Manifest
 from utils.processes import folder_lock
 from utils.utils_error import UserError, counted, shown
-from utils.utils_file import read_text, write_text
+from utils.utils_file import read_text, sync_folder, write_text
 from utils.utils_progress import progress
 
 LOG = logging.getLogger("spikevrt")
@@ -95,12 +95,7 @@ def spike_size(dataroot_spike: Path) -> tuple[int, int]:
 
 
 def write_lmdbs(wanted: Sequence[tuple[Files, Path]], *, force: bool = False, workers: int = 8) -> None:
-    """Check all LMDBs, then write one after the other.
-
-    Args:
-        wanted: sources and their target folders, `<name>.lmdb`.
-        force: rewrite existing LMDBs.
-        workers: threads.
+    """Check all LMDBs, sources and their target folders, then write one after the other.
 
     Raises:
         UserError: a target differs from its source, is not an LMDB, another process writes it, or the disk is too
@@ -170,12 +165,8 @@ def find_difference(source: Files, store: LmdbStore, pool: ThreadPoolExecutor) -
     if not changed:
         return None
     LOG.info("%s: comparing the %d of %d files that may have changed", shown(store.root), len(changed), len(now))
-    with progress(total=len(changed), what="comparing", unit="key") as bar:
-        for problem in pool.map(difference, changed):
-            if problem:
-                return problem
-            bar.update()
-    return None
+    found = progress(pool.map(difference, changed), total=len(changed), what="comparing", unit="key")
+    return next((problem for problem in found if problem), None)
 
 
 def stamps_of(source: Files, pool: ThreadPoolExecutor) -> dict[str, list[int]]:
@@ -227,12 +218,7 @@ def check_disk(jobs: Sequence[Job]) -> None:
 
 
 def build(job: Job, pool: ThreadPoolExecutor, chunk: int) -> None:
-    """Write one LMDB, and rename it to its final name at the end.
-
-    Args:
-        job: what to write.
-        pool: threads that read, encode and compare.
-        chunk: values in memory at the same time.
+    """Write one LMDB, `chunk` values at a time, and rename it to its final name at the end.
 
     Raises:
         UserError: a source file is damaged.
@@ -244,7 +230,7 @@ def build(job: Job, pool: ThreadPoolExecutor, chunk: int) -> None:
     try:
         stamps = stamps_of(source, pool)
         written = write_values(job, partial, pool, chunk)
-        check_values(source, partial, written, pool, chunk)
+        check_values(source, partial, written, pool)
         lines = [f"{clip}/{e.name} ({','.join(map(str, e.size))}) {e.compression}\n" for clip, e, _ in written]
         write_text(partial / META, "".join(lines), names=True)
         sync_folder(partial)
@@ -294,7 +280,7 @@ def put(environment: lmdb.Environment, values: dict[bytes, np.ndarray]) -> None:
 
 
 def check_values(
-    source: Files, folder: Path, written: Sequence[tuple[str, Entry, int]], pool: ThreadPoolExecutor, chunk: int
+    source: Files, folder: Path, written: Sequence[tuple[str, Entry, int]], pool: ThreadPoolExecutor
 ) -> None:
     """Read every value back as a reader does and compare the checksums.
 
@@ -310,22 +296,8 @@ def check_values(
             is_right = source.checksum(np.frombuffer(value, np.uint8)) == checksum
             return None if is_right else f"{clip}/{Path(entry.name).stem}"
 
-    with (
-        lmdb.open(os.fspath(folder), readonly=True, lock=False) as environment,
-        progress(total=len(written), what="reading it back", unit="key") as bar,
-    ):
-        for start in range(0, len(written), chunk):
-            part = written[start : start + chunk]
-            wrong = [key for key in pool.map(problem, part) if key]
-            if wrong:
-                raise RuntimeError(f"{folder}: {wrong[0]} is not what was written; the disk may be damaged")
-            bar.update(len(part))
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with lmdb.open(os.fspath(folder), readonly=True, lock=False) as environment:
+        checked = progress(pool.map(problem, written), total=len(written), what="reading it back", unit="key")
+        wrong = [key for key in checked if key]
+    if wrong:
+        raise RuntimeError(f"{folder}: {wrong[0]} is not what was written; the disk may be damaged")

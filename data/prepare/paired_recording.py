@@ -30,7 +30,7 @@ class Recording:
             UserError: no pixel fires during the exposure.
         """
         (first, last), exposure = self.cuts.spans[at], slice(*self.cuts.exposure)
-        spikes = self.fit.spikes(reader.read(at, first, last))
+        spikes = self.fit.spikes(reader(at, first, last))
         if not spikes[exposure].any():
             raise UserError(
                 f"frame {self.source.names[at]}: no pixel fires in its exposure, steps {first + exposure.start} to "

@@ -1,26 +1,26 @@
 """The spikes that belong to the frames of a recording: which file, which way up, and how they count light."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from data.geometry import size_text
+from data.prepare.video_light import Transfer, gray_light
 from data.spike.description import SPIKE_SUFFIXES
 from data.spike.doctor.declared import Given
 from data.spike.doctor.examine import DEFAULT_FLIPUD, Report
 from data.spike.doctor.inspection import inspect_file
-from data.spike.doctor.orientation import Match, match
+from data.spike.doctor.orientation import Match, correlation, match
 from data.spike.formats import RAW416_PICTURE, Format, Found, open_spikes, step_reader
 from data.spike.texture import SIGNIFICANT
 from utils.spike_loader import Size
-from utils.utils_colour import srgb_to_linear, to_gray
 from utils.utils_error import UserError
 
-Transfer = Literal["srgb", "linear"]
+Reader = Callable[[int, int, int], np.ndarray]  # frame and its steps [first, last) -> (t, H, W) uint8, upright
 CLOCK_HZ: dict[Format, float] = {"raw416": 20000.0}  # formats of one camera only
 _COARSE = 16  # rows at which brightness is compared, so that small shifts do not matter
 _CLEARER = 0.005  # difference of two correlations
@@ -55,23 +55,15 @@ class Streams:
         steps = [found.steps for found in self.found]
         return steps * frames if self.is_one else steps
 
-    def reader(self) -> "Reader":
-        """Open the files for reading."""
-        return Reader(self)
+    def reader(self) -> Reader:
+        """Open the files; arrays of one stream stay in memory."""
+        one = step_reader(self.paths[0], self.found[0]) if self.is_one else None
 
+        def read(frame: int, first: int, last: int) -> np.ndarray:
+            steps = (one or step_reader(self.paths[frame], self.found[frame]))(first, last)
+            return steps[:, :: -1 if self.flipud else 1, :: -1 if self.fliplr else 1]
 
-class Reader:
-    """Reads steps of the streams, upright; arrays of one stream stay in memory."""
-
-    def __init__(self, streams: Streams) -> None:
-        self._streams = streams
-        self._one = step_reader(streams.paths[0], streams.found[0]) if streams.is_one else None
-
-    def read(self, frame: int, first: int, last: int) -> np.ndarray:
-        """Return the steps [first, last) of a frame's stream, (t, H, W) uint8."""
-        streams = self._streams
-        read = self._one or step_reader(streams.paths[frame], streams.found[frame])
-        return read(first, last)[:, :: -1 if streams.flipud else 1, :: -1 if streams.fliplr else 1]
+        return read
 
 
 class Sample(NamedTuple):
@@ -89,7 +81,7 @@ def open_streams(path: Path, frames: Sequence[str], given: Given, format: Format
 
     Args:
         path: a spike file for all frames, or a folder with one per frame.
-        frames: names of the frames.
+        frames: their names.
         given: what the user declares.
         format: None detects it.
 
@@ -145,13 +137,7 @@ def _files(path: Path, frames: Sequence[str]) -> tuple[Path, ...]:
 
 
 def upright(streams: Streams, samples: Sequence[Sample], given: Given, fliplr: bool | None) -> tuple[Streams, Match]:
-    """Determine the flips by the frames.
-
-    Args:
-        streams: as opened.
-        samples: read from them.
-        given: the user's declarations; a declared flip stays.
-        fliplr: the user's declaration; None: not given.
+    """Determine the flips of streams by samples read from them; flips that the user declares stay.
 
     Returns:
         The streams, and how well their mean matched the frames in each orientation.
@@ -168,11 +154,8 @@ def upright(streams: Streams, samples: Sequence[Sample], given: Given, fliplr: b
             f"with flipud, {found.upside_down:.2f} without, expected one near 1): check the times and the field of "
             "view, or add --flipud or --no-flipud"
         )
-    return replace(
-        streams,
-        flipud=streams.flipud ^ (down and given.flipud is None),
-        fliplr=across if fliplr is None else fliplr,
-    ), found
+    flipud = streams.flipud ^ (down and given.flipud is None)
+    return replace(streams, flipud=flipud, fliplr=across if fliplr is None else fliplr), found
 
 
 class Light(NamedTuple):
@@ -197,14 +180,9 @@ def light(samples: Sequence[Sample], transfer: Transfer | None = None) -> Light:
         UserError: the frames are black.
     """
     rates = np.concatenate([_coarse(sample.plane).ravel() for sample in samples])
-    gray = {
-        "srgb": np.concatenate([_coarse(to_gray(_unit(sample.rgb))).ravel() for sample in samples]),
-        "linear": np.concatenate([_coarse(to_gray(srgb_to_linear(_unit(sample.rgb)))).ravel() for sample in samples]),
-    }
-    fits: dict[Transfer, float] = {
-        "srgb": _correlation(rates, gray["srgb"]),
-        "linear": _correlation(rates, gray["linear"]),
-    }
+    transfers: tuple[Transfer, ...] = ("srgb", "linear")
+    gray = {one: np.concatenate([_coarse(gray_light(each.rgb, one)).ravel() for each in samples]) for one in transfers}
+    fits = {one: correlation(rates, gray[one]) for one in transfers}
     chosen: Transfer = transfer or ("srgb" if fits["srgb"] > fits["linear"] + _CLEARER else "linear")
     brightness = float(gray[chosen].mean())
     if brightness <= 0:
@@ -212,16 +190,8 @@ def light(samples: Sequence[Sample], transfer: Transfer | None = None) -> Light:
     return Light(chosen, min(1.0, max(1e-4, round(float(rates.mean()) / brightness, 4))), fits)
 
 
-def _unit(rgb: np.ndarray) -> np.ndarray:
-    return rgb.astype(np.float32) / 255
-
-
 def _coarse(plane: np.ndarray) -> np.ndarray:
     """Average a plane (H, W) to about 16 rows."""
     height, width = plane.shape
     rows = min(_COARSE, height)
     return cv2.resize(plane, (max(1, round(width * rows / height)), rows), interpolation=cv2.INTER_AREA)
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0

@@ -3,12 +3,10 @@
 Every path is a sum of sines, so a scene can be rendered at any instant. Speeds are in frame heights per step.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
-from data.prepare.demo_scene import Path1D, Wave, outline, position, random_wave
+from data.prepare.demo_scene import Path1D, Wave, outline, paste, point, position, random_wave, rotation
 
 SPEEDS = (4e-4, 4e-3)  # of the camera and of layers, drawn log-uniformly
 SLOW = (2e-5, 4e-4)  # of scenes that hardly move
@@ -16,7 +14,8 @@ MOST_LAYERS = 4
 TRIES = 4  # places of which the one with most texture is taken
 MARGIN = 1.3  # least size of a picture, in frames
 FINEST = 2.5  # of the least scale of a picture or video: how fine its texture may be
-BORDER = cv2.BORDER_REFLECT_101
+
+Shake = tuple[Path1D, Path1D]  # (x, y) in pixels
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -61,25 +60,14 @@ def textured_place(picture: np.ndarray, size: tuple[int, int], rng: np.random.Ge
     return max(places, key=texture)
 
 
-@dataclass(frozen=True)
-class Shake:
-    """The camera's small fast motion, shared by all layers: (x, y) in pixels."""
-
-    paths: tuple[Path1D, Path1D]
-
-    def at(self, step: float) -> np.ndarray:
-        """Return (x, y) at one step."""
-        return np.array([position(path, step) for path in self.paths])
-
-
 def random_shake(rng: np.random.Generator, height: int, speed: float) -> Shake:
-    """Draw a shake, whose peak speed is up to that of the camera."""
+    """Draw a small fast motion of the camera, which all layers share; its peak speed is up to that of the pan."""
 
     def path() -> Path1D:
         amplitude = height * log_uniform(rng, 0.001, 0.012)
         return (random_wave(rng, amplitude, (0.1 * speed * height, speed * height)),)
 
-    return Shake((path(), path()))
+    return path(), path()
 
 
 class Background:
@@ -106,7 +94,7 @@ class Background:
             (Wave(amplitude * float(np.cos(angle)), period, phase), Wave(0.1 * amplitude, period / 3, rng.uniform())),
             (Wave(amplitude * float(np.sin(angle)), period, phase), Wave(0.1 * amplitude, period / 3, rng.uniform())),
         ]
-        self.offset = [position(path, 0) for path in self.paths]
+        self.offset = point(self.paths, 0)
         turn = log_uniform(rng, 0.01, 0.2)
         self.angle: Path1D = (Wave(turn, rng.uniform(200, 900), rng.uniform()),)
         self.zoom: Path1D = (Wave(log_uniform(rng, 0.01, 0.15), rng.uniform(200, 900), rng.uniform()),)
@@ -117,20 +105,16 @@ class Background:
     def render(self, step: float) -> np.ndarray:
         """Return the view at one step: (H, W, 3) uint8."""
         height, width = self.size
-        moved = [position(path, step) - start for path, start in zip(self.paths, self.offset, strict=True)]
-        x, y = self.center + moved + self.shake.at(step)
+        x, y = self.center + (point(self.paths, step) - self.offset) + point(self.shake, step)
         angle, scale = position(self.angle, step), float(np.exp(position(self.zoom, step)))
-        tilts = [position(path, step) for path in self.tilts]
+        tilts = point(self.tilts, step)
         middle = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
         tilt = np.array([[1, 0, 0], [0, 1, 0], [tilts[0] / width, tilts[1] / height, 1]])
         cos, sin = scale * np.cos(angle), scale * np.sin(angle)
         turn = np.array([[cos, -sin, x], [sin, cos, y], [0, 0, 1]])
+        matrix, flags = turn @ tilt @ middle, cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
         return cv2.warpPerspective(
-            self.picture,
-            turn @ tilt @ middle,
-            (width, height),
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=BORDER,
+            self.picture, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101
         )
 
 
@@ -157,23 +141,11 @@ class Layer:
 
     def draw(self, frame: np.ndarray, step: float) -> None:
         """Paint the layer over `frame`, (H, W, 3) uint8, in place."""
-        center = self.start + (position(self.path, step) - self.moved) * self.direction - self.shake.at(step)
+        center = self.start + (position(self.path, step) - self.moved) * self.direction - point(self.shake, step)
         scale = float(np.exp(position(self.zoom, step)))
-        sides = np.array([self.piece.shape[1], self.piece.shape[0]])
-        reach = float(np.hypot(*sides)) / 2 * scale + 1
-        low = np.maximum(np.floor(center - reach).astype(int), 0)
-        high = np.minimum(np.ceil(center + reach).astype(int), [frame.shape[1], frame.shape[0]])
-        if (high <= low).any():
-            return
-        angle = position(self.angle, step)
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale
-        matrix = np.column_stack([turn, sides / 2 + turn @ (low - center)])
-        box = int(high[0] - low[0]), int(high[1] - low[1])
-        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        piece = cv2.warpAffine(self.piece, matrix, box, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        alpha = cv2.warpAffine(self.alpha, matrix, box, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)[..., None]
-        under = frame[low[1] : high[1], low[0] : high[0]]
-        under[...] = np.rint(under + alpha * (piece.astype(np.float32) - under))
+        reach = float(np.hypot(self.piece.shape[1], self.piece.shape[0])) / 2 * scale + 1
+        turn = rotation(position(self.angle, step)) / scale
+        paste(frame, self.piece, self.alpha, center, turn, reach, cv2.INTER_CUBIC)
 
 
 def _piece(picture: np.ndarray, height: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

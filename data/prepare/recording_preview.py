@@ -7,7 +7,7 @@ import numpy as np
 from data.spike.planes import Span
 from data.spike.representations import tfp, upsample
 from utils.report.metric_files import side_by_side
-from utils.utils_colour import linear_to_srgb, mean_gray, srgb_to_linear, to_gray
+from utils.utils_colour import linear_to_srgb, mean_gray, to_gray
 
 _SHORT, _LEAST = 8, 11  # playback shows the exposure's length over 8, but at least 11 steps and a spike per pixel
 
@@ -45,7 +45,7 @@ def _row(title: str, shown: Shown, is_linear: bool) -> np.ndarray:
     rate = float(mean.mean())
     wanted = max(_LEAST, (last - first) // _SHORT, round(1 / rate) if rate else 0)
     window = min(wanted, 2 * room + 1, last - first) - 1 | 1
-    light = mean_gray(_linear(shown.rgb) if is_linear else shown.rgb)
+    light = mean_gray(shown.rgb, is_linear=is_linear)
     gain = light / rate if rate else 1.0
 
     def gray(plane: np.ndarray) -> np.ndarray:
@@ -61,10 +61,6 @@ def _row(title: str, shown: Shown, is_linear: bool) -> np.ndarray:
         f"playback, {window} steps at step {shown.center}": _rgb(gray(tfp(shown.spikes, shown.center, window))),
     }
     return side_by_side(title, pictures)
-
-
-def _linear(rgb: np.ndarray) -> np.ndarray:
-    return srgb_to_linear(rgb.astype(np.float32) / 255)
 
 
 def _rgb(plane: np.ndarray) -> np.ndarray:

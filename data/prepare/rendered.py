@@ -1,7 +1,6 @@
 """Frames and spikes of a rendered scene: every spike step is rendered, so motion is exact."""
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -13,16 +12,8 @@ from data.spike.simulator import integrate_and_fire
 from utils.utils_colour import to_gray
 
 
-class Rendered(Protocol):
-    """A scene."""
-
-    def render(self, step: int) -> np.ndarray:
-        """Return the view at one step: (H, W, 3) uint8, RGB."""
-        ...
-
-
 def rendered_frames(
-    scene: Rendered,
+    render: Callable[[int], np.ndarray],
     timing: ClipTiming,
     frames: int,
     times: Sequence[float],
@@ -33,7 +24,7 @@ def rendered_frames(
     """Yield the frames of a clip, whose spikes are one continuous stream.
 
     Args:
-        scene: what is seen; (H, W) are multiples of `spike_scale`.
+        render: returns the view at a step, (H, W, 3) uint8 RGB; H and W are multiples of `spike_scale`.
         timing: steps of each frame; the exposure begins with the first one.
         frames: number of frames.
         times: fractions of the exposure at which sharp frames are stored besides the usual one.
@@ -43,7 +34,7 @@ def rendered_frames(
     """
     charge, exposure = None, timing.exposure[1]
     for first in range(0, frames * timing.steps, timing.steps):
-        steps = [scene.render(first + step) for step in range(timing.steps)]
+        steps = [render(first + step) for step in range(timing.steps)]
         blurred = np.mean(steps[:exposure], axis=0, dtype=np.float32)
         size = steps[0].shape[1] // spike_scale, steps[0].shape[0] // spike_scale
         small = [cv2.resize(rgb.astype(np.float32), size, interpolation=cv2.INTER_AREA) for rgb in steps]

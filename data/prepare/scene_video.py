@@ -36,14 +36,9 @@ def draw_windows(exposure: int, theta: float, spike_scale: int, instants: int, r
 
 
 def draw_part(source: Source, frames: int, windows: Windows, size: tuple[int, int], rng: np.random.Generator) -> Part:
-    """Draw a part of `frames` windows without a cut; the last one tried if there are cuts everywhere.
+    """Draw start, scale and place of a part of `frames` windows without a cut, of at least (H, W) pixels.
 
-    Args:
-        source: the video.
-        frames: frames of the clip.
-        windows: source frames and steps of each.
-        size: (H, W) of the clip's frames.
-        rng: draws start, scale and place.
+    If there are cuts everywhere, it is the last one tried.
     """
     needed = frames * windows.blur_frames + 1
     least = max(size[0] / source.frame_size[0], size[1] / source.frame_size[1])
@@ -63,14 +58,7 @@ def _has_cut(source: Source, first: int, count: int) -> bool:
 
 
 def part_frames(part: Part, frames: int, size: tuple[int, int], rng: np.random.Generator) -> Iterator[Frame]:
-    """Yield the frames of a clip.
-
-    Args:
-        part: what it is made of.
-        frames: number of frames.
-        size: (H, W), pixels.
-        rng: draws the first charge.
-    """
+    """Yield the frames of a clip of (H, W) pixels, made of a part; `rng` draws the first charge."""
     count = frames * part.windows.blur_frames + 1
 
     def crops() -> Iterator[np.ndarray]:

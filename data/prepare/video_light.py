@@ -22,33 +22,24 @@ Interpolation = Literal["flow", "blend"]
 
 
 @dataclass(frozen=True)
-class Steps:
-    """How source frames become spike steps.
+class Windows:
+    """How source frames become spike steps, and a window of them becomes one frame of a data set.
 
     Attributes:
         steps_per_frame: spike steps from one source frame to the next.
         spike_scale: RGB pixels per spike pixel, along each axis.
         transfer: what the sensor integrates: RGB values, or the linear light that they encode.
         interpolation: light between source frames, "flow" or "blend".
-    """
-
-    steps_per_frame: int = 8
-    spike_scale: int = 2
-    transfer: Transfer = "srgb"
-    interpolation: Interpolation = "flow"
-
-
-@dataclass(frozen=True)
-class Windows(Steps):
-    """How a window of source frames becomes one frame of a data set.
-
-    Attributes:
         blur_frames: N, source frames per blurred frame, odd.
         theta: firing threshold: white fires every theta steps.
         subframes: store the light of each spike step.
         instants: how many of the other source frames are stored as sharp frames.
     """
 
+    steps_per_frame: int = 8
+    spike_scale: int = 2
+    transfer: Transfer = "srgb"
+    interpolation: Interpolation = "flow"
     blur_frames: int = 7
     theta: float = 2.0
     subframes: bool = False
@@ -93,18 +84,12 @@ def to_rgb(light: np.ndarray, transfer: Transfer) -> np.ndarray:
     return np.rint(np.clip(encoded, 0, 1) * 255).astype(np.uint8)
 
 
-def gray_light(frame: np.ndarray, settings: Steps) -> np.ndarray:
-    """Return a source frame's gray light, (H, W) float32."""
-    return to_gray(to_light(frame, settings.transfer))
+def gray_light(frame: np.ndarray, transfer: Transfer) -> np.ndarray:
+    """Return a frame's gray light, (H, W) float32."""
+    return to_gray(to_light(frame, transfer))
 
 
-def shrink(light: np.ndarray, settings: Steps, size: tuple[int, int]) -> np.ndarray:
-    """Average (H, W) of light over the area of each spike pixel; `size` is the RGB frame's (H, W)."""
-    small = size[1] // settings.spike_scale, size[0] // settings.spike_scale
-    return cv2.resize(light, small, interpolation=cv2.INTER_AREA)
-
-
-def window_light(frames: list[np.ndarray], settings: Steps, end: bool) -> np.ndarray:
+def window_light(frames: list[np.ndarray], settings: Windows, end: bool) -> np.ndarray:
     """Return the light on the spike sensor in every step from the first source frame to the last.
 
     Warping costs sharpness, so frames are warped before they are shrunk; for a cross-fade the order does not matter.
@@ -117,8 +102,9 @@ def window_light(frames: list[np.ndarray], settings: Steps, end: bool) -> np.nda
     Returns:
         ((n-1) * steps_per_frame + end, h, w) float32.
     """
-    small = partial(shrink, settings=settings, size=frames[0].shape[:2])
-    lights = [gray_light(frame, settings) for frame in frames]
+    height, width = (side // settings.spike_scale for side in frames[0].shape[:2])
+    small = partial(cv2.resize, dsize=(width, height), interpolation=cv2.INTER_AREA)  # averages over each spike pixel
+    lights = [gray_light(frame, settings.transfer) for frame in frames]
     grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     flow = settings.interpolation == "flow" and settings.steps_per_frame > 1
     steps: list[np.ndarray] = []

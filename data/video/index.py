@@ -142,7 +142,7 @@ def _index(resolved: Path, path: Path, size: int, changed: int) -> VideoIndex:
     container, stream = open_video(path)
     with container:
         try:
-            scan = _scan(path, container, stream)
+            count, times, places = _scan(path, container, stream)
         except av.FFmpegError as error:
             raise UserError(f"{path} cannot be read to its end ({reason_of(error)}); {_COPY}") from None
         rate, unit = stream.average_rate, Fraction(stream.time_base)
@@ -150,32 +150,18 @@ def _index(resolved: Path, path: Path, size: int, changed: int) -> VideoIndex:
     (height, width), turns, doubts = _first_picture(path)
     if turns % 2:
         height, width, aspect = width, height, 1 / aspect
-    return VideoIndex(
-        count=_count(path) if scan.count is None else scan.count,
-        size=(height, width),
-        rate=Fraction(rate) if rate else None,
-        turns=turns,
-        times=scan.times,
-        unit=unit,
-        places=scan.places,
-        pixel_aspect=aspect,
-        doubts=doubts,
-    )
+    count = _count(path) if count is None else count
+    rate = Fraction(rate) if rate else None
+    return VideoIndex(count, (height, width), rate, turns, times, unit, places, aspect, doubts)
 
 
-@dataclass(frozen=True)
-class _Scan:
-    count: int | None  # None: not known without decoding
-    times: array
-    places: tuple[Place, ...]
-
-
-def _scan(path: Path, container: Any, stream: Any) -> _Scan:
-    """Read all packets of a stream."""
+def _scan(path: Path, container: Any, stream: Any) -> tuple[int | None, array, tuple[Place, ...]]:
+    """Read all packets of a stream; return the number of frames, None if only decoding tells, times and key frames."""
     packets, end = 0, 0
     pictures: list[int | None] = []
     keys: list[tuple[int, int]] = []
-    sums = _Sums(stream)
+    cut: list[int] = []  # packets truncated by the end of the file
+    wrong: list[int] = []  # FFV1 pictures with a wrong checksum
     for packet in container.demux(stream):
         if packet.dts is None and not packet.size:
             continue  # the end
@@ -183,45 +169,31 @@ def _scan(path: Path, container: Any, stream: Any) -> _Scan:
         end = max(end, max(packet.dts or 0, packet.pts or 0) + (packet.duration or 1))
         if not packet.size or packet.is_discard or _is_hidden(stream, packet):
             continue
-        sums.add(packet, len(pictures))
+        if packet.is_corrupt:
+            cut.append(len(pictures))
+        elif stream.codec_context.name == "ffv1" and not _has_right_sums(bytes(packet)):
+            wrong.append(len(pictures))
         pictures.append(packet.pts)
         if packet.is_keyframe and packet.pts is not None:
             keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
     if not pictures:
         raise UserError(f"{path} has no frames, expected one or more; {_COPY}")
-    if (damaged := sums.first_wrong(len(pictures))) is not None:
-        raise UserError(f"frame {damaged:06d}: {path} is truncated or damaged there, expected an intact frame; {_COPY}")
+    damaged = cut + (wrong if 2 * len(wrong) <= len(pictures) else [])  # if most checksums are wrong, the file has none
+    if damaged:
+        raise UserError(
+            f"frame {min(damaged):06d}: {path} is truncated or damaged there, expected an intact frame; {_COPY}"
+        )
     _check_end(path, container, stream, packets, end)
     # An AVI has no times; the demuxer's follow packet order. MPEG-4 in AVI may put two pictures into one packet and
     # leave the next one empty.
     guessed = container.format.name == "avi" and stream.codec_context.codec.reorder
     if guessed or None in pictures or len(set(pictures)) < len(pictures):
         counted = stream.codec_context.name in _ONE_TO_ONE
-        return _Scan(len(pictures) if counted else None, array("q"), ())
+        return len(pictures) if counted else None, array("q"), ()
     times = array("q", sorted(time for time in pictures if time is not None))
     _warn_of_gaps(path, times, stream.time_base)
     places = tuple(Place(bisect_left(times, time), decoded) for time, decoded in sorted(keys))
-    return _Scan(len(times), times, places)
-
-
-class _Sums:
-    """Finds damaged packets: truncated by the end of the file, or FFV1 pictures with a wrong checksum."""
-
-    def __init__(self, stream: Any) -> None:
-        self._is_ffv1 = stream.codec_context.name == "ffv1"
-        self._cut: list[int] = []
-        self._wrong: list[int] = []
-
-    def add(self, packet: Any, number: int) -> None:
-        """Check the packet of this number."""
-        if packet.is_corrupt:
-            self._cut.append(number)
-        elif self._is_ffv1 and not _has_right_sums(bytes(packet)):
-            self._wrong.append(number)
-
-    def first_wrong(self, count: int) -> int | None:
-        """Return the first damaged one of `count` packets; if most checksums are wrong, the file has none."""
-        return min(self._cut + (self._wrong if 2 * len(self._wrong) <= count else []), default=None)
+    return len(times), times, places
 
 
 def _check_end(path: Path, container: Any, stream: Any, packets: int, end: int) -> None:

@@ -96,7 +96,7 @@ def build(root: Path, recipe: Recipe) -> None:
         scene = Scene(background, cutouts, (recipe.height, recipe.width), rng)
         clip = f"demo_{split}_{index:02d}"
         timing, scale = recipe.timing(), recipe.spike_scale
-        frames = rendered_frames(scene, timing, recipe.frames, INSTANTS, scale, recipe.theta, rng)
+        frames = rendered_frames(scene.render, timing, recipe.frames, INSTANTS, scale, recipe.theta, rng)
         writer.add_clip(split, clip, frames, timing)
 
     with DatasetWriter(root, recipe.manifest()) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:

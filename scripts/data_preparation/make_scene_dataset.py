@@ -166,10 +166,8 @@ def frames_of(job: Job, recipe: Recipe) -> tuple[Iterator[Frame], ClipTiming]:
     timing = ClipTiming(steps=steps, exposure=(0, exposure), sharp_step=exposure // 2)
     times = np.unique(np.round(rng.random(recipe.instants), 2))
     others = {float(time) for time in times if step_of(0, exposure, time) != timing.sharp_step}
-    return (
-        rendered_frames(scene, timing, recipe.frames, sorted(others), recipe.spike_scale, recipe.theta, rng),
-        timing,
-    )
+    more = recipe.frames, sorted(others), recipe.spike_scale, recipe.theta, rng
+    return rendered_frames(scene.render, timing, *more), timing
 
 
 def record(recipe: Recipe, sources: Sources, jobs: list[Job]) -> dict[str, Any]:

@@ -22,16 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.clip_index import listed
-from data.layout import (
-    SPIKES,
-    SPLITS,
-    Split,
-    described_clips,
-    known_clips,
-    lq_dir,
-    merged_manifest,
-    write_description,
-)
+from data.layout import SPIKES, SPLITS, Split, described_clips, known_clips, lq_dir, merged_manifest, write_description
 from data.lmdb_store import is_lmdb, lmdb_path, record_path
 from data.meta_info import MetaLine
 from data.prepare.gopro_check import Problem, check, counted, in_threads, report_problems
@@ -118,15 +109,13 @@ def check_places(root: Path, places: Sequence[Place], problem_of: Callable[[Plac
     """Report all problems that prevent making the set in `root`."""
     known = known_clips(root)
     found = in_threads(problem_of, places, workers, "looking")
-    problems = [
-        Problem(place.split, place.clip, "", "", "", what) for place, what in zip(places, found, strict=True) if what
-    ]
-    problems += [
-        Problem(place.split, place.clip, "", "", "", f"{root} has it in {known[place.clip]} already; rename one")
+    lines = [(place, what) for place, what in zip(places, found, strict=True) if what]
+    lines += [
+        (place, f"{root} has it in {known[place.clip]} already; rename one")
         for place in places
         if known.get(place.clip, place.split) != place.split
     ]
-    report_problems(sorted(set(problems), key=lambda problem: (SPLITS.index(problem.split), *problem[1:])))
+    report_problems({Problem(place.split, place.clip, "", "", "", what) for place, what in lines})
 
 
 def claim_split(root: Path, split: Split, shard: Shard = ALL) -> Lock:

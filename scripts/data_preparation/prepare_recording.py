@@ -75,7 +75,10 @@ def prepare(args: argparse.Namespace) -> None:
         sharp_step=step_of(*recording.cuts.exposure, args.sharp_at),
     )
     length = recording.cuts.exposure[1] - recording.cuts.exposure[0]
-    print(f"spikes: {report.steps} steps of {size_text(recording.streams.size)} ({report.format}), {_how(recording)}")
+    streams = recording.streams
+    order = f"bit_order {streams.found[0].bit_order}, " if streams.found[0].bit_order else ""
+    flips = f"flipud {str(streams.flipud).lower()}" + ", mirrored left to right" * streams.fliplr
+    print(f"spikes: {report.steps} steps of {size_text(streams.size)} ({report.format}), {order}{flips}")
     before, after = recording.cuts.margins
     margins = "without gaps" if recording.cuts.continuous else f"with {before} steps before and {after} after it"
     print(f"exposure: {length} steps; cut into pieces of {timing.steps} steps, {margins}")
@@ -239,13 +242,6 @@ def _clock_hz(args: argparse.Namespace, report: Report, manifest: Manifest | Non
     return known
 
 
-def _how(recording: Recording) -> str:
-    streams = recording.streams
-    order = f"bit_order {streams.found[0].bit_order}, " if streams.found[0].bit_order else ""
-    flips = f"flipud {str(streams.flipud).lower()}" + ", mirrored left to right" * streams.fliplr
-    return f"{order}{flips}"
-
-
 def _report_set(args: argparse.Namespace, made: Manifest, clip: str, count: int) -> None:
     own = clip_dirs(args.out, args.split, clip)[2]
     sizes = size_text((made.rgb_h, made.rgb_w)), size_text((made.spike_h, made.spike_w))
@@ -319,14 +315,10 @@ def add_times(group: argparse._ArgumentGroup) -> None:
 def add_geometry(group: argparse._ArgumentGroup) -> None:
     """Add the options about pixels."""
     group.add_argument("--spike_h", type=positive, metavar="H", help="rows of the sensor (default: found in the bits)")
-    group.add_argument(
-        "--spike_w", type=positive, metavar="W", help="columns of the sensor (default: found in the bits)"
-    )
-    group.add_argument(
-        "--bit_order",
-        choices=["little", "big"],
-        help="which bit of a byte is its leftmost pixel (default: found in the bits)",
-    )
+    group.add_argument("--spike_w", type=positive, metavar="W",
+                       help="columns of the sensor (default: found in the bits)")  # fmt: skip
+    group.add_argument("--bit_order", choices=["little", "big"],
+                       help="which bit of a byte is its leftmost pixel (default: found in the bits)")  # fmt: skip
     group.add_argument("--flipud", action=argparse.BooleanOptionalAction,
                        help="rows are stored bottom-up (default: by the frames)")  # fmt: skip
     group.add_argument("--fliplr", action=argparse.BooleanOptionalAction,

@@ -36,6 +36,7 @@ import math
 import sys
 import zlib
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +48,7 @@ from data.layout import SPLITS, DatasetWriter, Split, how_to_restore
 from data.prepare.recordings import WHOLE, Source, Span, folder_source, parse_range, video_source
 from data.prepare.video_light import Windows, instants_of_window, make_frames
 from data.spike.manifest import Manifest, simulated_manifest
-from data.spike.sensor_noise import Camera, SensorNoise
+from data.spike.sensor_noise import SensorNoise
 from utils.utils_cli import ALL, Parser, Shard, program
 from utils.utils_error import UserError, counted
 from utils.utils_progress import progress
@@ -91,26 +92,14 @@ def cropped_size(frame: tuple[int, int], scale: int) -> tuple[int, int]:
         UserError: the frame is too small.
     """
     rows, columns = frame[0] // scale, frame[1] // scale
-    fits = [
-        (h * w, h, w)
-        for h in range(max(1, rows - 7), rows + 1)
-        for w in range(max(1, columns - 7), columns + 1)
-        if h * w % 8 == 0
-    ]
+    sides = product(range(max(1, rows - 7), rows + 1), range(max(1, columns - 7), columns + 1))
+    fits = [(h * w, h, w) for h, w in sides if h * w % 8 == 0]
     if not fits:
         raise UserError(
             f"frames of {frame}: too small for --spike-scale {scale}, expected 8 spike pixels; use a smaller scale"
         )
     _, h, w = max(fits)
     return h * scale, w * scale
-
-
-def make_camera(size: tuple[int, int], settings: Settings) -> Camera | None:
-    """Draw the camera for all clips of RGB size (H, W); None for the ideal sensor."""
-    if settings.noise == "none":
-        return None
-    spike_size = size[0] // settings.spike_scale, size[1] // settings.spike_scale
-    return SensorNoise().camera(spike_size, settings.theta, settings.seed)
 
 
 def noise_of(clip: str, settings: Settings) -> np.random.Generator:
@@ -178,8 +167,9 @@ def simulate(
     left_out = instants_of_window(settings)[1]
     if left_out:
         print(f"--instants: left out source frames {left_out}: two decimals in a name do not tell their steps apart")
-    camera = make_camera(size, settings)
-    if camera is not None:
+    camera = None  # the ideal sensor
+    if settings.noise == "sensor":
+        camera = SensorNoise().camera((manifest.spike_h, manifest.spike_w), settings.theta, settings.seed)
         manifest = manifest.model_copy(update={"rate_at_white": camera.rate_at_white()})
     with DatasetWriter(out, manifest) as writer:
         writer.claim(split, [source.clip for source in sources])

@@ -279,7 +279,7 @@ def test_a_failed_first_save_leaves_nothing_that_passes_for_a_checkpoint(tmp_pat
     def failing(_descriptor):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
-    monkeypatch.setattr(utils_file, "_sync_folder", failing)
+    monkeypatch.setattr(utils_file, "sync_folder", failing)
     with pytest.raises(DiskError, match="quota.*no earlier checkpoint"):
         save(tmp_path, 3, Trainee(), RECORD)
     assert names_in(tmp_path) == []

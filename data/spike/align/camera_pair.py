@@ -14,7 +14,7 @@ from data.spike.align.fit import Fit, agreement
 from data.spike.align.footage import read_footage, with_room
 from data.spike.align.measure import Choice, Measured, fit_at, grid_of, measure, simplest
 from data.spike.align.model import MODELS, Grid, matrix_of
-from data.spike.alignment import IDENTITY, Alignment, Matrix, Model, Warp
+from data.spike.alignment import IDENTITY, Alignment, Model, Warp
 from data.spike.description import find_description
 from data.spike.manifest import FILE_NAME, Manifest
 from data.spike.reader import SpikeReader
@@ -92,17 +92,9 @@ def blocks_in(root: Path) -> list[DatasetOpt]:
             f"{root}: has no {lq_dir(root, 'train').name}/ beside {SPIKES}/train/ (nor those of test), expected a data "
             "set in the layout of docs/data.md; or name its folders in an option file and give it as --opt"
         )
-    return [block_of(lq_dir(root, split), spike_dir(root, split)) for split in found]
-
-
-def block_of(blurred: Path, spikes: Path) -> DatasetOpt:
-    """Return test options of two folders of clips."""
-    given = {
-        "dataset_type": "VideoRecurrentTestDatasetRGBSpike",
-        "dataroot_lq": str(blurred),
-        "dataroot_spike": str(spikes),
-    }
-    return DatasetOpt.model_validate(given)
+    kind = {"dataset_type": "VideoRecurrentTestDatasetRGBSpike"}
+    roots = [{"dataroot_lq": lq_dir(root, split), "dataroot_spike": spike_dir(root, split)} for split in found]
+    return [DatasetOpt.model_validate(kind | {key: str(path) for key, path in each.items()}) for each in roots]
 
 
 def align_set(blocks: Sequence[DatasetOpt], settings: Settings = Settings(), *, write: bool = True) -> Aligned:
@@ -215,10 +207,10 @@ def _row(clip: _Clip, common: _Common | None) -> Row:
 def _alignment(fit: Fit, model: Model, steps_error: float | None, grid: Grid) -> Alignment:
     """Round a fit; cameras that agree almost get the identity, which leaves every spike as it is."""
     agree = grid.apart(fit.params, np.zeros_like(fit.params)) * grid.factor < AGREE
-    rounded = tuple(tuple(float(f"{value:.9g}") for value in row) for row in matrix_of(fit.params, grid))
+    rounded: Any = tuple(tuple(float(f"{value:.9g}") for value in row) for row in matrix_of(fit.params, grid))
     steps, end = (round(float(time)) for time in fit.time)
     return Alignment(
-        matrix=IDENTITY if agree else _as_matrix(rounded),
+        matrix=IDENTITY if agree else rounded,
         model=model,
         error=round(fit.error(grid) * grid.factor, 4),
         steps=steps,
@@ -227,30 +219,23 @@ def _alignment(fit: Fit, model: Model, steps_error: float | None, grid: Grid) ->
     )
 
 
-def _as_matrix(rows: Any) -> Matrix:
-    return rows  # type: ignore[no-any-return]
-
-
 def _common(clips: Sequence[_Clip]) -> _Common | None:
     """Return what most clips agree on, leaving out the one that differs most until the others agree; None: too few."""
     kept = list(clips)
     while kept and len(kept) >= MAJORITY * len(clips):
         grid = kept[0].measured.grid
-        fits = {model: _joint([clip.measured.fits[model] for clip in kept], model, grid) for model in _models(kept)}
+        fits = {
+            model: _joint([clip.measured.fits[model] for clip in kept], model, grid) for model in kept[0].measured.fits
+        }
         timed = [clip for clip in kept if clip.measured.steps_error is not None]
         time, steps_error = _joint_time(timed) if timed else (kept[0].measured.fit.time, None)
         model = simplest(fits, grid)
         found = replace(fits[model], time=time)
-        differing = [(_differs(clip, found, model), clip.name) for clip in kept]
-        worst, name = max(differing)
+        worst, name = max((_differs(clip, found, model), clip.name) for clip in kept)
         if worst <= 1:
             return _Common(model, found, steps_error, {clip.name for clip in kept})
         kept = [clip for clip in kept if clip.name != name]
     return None
-
-
-def _models(clips: Sequence[_Clip]) -> list[Model]:
-    return list(clips[0].measured.fits)
 
 
 def _joint(fits: Sequence[Fit], model: Model, grid: Grid) -> Fit:
@@ -260,24 +245,17 @@ def _joint(fits: Sequence[Fit], model: Model, grid: Grid) -> Fit:
     floor = np.eye(basis.shape[1]) * (FLOOR / grid.unit / grid.factor) ** 2
     known = [np.linalg.inv(inverse @ fit.covariance[:8, :8] @ inverse.T + floor) for fit in fits]
     covariance = np.linalg.inv(sum(known))
-    where = covariance @ sum(
-        weight @ inverse @ fit.params for weight, fit in zip(known, fits, strict=True)
-    )  # fmt: skip
+    where = covariance @ sum(weight @ inverse @ fit.params for weight, fit in zip(known, fits, strict=True))
     full = np.zeros_like(fits[0].covariance)
     full[:8, :8] = basis @ covariance @ basis.T
     return replace(fits[0], params=basis @ where, covariance=full)
 
 
 def _joint_time(clips: Sequence[_Clip]) -> tuple[np.ndarray, float]:
-    weights = np.array([1 / (_steps_error(clip) ** 2 + FLOOR**2) for clip in clips])
+    errors = [clip.measured.steps_error for clip in clips if clip.measured.steps_error is not None]
+    weights = 1 / (np.array(errors) ** 2 + FLOOR**2)
     times = np.stack([clip.measured.fit.time for clip in clips])
     return weights @ times / weights.sum(), float(weights.sum() ** -0.5)
-
-
-def _steps_error(clip: _Clip) -> float:
-    error = clip.measured.steps_error
-    assert error is not None
-    return error
 
 
 def _differs(clip: _Clip, common: Fit, model: Model) -> float:

@@ -71,19 +71,13 @@ def freedom(model: Model, time: str = "none") -> np.ndarray:
     """Return the columns along which a fit may move, (10, k); time: "none", "offset" or "offset and length"."""
     steps = {"none": np.zeros((TIME, 0)), "offset": np.ones((TIME, 1)), "offset and length": np.eye(TIME)}[time]
     geometry = MODELS[model]
-    return np.block(
-        [
-            [geometry, np.zeros((8, steps.shape[1]))],
-            [np.zeros((TIME, geometry.shape[1])), steps],
-        ]
-    )
+    return np.block([[geometry, np.zeros((8, steps.shape[1]))], [np.zeros((TIME, geometry.shape[1])), steps]])
 
 
 def fit(footage: Footage, begin: Fit, free: np.ndarray, *, is_coarse: bool = True) -> Fit:
     """Improve a fit along the columns of `free`; from the coarsest level on, or at the finest alone."""
-    levels = _levels(footage.gray.shape[1:]) if is_coarse else [1]
     found = replace(begin, free=free)
-    for factor in levels:
+    for factor in _levels(footage.gray.shape[1:]) if is_coarse else [1]:
         own = free if factor <= 2 else freedom("shift")
         found = _settle(footage, replace(found, free=own), factor)
     return _judged(footage, found)
@@ -140,8 +134,7 @@ class _Compared(NamedTuple):
 def _settle(footage: Footage, found: Fit, factor: int, rounds: int = ROUNDS) -> Fit:
     """Take Gauss-Newton steps at one level."""
     grid = Grid(*footage.gray.shape[1:])
-    best, damping = found, 1e-4
-    best_error = np.inf
+    best, best_error, damping = found, np.inf, 1e-4
     for _ in range(rounds):
         seen = _compare(footage, found, factor)
         error = float(np.mean(_weighted(seen, found.static)[0] ** 2))
@@ -249,11 +242,10 @@ def _weighted(seen: _Compared, static: float) -> tuple[np.ndarray, np.ndarray]:
     """Return residual and slopes with the part that a fixed pattern changes counted less."""
     if static >= 1:
         return seen.residual, seen.slopes
-    part = 1 - static
 
     def less(values: np.ndarray) -> np.ndarray:
         common = (values * seen.direction).sum(-2, keepdims=True)
-        return values - part * seen.direction * common
+        return values - (1 - static) * seen.direction * common
 
     return less(seen.residual), less(seen.slopes)
 
@@ -278,8 +270,7 @@ def _judged(footage: Footage, found: Fit) -> Fit:
     scores = (slopes * residual).sum(1)  # (k, n)
     blocks = _blocks(seen.inside)
     summed = np.stack([np.bincount(blocks, score) for score in scores])
-    meat = summed @ summed.T
-    cov = found.free @ normal @ meat @ normal @ found.free.T
+    cov = found.free @ normal @ (summed @ summed.T) @ normal @ found.free.T
     return replace(found, covariance=cov, correlation=seen.correlation, inside=float(seen.inside.mean()))
 
 
@@ -292,11 +283,7 @@ def _level(pictures: np.ndarray, factor: int) -> np.ndarray:
     """Average pictures (F, h, w) down by a factor and smooth them."""
     height, width = pictures.shape[1] // factor, pictures.shape[2] // factor
     found = []
-    for picture in pictures:
-        small = (
-            picture
-            if factor == 1
-            else cv2.resize(picture[: height * factor, : width * factor], (width, height), interpolation=cv2.INTER_AREA)
-        )
+    for picture in pictures[:, : height * factor, : width * factor]:
+        small = picture if factor == 1 else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
         found.append(cv2.GaussianBlur(small, (0, 0), SMOOTH, borderType=cv2.BORDER_REPLICATE))
     return np.stack(found)

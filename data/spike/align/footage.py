@@ -52,10 +52,10 @@ def footage_of(gray: Sequence[np.ndarray], spikes: Sequence[np.ndarray], exposur
         exposure: [first, last) among these steps.
         reach: by how many steps the exposure can be moved within them, (lowest, highest).
     """
-    shrink = _shrink(gray[0].shape)
+    shrink = int(np.ceil(np.sqrt(gray[0].size / MOST_PIXELS)))
     found = [_sums(each, exposure, max(-reach[0], reach[1]), shrink) for each in spikes]
     counts, before, after = (np.stack(part) for part in zip(*found, strict=True))
-    small = np.stack([_averaged(picture, shrink) for picture in gray])
+    small = np.stack([_cells(picture[None], shrink)[0].mean(axis=(1, 3)) for picture in gray])
     return Footage(small, counts.astype(np.float32), before, after, exposure[1] - exposure[0], reach, shrink)
 
 
@@ -95,9 +95,7 @@ def gray_of(blurred: np.ndarray, size: Size, *, is_linear: bool) -> np.ndarray:
 
 def _sums(spikes: np.ndarray, exposure: Span, n: int, shrink: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the spikes of the exposure, and those around its begin and end as Footage has them."""
-    height, width = (length // shrink for length in spikes.shape[1:])
-    cells = spikes[:, : height * shrink, : width * shrink].reshape(len(spikes), height, shrink, width, shrink)
-    small = spikes if shrink == 1 else cells.sum(axis=(2, 4), dtype=np.uint8)
+    small = spikes if shrink == 1 else _cells(spikes, shrink).sum(axis=(2, 4), dtype=np.uint8)
 
     def around(at: int) -> np.ndarray:
         low, high = max(at - n, 0), min(at + n, len(spikes))
@@ -109,13 +107,11 @@ def _sums(spikes: np.ndarray, exposure: Span, n: int, shrink: int) -> tuple[np.n
     return small[first:last].sum(axis=0, dtype=np.uint32), around(first), around(last)
 
 
-def _averaged(picture: np.ndarray, shrink: int) -> np.ndarray:
-    height, width = (length // shrink for length in picture.shape)
-    return picture[: height * shrink, : width * shrink].reshape(height, shrink, width, shrink).mean(axis=(1, 3))
-
-
-def _shrink(size: tuple[int, ...]) -> int:
-    return int(np.ceil(np.sqrt(size[0] * size[1] / MOST_PIXELS)))
+def _cells(pictures: np.ndarray, shrink: int) -> np.ndarray:
+    """Return the squares of `shrink` pixels that pictures (T, H, W) consist of: (T, h, shrink, w, shrink)."""
+    height, width = (length // shrink for length in pictures.shape[1:])
+    whole = pictures[:, : height * shrink, : width * shrink]
+    return whole.reshape(len(pictures), height, shrink, width, shrink)
 
 
 def _at(added: np.ndarray, position: float) -> np.ndarray:

@@ -89,8 +89,7 @@ def measure(
         near = fits["similarity"] if model == "homography" and "similarity" in fits else first
         fits[model] = fit(footage, near, freedom(model, "none" if problem else moves), is_coarse=False)
     model = simplest(fits, grid)
-    refusal = _refusal(fits[model], grid)
-    if refusal:
+    if refusal := _refusal(fits[model], grid):
         return Measured(grid, reason=refusal)
     return Measured(grid, fits, model, None if problem else error, problem and f"{problem}: the time is left")
 
@@ -109,10 +108,8 @@ def _timed(footage: Footage, begin: Fit, free: np.ndarray) -> tuple[np.ndarray, 
 
 def simplest(fits: Mapping[Model, Fit], grid: Grid) -> Model:
     """Return the simplest model from which no other differs clearly and visibly, at the worst corner."""
-    models = list(fits)
-    chosen = models[0]
-    for model in models[1:]:
-        other = fits[model]
+    chosen = next(iter(fits))
+    for model, other in fits.items():
         if grid.apart(fits[chosen].params, other.params) > max(VISIBLE, CLEARLY * other.error(grid)):
             chosen = model
     return chosen

@@ -49,8 +49,7 @@ class Grid(NamedTuple):
 
     def largest(self, change: np.ndarray) -> float:
         """Return by how many pixels a small change of the parameters moves the corner that it moves most."""
-        away = shift_of(self.corners(), change)
-        return float(np.hypot(*away).max() * self.unit)
+        return self.apart(change, np.zeros(8))
 
     def apart(self, first: np.ndarray, second: np.ndarray) -> float:
         """Return the distance in pixels between where two parameters take the corner that they take farthest apart."""
@@ -62,11 +61,6 @@ class Grid(NamedTuple):
         turns = slopes(self.corners(), params)  # (8, 2, 4)
         variances = np.einsum("kac,kl,lac->c", turns, covariance, turns)
         return float(np.sqrt(max(variances.max(), 0)) * self.unit)
-
-
-def shift_of(where: np.ndarray, params: np.ndarray) -> np.ndarray:
-    """Return by how much positions (2, ...) move."""
-    return moved_to(where, params) - where
 
 
 def moved_to(where: np.ndarray, params: np.ndarray) -> np.ndarray:

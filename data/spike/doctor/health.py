@@ -27,10 +27,8 @@ def health(spikes: np.ndarray) -> dict[str, Any]:
     """
     steps = len(spikes)
     count = spikes.sum(axis=0, dtype=np.int32)
-    brightest = cv2.blur(count.astype(np.float32) / steps, (3, 3))
-    top = np.partition(brightest.ravel(), -max(1, int(_BRIGHTEST * count.size)))[
-        -max(1, int(_BRIGHTEST * count.size)) :
-    ]
+    brightest, some = cv2.blur(count.astype(np.float32) / steps, (3, 3)), max(1, int(_BRIGHTEST * count.size))
+    top = np.partition(brightest.ravel(), -some)[-some:]
     dead, hot = defective_pixels(count)
     large = min(count.shape) >= PATCH
     undefined = tfi(spikes, steps // 2)[1]

@@ -44,13 +44,13 @@ def match(plane: np.ndarray, picture: np.ndarray) -> Match:
     """
     gray = to_gray(picture.astype(np.float32) / 255)
     gray = cv2.resize(gray, (plane.shape[1], plane.shape[0]), interpolation=cv2.INTER_AREA)
-    return Match(*(_correlation(turned, gray) for turned in (plane, plane[::-1], plane[:, ::-1], plane[::-1, ::-1])))
+    return Match(*(correlation(turned, gray) for turned in (plane, plane[::-1], plane[:, ::-1], plane[::-1, ::-1])))
 
 
 def brighter_up(plane: np.ndarray) -> float:
     """Return the correlation of brightness and height in (H, W), positive if the top is brighter; 0 if inconclusive."""
     height = np.broadcast_to(np.linspace(1, -1, len(plane), dtype=np.float32)[:, None], plane.shape)
-    tilt = _correlation(plane, height)
+    tilt = correlation(plane, height)
     return tilt if abs(tilt) > _TILTED else 0.0
 
 
@@ -71,7 +71,8 @@ def paired_picture(path: Path) -> Path | None:
     return None
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the correlation of two arrays of one shape; 0 if one of them is constant."""
     if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
