@@ -86,9 +86,6 @@ pip_install() {
 
 fill_venv() {
     local arguments=() list
-    if [[ -n "${SETUP_CPU:-}" && -z "${PIP_INDEX_URL:-}${PIP_EXTRA_INDEX_URL:-}" ]] && ! command -v uv >/dev/null; then
-        die 2 "SETUP_CPU: pip needs the index of PyTorch's CPU packages (pytorch.org names it), expected it in PIP_EXTRA_INDEX_URL; set it, or install uv"
-    fi
     for list in "${LISTS[@]}"; do arguments+=(-r "$SETUP_ROOT/$list"); done
     if [[ -n "${SETUP_LOCK:-}" ]]; then arguments+=(-c "$SETUP_ROOT/requirement.lock"); fi
     say "installing the packages of ${SOURCES[*]} into .venv, once: PyTorch and its dependencies,"
@@ -121,6 +118,9 @@ install_locked() {
         fi
     fi
     if is_installed; then return; fi
+    if [[ -n "${SETUP_CPU:-}" && -z "${PIP_INDEX_URL:-}${PIP_EXTRA_INDEX_URL:-}" ]] && ! command -v uv >/dev/null; then
+        die 2 "SETUP_CPU: pip needs the index of PyTorch's CPU packages (pytorch.org names it), expected it in PIP_EXTRA_INDEX_URL; set it, or install uv"
+    fi
     if ! is_venv; then make_venv; fi
     local list
     rm -f "$VENV"/installed_*

@@ -4,6 +4,7 @@ import gc
 import os
 import re
 import signal
+import sys
 
 # The user's terminal, language, platform and settings: programs read them, tests set those that they are about.
 LEFT_OUT = re.compile(
@@ -17,6 +18,9 @@ LEFT_OUT = re.compile(
 def pytest_configure():
     for name in filter(LEFT_OUT.fullmatch, list(os.environ)):
         del os.environ[name]
+    # Else this process and each that it starts would compile all modules anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # The arrays of the tests are small: a second thread costs more than it gains, most of all beside other workers.
     os.environ |= {"LANG": "C.UTF-8", "COLUMNS": "80", "LINES": "24", "OMP_NUM_THREADS": "1"}
 

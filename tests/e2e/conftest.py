@@ -1,8 +1,5 @@
 """The builders of tiny data sets lie beside the unit tests; what a failed test has started is ended."""
 
-import contextlib
-import os
-import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +14,4 @@ def nothing_runs_on():
 
     yield
     while STARTED:
-        for pid in STARTED.pop().alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        STARTED.pop().end()

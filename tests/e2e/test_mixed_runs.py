@@ -4,11 +4,9 @@ import json
 
 import pytest
 from tiny_set import options
-from training_run import Training, assert_same, finish, make_blurred_set
+from training_run import GUIDE, MOMENT, Training, assert_same, finish, make_blurred_set
 
-TWO = ("--standalone", "--nproc_per_node=2")
 LOADING = {"num_frame": 1, "gt_size": 24, "dataloader_batch_size": 2, "dataloader_num_workers": 1}
-MOMENT = {"spike": {"representation": "moment", "planes": 5, "edge": "mirror"}, "spike_channels": 7}
 TRAIN = {
     "total_iter": 8,
     "E_decay": 0.9,
@@ -35,11 +33,10 @@ def test_a_run_on_three_sets_resumes_to_the_last_bit_and_is_the_same_in_two_proc
         options(three, **MOMENT, **LOADING),
         options(two, spikes=False, **LOADING),
     ]
-    net = {"net_type": "guide", "guide": {"width": 4, "blocks": [1, 1]}}
     train = [block.model_dump(mode="json") for block in blocks]
-    changes = {"datasets": {"train": train}, "netG": net, "train": TRAIN}
+    changes = {"datasets": {"train": train}, "netG": GUIDE, "train": TRAIN}
     straight, stopped, pair = (Training(tmp_path / name, two, **changes) for name in ("straight", "stopped", "pair"))
-    processes = straight.start(), stopped.start("train.total_iter=4"), pair.start(torchrun=TWO, new=True)
+    processes = straight.start(), stopped.start("train.total_iter=4"), *pair.start_as_a_platform_does(2)
     printed = [finish(process) for process in processes]
     assert "datasets.train.2 (tiny): 10 samples, without spikes, 25.0 % of batches" in printed[0]
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import warm_start
 from ports import free_port
-from tiny_network import TRAINED
 from training_run import PATIENCE, ROOT, TRAIN, Training, finish, make_blurred_set, stat, wait_until
 
 PROC = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 pytestmark = [pytest.mark.slow, PROC]
 ENDLESS = "train.total_iter=100000"
-OFTEN = {"checkpoint_save": 1, "checkpoint_test": 1000000, "keep_checkpoints": 2, "fix_iter": 0}
+OFTEN = {"checkpoint_save": 1, "checkpoint_test": 1000000, "keep_checkpoints": 2}
 PAIR = "datasets.train.dataloader_batch_size=2"
 
 
@@ -28,15 +27,6 @@ def start_node(training, node, port, *overrides, restarts):
     torchrun = ["--nnodes=2", f"--node_rank={node}", "--nproc_per_node=1", "--master_addr=127.0.0.1"]
     torchrun += [f"--master_port={port}", f"--max-restarts={restarts}"]
     return training.start(*overrides, torchrun=torchrun, NODE=str(node))
-
-
-def variable(pid, name):
-    """The value of a variable in a process's environment, "" without it."""
-    try:
-        lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-    except OSError:
-        return ""
-    return next((line.partition("=")[2] for line in lines if line.startswith(f"{name}=")), "")
 
 
 def parent(pid):
@@ -61,16 +51,15 @@ def curve(training):
 
 
 def test_four_processes_train_and_measure_as_one_does(data, tmp_path):
-    train = TRAIN | {"total_iter": 4, "E_decay": 0.0, "G_scheduler_eta_min": 0.0, "fix_iter": 2}
-    network, batch = TRAINED | {"drop_path_rate": 0.0}, "datasets.train.dataloader_batch_size=4"
-    one, four = (Training(tmp_path / name, data, train=train, netG=network) for name in ("one", "four"))
+    train, batch = TRAIN | {"E_decay": 0.0, "G_scheduler_eta_min": 0.0}, "datasets.train.dataloader_batch_size=4"
+    one, four = (Training(tmp_path / name, data, True, train=train) for name in ("one", "four"))
     for process in (one.start(batch), *four.start_as_a_platform_does(4, batch)):
         finish(process)
     assert curve(one) == pytest.approx(curve(four), abs=1e-5)
-    assert len(set(curve(one))) == 4
+    assert len(set(curve(one))) == 8
 
     # Of two clips, two of the processes measure nothing. Scores of the input do not depend on the weights.
-    (alone,), (together,) = one.lines("test"), four.lines("test")
+    (alone, _), (together, _) = one.lines("test"), four.lines("test")
     assert together == pytest.approx(alone, abs=1e-3)
     for score in ("psnr", "ssim"):
         assert together[f"lq_{score}"] == alone[f"lq_{score}"]
@@ -81,7 +70,7 @@ def test_four_processes_train_and_measure_as_one_does(data, tmp_path):
 
 
 def test_a_killed_process_is_missed_without_torchrun(data, tmp_path):
-    training = Training(tmp_path, data, train=TRAIN | OFTEN)
+    training = Training(tmp_path, data, True, train=TRAIN | OFTEN)
     first, second = training.start_as_a_platform_does(2, ENDLESS, PAIR)
     wait_until(lambda: newest(training) > 0, first)
     second.kill()
@@ -93,23 +82,22 @@ def test_a_killed_process_is_missed_without_torchrun(data, tmp_path):
 
 
 def test_a_killed_process_of_two_machines_is_started_again(data, tmp_path):
-    training, port = Training(tmp_path, data, train=TRAIN | OFTEN), free_port()
-    given = "train.total_iter=6", "netG.drop_path_rate=0.0", PAIR
+    training, port = Training(tmp_path, data, True, train=TRAIN | OFTEN), free_port()
+    given = "train.total_iter=60", PAIR
     nodes = [start_node(training, node, port, *given, restarts=1) for node in (0, 1)]
     wait_until(lambda: newest(training) > 0, nodes[0])
-    agents = {node.pid for node in nodes}
-    victim = next(pid for pid in training.alive() if variable(pid, "NODE") == "1" and parent(pid) in agents)
+    (victim,) = training.python().running("main_train_vrt.py", NODE="1")
     os.kill(victim, signal.SIGKILL)
     printed = [node.communicate(timeout=PATIENCE) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], printed
     assert re.search(r"resumed from step [1-9]", printed[0][0])
-    assert newest(training) == 6
-    assert {line["step"] for line in training.lines("train")} == set(range(1, 7))
+    assert newest(training) == 60
+    assert {line["step"] for line in training.lines("train")} == set(range(1, 61))
     wait_until(lambda: not training.alive())
 
 
 def test_a_killed_data_worker_names_its_sample_or_that_it_had_none(data, tmp_path):
-    training = Training(tmp_path, data, train=TRAIN | OFTEN)
+    training = Training(tmp_path, data, True, train=TRAIN | OFTEN)
     process = training.start(ENDLESS)
     wait_until(lambda: newest(training) > 0, process)
     (worker,) = data_workers(training, process.pid)
@@ -126,7 +114,7 @@ def test_a_killed_data_worker_names_its_sample_or_that_it_had_none(data, tmp_pat
 
 def test_a_signal_to_the_whole_group_saves_the_step_and_the_same_command_goes_on(data, tmp_path):
     """As a terminal or SLURM sends it: data workers get it too."""
-    training = Training(tmp_path, data, train=TRAIN | OFTEN | {"checkpoint_save": 1000000})
+    training = Training(tmp_path, data, True, train=TRAIN | OFTEN | {"checkpoint_save": 1000000})
     process = training.start(ENDLESS)
     wait_until(lambda: len(training.lines("train")) > 2, process)
     os.killpg(process.pid, signal.SIGTERM)
@@ -145,7 +133,7 @@ def test_a_signal_to_the_whole_group_saves_the_step_and_the_same_command_goes_on
 
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(data, tmp_path):
-    training = Training(tmp_path, data, train=TRAIN | OFTEN | {"checkpoint_save": 1000000})
+    training = Training(tmp_path, data, True, train=TRAIN | OFTEN | {"checkpoint_save": 1000000})
     processes = training.start_as_a_platform_does(2, ENDLESS, PAIR, flags=("--stop-code", "75"))
     wait_until(lambda: len(training.lines("train")) > 2, processes[0])
     processes[1].send_signal(signal.SIGUSR1)
@@ -157,13 +145,11 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(data, tmp_path):
     wait_until(lambda: not training.alive())
 
 
-@pytest.mark.slow
 def test_a_sample_that_breaks_one_process_is_left_out_by_both(data, tmp_path):
-    train = TRAIN | {"total_iter": 8, "checkpoint_test": 8, "checkpoint_save": 8, "nonfinite_limit": 2}
-    one, two = (Training(tmp_path / name, data, train=train) for name in ("one", "two"))
+    train = TRAIN | {"checkpoint_test": 8, "checkpoint_save": 8, "nonfinite_limit": 2}
+    one, two = (Training(tmp_path / name, data, True, train=train) for name in ("one", "two"))
     given = {"program": Path(__file__).with_name("broken_sample.py"), "BROKEN": "7"}  # of step 4, in the second process
-    batch = ("datasets.train.dataloader_batch_size=2", "netG.drop_path_rate=0.0")
-    processes = one.start(*batch, **given), *two.start_as_a_platform_does(2, *batch, **given)
+    processes = one.start(PAIR, **given), *two.start_as_a_platform_does(2, PAIR, **given)
     first, *second = (finish(process) for process in processes)
     printed = first, "".join(second)
 
@@ -178,9 +164,8 @@ def test_a_sample_that_breaks_one_process_is_left_out_by_both(data, tmp_path):
     assert keys[1] == keys[0][1:]
 
 
-@pytest.mark.slow
 def test_a_run_that_makes_no_step_any_more_keeps_the_batch_and_says_how_to_look_at_it(data, tmp_path):
-    training = Training(tmp_path, data, train=TRAIN | {"nonfinite_limit": 2})
+    training = Training(tmp_path, data, True, train=TRAIN | {"nonfinite_limit": 2})
     process = training.start(program=Path(__file__).with_name("broken_sample.py"), BROKEN="2,4,5")
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1

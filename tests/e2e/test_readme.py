@@ -42,6 +42,7 @@ LESS = {
     "scripts/data_preparation/prepare_recording.py": [],
     "scripts/data_preparation/simulate_spike_dataset.py": [],
     "scripts/evaluate.py": [],
+    "scripts/runtime_config.py": [],
     "scripts/spike.py": [],
 }  # program -> what is added to its words
 SHELL = ("./launch_train.sh", "./launch_test.sh", "./scripts/check.sh", "./scripts/setup_env.sh")

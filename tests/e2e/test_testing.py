@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 PROGRAM = ROOT / "main_test_vrt.py"
 NETWORK = TRAINED | {"drop_path_rate": 0.0}
 VAL = {"num_frame_testing": 3, "num_frame_overlapping": 1, "size_patch_testing": 32, "size_patch_overlapping": 8}
-FRAMES = 13
+FRAMES = 9
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def results(run, name):
 
 @pytest.fixture(scope="module")
 def alone(run):
-    run.run("val.task_name=one", program=PROGRAM, new=True)
+    run.run("val.task_name=one", program=PROGRAM)
     return results(run, "one")
 
 

@@ -1,9 +1,9 @@
 """Runs of main_train_vrt.py in processes of their own, on a tiny network and a tiny data set."""
 
+import contextlib
 import json
 import os
-import subprocess
-import sys
+import signal
 import time
 import uuid
 from pathlib import Path
@@ -14,6 +14,7 @@ import warm_start
 from ports import free_port
 from tiny_network import TRAINED
 from tiny_set import make_set, options
+from warm_python import WarmPython
 
 from utils.utils_image import read_rgb, write_rgb
 
@@ -25,16 +26,18 @@ OTHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "WAN
 TRAIN = {
     "E_decay": 0.9,
     "G_optimizer_lr": 1e-3,
-    "total_iter": 20,
+    "total_iter": 8,
     "checkpoint_print": 1,
-    "checkpoint_save": 5,
-    "checkpoint_test": 10,
+    "checkpoint_save": 2,
+    "checkpoint_test": 4,
     "keep_checkpoints": 0,
     "manual_seed": 3,
-    "fix_iter": 12,
-    "fix_keys": ["spynet"],
 }
+FIX = {"fix_iter": 5, "fix_keys": ["spynet"]}
 LOADER = {"dataloader_num_workers": 1, "num_frame": 2, "gt_size": 32}
+# A network whose step costs a tenth of the VRT's: where a test is about processes, and any network does.
+GUIDE = {"net_type": "guide", "guide": {"width": 4, "blocks": [1, 1]}}
+MOMENT = {"spike": {"representation": "moment", "planes": 5, "edge": "mirror"}, "spike_channels": 7}
 
 
 def make_blurred_set(root, **more):
@@ -45,20 +48,27 @@ def make_blurred_set(root, **more):
 
 
 class Training:
-    """A folder with an option file, and the runs of it; `changes` replace whole blocks of the options."""
+    """A folder with an option file, and the runs of it.
 
-    def __init__(self, folder, data, **changes):
+    Args:
+        folder: where it lies; made if it is absent.
+        data: of `make_set`.
+        guide: train the guide alone.
+        changes: replace whole blocks of the options.
+    """
+
+    def __init__(self, folder, data, guide=False, **changes):
         self.folder, self.config = folder, folder / "tiny.json"
         self.run_dir, self.models = folder / "experiments/tiny", folder / "experiments/tiny/models"
-        self.tag, self.sessions = uuid.uuid4().hex, set()
+        self.tag, self.sessions, self._python = uuid.uuid4().hex, set(), None
         folder.mkdir(exist_ok=True)
-        train = options(data, "Train", **LOADER).model_dump(mode="json")
-        test = options(data, "Test").model_dump(mode="json")
+        planes = MOMENT if guide else {}
+        train, test = options(data, "Train", **LOADER, **planes), options(data, "Test", **planes)
         blocks = {
             "path": {"root": str(folder / "experiments")},
-            "datasets": {"train": train, "test": test},
-            "netG": TRAINED,
-            "train": TRAIN,
+            "datasets": {"train": given(train), "test": given(test)},
+            "netG": GUIDE if guide else TRAINED,
+            "train": TRAIN if guide else TRAIN | FIX,
             "val": {"metrics": ["psnr", "ssim"]},
         }
         self.config.write_text(json.dumps({"task": "tiny", **blocks, **changes}))
@@ -69,8 +79,8 @@ class Training:
         Args:
             overrides: those of --set.
             program: what to start.
-            torchrun: arguments of torchrun, which then starts the program, as new processes.
-            new: by a new Python, instead of one that has its imports behind it.
+            torchrun: arguments of torchrun, which then starts the program.
+            new: torchrun starts new Pythons, not such as have their imports behind them.
             flags: more words for the program.
             env: more variables.
         """
@@ -79,20 +89,33 @@ class Training:
         command = [str(ROOT / "scripts/torchrun.py"), *torchrun] if torchrun else []
         command += [str(program), "--opt", str(self.config), *flags, *(["--set", *overrides] if overrides else [])]
         where = {"cwd": self.folder, "env": clean | own | env}
-        if new:
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-            process = subprocess.Popen([sys.executable, *command], **where, **pipes, start_new_session=True)
-        else:
-            process = warm_start.start(command, **where)
+        if torchrun and not new:
+            where["env"] |= self.python().env
+        process = warm_start.start(command, **where)
         self.sessions.add(process.pid)
         STARTED.add(self)
         return process
+
+    def python(self):
+        """The Python that torchrun's processes are started with, and what it has started."""
+        if self._python is None:
+            self._python = WarmPython(self.folder, self.sessions)
+        return self._python
 
     def start_as_a_platform_does(self, processes, *overrides, **more):
         """Start processes without torchrun, by the variables that a platform sets."""
         shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         ranks = [str(rank) for rank in range(processes)]
         return [self.start(*overrides, **shared, RANK=rank, LOCAL_RANK=rank, **more) for rank in ranks]
+
+    def end(self):
+        """End what still runs."""
+        if self._python is not None:
+            self._python.close()
+        while pids := self.alive():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def run(self, *overrides, **more):
         """Run to the end; returns what it printed."""
@@ -127,6 +150,11 @@ class Training:
             except OSError:
                 continue
         return found
+
+
+def given(block):
+    """What differs from the defaults of options, as JSON has it."""
+    return block.model_dump(mode="json", exclude_unset=True)
 
 
 def stat(pid):

@@ -33,7 +33,7 @@ sys.exit(code if code >= 0 else 128 - code)
 
 
 class WarmPython:
-    """The script, and the programs that it has started; serves it until the end of the context.
+    """The script, and the programs that it has started; serves it until it is closed.
 
     Args:
         folder: where the script is written.
@@ -48,19 +48,20 @@ class WarmPython:
         self._server.bind(str(folder / "warm"))
         self._server.listen()
         self.env = {"PYTHON": str(self.path), "PYTHON_EXEC": str(self.path), "WARM_PYTHON": str(folder / "warm")}
-
-    def __enter__(self):
         threading.Thread(target=self._serve, daemon=True).start()
-        return self
 
-    def __exit__(self, *error):
+    def close(self):
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
 
-    def running(self, program):
-        """Process ids of a program that has not ended."""
+    def running(self, program, **variables):
+        """Process ids of a program, with such variables, that has not ended."""
         with self._lock:
-            return [process.pid for process in self.started if program in process.args[0] and process.poll() is None]
+            return [
+                process.pid
+                for process, env in self.started
+                if program in process.args[0] and variables.items() <= env.items() and process.poll() is None
+            ]
 
     def _serve(self):
         with contextlib.suppress(OSError):
@@ -73,9 +74,10 @@ class WarmPython:
             request, outputs, *_ = socket.recv_fds(client, 1 << 20, 2)
             with contextlib.ExitStack() as files:
                 out, err = (files.enter_context(os.fdopen(output, "w")) for output in outputs)
-                with self._lock:  # one at a time asks the forking process
-                    process = warm_start.start(**json.loads(request), stdout=out, stderr=err)
-                    self.started.append(process)
+                given = json.loads(request)
+                with self._lock:
+                    process = warm_start.start(**given, stdout=out, stderr=err)
+                    self.started.append((process, given["env"]))
                     self.sessions.add(process.pid)
             client.send(str(process.pid).encode())
             while (code := self._poll(process)) is None:

@@ -191,7 +191,7 @@ def job(root, tmp_path_factory):
     place = tmp_path_factory.mktemp("job")
     test = options(root, "Test", **TFP | {"dataroot_instants": str(root / "instants")}).model_dump(mode="json")
     opt = {"task": "tiny", "datasets": {"test": test}, "netG": {"in_chans": 4, **TINY}}
-    opt["val"] = {"num_frame_testing": 4, "num_frame_overlapping": 1}
+    opt["val"] = {"num_frame_testing": 8, "num_frame_overlapping": 2}
     (place / "tiny.json").write_text(json.dumps(opt))
     path = place / "experiments/tiny/models/best_G.pth"
     utils_checkpoint.write_file(define_G(NetOpt(in_chans=4, **TINY)).state_dict(), path)

@@ -51,7 +51,7 @@ def clip_for(net, *size):
 NETS = {variant: net_of(variant) for variant in VARIANTS}
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.sampled_from(list(VARIANTS)), st.tuples(st.integers(1, 7), st.integers(1, 20), st.integers(1, 20)))
 def test_any_size_gives_the_size_that_the_task_has(variant, size):
     net = NETS[variant]
@@ -219,10 +219,11 @@ def test_the_published_patterns_give_the_official_list_of_the_gopro_network():
 @pytest.mark.parametrize(
     "task", [next(TASKS.glob(f"{number}_VRT*.json")) for number in DISTINCT], ids=lambda path: path.stem
 )
-def test_parameters_of_each_task_have_the_published_names_and_shapes(task):
+def test_parameters_of_each_task_have_the_published_names_and_shapes(task, monkeypatch):
     from options.schema import Opt
     from utils import utils_option
 
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor)  # slow on the meta device
     o = utils_option.load(task, Opt).netG
     with torch.device("meta"):
         net = VRT(**o.network_kwargs())

@@ -135,6 +135,7 @@ def test_any_json_means_the_same_with_comments(tmp_path_factory, tree):
         ('{"task": "x",\n "train": }', ["opt.json:2", '"}"']),
         ('{"task": "x"\n\n "train": {}}', ["opt.json:3"]),
         ('{"task": "x",\n "train": {"fix_iter": 1,\n // \n "fix_iter": 2}}', ["opt.json:4", "fix_iter", "line 2"]),
+        ('{"task": "x",\n "t\\u0061sk": "y"}', ["opt.json", "task"]),
         ('{,, "task": "x"}', ["opt.json:1"]),
         ("[]", ["object"]),
         ("", ["opt.json"]),

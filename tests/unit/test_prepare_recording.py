@@ -259,7 +259,7 @@ def test_the_test_program_restores_a_set_without_sharp_frames(made, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     net = define_G(NetOpt(in_chans=4, **TINY))
     utils_checkpoint.write_file(net.state_dict(), tmp_path / "w.pth")
-    words = ["--task", "006_SVRT_videodeblurring_GoPro_rgbspike", "--weights", "w.pth", "--tile", "2", "16", "16"]
+    words = ["--task", "006_SVRT_videodeblurring_GoPro_rgbspike", "--weights", "w.pth", "--tile", "2", "32", "40"]
     words += ["--tile_overlap", "0", "0", "0", "--folder_lq", str(layout.lq_dir(made, "test"))]
     words += ["--folder_spike", str(layout.spike_dir(made, "test")), "--set", *overrides(TINY)]
     main_test_vrt.main(main_test_vrt.read_job(main_test_vrt.parse_args(words)))

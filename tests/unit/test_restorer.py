@@ -91,7 +91,7 @@ def test_frames_are_those_of_the_test_program(shared_set, place):
     val = {
         "num_frame_testing": 3,
         "num_frame_overlapping": 1,
-        "size_patch_testing": 24,
+        "size_patch_testing": 32,
         "size_patch_overlapping": 8,
         "flip_seq": True,
     }

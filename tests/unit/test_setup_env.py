@@ -191,6 +191,7 @@ def test_exact_versions_are_installed_beside_any_other_environment(checkout):
 def test_without_cuda_by_uv_or_by_an_index_that_pip_is_given(checkout):
     code, _, said = checkout.run(SETUP_CPU="1")
     assert (code, "expected it in PIP_EXTRA_INDEX_URL; set it, or install uv" in said) == (2, True)
+    assert not (checkout.root / ".venv").exists()
     checkout.add_uv()
     assert checkout.run(SETUP_CPU="1")[0] == 0
     assert "UV_TORCH_BACKEND=cpu" in checkout.uv_calls[-1]
@@ -237,16 +238,16 @@ def test_only_developers_need_their_list(checkout):
     assert "missing no-such-tool>=3" in err
 
 
-@pytest.mark.slow
 def test_the_developers_list_is_added_to_the_users_venv(checkout):
+    checkout.add_uv()
     venv_python = str(checkout.root / ".venv" / "bin" / "python")
-    (checkout.root / "requirement-dev.txt").write_text("probe>=2\n")
-    checkout.add_wheel("1.10")
+    (checkout.root / "requirement-dev.txt").write_text("needed>=2\n")
     assert checkout.run()[:2] == (0, venv_python)
-    checkout.add_wheel("2.0")
     code, out, err = checkout.run(SETUP_DEV="1")
     assert (code, out) == (0, venv_python)
     assert "requirement-dev.txt" in err
+    lists = [f"-r {checkout.root}/{name}" for name in LISTS]
+    assert [[text in call for text in lists] for call in checkout.uv_calls[1:]] == [[True, False], [True, True]]
     with no_python(Path(venv_python), checkout.root / "bin/python3"):  # both kinds of start are quick now
         assert checkout.run() == checkout.run(SETUP_DEV="1") == (0, venv_python, "")
 

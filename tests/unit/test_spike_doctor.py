@@ -26,6 +26,7 @@ DECLARED_WRONG = {
     UHSR: [(124, 496), (496, 248), (62, 992), (250, 250)],
     "synthetic": [(24, 128), (96, 64), (64, 48), (48, 60)],
 }
+WAYS = list(itertools.product(("little", "big"), (True, False)))
 PICTURE = {GOPRO: "spkgopro_000226_sharp.png", REDS: "reds_200_part1_gt.png"}
 
 
@@ -48,7 +49,7 @@ def case(request, tmp_path_factory):
     """A name, its folder, and the four ways to store its stream; the picture lies elsewhere."""
     spikes, picture = stream_of(request.param)
     folder = tmp_path_factory.mktemp("streams")
-    for order, flipud in itertools.product(("little", "big"), (True, False)):
+    for order, flipud in WAYS:
         write_spikes(folder / f"{order}_{flipud}.dat", spikes, flipud=flipud, bit_order=order)
     if isinstance(picture, np.ndarray):
         write_rgb(folder / "elsewhere" / "picture.png", np.repeat(picture[:, :, None], 3, axis=2))
@@ -68,25 +69,24 @@ def assert_wrong(report, beginnings):
         assert line.startswith(beginning)
 
 
-@pytest.mark.parametrize("flipud", [True, False])
-@pytest.mark.parametrize("order", ["little", "big"])
-def test_order_and_flip_are_found_with_a_picture_and_never_guessed_without(case, order, flipud):
+def test_order_and_flip_are_found_with_a_picture_and_never_guessed_without(case):
     name, folder, picture = case
-    path = folder / f"{order}_{flipud}.dat"
-    blind = inspect_file(path)
-    assert_wrong(blind, expected(order, flipud, sees=False))
-    assert (blind.size, blind.bit_order) == (TRUE[name], order)
-    assert any("uncertain without a paired picture" in note for note in blind.notes)
-    tilt = blind.evidence["brighter_up"] * (1 if flipud else -1)
-    assert tilt > 0 or (tilt == 0 and name == REDS)
-    if picture is None:
-        return
-    seeing = inspect_file(path, picture=picture)
-    assert_wrong(seeing, expected(order, flipud, sees=True))
-    assert (seeing.size, seeing.bit_order, seeing.flipud) == (TRUE[name], order, flipud)
-    truth = inspect_file(path, Given(TRUE[name], order, flipud), picture=picture)
-    assert truth.wrong == []
-    assert report_text(truth).endswith("nothing wrong found")
+    for order, flipud in WAYS if name == "synthetic" else (WAYS[0], WAYS[-1]):
+        path = folder / f"{order}_{flipud}.dat"
+        blind = inspect_file(path)
+        assert_wrong(blind, expected(order, flipud, sees=False))
+        assert (blind.size, blind.bit_order) == (TRUE[name], order)
+        assert any("uncertain without a paired picture" in note for note in blind.notes)
+        tilt = blind.evidence["brighter_up"] * (1 if flipud else -1)
+        assert tilt > 0 or (tilt == 0 and name == REDS)
+        if picture is None:
+            continue
+        seeing = inspect_file(path, picture=picture)
+        assert_wrong(seeing, expected(order, flipud, sees=True))
+        assert (seeing.size, seeing.bit_order, seeing.flipud) == (TRUE[name], order, flipud)
+        truth = inspect_file(path, Given(TRUE[name], order, flipud), picture=picture)
+        assert truth.wrong == []
+        assert report_text(truth).endswith("nothing wrong found")
 
 
 def test_wrong_sizes_are_found_in_either_order(case):

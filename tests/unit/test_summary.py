@@ -318,7 +318,7 @@ def test_the_reach_of_a_guide_and_the_hours_of_a_training_are_printed(monkeypatc
 
 def test_operations_of_a_guide_are_those_of_its_fusion():
     guide = {"width": 4, "blocks": (1, 1), "planes": 3}
-    net = VRT(**{**TINY, "in_chans": 4}, fusion="guide", guide=guide)
+    net = VRT(**tiny(in_chans=4), fusion="guide", guide=guide)
     found = estimate.flops_of(net, (1, 2, 4, 32, 32))
     alone = estimate.flops_of(net.fusion.guide, (1, 2, 4, 32, 32))
     assert found["fusion"] == alone.total() > 0

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -45,12 +46,19 @@ def stand_in(opt):
     return net.state_dict()
 
 
-@pytest.fixture
-def zoo(tmp_path, monkeypatch):
-    """A project with weights, and a working folder elsewhere."""
-    monkeypatch.setattr(utils_zoo, "ROOT", tmp_path / "project")
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """A project with weights."""
+    project = tmp_path_factory.mktemp("project")
     for name, path in zip(utils_zoo.TASKS, utils_zoo.SHIPPED, strict=True):
-        utils_checkpoint.write_weights(stand_in(task_options(name)), tmp_path / "project" / path)
+        utils_checkpoint.write_weights(stand_in(task_options(name)), project / path)
+    return project
+
+
+@pytest.fixture
+def zoo(shipped, tmp_path, monkeypatch):
+    """A project with weights, and a working folder elsewhere."""
+    monkeypatch.setattr(utils_zoo, "ROOT", shutil.copytree(shipped, tmp_path / "project"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     return tmp_path / "project"

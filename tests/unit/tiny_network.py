@@ -27,7 +27,7 @@ def overrides(net: dict[str, Any]) -> list[str]:
     return [f"netG.{key}={json.dumps(value)}" for key, value in net.items()]
 
 
-TINY = tiny()
+TINY = tiny(optical_flow="spynet_quarter")  # SpyNet at full size takes two thirds of the time
 # What whole runs train: it sees spikes, has heads, groups and a shifted window, and drops paths.
 TRAINED = tiny(
     width=8,

@@ -1,19 +1,23 @@
 """Self-contained HTML pages: templates with embedded pictures and curves."""
 
 import base64
+import functools
 import io
 import math
 import re
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from utils import __version__
 from utils.utils_error import counted
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATES = Path(__file__).resolve().parent / "pages"
 LARGEST_WIDTH = 640  # of a picture, in pixels
@@ -26,6 +30,12 @@ COLOURS = ("#2f7ed8", "#8a8f98", "#d98b2b", "#3a9a5b")
 
 def render(template: str, **context: Any) -> str:
     """Render a template of utils/report/pages; text is escaped, except markupsafe.Markup."""
+    return _environment().get_template(template).render(**context)
+
+
+@functools.cache
+def _environment() -> "jinja2.Environment":
+    """The templates, each compiled once."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -37,7 +47,7 @@ def render(template: str, **context: Any) -> str:
     )
     environment.filters |= {"number": number, "counted": counted}
     environment.globals["version"] = __version__
-    return environment.get_template(template).render(**context)
+    return environment
 
 
 def number(value: float | None, name: str = "") -> str:
