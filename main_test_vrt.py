@@ -198,7 +198,7 @@ def restore(job: Job, test_set: TestSet, dist: Dist, load: thread_count.Load) ->
     # 2. Choose the tiles, estimate the work, decide whether to resume.
     tile = results_folder.recorded_tile(folder) if job.resume and opt.val.tile == "auto" else None
     auto = opt.val.tile == "auto" and tile is None
-    tile = choose_tile.prepare(model, opt.netG, test_set, opt.val, tile or job.tile, auto=auto)
+    tile = choose_tile.prepare(model.restore, dist, opt.netG, test_set, opt.val, tile or job.tile, auto=auto)
     fitting = ShrinkingTile(tile)
     opened = partial(start_or_resume_results, job, tile, test_set, dist)
     existing = utils_dist.main_first(dist, opened)  # no process writes before the folder is ready

@@ -339,7 +339,7 @@ def tile_of_run(training: Training) -> TileOpt:
     kept = utils_dist.gather_objects(dist, kept)[0]  # the main process decides: others may not see a new file yet
     if kept.get("asked") == bounds:
         return TileOpt.from_json(kept["tile"])
-    tile = choose_tile.prepare(model, opt.netG, test_set, opt.val, asked, auto=True)
+    tile = choose_tile.prepare(model.restore, dist, opt.netG, test_set, opt.val, asked, auto=True)
     if dist.is_main:
         write_text(path, json.dumps({"asked": bounds, "tile": asdict(tile)}, indent=2) + "\n")
     return tile

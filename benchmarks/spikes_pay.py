@@ -193,7 +193,7 @@ class Bench:
             store = instants_store(opt.datasets.test, instant_dir(root, "test"))
             manifest = Manifest.read(root / SPIKES / FILE_NAME)
             clips = [
-                clip.at(_apart(instants_of(store, clip.name, clip.frames), manifest, clip.name), store)
+                clip.at(_apart(instants_of(store.names(clip.name), clip.frames), manifest, clip.name), store)
                 for clip in clips
             ]
         if weights is not None:

@@ -9,14 +9,7 @@ from data.geometry import Box
 
 
 def draw_box(rng: np.random.Generator, size: tuple[int, int], side: int, step: int) -> Box:
-    """Draw a square inside an image, with its corner on a multiple of `step`.
-
-    Args:
-        rng: source of randomness.
-        size: (H, W) of the image, each at least `side`.
-        side: side of the square in pixels.
-        step: grid of the corner in pixels.
-    """
+    """Draw a square inside an image of `size` (H, W), with its corner on a multiple of `step`; all in pixels."""
     top, left = (int(rng.integers((length - side) // step + 1)) * step for length in size)
     return Box(top, left, side, side)
 

@@ -37,19 +37,11 @@ FRAME_KEYS = ("dataroot_lq", "dataroot_gt")
 
 
 def check_dataset(opt: DatasetOpt, upscale: int = 1, *, full: bool = True) -> list[str]:
-    """List every defect of a data set.
+    """List every defect of a data set, one line each, naming clip and frame where they apply.
 
     The fast check compares names, counts and file sizes. The full check also decodes every frame and `.dat` file and
     looks for wrong picture sizes, spikes that never or always fire, are upside down or belong to another frame, a wrong
-    bit order, and a size (H, W) that the bits contradict.
-
-    Args:
-        opt: one block of `datasets`.
-        upscale: the network's upscaling factor: sharp size over blurred size.
-        full: decode all files, with a progress bar.
-
-    Returns:
-        One line per defect, naming clip and frame where they apply.
+    bit order, and a size (H, W) that the bits contradict. Sharp frames are `upscale` times as large as blurred ones.
     """
     defects: list[str] = []
     stores: dict[str, FrameStore] = {}
@@ -151,15 +143,7 @@ def open_train_sets(opt: DatasetsOpt, upscale: int = 1) -> Mixture:
 def frame_defects(
     clip: str, frame: str, *, stores: dict[str, FrameStore], reader: SpikeReader | None, upscale: int
 ) -> list[str]:
-    """Read all files of one frame and list their defects; missing files are skipped.
-
-    Args:
-        clip: clip name.
-        frame: frame name.
-        stores: blurred and sharp frames by option key.
-        reader: the spikes, or None.
-        upscale: sharp size over blurred size.
-    """
+    """Read all files of one frame and list their defects; missing files are skipped. `stores` are by option key."""
     defects: list[str] = []
     pictures: dict[str, np.ndarray] = {}
     for key, store in stores.items():
@@ -170,7 +154,7 @@ def frame_defects(
     if len(sizes) == len(FRAME_KEYS):
         (height, width), gt = (sizes[key] for key in FRAME_KEYS)
         if gt != (height * upscale, width * upscale):
-            found, wanted = map(size_text, (gt, (height * upscale, width * upscale)))
+            found, wanted = size_text(gt), size_text((height * upscale, width * upscale))
             defects.append(f"clip {clip} frame {frame}: the sharp frame is {found}, expected {wanted}; restore it")
     if reader and reader.has(clip, frame):
         with _noting(defects):
@@ -179,16 +163,9 @@ def frame_defects(
 
 
 def spike_defects(clip: str, frame: str, reader: SpikeReader, blur: np.ndarray | None) -> list[str]:
-    """Read the whole `.dat` file of one frame and list its defects.
+    """Read the whole `.dat` file of one frame and list its defects; UserError if it cannot be read.
 
-    Args:
-        clip: clip name.
-        frame: frame name.
-        reader: the spikes.
-        blur: the blurred frame, (H, W, 3) uint8, RGB, or None.
-
-    Raises:
-        UserError: the file cannot be read.
+    `blur` is the blurred frame, (H, W, 3) uint8, RGB, or None.
     """
     spikes = reader.read(clip, frame, (0, reader.num_steps(clip, frame)))
     steps = len(spikes)

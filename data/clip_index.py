@@ -23,7 +23,7 @@ Clips = dict[str, tuple[str, ...]]  # clip name -> its frame names (no extension
 
 
 def raise_first(problems: Sequence[str]) -> None:
-    """Raise one UserError for a list of problems, with the first one and the number of others."""
+    """Raise one UserError for all problems, with the first one and the number of others, if there are any."""
     if problems:
         raise ProblemsError(problems)
 
@@ -104,8 +104,7 @@ def holds_videos(root: Path, ext: str | None) -> bool:
     videos = _videos_in(root)
     if not videos or clip_folders(root, ext):
         return False
-    frames = image_files(root, ext)
-    if frames:
+    if frames := image_files(root, ext):
         raise UserError(
             f"{root}: holds videos ({videos[0].name}) and frames ({next(iter(frames.values()))}), expected only one of "
             "the two; move the other away"
@@ -186,8 +185,7 @@ def _by_own_names(lines: dict[str, T], root: Path, ext: str | None, meta_info_fi
 def _existing_frames(root: Path, ext: str | None) -> Callable[[str], tuple[str, ...]]:
     """Return a function that looks up the frames of a clip, sorted by number; empty if there is no such clip."""
     if is_lmdb(root):
-        clips = LmdbStore(root).clips()
-        return lambda clip: clips.get(clip, ())
+        return LmdbStore(root).frames
     if holds_videos(root, ext):
         return lambda clip: ()
     folders = ImageFolders(root, ext, "dataroot_lq")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from data.clip_index import Clips, existing_folder, find_clips, raise_first, warn_of_gaps
+from data.clip_index import existing_folder, find_clips, raise_first, warn_of_gaps
 from data.frame_store import FrameStore, instants_store, store_of
 from data.geometry import whole_ratio
 from data.instants import instant_name
@@ -17,7 +17,6 @@ from data.recent import Recent
 from data.spike.frame_planes import stacked
 from data.spike.source import SpikeSource, planes_in_time
 from options.schema import DatasetOpt
-from utils.utils_colour import mean_gray
 from utils.utils_error import UserError
 from utils.utils_image import to_float
 from utils.utils_rgbspike import RGBSpike, Window, without_spikes
@@ -28,33 +27,19 @@ RecentFrames = Recent[tuple[str, str], np.ndarray]
 
 
 class Shot(NamedTuple):
-    """One picture to restore.
-
-    Attributes:
-        name: its name.
-        frame: name of the blurred frame.
-        center: spike step to show; None: the target step.
-        sharp: where the sharp frame is, and its name there; None: there is none.
-    """
+    """One picture to restore."""
 
     name: str
-    frame: str
-    center: int | None = None
-    sharp: tuple[FrameStore, str] | None = None
+    frame: str  # name of the blurred frame
+    center: int | None = None  # spike step to show; None: the target step
+    sharp: tuple[FrameStore, str] | None = None  # where the sharp frame is, and its name there; None: there is none
 
 
 class TestClip:
     """One clip; pictures are addressed by half-open index ranges and read on demand.
 
-    Args:
-        name: name of the clip.
-        shots: what to restore, in order.
-        lq: blurred frames.
-        spikes: spikes, or None.
-        recent: cache of blurred frames by clip and frame, shared by all clips.
-
-    Attributes:
-        dropped: puts planes beside the frames of a clip without spikes, for a network that reads them, or None.
+    `recent` is a cache of blurred frames by clip and frame, shared by all clips. `dropped`, if any, puts planes beside
+    the frames of a clip without spikes, for a network that reads them.
     """
 
     __test__ = False  # not a pytest class
@@ -77,11 +62,9 @@ class TestClip:
             spikes.ratio(self.size, name)  # checks it
 
     def at(self, times: Sequence[float], instants: FrameStore | None) -> "TestClip":
-        """Return the same clip at other instants, all in the order of time.
+        """Return the same clip at ascending fractions of the exposure, all in the order of time.
 
-        Args:
-            times: fractions of the exposure, ascending.
-            instants: sharp frames at other instants, see data.instants; those of the target step are known.
+        `instants` are sharp frames at other instants, see data.instants; those of the target step are known.
 
         Raises:
             UserError: the clip has no spikes, or two of the times are the same step.
@@ -116,12 +99,10 @@ class TestClip:
 
     @property
     def has_gt(self) -> bool:
-        """Whether the clip has sharp frames."""
         return self.gt_size is not None
 
     @property
     def has_spike(self) -> bool:
-        """Whether the clip has spikes."""
         return self._spikes is not None
 
     def lq(self, start: int, stop: int) -> torch.Tensor:
@@ -129,23 +110,15 @@ class TestClip:
         return to_float(self._blurred(start, stop))
 
     def gt(self, start: int, stop: int) -> np.ndarray:
-        """Return the existing sharp frames of [start, stop), (t, H, W, 3) uint8, RGB.
-
-        Raises:
-            ValueError: the clip has no sharp frames.
-        """
+        """Return the existing sharp frames of [start, stop), (t, H, W, 3) uint8, RGB; ValueError if there are none."""
         if self.gt_size is None:
             raise ValueError(f"clip {self.name} has no sharp frames")
         places = [shot.sharp for shot in self._shots[start:stop] if shot.sharp]
-        found = [self._read(store, (name,), self.gt_size) for store, name in places]
+        found = [self._read(store, self.gt_size, name) for store, name in places]
         return np.concatenate(found) if found else np.zeros((0, *self.gt_size, 3), np.uint8)
 
     def spike(self, start: int, stop: int) -> torch.Tensor:
-        """Return spike planes on the sensor's grid, (t, S, h, w) float32; white is 1.
-
-        Raises:
-            ValueError: the clip has no spikes.
-        """
+        """Return spike planes on the sensor's grid, (t, S, h, w) float32; white is 1. ValueError without spikes."""
         return self._rgbspike(start, stop).tensors(torch.device("cpu"))[1]
 
     def network_input(self, start: int, stop: int) -> Window:
@@ -188,18 +161,15 @@ class TestClip:
         """Return blurred frames, (t, H, W, 3) uint8, RGB."""
         self._recent.hold(stop - start)
         names = [shot.frame for shot in self._shots[start:stop]]
-        reads = {name: partial(self._read, self._lq, (name,), self.size) for name in names}
-        return np.concatenate([self._recent.get((self.name, name), reads[name]) for name in names])
+        read = partial(self._read, self._lq, self.size)
+        return np.concatenate([self._recent.get((self.name, name), partial(read, name)) for name in names])
 
-    def _read(self, store: FrameStore, names: tuple[str, ...], size: tuple[int, int]) -> np.ndarray:
-        return store.read_many(self.name, names, size, slice(None), slice(None))
+    def _read(self, store: FrameStore, size: tuple[int, int], frame: str) -> np.ndarray:
+        return store.read_many(self.name, (frame,), size, slice(None), slice(None))
 
 
 class VideoTestDataset:
-    """All clips below `opt.dataroot_lq`, or the one clip that this folder is.
-
-    Args:
-        opt: options of the test set; dataroot_gt may be null.
+    """All clips below `opt.dataroot_lq`, or the one clip that this folder is; dataroot_gt may be null.
 
     Raises:
         UserError: folders, frames or `.dat` files are missing or do not match.
@@ -219,18 +189,19 @@ class VideoTestDataset:
             raise_first(gt.problems(clips, exact=not opt.meta_info_file))
         spikes, recent = None, RecentFrames()
         if opt.uses_spikes:
-            sizes, gray = partial(_first_size, lq, clips), partial(_mean_gray, lq, recent)
-            spikes = SpikeSource(opt, clips, sizes, gray, keep_files=True)
+
+            def blurred(clip: str, frame: str) -> np.ndarray:
+                return recent.get((clip, frame), lambda: lq.read(clip, frame)[None])[0]
+
+            spikes = SpikeSource(opt, clips, blurred, lambda clip: lq.size(clip, clips[clip][0]), keep_files=True)
         warn_of_gaps(clips, root)
         for store in filter(None, (lq, gt)):
             store.warn_of_losses(clips)
-        shots = {
-            name: [Shot(frame, frame, None, (gt, frame) if gt else None) for frame in frames]
+        self.clips = [
+            TestClip(name, [Shot(each, each, None, (gt, each) if gt else None) for each in frames], lq, spikes, recent)
             for name, frames in clips.items()
-        }
-        self.clips = [TestClip(name, made, lq, spikes, recent) for name, made in shots.items()]
+        ]
         self._spikes, self._frames = spikes, clips
-
         self.scale = self._find_scale()
 
     def _find_scale(self) -> int | None:
@@ -268,14 +239,6 @@ class VideoTestDataset:
 
     def __getitem__(self, index: int) -> TestClip:
         return self.clips[index]
-
-
-def _first_size(lq: FrameStore, clips: Clips, clip: str) -> tuple[int, int]:
-    return lq.size(clip, clips[clip][0])
-
-
-def _mean_gray(lq: FrameStore, recent: RecentFrames, clip: str, frame: str, *, is_linear: bool) -> float:
-    return mean_gray(recent.get((clip, frame), lambda: lq.read(clip, frame)[None])[0], is_linear=is_linear)
 
 
 class SingleVideoTestDataset(VideoTestDataset):

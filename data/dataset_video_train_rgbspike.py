@@ -7,15 +7,7 @@ import numpy as np
 import torch
 
 from data.augment import draw_box, draw_flips
-from data.clip_index import (
-    Clips,
-    count_windows,
-    existing_folder,
-    find_clips,
-    raise_first,
-    short_clips,
-    warn_of_gaps,
-)
+from data.clip_index import Clips, count_windows, existing_folder, find_clips, raise_first, short_clips, warn_of_gaps
 from data.frame_store import FrameStore, instants_store, store_of
 from data.geometry import Box, whole_ratio
 from data.instants import at_instant, instants_of
@@ -33,9 +25,6 @@ class VideoTrainDatasetRGBSpike:
 
     The index lists the windows of the smallest interval. Within a clip, all windows of an interval are equally likely.
 
-    Args:
-        opt: options of the training set.
-
     Raises:
         UserError: folders, frames or `.dat` files are missing or do not match.
     """
@@ -46,11 +35,10 @@ class VideoTrainDatasetRGBSpike:
         folders = [existing_folder(getattr(opt, key), f"{opt.name}: {key}") for key in ("dataroot_lq", "dataroot_gt")]
         self.lq, self.gt = store_of(opt, folders[0], "dataroot_lq"), store_of(opt, folders[1], "dataroot_gt")
         self.clips = self._find_clips(folders[0])
-        self.spikes = (
-            SpikeSource(opt, self.clips, self._size, self.lq.mean_gray, is_moved=bool(opt.augment.aligned))
-            if opt.uses_spikes
-            else None
-        )
+        self.spikes = None
+        if opt.uses_spikes:
+            is_moved = bool(opt.augment.aligned)
+            self.spikes = SpikeSource(opt, self.clips, self.lq.read, self._size, is_moved=is_moved)
         self.refired = self._find_light() if self.spikes and opt.augment.refires else None
         self.instants = self._find_instants() if opt.augment.instant else {}
         self.sizes = {clip: self._size(clip) for clip in self.clips}
@@ -67,11 +55,7 @@ class VideoTrainDatasetRGBSpike:
         return len(self.index)
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Read one sample.
-
-        Args:
-            index: index of the window over all clips.
-            rng: draws interval, crop, flips and reversal; redraws the window if a larger interval does not fit.
+        """Read the sample of a window; `rng` draws interval (and a window that it fits), crop, flips and reversal.
 
         Returns:
             lq (T, 3, h, w), gt (T, 3, h * scale, w * scale): float32, RGB in [0, 1];
@@ -82,20 +66,16 @@ class VideoTrainDatasetRGBSpike:
         Raises:
             UserError: a file is missing, empty or truncated; names clip and frame.
         """
+        opt = self.opt
         clip, frames = self._frames(index, rng)
-        ratio, side = self.ratios[clip], self.opt.gt_size // self.scale
+        ratio, side = self.ratios[clip], opt.gt_size // self.scale
         box = draw_box(rng, self.sizes[clip], side, step=ratio)
-        flips = draw_flips(
-            rng,
-            use_hflip=self.opt.use_hflip,
-            use_rot=self.opt.use_rot,
-            random_reverse=self.opt.random_reverse,
-        )
+        flips = draw_flips(rng, use_hflip=opt.use_hflip, use_rot=opt.use_rot, random_reverse=opt.random_reverse)
         if flips.reverse:
             frames = frames[::-1]
 
         time = self._draw_instant(clip, rng)
-        sensor = draw_sensor(rng, self.opt.augment) if self.refired else None
+        sensor = draw_sensor(rng, opt.augment) if self.refired else None
         lq = self._read(self.lq, clip, frames, box, scale=1)
         sharp, targets = (self.gt, frames) if time is None else (self.instant_frames, at_instant(frames, time))
         gt = self._read(sharp, clip, targets, box.scaled(self.scale), scale=self.scale)
@@ -140,7 +120,8 @@ class VideoTrainDatasetRGBSpike:
         assert self.spikes is not None
         root = existing_folder(opt.dataroot_instants, f"{opt.name}: dataroot_instants")
         self.instant_frames = instants_store(opt, root)
-        found = {clip: instants_of(self.instant_frames, clip, frames) for clip, frames in self.clips.items()}
+        names = self.instant_frames.names
+        found = {clip: instants_of(names(clip), frames) for clip, frames in self.clips.items()}
         raise_first(
             [
                 f"clip {clip}: {root} has no instant of all {len(self.clips[clip])} frames, expected names such as "

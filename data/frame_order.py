@@ -27,16 +27,11 @@ def in_time(names: Iterable[str], where: str) -> tuple[str, ...]:
 
     One number may vary between names; several may if they grow together or form a time stamp of fixed width.
 
-    Args:
-        names: frame names without extension.
-        where: the clip, for the message.
-
     Raises:
-        UserError: the names do not determine the order; the message has two of them.
+        UserError: the names do not determine the order; the message has `where` and two of them.
     """
     found = by_number(names)
-    problem = _problem(found)
-    if problem:
+    if problem := _problem(found):
         raise UserError(
             f"{where}: {problem}; frames are ordered by the one number in their names, so rename them, or move away "
             "what does not belong to this clip"
@@ -54,10 +49,9 @@ def follows(name: str, following: str, step: int = 1) -> bool:
 
 
 def gaps(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Find the pairs of neighbouring frames that are further apart than usual for the clip.
+    """Find the pairs of neighbours, of frames in time order, that are further apart than usual for the clip.
 
-    Args:
-        names: in time order, with one varying number; other names have no gaps.
+    Names in which not one number alone varies have no gaps.
     """
     steps = [_step(*pair) for pair in pairwise(names)]
     usual = median_low([step for step in steps if step] or [0])

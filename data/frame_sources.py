@@ -1,7 +1,8 @@
 """Frames of clips in image files, an LMDB or videos, behind one interface."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from data.lmdb_store import DATA, LmdbStore, is_lmdb, lmdb_path
 from data.video.frames import VideoFrames
 from utils.utils_error import UserError
 from utils.utils_image import decode_rgb, image_size, mapped, read_rgb
+
+T = TypeVar("T")
 
 
 class Frames(Protocol):
@@ -44,56 +47,36 @@ class Frames(Protocol):
         """Return (H, W, 3) uint8, RGB; UserError if the frame is missing or damaged."""
 
 
-class DiskFrames:
+class DiskFrames(ImageFolders):
     """Frames in the image files that `ImageFolders` finds."""
 
-    def __init__(self, root: Path, ext: str | None, key: str = "", *, pictures_beside: bool = False) -> None:
-        self._folders = ImageFolders(root, ext, key, pictures_beside=pictures_beside)
-        self.is_one_clip = self._folders.is_one_clip
-
-    def clips(self) -> list[str]:
-        """See Frames."""
-        return self._folders.clips()
-
     def names(self, clip: str) -> set[str]:
-        """See Frames."""
-        return set(self._folders.files(clip))
+        return set(self.files(clip))
 
     def where(self, clip: str) -> str:
-        """See Frames."""
-        return str(self._folders.folder(clip))
-
-    def untaken(self, clip: str) -> str:
-        """See Frames."""
-        return self._folders.others(clip)
+        return str(self.folder(clip))
 
     def file(self, clip: str, frame: str) -> Path:
-        """See Frames."""
-        return self._path(clip, frame)
-
-    def size(self, clip: str, frame: str) -> tuple[int, int]:
-        """See Frames; reads only the file's header."""
-        try:
-            return image_size(self._path(clip, frame))
-        except UserError as error:
-            raise UserError(f"clip {clip} frame {frame}: {error}") from None
-
-    def encoded(self, clip: str, frame: str) -> np.ndarray:
-        """See Frames."""
-        return mapped(self._path(clip, frame))
-
-    def read(self, clip: str, frame: str) -> np.ndarray:
-        """See Frames."""
-        try:
-            return read_rgb(self._path(clip, frame))
-        except UserError as error:
-            raise UserError(f"clip {clip} frame {frame}: {error}") from None
-
-    def _path(self, clip: str, frame: str) -> Path:
-        name = self._folders.files(clip).get(frame)
+        name = self.files(clip).get(frame)
         if name is None:
             raise UserError(f"clip {clip} frame {frame}: {self.where(clip)} has no image of that name; restore it")
-        return self._folders.folder(clip) / name
+        return self.folder(clip) / name
+
+    def size(self, clip: str, frame: str) -> tuple[int, int]:
+        return self._of(image_size, clip, frame)
+
+    def encoded(self, clip: str, frame: str) -> np.ndarray:
+        return mapped(self.file(clip, frame))
+
+    def read(self, clip: str, frame: str) -> np.ndarray:
+        return self._of(read_rgb, clip, frame)
+
+    def _of(self, read: Callable[[Path], T], clip: str, frame: str) -> T:
+        path = self.file(clip, frame)
+        try:
+            return read(path)
+        except UserError as error:
+            raise UserError(f"clip {clip} frame {frame}: {error}") from None
 
 
 class LmdbFrames:
@@ -102,44 +85,33 @@ class LmdbFrames:
     is_one_clip = False
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self._store = LmdbStore(root)
-        self._clips = self._store.clips()
+        self.root, self._store = root, LmdbStore(root)
 
     def clips(self) -> list[str]:
-        """See Frames."""
-        return list(self._clips)
+        return list(self._store.clips())
 
     def names(self, clip: str) -> set[str]:
-        """See Frames."""
-        clip = self._store.own(clip)
-        if clip not in self._clips:
+        if not (names := self._store.frames(clip)):
             raise UserError(f"clip {clip}: {self.root} has no such clip; every clip needs one of the same name")
-        return set(self._clips[clip])
+        return set(names)
 
     def where(self, clip: str) -> str:
-        """See Frames."""
         return f"{self.root} key {clip}"
 
     def untaken(self, clip: str) -> str:
-        """See Frames."""
         return ""
 
     def file(self, clip: str, frame: str) -> Path:
-        """See Frames."""
         return self.root / DATA
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
-        """See Frames; taken from meta_info.txt."""
         height, width, *_ = self._store.entry(clip, frame).size
         return height, width
 
     def encoded(self, clip: str, frame: str) -> np.ndarray:
-        """See Frames."""
         return self._store.get(clip, frame)
 
     def read(self, clip: str, frame: str) -> np.ndarray:
-        """See Frames."""
         image = decode_rgb(self._store.get(clip, frame))
         if image is None:
             raise UserError(

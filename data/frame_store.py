@@ -12,7 +12,6 @@ from data.geometry import size_text
 from data.lmdb_store import is_lmdb
 from data.video.frames import VideoFrames
 from options.schema import DatasetOpt
-from utils.utils_colour import mean_gray
 from utils.utils_error import UserError, counted
 from utils.utils_file import one_form
 from utils.utils_image import remark
@@ -26,10 +25,9 @@ class FrameStore:
         root: an existing folder of clips, frames or videos, an LMDB, or a video file.
         ext: extension of the image files to read, no dot; None reads all image formats. Ignored for an LMDB.
         backend: "disk" or "lmdb".
-        cache: keep every decoded frame (uint8) in this process's memory.
+        cache: keep every decoded frame in this process's memory.
         filename_tmpl: format of frame names; videos use only its number format.
-        key: option that names the root, for messages; dataroot_lq or dataroot_gt also selects the blurred or sharp
-            subfolder of each clip.
+        key: option that names the root, for messages; also selects the blurred or sharp subfolder of each clip.
         pictures_beside: ignore images beside clip folders.
 
     Raises:
@@ -53,17 +51,8 @@ class FrameStore:
         self._cache: dict[tuple[str, str], np.ndarray] | None = {} if cache else None
 
     def problems(self, clips: Clips, *, exact: bool) -> list[str]:
-        """Compare the wanted clips and frames with the existing ones.
-
-        Args:
-            clips: the wanted frames of each clip.
-            exact: report clips and frames beyond the wanted ones too.
-
-        Returns:
-            One line per frame or clip that does not match.
-        """
-        found = self.root_problems(clips)
-        if found:
+        """Return one line per wanted frame or clip that is missing, with `exact` also per one beyond the wanted."""
+        if found := self.root_problems(clips):
             return found
         found = [line for clip, wanted in clips.items() for line in self._problems(clip, wanted, exact)]
         if exact:
@@ -93,8 +82,7 @@ class FrameStore:
         missing, extra = by_number(wanted - names), by_number(names - wanted) if exact else ()
         if not missing and not extra:
             return []
-        alike = {one_form(name) for name in extra} & {one_form(name) for name in missing}
-        if alike:
+        if alike := {one_form(name) for name in extra} & {one_form(name) for name in missing}:
             return [
                 f"clip {clip}: {self._frames.where(clip)} names {counted(len(alike), 'frame')}, such as "
                 f"{min(alike)}, in another Unicode form than expected (as macOS does); rename them"
@@ -140,7 +128,6 @@ class FrameStore:
         return {clip: by_number(self._frames.names(clip)) for clip in self._frames.clips()}
 
     def has(self, clip: str, frame: str) -> bool:
-        """Return whether the frame exists."""
         return frame in self.names(clip)
 
     def names(self, clip: str) -> set[str]:
@@ -161,47 +148,25 @@ class FrameStore:
         return self._frames.file(clip, frame)
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
-        """Return (H, W) of a frame without decoding it.
-
-        Raises:
-            UserError: the frame is missing or not an image; names clip and frame.
-        """
+        """Return (H, W) of a frame without decoding it; UserError if it is missing or not an image."""
         return self._frames.size(clip, frame)
 
     def read(self, clip: str, frame: str) -> np.ndarray:
-        """Read a frame.
-
-        Returns:
-            (H, W, 3) uint8, RGB; do not modify.
+        """Read a frame, (H, W, 3) uint8, RGB; do not modify.
 
         Raises:
             UserError: the frame is missing, empty or truncated; names clip and frame.
         """
-        if self._cache is not None and (clip, frame) in self._cache:
-            return self._cache[clip, frame]
-        image = self._frames.read(clip, frame)
-        if self._cache is not None:
-            self._cache[clip, frame] = image
-        return image
-
-    def mean_gray(self, clip: str, frame: str, *, is_linear: bool = False) -> float:
-        """Return the mean gray of a whole frame, in [0, 1]."""
-        return mean_gray(self.read(clip, frame), is_linear=is_linear)
+        if self._cache is None:
+            return self._frames.read(clip, frame)
+        if (clip, frame) not in self._cache:
+            self._cache[clip, frame] = self._frames.read(clip, frame)
+        return self._cache[clip, frame]
 
     def read_many(
         self, clip: str, frames: tuple[str, ...], size: tuple[int, int], rows: slice, cols: slice
     ) -> np.ndarray:
-        """Read the same crop of several frames.
-
-        Args:
-            clip: clip name.
-            frames: T frame names, in the order wanted.
-            size: (H, W) that every frame must have.
-            rows: rows of the crop.
-            cols: columns of the crop.
-
-        Returns:
-            (T, h, w, 3) uint8, RGB.
+        """Read the same crop of T frames, each of which must have `size` (H, W): (T, h, w, 3) uint8, RGB.
 
         Raises:
             UserError: a frame cannot be read or has another size; names clip and frame.
@@ -226,11 +191,5 @@ def instants_store(opt: DatasetOpt, root: Path) -> FrameStore:
 
 def store_of(opt: DatasetOpt, root: Path, key: str) -> FrameStore:
     """Open the folder, LMDB or video that a data set's option `key` names."""
-    return FrameStore(
-        root,
-        opt.filename_ext,
-        backend=opt.io_backend.type,
-        cache=opt.cache_data,
-        filename_tmpl=opt.filename_tmpl,
-        key=key,
-    )
+    backend, cache, template = opt.io_backend.type, opt.cache_data, opt.filename_tmpl
+    return FrameStore(root, opt.filename_ext, backend=backend, cache=cache, filename_tmpl=template, key=key)

@@ -14,27 +14,34 @@ class Box:
 
     @property
     def rows(self) -> slice:
-        """Rows as a slice."""
         return slice(self.top, self.top + self.height)
 
     @property
     def cols(self) -> slice:
-        """Columns as a slice."""
         return slice(self.left, self.left + self.width)
 
     @property
     def row_span(self) -> tuple[int, int]:
-        """Rows [first, last)."""
         return self.top, self.top + self.height
 
     @property
     def col_span(self) -> tuple[int, int]:
-        """Columns [first, last)."""
         return self.left, self.left + self.width
 
     def scaled(self, factor: int) -> "Box":
-        """Return the same rectangle on a grid `factor` times finer."""
         return Box(self.top * factor, self.left * factor, self.height * factor, self.width * factor)
+
+    def grown(self, margin: int) -> "Box":
+        """Return the rectangle with a margin on all sides."""
+        return Box(self.top - margin, self.left - margin, self.height + 2 * margin, self.width + 2 * margin)
+
+    def within(self, size: tuple[int, int]) -> "Box":
+        """Return the part of the rectangle that lies in a picture (H, W)."""
+        (top, bottom), (left, right) = (
+            (max(first, 0), min(last, most))
+            for (first, last), most in zip((self.row_span, self.col_span), size, strict=True)
+        )
+        return Box(top, left, bottom - top, right - left)
 
 
 def size_text(size: tuple[int, ...]) -> str:

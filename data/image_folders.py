@@ -28,11 +28,9 @@ _NAMED, _DEPTH, _LOOKED_AT = 5, 4, 2000
 
 
 def image_files(folder: Path, ext: str | None) -> dict[str, str]:
-    """Return the image files of a folder, {frame name: file name}, sorted by number.
+    """Return the image files of a folder, {frame name: file name}, sorted by number; hidden files are ignored.
 
-    Args:
-        folder: not searched recursively; hidden files are ignored.
-        ext: the extension to read, no dot, case-insensitive; None reads all image formats.
+    `ext` is the extension to read, no dot, case-insensitive; None reads all image formats.
 
     Raises:
         UserError: two files have the same frame name.
@@ -59,13 +57,9 @@ def clip_folders(root: Path, ext: str | None) -> list[str]:
 
 
 class ImageFolders:
-    """The clips below a root, found from its files.
+    """The clips below an existing folder, found from its files; with `pictures_beside`, those beside clips are ignored.
 
-    Args:
-        root: an existing folder.
-        ext: see `image_files`.
-        key: dataroot_lq or dataroot_gt selects the part of each clip if clips have a folder for each.
-        pictures_beside: ignore images beside clip folders.
+    If clips have a folder for each of their parts, the key dataroot_lq or dataroot_gt selects one.
 
     Raises:
         UserError: the root holds both frames and clip folders, its clips lack the wanted part, or it holds several
@@ -93,7 +87,7 @@ class ImageFolders:
             self._look_deeper(folders)
 
     def clips(self) -> list[str]:
-        """List the clips that have frames; empty if the root is one clip."""
+        """List the clips that have frames; empty if the root is one clip, which serves a clip of any name."""
         return [] if self.is_one_clip else self._direct or self._deeper
 
     def folder(self, clip: str) -> Path:
@@ -123,7 +117,8 @@ class ImageFolders:
         """
         clips = [self.root.resolve().name] if self.is_one_clip else self.clips()
         if not clips:
-            raise UserError(f"{self.root}: no clip folders with {_kind(self.ext)} frames; {self._instead()}")
+            kind = f"*.{self.ext}" if self.ext else "image"
+            raise UserError(f"{self.root}: no clip folders with {kind} frames; {self._instead()}")
         return clips
 
     def scan(self) -> dict[str, tuple[str, ...]]:
@@ -140,7 +135,7 @@ class ImageFolders:
             say_once(f"{self.root}: left out: {', '.join(left_out[:_NAMED])}{more}")
         return found
 
-    def others(self, clip: str) -> str:
+    def untaken(self, clip: str) -> str:
         """Describe the images of a clip's folder that are not read, for a message; empty if all are."""
         kinds = [os.path.splitext(name)[1][1:] for name in self._untaken(clip)]
         return ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
@@ -240,10 +235,6 @@ class ImageFolders:
             return f"there are {others} files, which are not read; convert them to 8- or 16-bit PNG"
         names = sorted(path.name for path in self.root.iterdir())
         return f"it holds {', '.join(names[:_NAMED]) or 'nothing'}{', ...' * (len(names) > _NAMED)}; correct the path"
-
-
-def _kind(ext: str | None) -> str:
-    return f"*.{ext}" if ext else "image"
 
 
 def is_hidden(name: str) -> bool:

@@ -5,15 +5,8 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 SUFFIX = re.compile(r"(.+)_t(0\.\d\d|1\.00)")
-
-
-class Names(Protocol):
-    """Frames of clips, by name."""
-
-    def names(self, clip: str) -> set[str]: ...
 
 
 def step_of(first: int, last: int, time: float) -> int:
@@ -31,12 +24,10 @@ def at_instant(frames: Iterable[str], time: float) -> tuple[str, ...]:
     return tuple(instant_name(frame, time) for frame in frames)
 
 
-def instants_of(store: Names, clip: str, frames: Sequence[str]) -> list[float]:
-    """Return the fractions at which a store has all given frames of a clip, ascending."""
-    matches = [match for match in map(SUFFIX.fullmatch, store.names(clip)) if match]
-    names = {match[0] for match in matches}
-    times = sorted({float(match[2]) for match in matches})
-    return [time for time in times if all(name in names for name in at_instant(frames, time))]
+def instants_of(names: set[str], frames: Sequence[str]) -> list[float]:
+    """Return the fractions of the exposure at which all given frames are among some names, ascending."""
+    times = sorted({float(match[2]) for match in map(SUFFIX.fullmatch, names) if match})
+    return [time for time in times if names.issuperset(at_instant(frames, time))]
 
 
 def slow_motion(count: int) -> tuple[float, ...]:

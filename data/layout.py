@@ -10,8 +10,8 @@ ROOT/meta_info/meta_info_{train,test}.txt                          `clip nframes
 """
 
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -127,11 +127,6 @@ def other_clips(root: Path, replaced: Collection[str]) -> Manifest | None:
     return found if found and not (found.clips and found.clips.keys() <= set(replaced)) else None
 
 
-def _with_others(root: Path, manifest: Manifest) -> Manifest:
-    """Do what `merged_manifest` does, but allow another camera if no other clips stay."""
-    return manifest if other_clips(root, manifest.clips) is None else merged_manifest(root, manifest)
-
-
 def merged_manifest(root: Path, manifest: Manifest) -> Manifest:
     """Add the clips of the manifest in `root` to a new manifest, whose own clips take precedence.
 
@@ -150,33 +145,18 @@ def merged_manifest(root: Path, manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={"clips": dict(sorted({**old.clips, **manifest.clips}.items()))})
 
 
-@contextmanager
-def set_locked(root: Path) -> Iterator[None]:
-    """Lock a set's description and the start of new clips; waits for the lock.
-
-    Raises:
-        UserError: another process holds the lock too long.
-    """
-    with _acquire(root, "", wait=TURN):
-        yield
+def set_locked(root: Path) -> Lock:
+    """Lock a set's description and the start of new clips; waits, and UserError if another process takes too long."""
+    return _acquire(root, "", wait=TURN)
 
 
 def claim(root: Path, clip: str) -> Lock:
-    """Reserve a clip of a set for this process until the lock is released.
-
-    Raises:
-        UserError: another process has reserved it.
-    """
+    """Reserve a clip of a set until the lock is released; UserError if another process has reserved it."""
     return _acquire(root, f"clip {clip}", wait=0.0)
 
 
 def write_description(root: Path, manifest: Manifest, lines: dict[Split, list[MetaLine]]) -> None:
-    """Write meta_info, config.yaml and manifest.json, keeping the clips that other calls described.
-
-    Args:
-        root: the data set's folder.
-        manifest: geometry, physics and the timing of the new clips.
-        lines: the new clips of each split.
+    """Write meta_info, config.yaml and manifest.json of new clips, keeping those that other calls described.
 
     Raises:
         UserError: the set in `root` has different geometry or physics; nothing is written.
@@ -230,19 +210,15 @@ class DatasetWriter:
     Until then they are staged in ROOT/.partial/<clip>, so an interrupted run leaves the set unchanged. Leaving the
     context removes them. Several threads and processes may add clips at the same time: a clip is reserved from `claim`,
     or the beginning of `add_clip`, to the end.
+
+    The manifest has the geometry and physics of all clips to come; its own `clips` are ignored. If the set has no clips
+    but those that will be `replaced`, its geometry and physics may change.
+
+    Raises:
+        UserError: the set in `root` has different geometry or physics.
     """
 
     def __init__(self, root: Path, manifest: Manifest, replaced: Collection[str] = ()) -> None:
-        """Start with nothing staged.
-
-        Args:
-            root: the data set's folder; created if missing.
-            manifest: geometry and physics of all clips to come; its `clips` are ignored.
-            replaced: clips that will be added; if the set has no others, its geometry and physics may change.
-
-        Raises:
-            UserError: the set in `root` has different geometry or physics.
-        """
         self.root = root
         self.manifest = manifest.model_copy(update={"clips": {}})
         if other_clips(root, replaced) is not None:
@@ -301,16 +277,9 @@ class DatasetWriter:
         remove_if_empty(self.root / STAGING)
 
     def add_clip(self, split: Split, clip: str, frames: Iterable[Frame], timing: ClipTiming) -> int:
-        """Stage one clip, frame by frame; frames are named 000000, 000001, ...
+        """Stage one clip, frame by frame, and return their number; frames are named 000000, 000001, ...
 
-        Args:
-            split: split of the clip.
-            clip: its name, no blanks.
-            frames: RGB (rgb_h, rgb_w, 3) and spikes (T, spike_h, spike_w), sizes as in the manifest.
-            timing: timing of the clip; `steps_of` is set here from the frames whose T is not `timing.steps`.
-
-        Returns:
-            Number of frames written.
+        Frames are of the manifest's sizes. `steps_of` of the timing is set from those whose T is not `timing.steps`.
 
         Raises:
             UserError: the name is taken, or there are no frames.
@@ -362,7 +331,8 @@ class DatasetWriter:
         for split, line in added:
             self._count(split, line)
         with set_locked(self.root):
-            merged = _with_others(self.root, manifest)
+            stay = other_clips(self.root, manifest.clips) is not None  # else it may be another camera
+            merged = merged_manifest(self.root, manifest) if stay else manifest
             for split, line in added:
                 staged, own = (
                     clip_dirs(root, split, line.clip) + extra_dirs(root, split, line.clip)
@@ -381,10 +351,8 @@ class DatasetWriter:
         """Compare the number of staged files of a clip with the number written."""
         gt, lq, spikes = clip_dirs(self.staging(line.clip), split, line.clip)
         sharp = [] if line.clip in self.unsharp else [(gt, "*.png")]
-        places = [(lq, "*.png"), (spikes / "spike", "*.dat"), *sharp]
-        for folder, pattern in places:
-            found = sum(1 for _ in folder.glob(pattern))
-            if found != line.frames:
+        for folder, pattern in [(lq, "*.png"), (spikes / "spike", "*.dat"), *sharp]:
+            if (found := len(list(folder.glob(pattern)))) != line.frames:
                 raise RuntimeError(
                     f"{folder}: {found} files, {line.frames} were written: another program removes files there; the "
                     "set is unchanged"

@@ -31,14 +31,11 @@ _OPEN: dict[tuple[int, int], tuple[int, "lmdb.Environment", int]] = {}
 
 
 class Entry(NamedTuple):
-    """The line of meta_info.txt for one key.
+    """The line of meta_info.txt for one key."""
 
-    name: `<frame>.<ext>`. size: (H, W, C) of a frame, (T, H, W) of spikes. compression: PNG level, 0 for spikes.
-    """
-
-    name: str
-    size: tuple[int, ...]
-    compression: int
+    name: str  # `<frame>.<ext>`
+    size: tuple[int, ...]  # (H, W, C) of a frame, (T, H, W) of spikes
+    compression: int  # PNG level, 0 for spikes
 
 
 def is_lmdb(path: Path | str) -> bool:
@@ -64,9 +61,6 @@ def key_of(clip: str, frame: str) -> bytes:
 class LmdbStore:
     """An LMDB folder, checked at construction; can be pickled, and read after a fork.
 
-    Args:
-        root: the folder.
-
     Raises:
         UserError: data.mdb or meta_info.txt is missing, damaged or truncated, or they do not match.
     """
@@ -88,12 +82,12 @@ class LmdbStore:
         """Return the clip's name as stored here, which may be in another Unicode form."""
         return own_name(clip, self._entries)
 
-    def entry(self, clip: str, frame: str) -> Entry:
-        """Return a frame's entry in meta_info.txt.
+    def frames(self, clip: str) -> tuple[str, ...]:
+        """Return a clip's frame names as `clips` does; empty if there is no such clip."""
+        return tuple(self._entries.get(self.own(clip), ()))
 
-        Raises:
-            UserError: there is none.
-        """
+    def entry(self, clip: str, frame: str) -> Entry:
+        """Return a frame's entry in meta_info.txt; UserError if there is none."""
         try:
             return self._entries[self.own(clip)][frame]
         except KeyError:
@@ -102,10 +96,7 @@ class LmdbStore:
             ) from None
 
     def get(self, clip: str, frame: str) -> np.ndarray:
-        """Return the stored bytes of a frame.
-
-        Returns:
-            (n,) uint8, read-only; memory of the file, valid for the life of this process.
+        """Return the stored bytes of a frame, (n,) uint8: memory of the file, valid for the life of this process.
 
         Raises:
             UserError: the key or the file is missing, or the file is truncated; names clip and frame.

@@ -60,22 +60,16 @@ class Workers(TypedDict, total=False):
 
 
 class StepBatches(Dataset):
-    """This rank's share of each global batch, indexed by batch number.
+    """This rank's share of each global batch, indexed by batch number."""
 
-    Attributes:
-        reading: (workers, 2) int64 in shared memory: a data worker's process id and the global position of the sample
-            that it is reading, IDLE between batches.
-        room: shared memory for the workers' batches; None without workers.
-        stop: checked before each sample if there are no workers.
-    """
-
-    room: Room | None = None
-    stop: Callable[[], bool] | None = None
+    room: Room | None = None  # shared memory for the workers' batches; None without workers
+    stop: Callable[[], bool] | None = None  # checked before each sample if there are no workers
 
     def __init__(self, source: SampleSource | Mixture, seed: int, batch_size: int, rank: int, world_size: int) -> None:
         self.mixture, self.seed = source if isinstance(source, Mixture) else Mixture([source]), seed
         self.batch_size, self.local = batch_size, share(batch_size, world_size)
         self.offset = rank * self.local
+        # In shared memory: a data worker's process id and the global position of the sample that it reads, or IDLE.
         self.reading = torch.empty((0, 2), dtype=torch.int64)
 
     def place(self, position: int) -> tuple[SampleSource, int]:
@@ -98,7 +92,6 @@ class StepBatches(Dataset):
         return self._batch(samples)
 
     def name(self, position: int) -> str:
-        """Describe the sample at a global position."""
         source, index = self.place(position)
         return source.name(index, self._rng(position))
 
@@ -144,19 +137,10 @@ def train_batches(
     accumulate: int = 1,
     **workers: Unpack[Workers],
 ) -> Iterator[dict[str, Any]]:
-    """Yield this rank's batches for steps start_step .. total_steps - 1, `accumulate` batches per step.
+    """Yield this rank's batches for steps start_step .. total_steps - 1, `accumulate` batches per optimizer step.
 
-    Args:
-        dataset: the training set, or several.
-        seed: determines order and augmentation.
-        start_step: number of finished optimizer steps.
-        total_steps: optimizer steps of the whole run.
-        batch_size: samples per batch, over all processes.
-        rank: this process.
-        world_size: number of processes.
-        accumulate: batches per optimizer step.
-        **workers: num_workers (0), prefetch_factor (2), pin_memory (False); stop (never): polled before each batch and
-            while waiting for one.
+    `seed` determines order and augmentation; `batch_size` counts samples over all processes. `workers` are num_workers
+    (0), prefetch_factor (2), pin_memory (False) and stop (never), polled before each batch and while waiting for one.
 
     Returns:
         Iterator over dicts of stacked tensors (B, ...) and `key`: list of B strings.

@@ -34,11 +34,8 @@ class Mixture:
     """Training sets, one of which gives each batch, so that all samples of a batch have the same shapes.
 
     In every ROUND of batches each set comes as often as its weight says, in an order drawn from the seed and the round.
-    So the set of a batch depends on nothing else, and how often it came before is known without a count.
-
-    Args:
-        sets: one or more.
-        weights: one per set, above 0; none may be below 1 / ROUND of their sum.
+    So the set of a batch depends on nothing else, and how often it came before is known without a count. Weights are
+    above 0; none may be below 1 / ROUND of their sum.
     """
 
     def __init__(self, sets: Sequence[SampleSource], weights: Sequence[float] = (1.0,)) -> None:
@@ -86,9 +83,7 @@ class OneOfSeveral:
 class WithoutSpikes:
     """A set without spikes beside one with them: samples as `augment.drop_spikes` makes them, with planes of zeros.
 
-    Args:
-        source: a set without spikes.
-        like: a set with spikes, of the same crop size; one of its samples is read for the shape of the planes.
+    Their shape is that of a sample of `like`, a set with spikes and of the same crop size.
     """
 
     def __init__(self, source: SampleSource, like: SampleSource) -> None:
@@ -101,11 +96,9 @@ class WithoutSpikes:
         return len(self.source)
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Read a sample and add the planes."""
         return self.source.sample(index, rng) | self._more
 
     def name(self, index: int, rng: np.random.Generator) -> str:
-        """Describe what `sample` reads."""
         return self.source.name(index, rng)
 
 

@@ -12,10 +12,8 @@ class Recent(Generic[K, V]):
     """An LRU cache as large as the largest `hold`.
 
     Overlapping pieces of a clip, the metrics and the pictures of a test use a frame while its piece is restored, so
-    holding the frames of one piece is enough for a clip of any length.
-
-    Args:
-        room: initial capacity; with 0 and without `hold` nothing is cached, and threads may share the object.
+    holding the frames of one piece is enough for a clip of any length. With `room` 0 and without `hold` nothing is
+    cached, and threads may share the object.
     """
 
     def __init__(self, room: int = 1) -> None:
@@ -27,7 +25,6 @@ class Recent(Generic[K, V]):
         self._room = max(self._room, count)
 
     def get(self, key: K, read: Callable[[], V]) -> V:
-        """Return the value of `key`, calling `read` if it is not cached."""
         if not self._room:
             return read()
         if key in self._held:

@@ -40,15 +40,12 @@ DATASETS: dict[str, Callable[[DatasetOpt], TrainSet | ClipSet]] = {
 def define_Dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
     """Build the data set that `opt.dataset_type` names, checking names, counts and sizes of its files.
 
-    Args:
-        opt: one block of `datasets`.
-        upscale: the network's upscaling factor, which must be sharp size over blurred size.
-
     Returns:
         A TrainSet for the train block, a ClipSet for the test block.
 
     Raises:
-        UserError: the type is not available, or the files do not match; see the classes.
+        UserError: the type is not available, sharp frames are not `upscale` times as large as blurred ones, or the
+            files do not match; see the classes.
     """
     if opt.dataset_type not in DATASETS:
         raise UserError(f"dataset_type is {opt.dataset_type!r}: {only_tested(OTHER_DATASET_TYPES[opt.dataset_type])}")

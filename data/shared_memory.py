@@ -14,31 +14,16 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Room:
-    """Free shared memory, and what has to fit into it.
+    """Free shared memory, and what has to fit into it."""
 
-    Attributes:
-        free: bytes; infinite if unknown.
-        at_once: most batches per process that are in shared memory at the same time.
-        workers: data workers per process.
-        prefetch: batches that each worker prepares in advance.
-        processes: processes on this machine.
-    """
-
-    free: float
-    at_once: int
-    workers: int
-    prefetch: int
-    processes: int = 1
+    free: float  # bytes; infinite if unknown
+    at_once: int  # most batches per process that are in shared memory at the same time
+    workers: int  # data workers per process
+    prefetch: int  # batches that each worker prepares in advance
+    processes: int = 1  # on this machine
 
     def check(self, batch: int) -> None:
-        """Check that the batches fit.
-
-        Args:
-            batch: bytes of one batch of one process.
-
-        Raises:
-            UserError: they do not; the message has the remedies.
-        """
+        """Check that batches of so many bytes, one of one process, fit; UserError with the remedies if not."""
         if batch * self.at_once * self.processes > self.free:
             raise self.error(batch, self.free)
 
@@ -48,10 +33,11 @@ class Room:
         need = batch * batches
         use = f"{need / MIB:.1f} MiB ({batches} at once of {batch / MIB:.1f} MiB)" if batch else "some"
         many = f" in each of {self.processes} processes" if self.processes > 1 else ""
+        generous = int(2 ** math.ceil(math.log2(max(2 * need / MIB, 64))))  # a power of two, at least twice the need
         return UserError(
             f"{PLACE}: {free / MIB:.1f} MiB of shared memory are free, but the batches of the data workers need {use}: "
             f"dataloader_num_workers is {self.workers}{many}, dataloader_prefetch_factor {self.prefetch}; give the "
-            f"container more (docker run --shm-size={_generous(need)}m), lower either option, or set "
+            f"container more (docker run --shm-size={generous}m), lower either option, or set "
             "dataloader_num_workers to 0, which needs none"
         )
 
@@ -69,8 +55,3 @@ def is_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOSPC
     return "shared memory" in str(error) and f"({errno.ENOSPC})" in str(error)
-
-
-def _generous(need: float) -> int:
-    """Return a power of two of MiB, at least twice what is needed."""
-    return int(2 ** math.ceil(math.log2(max(2 * need / MIB, 64))))

@@ -20,17 +20,28 @@ from utils.utils_rgbspike import Window
 NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
-class NoisyClip:
-    """A clip of clean frames with added Gaussian noise, and the network's noise map.
+class _TaskClip:
+    """What these clips share: they show no spikes, and their `lq` is the only baseline."""
+
+    name: str
+    has_spike = False
+
+    def lq(self, start: int, stop: int) -> torch.Tensor:
+        raise NotImplementedError
+
+    def spike(self, start: int, stop: int) -> torch.Tensor:
+        raise ValueError(f"clip {self.name} shows no spikes in this task")
+
+    def references(self, index: int) -> dict[str, np.ndarray]:
+        """Return the clipped `lq` as "lq_", (H, W, 3) uint8, RGB."""
+        return {"lq_": to_uint8(self.lq(index, index + 1)[0])}
+
+
+class NoisyClip(_TaskClip):
+    """A clip of clean frames with added Gaussian noise (`sigma`: white is 255), and the network's noise map.
 
     A frame's noise depends only on the names of clip and frame, not on tiles, order or processes.
-
-    Args:
-        clip: the clean frames.
-        sigma: standard deviation of the noise, on a scale where white is 255.
     """
-
-    has_spike = False
 
     def __init__(self, clip: TestClip, sigma: float) -> None:
         self._clip, self._sigma = clip, sigma / 255
@@ -45,10 +56,6 @@ class NoisyClip:
         """Return clean frames, (t, H, W, 3) uint8, RGB."""
         return self._clip.gt(start, stop)
 
-    def spike(self, start: int, stop: int) -> torch.Tensor:
-        """Raise ValueError: there are no spikes to show."""
-        raise ValueError(f"clip {self.name} with noise shows no spikes")
-
     def network_input(self, start: int, stop: int) -> Window:
         """Return the network's input: noisy frames and noise map (t, 4, H, W) float32, with spikes if any."""
         window = self._clip.network_input(start, stop)
@@ -56,10 +63,6 @@ class NoisyClip:
         noise_map = rgb.new_full((len(rgb), 1, *self.size), self._sigma)
         noisy = torch.cat((rgb + self._noise(start, stop), noise_map), dim=1)
         return noisy if isinstance(window, torch.Tensor) else replace(window, rgb=noisy)
-
-    def references(self, index: int) -> dict[str, np.ndarray]:
-        """Return the clipped noisy frame as "lq_", (H, W, 3) uint8, RGB."""
-        return {"lq_": to_uint8(self.lq(index, index + 1)[0])}
 
     def _noise(self, start: int, stop: int) -> torch.Tensor:
         frames = []
@@ -69,19 +72,12 @@ class NoisyClip:
         return torch.stack(frames) * self._sigma
 
 
-class MiddleClip:
-    """The frames to interpolate in the middle of each `window` consecutive frames of a clip.
-
-    Args:
-        clip: the existing frames.
-        window: input frames per interpolated frame, even.
-        sharp: frames to measure against, or None.
+class MiddleClip(_TaskClip):
+    """The frames to interpolate, each in the middle of `window` consecutive frames of a clip.
 
     Raises:
-        UserError: the clip has fewer frames than `window`, or sharp frames of another size.
+        UserError: the clip has fewer frames than `window`, or sharp frames to measure against of another size.
     """
-
-    has_spike = False  # nothing was recorded at the middle frame
 
     def __init__(self, clip: TestClip, window: int, sharp: FrameStore | None) -> None:
         count = len(clip.frames)
@@ -104,7 +100,6 @@ class MiddleClip:
 
     @property
     def has_gt(self) -> bool:
-        """Whether any frame has a sharp one to measure against."""
         return bool(self._measured)
 
     def lq(self, start: int, stop: int) -> torch.Tensor:
@@ -123,31 +118,15 @@ class MiddleClip:
             return np.zeros((0, *self.size, 3), np.uint8)
         return self._sharp.read_many(self.name, names, self.size, slice(None), slice(None))
 
-    def spike(self, start: int, stop: int) -> torch.Tensor:
-        """Raise ValueError: there are no spikes to show."""
-        raise ValueError(f"clip {self.name} has no spikes at its middle frames")
-
     def network_input(self, start: int, stop: int) -> Window:
         """Return the t + window - 1 input frames needed to make frames [start, stop), (.., 3, H, W) float32."""
         return self._clip.network_input(start, stop + self._window - 1)
-
-    def references(self, index: int) -> dict[str, np.ndarray]:
-        """Return the average of the two neighbours as "lq_", (H, W, 3) uint8, RGB."""
-        return {"lq_": to_uint8(self.lq(index, index + 1)[0])}
-
-
-def noisy_clips(test_set: VideoTestDataset, sigma: float) -> list[NoisyClip]:
-    """Return all clips of a test set with added noise, see NoisyClip."""
-    return [NoisyClip(clip, sigma) for clip in test_set.clips]
 
 
 def middle_clips(test_set: VideoTestDataset, opt: DatasetOpt, window: int) -> list[MiddleClip]:
     """Return the frames to interpolate in all clips of a test set, see MiddleClip.
 
-    Args:
-        test_set: the existing frames.
-        opt: its options; dataroot_gt, if any, holds the frames to measure against, possibly among others.
-        window: input frames per interpolated frame.
+    `opt.dataroot_gt`, if any, holds the frames to measure against, possibly among others.
 
     Raises:
         UserError: a clip is too short, or dataroot_gt is not a folder or has none of the frames.
@@ -192,7 +171,9 @@ def clips_to_restore(opt: Opt, sigma: float | None) -> TestSet:
         given = open_test_set(opt.datasets, opt.netG.upscale)
         if opt.val.times:
             given.show_instants(opt.val.times)
-        return noisy_clips(given, sigma) if sigma is not None and opt.netG.nonblind_denoising else given
+        if sigma is not None and opt.netG.nonblind_denoising:
+            return [NoisyClip(clip, sigma) for clip in given.clips]
+        return given
     return middle_clips(open_dataset(test.model_copy(update={"dataroot_gt": None})), test, opt.netG.img_size[0])
 
 

@@ -17,10 +17,6 @@ class Compiled(nn.Module):
 
     Shapes are static: each new tile or crop size is compiled once, and the time is logged. Parameter names stay those
     of the network.
-
-    Args:
-        net: (B, D, C, H, W) and, with spikes, (B, D, S, h, w) -> (B, D, 3, H, W).
-        backend: of torch.compile.
     """
 
     def __init__(self, net: nn.Module, backend: str | Callable = "inductor") -> None:
@@ -34,7 +30,6 @@ class Compiled(nn.Module):
             _give_up(error)
 
     def forward(self, x: Tensor, *spike: Tensor) -> Tensor:
-        """Same as the network."""
         if self._fast is None:
             return self.net(x, *spike)
         start = time.perf_counter()

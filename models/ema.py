@@ -11,21 +11,14 @@ PAST_WARMUP = 10**9  # updates after which decay_at returns any usual decay unch
 class MovingAverage:
     """A network whose weights average those of another network over about 1 / (1 - decay) updates.
 
-    A young average forgets faster, see `decay_at`; otherwise a short run would end near its initial weights.
-
-    Args:
-        net: the network to follow; the average starts from its weights.
-        decay: share of the average that an update keeps after the warm-up.
-
-    Attributes:
-        net: the averaged network, in evaluation mode and without gradients.
-        updates: number of updates so far; checkpoints store it, so that a resumed average is exact.
+    A young average forgets faster, see `decay_at`; otherwise a short run would end near its initial weights, from which
+    the average starts.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
         self.net = copy.deepcopy(net).eval().requires_grad_(False)
-        self.decay = decay
-        self.updates = 0
+        self.decay = decay  # share of the average that an update keeps after the warm-up
+        self.updates = 0  # so far; checkpoints store it, so that a resumed average is exact
 
     def update(self, net: nn.Module) -> None:
         """Add the weights of `net` after a training step."""
@@ -33,7 +26,6 @@ class MovingAverage:
         self.updates += 1
 
     def restart(self, net: nn.Module) -> None:
-        """Start again from the weights of `net`."""
         self.net.load_state_dict(net.state_dict())
         self.updates = 0
 

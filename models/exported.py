@@ -31,14 +31,10 @@ def export_network(net: nn.Module, shape: Sequence[int], *, portable: bool = Tru
     """Trace the network for inference in float32, on its own device.
 
     Everything that depends on sizes and device is fixed here: windows, mirrored borders, the attention kernel. The
-    weights are copied; the network is not changed.
-
-    Args:
-        net: a `VRT` or `Guide`.
-        shape: (B, D, C, H, W), the only input shape the program accepts. A network with a guide has two inputs, see
-            `example_shapes`.
-        portable: align with torchvision's operator, so that the program needs only torch and torchvision. Otherwise it
-            contains this project's operator, which chooses its backend at run time and needs `import models.op`.
+    weights are copied; the network, a `VRT` or `Guide`, is not changed. (B, D, C, H, W) is the only input shape the
+    program accepts; with a guide it has two inputs, see `example_shapes`. A `portable` one aligns with torchvision's
+    operator and needs only torch and torchvision. Others contain this project's operator, which chooses its backend at
+    run time and needs `import models.op`.
 
     Returns:
         A program with the input and output of `net.forward`; its parameters need no gradients. With the same kernels
@@ -81,12 +77,8 @@ def export_onnx(
     """Write the guide as a graph of ONNX operators, for inference in float32.
 
     Its inputs are `rgb` (T, 3, H, W) in [0, 1] and, unless the guide sees RGB only, `spike` (T, K + 2, H / ratio,
-    W / ratio) in units of intensity; its output is `sharp` (T, 3, H, W), not clamped.
-
-    Args:
-        guide: the guide; not changed.
-        size: (T, H, W), the only size the graph accepts; None: any T, and any H and W that are multiples of the ratio.
-        notes: what is stored beside the graph, by key.
+    W / ratio) in units of intensity; its output is `sharp` (T, 3, H, W), not clamped. `size` (T, H, W) is the only one
+    that the graph accepts; None: any T, and any H and W that are multiples of the ratio. `notes` are stored beside it.
 
     Raises:
         UserError: a library is not installed or too old, or the size is no multiple of the ratio.
@@ -120,11 +112,7 @@ def export_onnx(
 
 
 def check_onnx() -> None:
-    """Check that ONNX files can be written and compared here.
-
-    Raises:
-        UserError: a library is not installed, or PyTorch is too old.
-    """
+    """Raise a UserError if ONNX files cannot be written and compared here: a library is missing, or PyTorch too old."""
     if torch.__version__ < ONNX_TORCH:
         raise UserError(
             f"ONNX: PyTorch {torch.__version__} found, expected {ONNX_TORCH} or newer; run `pip install -U torch`"

@@ -21,19 +21,12 @@ class StepGuard:
       step. At least WARM_UP steps are taken between two new levels.
 
     Decisions depend only on the numbers given. Processes that pass the same means over all processes therefore agree
-    without further communication; one non-finite loss makes the mean non-finite.
-
-    Args:
-        limit: skipped steps in a row.
-        spike: factor above 1; None: no loss is too high.
-
-    Attributes:
-        total: steps skipped in the whole run.
+    without further communication; one non-finite loss makes the mean non-finite. Without `spike` no loss is too high.
     """
 
     def __init__(self, limit: int, spike: float | None) -> None:
         self.limit, self.spike = limit, spike
-        self.total = 0
+        self.total = 0  # steps skipped in the whole run
         self._not_finite = self._too_high = 0  # in a row
         self._sum, self._taken = 0.0, 0  # the running mean before its correction, and the steps in it
 
@@ -44,7 +37,6 @@ class StepGuard:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the run should stop."""
         return self._not_finite >= self.limit
 
     @property
@@ -61,7 +53,6 @@ class StepGuard:
         return None
 
     def count_skipped(self, loss: float, norm: float) -> None:
-        """Count a skipped step."""
         self.total += 1
         if math.isfinite(loss) and math.isfinite(norm):
             self._too_high += 1
@@ -74,10 +65,7 @@ class StepGuard:
             LOG.warning(
                 "the loss stayed high for %d steps in a row (train.nonfinite_limit): %g is the new level; "
                 "gradient norm %g, running mean so far %g",
-                self._too_high,
-                loss,
-                norm,
-                self.mean,
+                *(self._too_high, loss, norm, self.mean),
             )
             self._sum, self._taken = 0.0, 0
         self._sum = DECAY * self._sum + (1 - DECAY) * loss
@@ -86,18 +74,11 @@ class StepGuard:
 
     def state_dict(self) -> dict[str, Any]:
         """All that later decisions depend on, besides the options."""
-        return {
-            "total": self.total,
-            "not_finite": self._not_finite,
-            "too_high": self._too_high,
-            "sum": self._sum,
-            "taken": self._taken,
-        }
+        skipped = {"total": self.total, "not_finite": self._not_finite, "too_high": self._too_high}
+        return skipped | {"sum": self._sum, "taken": self._taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Exact inverse of `state_dict`."""
-        self.total = state["total"]
-        self._not_finite, self._too_high = state["not_finite"], state["too_high"]
+        self.total, self._not_finite, self._too_high = state["total"], state["not_finite"], state["too_high"]
         self._sum, self._taken = state["sum"], state["taken"]
 
     def _judges_height(self) -> bool:

@@ -13,13 +13,7 @@ from utils.utils_lora import changed
 
 
 class LoraLinear(Linear):
-    """A linear layer with the weight W + scale * B A; W keeps its name and value.
-
-    Args:
-        base: the layer whose parameters this one takes over.
-        rank: columns of B and rows of A.
-        scale: factor of the product.
-    """
+    """A linear layer with the weight W + scale * B A, where W and the bias are those of `base`, by the same names."""
 
     lora_scale: Tensor
 
@@ -40,12 +34,7 @@ class LoraLinear(Linear):
 def add_lora(net: nn.Module, rank: int, alpha: float | None, targets: Sequence[str], also: Sequence[str] = ()) -> None:
     """Turn layers into `LoraLinear` and freeze everything else; the network's output stays the same.
 
-    Args:
-        net: the network, changed in place.
-        rank: rank of the changes, at least 1.
-        alpha: the changes are scaled by alpha / rank; None: by 1.
-        targets: linear layers, by the last parts of their names; * matches any text.
-        also: layers or parameters to train in full, named the same way.
+    Arguments as in options.schema_network.LoraOpt.
 
     Raises:
         UserError: a name matches nothing, or the rank is too large for a layer.

@@ -35,22 +35,14 @@ def l2(out: Tensor, gt: Tensor, _eps: float) -> Tensor:
     return F.mse_loss(out.float(), gt.float())
 
 
-LOSSES: dict[str, PixelLoss] = {
-    "charbonnier": charbonnier,
-    "l1": l1,
-    "l2": l2,
-}
+LOSSES: dict[str, PixelLoss] = {"charbonnier": charbonnier, "l1": l1, "l2": l2}
 
 
 def frequency(out: Tensor, gt: Tensor) -> Tensor:
     """L1 distance in the frequency domain, after MIMO-UNet's (Cho et al., arXiv:2108.05054), at full size only.
 
-    Mean absolute difference of the real and imaginary parts of the frames' orthonormal 2-D spectra, over the
-    non-redundant half of each spectrum. Zero only if the frames are equal.
-
-    Args:
-        out: (..., H, W).
-        gt: the same shape.
+    Mean absolute difference of the real and imaginary parts of the orthonormal 2-D spectra of frames (..., H, W), over
+    the non-redundant half of each spectrum. Zero only if the frames are equal.
     """
     spectrum = torch.fft.rfft2(out.float() - gt.float(), norm="ortho")  # of the difference: the transform is linear
     return torch.view_as_real(spectrum).abs().mean()
@@ -59,12 +51,8 @@ def frequency(out: Tensor, gt: Tensor) -> Tensor:
 def edge(out: Tensor, gt: Tensor, eps: float) -> Tensor:
     """Charbonnier distance of the frames' Laplacians, after MPRNet's edge loss (Zamir et al., arXiv:2102.02808).
 
-    The Laplacian uses the four neighbours; border pixels are replicated outwards.
-
-    Args:
-        out: (B, T, C, H, W).
-        gt: the same shape.
-        eps: added under the root, not squared; sqrt(eps) is the smallest value.
+    The Laplacian of (B, T, C, H, W) uses the four neighbours; border pixels are replicated outwards. `eps` is added
+    under the root, not squared; sqrt(eps) is the smallest value.
     """
     d = F.pad((out.float() - gt.float()).flatten(0, 1), (1, 1, 1, 1), mode="replicate")
     across = d[..., 1:-1, :-2] + d[..., 1:-1, 2:]
@@ -73,12 +61,7 @@ def edge(out: Tensor, gt: Tensor, eps: float) -> Tensor:
 
 
 def total_loss(out: Tensor, gt: Tensor, opt: TrainOpt) -> tuple[Tensor, dict[str, Tensor]]:
-    """What a training step minimises.
-
-    Args:
-        out: (B, T, 3, H, W) restored frames.
-        gt: (B, T, 3, H, W) sharp frames.
-        opt: the terms and their weights; a term with weight 0 is not computed.
+    """What a training step minimises: terms of restored and sharp frames, (B, T, 3, H, W); none with weight 0.
 
     Returns:
         The sum of the weighted terms, and the terms by name, without gradient: G_pixel and, if weighted, G_fft and

@@ -4,7 +4,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -27,23 +27,17 @@ LOG = logging.getLogger("spikevrt")
 
 
 class ModelVRT:
-    """A network and everything its training needs.
+    """A network, (B, D, C, H, W) and, with spikes, (B, D, S, h, w) -> (B, D, 3, H, W), and all that its training needs.
 
-    Args:
-        net: the network to train, (B, D, C, H, W) and, with spikes, (B, D, S, h, w) -> (B, D, 3, H, W).
-        opt: the `train` block of the options.
-        dist: this process and its device.
-
-    Attributes:
-        netG: the trained weights.
-        netE: their moving average, or None where `opt.E_decay` is 0.
+    netG has the trained weights, netE their moving average; None where `opt.E_decay` is 0.
     """
 
     def __init__(self, net: nn.Module, opt: TrainOpt, dist: Dist) -> None:
         self.opt, self.dist = opt, dist
         precision.set_tf32(opt.tf32)
         self.amp_dtype = precision.amp_dtype(opt.amp)
-        self.scaler = precision.loss_scaler(dist.device, self.amp_dtype)
+        # Keeps small float16 gradients from underflowing.
+        self.scaler = torch.amp.GradScaler(dist.device.type, enabled=self.amp_dtype == torch.float16)
         self.netG = net.to(dist.device)
         optim.freeze(self.netG, opt.freeze)
         self.optimizer = optim.make_optimizer(self.netG, opt)
@@ -96,7 +90,8 @@ class ModelVRT:
         """Accumulate the gradients of all batches; returns this process's mean loss and, if several, its terms."""
         sums: Counter[str] = Counter()
         for i, batch in enumerate(batches):
-            with self._gradient_sync(net, last=i == len(batches) - 1):
+            # Processes exchange gradients only in the last of several accumulated backward passes.
+            with net.no_sync() if isinstance(net, DistributedDataParallel) and i + 1 < len(batches) else nullcontext():
                 with precision.autocast(self.dist.device, self.amp_dtype):
                     window = network_input(batch)
                     out = net(*tensors_of(window, self.dist.device))
@@ -118,11 +113,7 @@ class ModelVRT:
     def restore(self, x: Window) -> Tensor:
         """Restore frames with the averaged weights if there are any, in the precision of training.
 
-        Args:
-            x: (1, T, C, h, w), frames, with spikes as an RGBSpike.
-
-        Returns:
-            (1, T, 3, h, w) float32 on the CPU, not clamped.
+        (1, T, C, h, w), with spikes as an RGBSpike -> (1, T, 3, h, w) float32 on the CPU, not clamped.
         """
         if self._restorer is None:
             self._restorer = self._runnable(self.netG if self.netE is None else self.netE)
@@ -187,11 +178,6 @@ class ModelVRT:
 
     def _runnable(self, net: nn.Module) -> nn.Module:
         return Compiled(net) if self.opt.compile else net
-
-    @staticmethod
-    def _gradient_sync(net: nn.Module, last: bool) -> AbstractContextManager:
-        """Exchange gradients between processes only in the last of several accumulated backward passes."""
-        return net.no_sync() if isinstance(net, DistributedDataParallel) and not last else ExitStack()
 
 
 def network_input(batch: Mapping[str, Tensor]) -> Window:

@@ -1,6 +1,7 @@
 """VRT (Liang et al., "VRT: A Video Restoration Transformer", arXiv:2201.12288) with spike channels beside RGB."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,16 +12,7 @@ from models.fusion import FUSIONS
 from models.vrt.alignment import AlignArgs
 from models.vrt.blocks import RTMSA, BlockArgs
 from models.vrt.linear import Linear
-from models.vrt.reconstruct import (
-    FUSED,
-    FrameConv,
-    Upsample,
-    before_upsample,
-    enlarge,
-    fuse_frames,
-    mean_of,
-    windows_of,
-)
+from models.vrt.reconstruct import FUSED, FrameConv, Upsample, enlarge, fuse_frames
 from models.vrt.stage import Flows, Stage
 from models.vrt.warp import far_flows, with_neighbours
 from options.schema_network import variant_problems
@@ -38,33 +30,9 @@ class VRT(nn.Module):
 
     With `pa_frames` 0 it interpolates instead: one frame from several, without flow and alignment.
 
-    Args:
-        upscale: output size over input size, 3 or a power of 2.
-        in_chans: 3 RGB channels plus the spike channels; a noise map is not counted.
-        out_chans: 3.
-        img_size: (D, H, W) of training. With `pa_frames` 0, D is the (even) number of frames that one frame is made
-            from; otherwise it only serves option files. Any size can be restored.
-        window_size: (Wd, Wh, Ww) of the attention windows.
-        depths: blocks per stage of the seven, then per group of the reconstruction.
-        indep_reconsts: indices into depths of groups that attend within single frames.
-        embed_dims: channels, one per entry of depths; the first seven are equal, and so are the others.
-        num_heads: attention heads, one per entry of depths.
-        mul_attn_ratio: share of a stage's blocks that use mutual attention.
-        mlp_ratio: hidden width of the feed-forward parts, relative to their channels.
-        qkv_bias: bias of the q, k, v projections.
-        drop_path_rate: stochastic depth of the last block; it rises linearly from 0 at the first.
-        spynet_path: file of pretrained SpyNet weights; None: random weights.
-        pa_frames: frames used by the alignment, half from each side: 2, 4 or 6; 0: no alignment.
-        deformable_groups: offset groups of the alignment, shared by the neighbours of one side.
-        nonblind_denoising: the last input channel is a noise map, sigma / 255.
-        use_checkpoint_attn: recompute attention in the backward pass to save memory.
-        use_checkpoint_ffn: the same for the feed-forward parts.
-        no_checkpoint_attn_blocks: indices into depths that do not recompute.
-        no_checkpoint_ffn_blocks: the same for the feed-forward parts.
-        optical_flow: name of the flow operator, see models/flow.
-        fusion: name of the fusion operator, see models/fusion.
-        guide: arguments of the fusion "guide", see GuideFusion; None: its defaults.
-        spike_enlarge: how planes of spikes are brought to the RGB grid: "bilinear" for rates, "nearest" for bits.
+    The arguments are the options `netG`, which docs/options.md describes; `optical_flow` and `fusion` are names in
+    models/flow and models/fusion, and `guide` are the arguments of GuideFusion (None: its defaults). `img_size` matters
+    only with `pa_frames` 0, where its first number is that of the frames that one is made from: any size is restored.
 
     Raises:
         UserError: an argument is not supported; names it and its value.
@@ -99,15 +67,8 @@ class VRT(nn.Module):
         spike_enlarge: str = "bilinear",
     ) -> None:
         super().__init__()
-        problems = variant_problems(
-            upscale=upscale,
-            pa_frames=pa_frames,
-            nonblind_denoising=nonblind_denoising,
-            frames=img_size[0],
-            dim=embed_dims[0],
-            deformable_groups=deformable_groups,
-            spynet_path=spynet_path,
-        )
+        sizes = img_size[0], embed_dims[0], deformable_groups
+        problems = variant_problems(upscale, pa_frames, nonblind_denoising, *sizes, spynet_path)
         if in_chans < RGB or out_chans != RGB:
             problems.append(f"in_chans is {in_chans} and out_chans {out_chans}, must be 3 (RGB) or more, and 3")
         if problems:
@@ -116,18 +77,13 @@ class VRT(nn.Module):
         self.frames, self.noise_chans = img_size[0], int(nonblind_denoising)
         self.window = (window_size[0], window_size[1], window_size[2])
         dim, dim_last = embed_dims[0], embed_dims[-1]
-        args = [
-            BlockArgs(
-                width,
-                heads,
-                mlp_ratio,
-                qkv_bias,
-                use_checkpoint_attn and i not in no_checkpoint_attn_blocks,
-                use_checkpoint_ffn and i not in no_checkpoint_ffn_blocks,
-            )
-            for i, (width, heads) in enumerate(zip(embed_dims, num_heads, strict=True))
-        ]
-        drop_paths = _split(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist(), depths)
+        args = []
+        for i, (width, heads) in enumerate(zip(embed_dims, num_heads, strict=True)):
+            attn = use_checkpoint_attn and i not in no_checkpoint_attn_blocks
+            ffn = use_checkpoint_ffn and i not in no_checkpoint_ffn_blocks
+            args.append(BlockArgs(width, heads, mlp_ratio, qkv_bias, attn, ffn))
+        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
+        drop_paths = [list(islice(rates, depth)) for depth in depths]
 
         if self.reach:
             self.spynet = FLOWS[optical_flow]()
@@ -158,7 +114,7 @@ class VRT(nn.Module):
             self.conv_last: nn.Module = nn.Conv2d(FUSED, out_chans, 7)
             return
         if self.upscale > 1:
-            self.conv_before_upsample = before_upsample(dim)
+            self.conv_before_upsample = nn.Sequential(FrameConv(dim, FUSED), nn.LeakyReLU(0.01, inplace=True))
             self.upsample = Upsample(self.upscale, FUSED)
         last = FrameConv(FUSED if self.upscale > 1 else dim, out_chans)
         # Training starts from the identity; loaded weights override this.
@@ -194,7 +150,8 @@ class VRT(nn.Module):
             backward, forward = self.flows(rgb)
             seen = with_neighbours(self.fusion(rgb, spike), noise_map, backward[0], forward[0])
             f = self._body(seen, self._far(backward, forward))
-            out = self._reconstruct(f) + enlarge(rgb, self.upscale)
+            f = self.upsample(self.conv_before_upsample(f)) if self.upscale > 1 else f
+            out = self.conv_last(f) + enlarge(rgb, self.upscale)
         return out[:, :frames, :, : height * self.upscale, : width * self.upscale]
 
     def _joined(self, x: Tensor, spike: Tensor | None) -> Tensor:
@@ -207,11 +164,8 @@ class VRT(nn.Module):
             return torch.cat((estimate, noise_map), dim=2)
         planes = enlarge(self.fusion.select(spike), rgb.shape[-1] // spike.shape[-1], self.spike_enlarge)
         if planes.shape[-2:] != rgb.shape[-2:]:
-            raise UserError(
-                "frames of {}x{} over spikes of {}x{}, expected the same whole ratio along both axes".format(
-                    *rgb.shape[-2:], *spike.shape[-2:]
-                )
-            )
+            text = "frames of {}x{} over spikes of {}x{}, expected the same whole ratio along both axes"
+            raise UserError(text.format(*rgb.shape[-2:], *spike.shape[-2:]))
         return torch.cat((estimate, planes, noise_map), dim=2)
 
     def flows(self, rgb: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -260,18 +214,14 @@ class VRT(nn.Module):
             for one, other in zip(backward, forward, strict=True)
         ]
 
-    def _reconstruct(self, f: Tensor) -> Tensor:
-        """(B, D, dim, H, W) -> (B, D, 3, H * upscale, W * upscale)."""
-        if self.upscale > 1:
-            f = self.upsample(self.conv_before_upsample(f))
-        return self.conv_last(f)
-
     def _between(self, rgb: Tensor, fused: Tensor) -> Tensor:
         """The middle frame of each window of frames; one window at a time, to save memory."""
         out = []
-        for frames, planes in zip(windows_of(rgb, self.frames), windows_of(fused, self.frames), strict=True):
-            f = self._body(planes - mean_of(planes), None)
-            out.append(fuse_frames(f, self.linear_fuse, self.conv_last) + mean_of(frames))
+        for start in range(rgb.shape[1] - self.frames + 1):
+            frames, planes = rgb[:, start : start + self.frames], fused[:, start : start + self.frames]
+            f = self._body(planes - planes.mean(dim=(1, 3, 4), keepdim=True), None)
+            one = fuse_frames(f, self.linear_fuse, self.conv_last)
+            out.append(one + frames.mean(dim=(1, 3, 4), keepdim=True))
         return torch.cat(out, dim=1)
 
     def _extend(self, x: Tensor) -> Tensor:
@@ -283,12 +233,3 @@ class VRT(nn.Module):
             if length != target:
                 x = x.index_select(axis, torch.tensor(mirror_index(0, target, length), device=x.device))
         return x
-
-
-def _split(values: list[float], lengths: Sequence[int]) -> list[list[float]]:
-    """Cut a list into pieces of the given lengths."""
-    pieces, start = [], 0
-    for length in lengths:
-        pieces.append(values[start : start + length])
-        start += length
-    return pieces

@@ -14,10 +14,7 @@ TABLE, MUTUAL = "relative_position_bias_table", "qkv_mut.weight"
 
 
 def official_buffers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Constant buffers of the official state_dict with these parameters.
-
-    Args:
-        state: all parameters of a VRT, by name.
+    """Constant buffers of the official state_dict with these parameters, all of a VRT.
 
     Returns:
         `relative_position_index` of each attention, `position_bias` of each mutual attention, and the mean and standard

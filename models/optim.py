@@ -109,11 +109,9 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
 
 
 def learning_rate(update: int, opt: TrainOpt) -> float:
-    """Base learning rate of an update.
+    """Base learning rate of an update, 1 for the first of a run.
 
-    Args:
-        update: 1 for the first update of a run.
-        opt: schedule, rates and warm-up. Warm-up multiplies the schedule by 1/n, 2/n, ... 1 over the first n updates.
+    Warm-up multiplies the schedule by 1/n, 2/n, ... 1 over the first n updates.
     """
     top, low = opt.G_optimizer_lr, opt.G_scheduler_eta_min
     if opt.G_scheduler_type == "MultiStepLR":
@@ -131,17 +129,10 @@ def half_cosine(part: float, lr: float, eta_min: float) -> float:
 
 
 def cosine_lr(update: int, lr: float, eta_min: float, periods: Sequence[int], restart_mult: int, total: int) -> float:
-    """Cosine annealing with warm restarts (as above).
+    """Cosine annealing with warm restarts (as above), from `lr` to `eta_min` in each period.
 
-    The last update of a run is the end of a period, never the start of a new one.
-
-    Args:
-        update: 1 for the first update of a run.
-        lr: learning rate at the start of a period.
-        eta_min: learning rate at its end.
-        periods: updates of the first periods; each later one is `restart_mult` times as long as the one before.
-        restart_mult: at least 1.
-        total: updates of the whole run.
+    `periods` are the updates of the first ones; each later one is `restart_mult` times as long as the one before. The
+    last of all `total` updates is the end of a period, never the start of a new one.
     """
     position, index, period = update, 0, periods[0]
     while position >= period and not (update >= total and position == period):

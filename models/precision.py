@@ -18,11 +18,6 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
-def loss_scaler(device: torch.device, dtype: torch.dtype | None) -> torch.amp.GradScaler:
-    """Loss scaling that keeps small float16 gradients from underflowing; does nothing for other formats."""
-    return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-
-
 def lower_scale(scaler: torch.amp.GradScaler) -> bool:
     """Lower the loss scale after an overflow.
 

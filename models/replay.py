@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.nn.modules.module import register_module_forward_hook
 
 from models import precision
 from models.loss import total_loss
@@ -22,31 +22,18 @@ KEYS = ("step", "rank", "batches", "keys", "netG")
 
 @dataclass
 class Findings:
-    """Result of one forward and backward pass.
+    """Result of one forward and backward pass."""
 
-    Attributes:
-        losses: loss of each sample, in the order of the batches.
-        module: the first module whose output is not finite, "name (class)"; None: all outputs are finite.
-        gradients: parameters whose gradient is not finite.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    module: str | None = None
-    gradients: list[str] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # of each sample, in the order of the batches
+    module: str | None = None  # the first whose output is not finite, "name (class)"; None: all outputs are finite
+    gradients: list[str] = field(default_factory=list)  # parameters whose gradient is not finite
 
 
 def write_replay(run_dir: Path, step: int, rank: int, batches: Sequence[Mapping[str, Any]], net: nn.Module) -> str:
-    """Write what `scripts/replay.py` needs to <run_dir>/replay. Never raises, so as not to mask the reported error.
+    """Write what `scripts/replay.py` needs to <run_dir>/replay: a step's batches, and netG before that step.
 
-    Args:
-        run_dir: folder of the run, with its options.json.
-        step: optimizer steps finished before the failed one.
-        rank: the process that had these batches.
-        batches: the arguments of `ModelVRT.train_step`.
-        net: netG, with the weights before the step.
-
-    Returns:
-        A clause for the error message: how to replay the batch, or why it could not be saved.
+    Never raises, so as not to mask the reported error. Returns a clause for its message: how to replay the batch, or
+    why it could not be saved.
     """
     path = run_dir / "replay" / f"{step}_rank{rank}.pth"
     content = {
@@ -67,11 +54,7 @@ def write_replay(run_dir: Path, step: int, rank: int, batches: Sequence[Mapping[
 
 
 def read_replay(path: Path) -> dict[str, Any]:
-    """Read a file of `write_replay`.
-
-    Raises:
-        UserError: the file is missing, damaged or of another kind.
-    """
+    """Read a file of `write_replay`; UserError if it is missing, damaged or of another kind."""
     content = utils_checkpoint.read_file(path)
     if not isinstance(content, dict) or any(key not in content for key in KEYS):
         raise UserError(f"{path} holds no batch of a run; expected a file from a run's replay/ folder")
@@ -98,12 +81,8 @@ def examine(
 ) -> Findings:
     """Run batches once in training mode, without loss scaling, and check every output and gradient.
 
-    Args:
-        net: the network, on `device`; its gradients are replaced, its weights kept.
-        batches: input frames, with spikes as an RGBSpike, and (B, T, 3, h, w) sharp frames.
-        opt: options of the loss.
-        device: where to compute.
-        dtype: of autocast; None: float32.
+    Batches are input frames, with spikes as an RGBSpike, and sharp frames, (B, T, 3, h, w). The network, on `device`,
+    gets new gradients and keeps its weights; `dtype` is that of autocast.
     """
     found = Findings()
     net.train()
@@ -125,19 +104,17 @@ def examine(
 def _watched(net: nn.Module, found: Findings) -> Iterator[None]:
     """Store the first module with a non-finite output in `found.module`; inner modules come before outer ones."""
 
-    def watch(name: str, module: nn.Module) -> RemovableHandle:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if found.module is None and not _finite(output):
-                found.module = f"{name or 'the network'} ({type(module).__name__})"
+    names = {module: name for name, module in net.named_modules()}
 
-        return module.register_forward_hook(hook)
+    def watch(module: nn.Module, _inputs: Any, output: Any) -> None:
+        if found.module is None and module in names and not _finite(output):
+            found.module = f"{names[module] or 'the network'} ({type(module).__name__})"
 
-    handles = [watch(name, module) for name, module in net.named_modules()]
+    handle = register_module_forward_hook(watch)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 def _finite(value: Any) -> bool:

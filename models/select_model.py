@@ -11,24 +11,17 @@ from utils.utils_dist import Dist
 
 LOG = logging.getLogger("spikevrt")
 
-MODELS = {"vrt": ModelVRT}
-
 
 def define_Model(opt: Opt, dist: Dist) -> ModelVRT:
     """Build the network of `opt.netG`, wrapped in the model that trains and runs it on `dist.device`."""
-    return MODELS[opt.model](define_G(opt.netG, opt.train.manual_seed), opt.train, dist)
+    return ModelVRT(define_G(opt.netG, opt.train.manual_seed), opt.train, dist)
 
 
 def define_restorer(opt: Opt, weights: Path, reason: str, dist: Dist) -> ModelVRT:
     """Build the model for restoring, with all weights from one file.
 
-    No flow file is loaded and no moving average is kept, whatever the options say.
-
-    Args:
-        opt: the options of the network's training, or of an official task.
-        weights: a .pth or .safetensors file.
-        reason: why this file was chosen, for the log.
-        dist: the process and its device.
+    No flow file is loaded and no moving average is kept, whatever the options say. `reason` says in the log why this
+    .pth or .safetensors file was chosen.
 
     Raises:
         UserError: the file is no weights file, or does not fit the network.

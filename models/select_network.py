@@ -20,15 +20,11 @@ def define_G(opt: NetOpt, seed: int = 0) -> nn.Module:
     """
     torch.manual_seed(seed)
     net = NETWORKS[opt.net_type](**opt.network_kwargs())
-    if isinstance(net, VRT):
-        INITS[opt.init_type](net)
+    if isinstance(net, VRT) and opt.init_type == "identity":
+        init_identity(net)
     if opt.lora is not None:
         add_lora(net, **opt.lora.model_dump())
     return net
-
-
-def init_default(net: VRT) -> None:
-    """Keep each layer's own initialisation."""
 
 
 @torch.no_grad()
@@ -44,6 +40,3 @@ def init_identity(net: VRT) -> None:
         net.conv_first.weight[plane, plane, 0, 1, 1] += 1.0
     nn.init.zeros_(net.conv_after_body.weight)
     nn.init.zeros_(net.conv_after_body.bias)
-
-
-INITS: dict[str, Callable[[VRT], None]] = {"default": init_default, "identity": init_identity}

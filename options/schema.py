@@ -7,36 +7,15 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from options.kair_keys import IGNORED_KEYS, OTHER_DATASET_TYPES, only_tested
 from options.schema_base import Block, FilePath, in_words, raise_all
-from options.schema_data import DatasetOpt, DatasetsOpt, SpikeOpt
+from options.schema_data import LOADER, DatasetOpt, DatasetsOpt, SpikeOpt
 from options.schema_network import NetOpt
 from options.schema_train import AmpOpt, LoggingOpt, TrainOpt, ValOpt
 
-__all__ = [
-    "AmpOpt",
-    "DatasetOpt",
-    "DatasetsOpt",
-    "LoggingOpt",
-    "NetOpt",
-    "Opt",
-    "PathOpt",
-    "SpikeOpt",
-    "TrainOpt",
-    "ValOpt",
-]
+# Other packages import these from here too.
+__all__ = ["AmpOpt", "DatasetOpt", "DatasetsOpt", "LoggingOpt", "NetOpt", "Opt", "SpikeOpt", "TrainOpt", "ValOpt"]
 
 RGB = 3
-ONLY_IN_TRAINING = (
-    "weight",
-    "gt_size",
-    "interval_list",
-    "random_reverse",
-    "use_hflip",
-    "use_rot",
-    "dataloader_shuffle",
-    "dataloader_num_workers",
-    "dataloader_batch_size",
-    "dataloader_prefetch_factor",
-)
+ONLY_IN_TRAINING = ("weight", "gt_size", "interval_list", "random_reverse", "use_hflip", "use_rot", *LOADER)
 """Data set options that testing ignores."""
 
 

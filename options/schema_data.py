@@ -25,16 +25,11 @@ from options.schema_base import (
 
 @dataclass(frozen=True)
 class DatasetType:
-    """What the options need to know about a kind of data set; data.select_dataset has its class.
+    """What the options need to know about a kind of data set; data.select_dataset has its class."""
 
-    block: the block of `datasets` that it belongs to.
-    uses_spikes: whether its frames come with spikes.
-    short: other names that an option file may use.
-    """
-
-    block: Literal["train", "test"]
+    block: Literal["train", "test"]  # of `datasets`
     uses_spikes: bool = False
-    short: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()  # other names that an option file may use
 
 
 DATASET_TYPES = {
@@ -47,14 +42,8 @@ DATASET_TYPES = {
 MOST_STEPS = 255  # per plane of `moment`: counts are bytes
 EXPOSURE_PLANES = 2  # of `moment`: low and high byte of the exposure's spike count
 ROUND = 1000  # batches in which each of several training sets comes as often as its weight says
-SHARED = (
-    "num_frame",
-    "gt_size",
-    "dataloader_shuffle",
-    "dataloader_num_workers",
-    "dataloader_batch_size",
-    "dataloader_prefetch_factor",
-)
+LOADER = tuple(f"dataloader_{key}" for key in ("shuffle", "num_workers", "batch_size", "prefetch_factor"))
+SHARED = ("num_frame", "gt_size", *LOADER)
 """Options that all sets of a training share."""
 # representation -> possible numbers of planes per frame, given spike.window and spike.planes; empty: 1 or more
 SPIKE_CHANNELS: dict[str, Callable[[int, int], tuple[int, ...]]] = {

@@ -1,8 +1,8 @@
 """Options of the network."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from options.schema_base import (
     Block,
@@ -11,20 +11,19 @@ from options.schema_base import (
     Decay,
     FilePath,
     Fraction,
+    Names,
     Positive,
     Sizes,
     Whole,
     Wholes,
     raise_all,
 )
-from options.schema_lora import LoraOpt
 
 STAGES = 7  # stages with alignment; later entries are reconstruction groups
 PA_FRAMES = (0, 2, 4, 6)
 
 
 def variant_problems(
-    *,
     upscale: int,
     pa_frames: int,
     nonblind_denoising: bool,
@@ -35,14 +34,7 @@ def variant_problems(
 ) -> list[str]:
     """Find values, or pairs of values, that no VRT can be built with; one text per problem.
 
-    Args:
-        upscale: output size over input size.
-        pa_frames: neighbours used by the alignment.
-        nonblind_denoising: whether the input carries a noise map.
-        frames: frames per training sample, img_size[0].
-        dim: channels of the stages, embed_dims[0].
-        deformable_groups: offset groups of the alignment.
-        spynet_path: weights file of the optical flow.
+    Options of `netG`; `frames` is img_size[0], `dim` embed_dims[0].
     """
     if pa_frames not in PA_FRAMES:
         return [f"pa_frames is {pa_frames}, must be one of {', '.join(map(str, PA_FRAMES))}"]
@@ -115,6 +107,19 @@ class GuideOpt(Block):
         """RGB pixels per pixel of the coarsest level."""
         made = self.guide_kwargs()
         return int(self.ratio * made["stride"] * 2 ** (len(made["blocks"]) - 1))
+
+
+class LoraOpt(Block):
+    """Low-rank adaptation (LoRA): each layer in `targets` trains only a product of two thin matrices."""
+
+    rank: Count = 16
+    """Width of the thin matrices. Larger values adapt more and cost more memory."""
+    alpha: Positive | None = None
+    """The product is scaled by alpha / rank. null: not scaled."""
+    targets: Annotated[Names, Field(min_length=1)] = ("qkv_self", "qkv_mut", "proj")
+    """Adapted layers: whole trailing parts of their names; * matches any text. Examples: "mlp.fc2", "stage8.*"."""
+    also: Names = ("conv_first", "conv_last")
+    """Layers or parameters that are trained in full, named like targets. All others keep their loaded values."""
 
 
 class NetOpt(Block):
@@ -213,8 +218,8 @@ class NetOpt(Block):
     def _consistent(self) -> "NetOpt":
         if self.net_type == "guide":
             raise_all(self._guide_problems())
-            return self
-        raise_all(self._length_problems() or [*self._division_problems(), *self._variant_problems()])
+        else:
+            raise_all(self._length_problems() or [*self._division_problems(), *self._variant_problems()])
         return self
 
     def _guide_problems(self) -> list[str]:
@@ -226,21 +231,15 @@ class NetOpt(Block):
         return problems
 
     def _variant_problems(self) -> list[str]:
-        return variant_problems(
-            upscale=self.upscale,
-            pa_frames=self.pa_frames,
-            nonblind_denoising=self.nonblind_denoising,
-            frames=self.img_size[0],
-            dim=self.embed_dims[0],
-            deformable_groups=self.deformable_groups,
-            spynet_path=self.spynet_path if self.pa_frames else None,
-        )
+        flow = self.spynet_path if self.pa_frames else None
+        sizes = self.img_size[0], self.embed_dims[0], self.deformable_groups
+        return variant_problems(self.upscale, self.pa_frames, self.nonblind_denoising, *sizes, flow)
 
     def _length_problems(self) -> list[str]:
         groups = len(self.depths)
-        problems = (
-            [] if groups > STAGES else [f"depths has {groups} entries, must have {STAGES} stages and 1 or more groups"]
-        )
+        problems = []
+        if groups <= STAGES:
+            problems.append(f"depths has {groups} entries, must have {STAGES} stages and 1 or more groups")
         for key in ("embed_dims", "num_heads"):
             if len(getattr(self, key)) != groups:
                 problems.append(f"depths has {groups} entries and {key} has {len(getattr(self, key))}; must be equal")
@@ -253,10 +252,7 @@ class NetOpt(Block):
 
     def _division_problems(self) -> list[str]:
         problems = []
-        for part, dims in (
-            ("seven stages", self.embed_dims[:STAGES]),
-            ("groups after them", self.embed_dims[STAGES:]),
-        ):
+        for part, dims in (("seven stages", self.embed_dims[:STAGES]), ("groups after them", self.embed_dims[STAGES:])):
             if len(set(dims)) > 1:
                 problems.append(f"embed_dims is {list(dims)} for the {part}, must be one value")
         wrong = [(d, h) for d, h in zip(self.embed_dims, self.num_heads, strict=True) if d % h]

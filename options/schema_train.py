@@ -207,13 +207,7 @@ class ValOpt(Block):
     """Name of the results folder. null: the task's name."""
     metrics: Annotated[
         tuple[Literal["psnr", "ssim", "psnr_y", "ssim_y", "ssim_matlab_rgb", "tof", "lpips"], ...], Field(strict=False)
-    ] = (
-        "psnr",
-        "ssim",
-        "psnr_y",
-        "ssim_y",
-        "ssim_matlab_rgb",
-    )
+    ] = ("psnr", "ssim", "psnr_y", "ssim_y", "ssim_matlab_rgb")
     """Metrics to compute; the default covers all protocols. tof: flicker, from optical flow. lpips: needs its library.
     The best weights of a run are chosen by psnr or, without it, by the first metric."""
 

@@ -53,14 +53,15 @@ class Warp:
     """Moves planes from a sensor to the spike grid of the frames; the sensor's border is repeated.
 
     Lanczos' kernel of four pixels to each side: a bilinear one blurs single spikes, which cost up to 1.2 dB after
-    restoration. Its sums may leave the range of the values by a few tenths of it.
-
-    Args:
-        matrix: (3, 3), see the module.
-        size: (h, w) of both.
+    restoration. Its sums may leave the range of the values by a few tenths of it. With IDENTITY nothing is interpolated
+    and planes keep their type. Both grids are of one size (h, w).
     """
 
-    def __init__(self, matrix: np.ndarray, size: Size) -> None:
+    def __init__(self, matrix: Matrix | np.ndarray, size: Size) -> None:
+        self.moves = not np.array_equal(matrix, IDENTITY)
+        if not self.moves:
+            self.outside = 0.0
+            return
         y, x = np.mgrid[: size[0], : size[1]]
         there = np.tensordot(np.asarray(matrix, np.float64), np.stack([x, y, np.ones_like(x)]), 1)
         exact = there[:2] / there[2]
@@ -70,6 +71,8 @@ class Warp:
 
     def region(self, box: Box) -> Box:
         """Return the part of the sensor that a part of the frame is made of."""
+        if not self.moves:
+            return box
         x, y = self._where[:, box.rows, box.cols]
         limits = self._where.shape[2] - 1, self._where.shape[1] - 1
         (left, right), (top, bottom) = (
@@ -79,23 +82,14 @@ class Warp:
         return Box(top, left, bottom - top + 1, right - left + 1)
 
     def __call__(self, planes: np.ndarray, box: Box) -> np.ndarray:
-        """Move planes.
-
-        Args:
-            planes: (S, h, w) of `region(box)`, numbers.
-            box: the wanted part.
-
-        Returns:
-            (S, box.height, box.width) float32.
-        """
+        """Move planes (S, h, w) of `region(box)` to the wanted part, (S, box.height, box.width) float32."""
+        if not self.moves:
+            return planes
         region = self.region(box)
         x, y = self._where[:, box.rows, box.cols]
         x, y = (x - region.left).astype(np.float32), (y - region.top).astype(np.float32)
-        moved = [
-            cv2.remap(plane.astype(np.float32), x, y, cv2.INTER_LANCZOS4, None, cv2.BORDER_REPLICATE)
-            for plane in planes
-        ]  # type: ignore[call-overload]
-        return np.stack(moved)
+        how = cv2.INTER_LANCZOS4, None, cv2.BORDER_REPLICATE
+        return np.stack([cv2.remap(plane.astype(np.float32), x, y, *how) for plane in planes])  # type: ignore[call-overload]
 
 
 def displaced(matrix: Matrix, by: tuple[float, float]) -> Matrix:
@@ -105,7 +99,4 @@ def displaced(matrix: Matrix, by: tuple[float, float]) -> Matrix:
     return tuple(tuple(map(float, row)) for row in moved)  # type: ignore[return-value]
 
 
-@lru_cache(maxsize=16)
-def warp_of(matrix: Matrix, size: Size) -> Warp | None:
-    """Return what moves planes of (h, w) by a matrix; None if it moves nothing."""
-    return None if matrix == IDENTITY else Warp(np.array(matrix), size)
+warp_of = lru_cache(maxsize=16)(Warp)

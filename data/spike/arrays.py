@@ -7,9 +7,9 @@ import numpy as np
 
 from data.geometry import Box, whole_ratio
 from data.instants import step_of
-from data.spike.alignment import Matrix, Warp, warp_of
+from data.spike.alignment import IDENTITY, Matrix, warp_of
 from data.spike.frame_planes import FramePlanes, PlaneMaker, stacked
-from data.spike.planes import REPRESENTATIONS, Span, StepWindow, instant_problem, tfp_of
+from data.spike.planes import REPRESENTATIONS, Span, instant_problem, tfp_of
 from data.spike.reader import window_of
 from data.spike.representations import upsample
 from data.spike.source import picture_gain
@@ -55,44 +55,36 @@ def planes_of(
         UserError: sizes do not match, or something that the representation needs is missing or outside the steps.
     """
     _check_ratio(frames, spikes)
-    unable = instant_problem(opt.representation) if times else None
-    if unable:
+    if times and (unable := instant_problem(opt.representation)):
         raise UserError(unable)
-    centers, exposure = _steps_shown(opt, recording, spikes.shape[1], times)
-    represent = REPRESENTATIONS[opt.representation]
-    by_picture, is_linear = represent.gives == "counts" and opt.gain == "picture", recording.is_linear
-    rate = _rate_at_white(opt, recording, is_used=not by_picture)
-    finish, window = PlaneMaker(represent, channels, rate, is_linear), window_of(opt, exposure)
     steps: int = spikes.shape[1]
+    size = spikes.shape[2], spikes.shape[3]
+    centers, exposure = _steps_shown(opt, recording, steps, times)
+    represent, is_linear = REPRESENTATIONS[opt.representation], recording.is_linear
+    by_picture = represent.gives == "counts" and opt.gain == "picture"
+    rate = _rate_at_white(opt, recording, is_used=not by_picture)
+    warp = warp_of(recording.matrix or IDENTITY, size)
+    maker = PlaneMaker(represent, channels, window_of(opt, exposure), exposure, rate, is_linear, warp, warp.moves)
     names = [f"{index:06d}" for index in range(len(spikes))]
     timeline = Timeline(dict.fromkeys(names, steps), recording.continuous)
-    whole = Box(0, 0, spikes.shape[2], spikes.shape[3])
-    warp = None if recording.matrix is None else warp_of(recording.matrix, (whole.height, whole.width))
-    if warp is not None:
-        part = warp.region(whole)
-        spikes = spikes[:, :, part.rows, part.cols]
+    whole = Box(0, 0, *size)
+    part = warp.region(whole)
+    spikes = spikes[:, :, part.rows, part.cols]
     found = []
     for name, own, frame in zip(names, spikes, frames, strict=True):
-        seen = _mean_rate(own[slice(*exposure)], warp, whole)
-        gain = picture_gain(mean_gray(frame, is_linear=is_linear), seen) if by_picture else 1 / rate
+        gain = 1 / rate
+        if by_picture:
+            exposed = own[slice(*exposure)]
+            seen = (warp(tfp_of(exposed)[None], whole) if warp.moves else exposed).mean(dtype=np.float64)
+            gain = picture_gain(mean_gray(frame, is_linear=is_linear), float(seen))
         for step in centers:
-            first, last = represent.reach(window, step, exposure)
-            around = _steps(spikes, timeline, name, (first, last), opt)
-            moment = StepWindow(around, step - first, (exposure[0] - first, exposure[1] - first))
-            made = represent.make(moment, window, channels)
-            made = made if warp is None else finish.moved(made, warp, whole, window, exposure)
+            reach = maker.reach(step)
+            made = maker.made(maker.moment(_steps(spikes, timeline, name, reach, opt), reach[0], step), whole)
             if represent.gives == "ratio":
-                picture = finish.picture(upsample(made[0], (frame.shape[0], frame.shape[1])), frame)
-                found.append(FramePlanes(picture))
+                found.append(maker.picture(upsample(made[0], (frame.shape[0], frame.shape[1])), frame))
             else:
-                scale = finish.scale(gain, window, exposure, is_moved=warp is not None)
-                found.append(FramePlanes(finish.planes(made), scale))
+                found.append(maker.finished(made, gain))
     return stacked(found)
-
-
-def _mean_rate(exposed: np.ndarray, warp: Warp | None, whole: Box) -> float:
-    """Return the mean rate of what a whole frame shows."""
-    return float(exposed.mean(dtype=np.float64) if warp is None else warp(tfp_of(exposed)[None], whole).mean())
 
 
 def _check_ratio(frames: np.ndarray, spikes: np.ndarray) -> None:

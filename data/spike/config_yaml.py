@@ -49,5 +49,4 @@ class SpikeConfig(BaseModel):
             raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())}); correct it") from None
 
     def save(self, folder: str | Path) -> None:
-        """Write config.yaml into `folder` atomically."""
         write_text(Path(folder) / FILE_NAME, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))

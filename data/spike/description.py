@@ -9,15 +9,9 @@ SPIKE_SUFFIXES = (".dat", ".npy", ".npz")
 def find_description(folder: str | Path, name: str) -> Path | None:
     """Find the nearest description of the spikes in a folder.
 
-    It is in the folder of the spike files, of their clip, of all clips, or one above (ROOT/train/<clip>/spike). The
-    path as given is searched first, then the one that its links lead to.
-
-    Args:
-        folder: any of these folders; an LMDB counts as the folder of all clips.
-        name: file name of the description.
-
-    Returns:
-        The file; None if there is none.
+    It is in the folder of the spike files, of their clip, of all clips, or one above (ROOT/train/<clip>/spike). Any of
+    these folders may be given; an LMDB counts as the folder of all clips. The path as given is searched first, then the
+    one that its links lead to.
     """
     folder = Path(folder).expanduser()
     places = (place for start in (folder.absolute(), folder.resolve()) for place in _places(start))

@@ -1,4 +1,4 @@
-"""The planes of one frame: from what a representation makes to what a network takes."""
+"""The planes of one frame: from the steps that a representation reads to what a network takes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 from data.geometry import Box
 from data.spike.alignment import Warp
-from data.spike.planes import Representation, Span
+from data.spike.planes import Representation, Span, StepWindow
 from data.spike.representations import sharpened
 from options.schema_data import EXPOSURE_PLANES
 from utils.utils_colour import linear_to_srgb, srgb_to_linear, to_gray
@@ -36,73 +36,65 @@ def stacked(frames: Sequence[FramePlanes]) -> FramePlanes:
 
 
 class PlaneMaker(NamedTuple):
-    """Turns the output of a representation into planes in units of intensity."""
+    """Makes the planes of a clip's frames."""
 
     represent: Representation
     channels: int  # S, planes per frame
+    window: int  # steps of all planes together
+    exposure: Span  # steps [first, last)
     rate_at_white: float
     is_linear: bool  # the sensor integrated linear light; RGB frames are sRGB
+    warp: Warp  # from the sensor to the frame's spike grid
+    is_moved: bool  # counts and bits become parts of the largest one, as if they were interpolated
 
-    def moved(self, planes: np.ndarray, warp: Warp | None, box: Box, window: int, exposure: Span) -> np.ndarray:
-        """Move planes from the sensor to a box of the frame's grid; counts and bits become parts of the largest one.
+    def reach(self, center: int) -> Span:
+        """Return the steps [first, last) that the representation reads around a step."""
+        return self.represent.reach(self.window, center, self.exposure)
 
-        Args:
-            planes: (S, h, w) as the representation makes them, of the box's region on the sensor.
-            warp: where the pixels are; None: where they are on the sensor.
-            box: the wanted part.
-            window: steps of all planes together.
-            exposure: [first, last) steps.
-        """
+    def moment(self, spikes: np.ndarray, first: int, center: int) -> StepWindow:
+        """Return the window of (T, h, w) spikes that begin with step `first`."""
+        return StepWindow(spikes, center - first, (self.exposure[0] - first, self.exposure[1] - first))
 
-        def move(some: np.ndarray) -> np.ndarray:
-            return some if warp is None else warp(some, box)
-
-        if self.represent.gives == "bits":
-            return _parts(move(planes), 1, FINE, -DIGIT, DIGIT - 1).astype(np.int8)
-        if self.represent.gives != "counts":
-            return move(planes)
+    def made(self, moment: StepWindow, box: Box, *, reverse: bool = False) -> np.ndarray:
+        """Return the planes of a box, (S, h, w), as the representation makes them, from the steps of its region."""
+        planes = self.represent.make(moment.reversed() if reverse else moment, self.window, self.channels)
+        gives = self.represent.gives
+        if not self.is_moved or gives not in ("bits", "counts"):
+            return self.warp(planes, box)
+        if gives == "bits":
+            return _parts(self.warp(planes, box), 1, FINE, -DIGIT, DIGIT - 1).astype(np.int8)
         count = self.channels - EXPOSURE_PLANES
-        around = _parts(move(planes[:count]), window // count, FINE, -DIGIT, DIGIT - 1).astype(np.int8)
+        largest, (first, last) = self.window // count, self.exposure
+        around = _parts(self.warp(planes[:count], box), largest, FINE, -DIGIT, DIGIT - 1).astype(np.int8)
         exposed = planes[count].astype(np.float32) + 256 * planes[count + 1].astype(np.float32)
-        digits = _parts(move(exposed[None]), exposure[1] - exposure[0], VERY_FINE, 0, DIGIT**2 - 1)[0]
+        digits = _parts(self.warp(exposed[None], box), last - first, VERY_FINE, 0, DIGIT**2 - 1)[0]
         return np.concatenate((around, np.stack([digits % DIGIT, digits // DIGIT]).astype(np.int8)))
 
-    def planes(self, planes: np.ndarray) -> np.ndarray:
-        """Divide rates by the rate at white and encode them like RGB; counts and ratios stay as they are."""
-        if self.represent.gives != "rate":
-            return planes
-        planes = planes / np.float32(self.rate_at_white)
-        return linear_to_srgb(planes) if self.is_linear else planes
+    def finished(self, planes: np.ndarray, gain: float) -> FramePlanes:
+        """Divide rates of `made` by the rate at white and encode them like RGB; counts and bits get their scale.
 
-    def scale(self, gain: float, window: int, exposure: Span, *, is_moved: bool = False) -> np.ndarray | None:
-        """Return what a count of each plane means, (S,) float32; None if planes are intensities.
-
-        Args:
-            gain: intensity over spikes per step, for "counts".
-            window: steps of all planes together.
-            exposure: [first, last) steps.
-            is_moved: the planes are those of `moved`.
+        `gain` is intensity over spikes per step, for counts. Not for ratios.
         """
-        if self.represent.gives == "bits":
-            return np.full(self.channels, 1 / self.rate_at_white / (FINE if is_moved else 1), np.float32)
-        if self.represent.gives != "counts":
-            return None
+        gives = self.represent.gives
+        if gives == "rate":
+            planes = planes / np.float32(self.rate_at_white)
+            return FramePlanes(linear_to_srgb(planes) if self.is_linear else planes)
+        if gives == "bits":
+            each = 1 / self.rate_at_white / (FINE if self.is_moved else 1)
+            return FramePlanes(planes, np.full(self.channels, each, np.float32))
         count = self.channels - EXPOSURE_PLANES
-        each = gain / FINE if is_moved else gain * count / window
-        low = gain / (VERY_FINE if is_moved else exposure[1] - exposure[0])
-        return np.array([each] * count + [low, low * (DIGIT if is_moved else 256)], np.float32)
+        each = gain / FINE if self.is_moved else gain * count / self.window
+        low = gain / (VERY_FINE if self.is_moved else self.exposure[1] - self.exposure[0])
+        scale = [each] * count + [low, low * (DIGIT if self.is_moved else 256)]
+        return FramePlanes(planes, np.array(scale, np.float32))
 
-    def picture(self, ratio: np.ndarray, blur: np.ndarray) -> np.ndarray:
-        """Multiply a blurred frame by a ratio (H, W); returns the planes (1 or 3, H, W) float32."""
+    def picture(self, ratio: np.ndarray, blur: np.ndarray) -> FramePlanes:
+        """Multiply a blurred frame by a ratio (H, W), see `sharpened`: one plane (gray) or three."""
         sharp = self.sharpened(blur, ratio)
-        return to_gray(sharp)[None] if self.channels == 1 else sharp.transpose(2, 0, 1)
+        return FramePlanes(to_gray(sharp)[None] if self.channels == 1 else sharp.transpose(2, 0, 1))
 
     def sharpened(self, blur: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-        """Multiply a blurred frame by a ratio of light.
-
-        Args:
-            blur: (H, W, 3) RGB, uint8 or float32 in [0, 1].
-            ratio: (H, W) float32.
+        """Multiply a blurred frame, (H, W, 3) RGB, uint8 or float32 in [0, 1], by a ratio of light, (H, W) float32.
 
         Returns:
             (H, W, 3) float32 in [0, 1].

@@ -23,15 +23,9 @@ class Motion(NamedTuple):
 def estimate_motion(first: np.ndarray, second: np.ndarray) -> Motion | None:
     """Estimate the motion between two pictures in both directions (DIS optical flow, Kroeger et al., ECCV 2016).
 
-    Trust compares, around each pixel, how well each picture is predicted from the other with and without the motion.
-    Occlusions, scene cuts and wrong matches thus fall back to the cross-fade.
-
-    Args:
-        first: (H, W) uint8 gray.
-        second: (H, W) uint8 gray.
-
-    Returns:
-        The motion; None if the pictures are too small for an estimate.
+    Both are (H, W) uint8 gray; None if they are too small. Trust compares, around each pixel, how well each picture is
+    predicted from the other with and without the motion. Occlusions, scene cuts and wrong matches thus fall back to the
+    cross-fade.
     """
     if min(first.shape) < FLOW_MIN_SIDE:
         return None
@@ -49,16 +43,7 @@ def in_between(first: np.ndarray, second: np.ndarray, steps: int, motion: Motion
 
     With a motion, both pictures are warped to each instant and averaged by nearness in time; the flow at that instant
     combines both directions as in Jiang et al., Super SloMo, CVPR 2018. Where the motion is not trusted, or without
-    one, the result is a cross-fade.
-
-    Args:
-        first: (H, W) float32.
-        second: (H, W) float32.
-        steps: 1 or more.
-        motion: motion between pictures of the same size, or None.
-
-    Yields:
-        (H, W) float32, within the range of the two pictures.
+    one, the result is a cross-fade. All pictures are (H, W) float32, within the range of the two.
     """
     for t in np.arange(steps, dtype=np.float32) / np.float32(steps):
         fade = (1 - t) * first + t * second

@@ -2,18 +2,11 @@
 
 import difflib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from data.spike.alignment import Alignment
 from data.spike.description import find_description
@@ -63,7 +56,7 @@ class ClipTiming(BaseModel):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_absent_sizes(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent_sizes(self, write: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         return {key: value for key, value in write(self).items() if value is not None}
 
     @property
@@ -72,7 +65,6 @@ class ClipTiming(BaseModel):
         return None if self.spike_h is None or self.spike_w is None else (self.spike_h, self.spike_w)
 
     def num_steps(self, frame: str) -> int:
-        """Return the sensor steps in the `.dat` file of `frame`."""
         return self.steps_of.get(frame, self.steps)
 
     def in_spikes(self) -> "ClipTiming":
@@ -124,7 +116,6 @@ class Manifest(BaseModel):
             raise UserError(f"{path}: {_first_problem(error)}; correct it or write the data set again") from None
 
     def save(self, folder: str | Path) -> None:
-        """Write `manifest.json` into `folder` atomically."""
         write_text(Path(folder) / FILE_NAME, self.model_dump_json(indent=1) + "\n")
 
     def timing(self, clip: str) -> ClipTiming:
@@ -158,13 +149,7 @@ def simulated_manifest(
 ) -> Manifest:
     """Return the manifest of simulated cameras, without clips; consecutive frames are one stream.
 
-    Args:
-        rgb: (H, W) of the frames.
-        spike_scale: RGB pixels per spike pixel, along each axis.
-        theta: firing threshold, in white pixels x steps.
-        clock_hz: steps per second.
-        transfer: what the sensor integrates.
-        noise: that of the sensor.
+    `spike_scale` are the RGB pixels of frames of size `rgb` per spike pixel, along each axis.
     """
     return Manifest(
         spike_h=rgb[0] // spike_scale,
@@ -190,13 +175,7 @@ def gopro_timing(clip: str) -> ClipTiming:
     """Return the timing of a GoPro+Spike clip, from its name: N averaged frames of 8 steps each.
 
     The sharp frame is the middle one, at step 4(N-1), not T/2. The last `.dat` of a clip has only 8N-7 steps, which
-    still contain the whole exposure.
-
-    Args:
-        clip: such as `GOPR0372_07_00`, N = 7.
-
-    Raises:
-        UserError: the name has another form.
+    still contain the whole exposure. `GOPR0372_07_00` has N = 7; UserError for a name of another form.
     """
     match = _GOPRO_CLIP.fullmatch(clip)
     frames = int(match[1]) if match else 0

@@ -25,14 +25,8 @@ class StepWindow(NamedTuple):
         first, last = self.exposure
         return StepWindow(self.spikes[::-1], steps - 1 - self.center, (steps - last, steps - first))
 
-    def part(self, first: int, last: int) -> "StepWindow":
-        """Return the steps [first, last) of those read."""
-        exposure = self.exposure[0] - first, self.exposure[1] - first
-        return StepWindow(self.spikes[first:last], self.center - first, exposure)
-
     @property
     def exposed(self) -> np.ndarray:
-        """Return the steps of the exposure."""
         return self.spikes[slice(*self.exposure)]
 
 
@@ -42,19 +36,15 @@ class Representation:
 
     make: (steps, window, number of planes S) -> (S, h, w) float32; a ratio is always one plane. Finite for any spikes.
     gives: "rate": spikes per step; "bits": single spikes; "ratio": a factor for the blurred frame; "counts": spikes per
-        plane, uint8, see `moment`.
-    reads_window: whether `window` steps around the target step are read.
-    reads_exposure: whether the steps of the exposure are read.
-    averages_window: whether `window` means the steps that show one instant.
-    shows_instant: whether the planes depend on the target step.
+        plane, uint8, see `moment_counts`.
     """
 
     make: Callable[[StepWindow, int, int], np.ndarray]
     gives: Literal["rate", "bits", "ratio", "counts"] = "rate"
-    reads_window: bool = True
-    reads_exposure: bool = True
-    averages_window: bool = False
-    shows_instant: bool = True
+    reads_window: bool = True  # `window` steps around the target step
+    reads_exposure: bool = True  # the steps of the exposure
+    averages_window: bool = False  # `window` means the steps that show one instant
+    shows_instant: bool = True  # the planes depend on the target step
 
     def reach(self, window: int, center: int, exposure: Span) -> Span:
         """Return the steps to read, [first, last): the smallest span that contains them."""
@@ -75,7 +65,7 @@ def moment_counts(moment: StepWindow, window: int, channels: int) -> np.ndarray:
 
     Args:
         moment: steps that contain window and exposure.
-        window: K b steps around the target step, odd, b at most 255.
+        window: K b steps, odd, b at most 255.
         channels: K + 2.
 
     Returns:
@@ -96,36 +86,27 @@ def steps_per_plane(planes: int, exposure: Span) -> int:
     return -(-(exposure[1] - exposure[0]) // (2 * planes)) | 1
 
 
-def _ratio(moment: StepWindow, window: int, channels: int) -> np.ndarray:
-    return exposure_ratio(tfp(moment.spikes, moment.center, window), tfp_of(moment.exposed))[None]
-
-
 def tfp_of(spikes: np.ndarray) -> np.ndarray:
     """Return the mean rate over all given steps, (h, w) float32."""
     return bins(spikes, 1)[0]
 
 
+def _tfp(moment: StepWindow, window: int) -> np.ndarray:
+    return tfp(moment.spikes, moment.center, window)
+
+
 REPRESENTATIONS: dict[str, Representation] = {
-    "tfp": Representation(
-        lambda moment, window, _: tfp(moment.spikes, moment.center, window)[None],
-        reads_exposure=False,
-        averages_window=True,
-    ),
-    "tfi": Representation(lambda moment, window, _: tfi(moment.spikes, moment.center)[0][None]),
-    "bins": Representation(
-        lambda moment, window, channels: bins(moment.exposed, channels), reads_window=False, shows_instant=False
-    ),
-    "isi": Representation(
-        lambda moment, window, channels: isi(moment.spikes, middles(moment.exposure, channels))[0],
-        shows_instant=False,
-    ),
+    "tfp": Representation(lambda at, window, _: _tfp(at, window)[None], reads_exposure=False, averages_window=True),
+    "tfi": Representation(lambda at, window, _: tfi(at.spikes, at.center)[0][None]),
+    "bins": Representation(lambda at, window, s: bins(at.exposed, s), reads_window=False, shows_instant=False),
+    "isi": Representation(lambda at, window, s: isi(at.spikes, middles(at.exposure, s))[0], shows_instant=False),
     "raw_window": Representation(
-        lambda moment, window, _: raw_window(moment.spikes, moment.center, window).astype(np.uint8),
-        "bits",
-        reads_exposure=False,
+        lambda at, window, _: raw_window(at.spikes, at.center, window).astype(np.uint8), "bits", reads_exposure=False
     ),
     "moment": Representation(moment_counts, "counts"),
-    "sdm": Representation(_ratio, "ratio", averages_window=True),
+    "sdm": Representation(
+        lambda at, window, _: exposure_ratio(_tfp(at, window), tfp_of(at.exposed))[None], "ratio", averages_window=True
+    ),
 }
 
 

@@ -10,12 +10,12 @@ from data.frame_order import in_time
 from data.geometry import Box
 from data.instants import step_of
 from data.recent import Recent
-from data.spike.alignment import Alignment, Warp, warp_of
+from data.spike.alignment import IDENTITY, Warp, warp_of
 from data.spike.manifest import GOPRO_SHORT_BY, ClipTiming, Manifest, gopro_timing
 from data.spike.planes import REPRESENTATIONS, Span, instant_problem, steps_per_plane, tfp_of
-from data.spike.sensor import Evidence, Sensor, resolve_sensor
+from data.spike.sensor import Sensor, resolve_sensor
 from data.spike.store import open_store
-from data.spike.stream import Cut, Timeline, mirrored
+from data.spike.stream import Timeline, mirrored
 from data.spike.texture import likelier_size
 from options.schema import DatasetOpt, SpikeOpt
 from utils.spike_loader import Size, decode, implied_sizes, steps_in
@@ -38,14 +38,7 @@ def window_of(opt: SpikeOpt, exposure: Span) -> int:
 
 
 def unnamed(where: str, sizes: Mapping[str, int], size: Size, steps: int) -> str:
-    """Report that none of a clip's `.dat` files is named after a frame.
-
-    Args:
-        where: the file that was looked for.
-        sizes: bytes of the existing files.
-        size: (H, W) of the sensor.
-        steps: steps that each file should have.
-    """
+    """Report that none of a clip's `.dat` files, {name: bytes}, is named after a frame, such as `where`."""
     names = ", ".join(f"{name}.dat" for name in list(sizes)[:3]) + ", ..." * (len(sizes) > 3)
     line = f"{where}: no such spike file, its folder holds {len(sizes)} .dat ({names}); "
     if len(sizes) > 1:
@@ -58,13 +51,10 @@ def unnamed(where: str, sizes: Mapping[str, int], size: Size, steps: int) -> str
 
 
 class SpikeReader:
-    """Spikes below `opt.dataroot_spike`, a folder of `.dat` files or an LMDB of them.
+    """Spikes below `opt.dataroot_spike`, a folder of `.dat` files or an LMDB of them, of the clips that will be read.
 
-    Args:
-        opt: options of the data set.
-        clips: names of the clips that will be read.
-        frame_size: returns (H, W) of a clip's frames, to explain a `.dat` of the wrong size.
-        keep_files: keep the files of one frame's steps open, so that reading in order opens each file once.
+    `frame_size` returns (H, W) of a clip's frames, to explain a `.dat` of the wrong size. `keep_files` keeps the files
+    of one frame's steps open, so that reading in order opens each file once.
 
     Raises:
         UserError: a clip is missing, or options, manifest and files disagree.
@@ -85,7 +75,9 @@ class SpikeReader:
         self._keep_files = keep_files
         self._packed: Recent[tuple[str, str], np.ndarray] = Recent(int(keep_files))
         self._sizes = {clip: self.store.sizes(clip) for clip in clips}
-        self.sensor = resolve_sensor(opt, self.manifest, self._evidence())
+        clip, files = next(iter(self._sizes.items()))
+        frame, size = next(iter(files.items()))
+        self.sensor = resolve_sensor(opt, self.manifest, self.store.where(clip, frame), size)
         if self.manifest is None:
             say_once(
                 "{}: no manifest.json, using GoPro's rules: {}x{} spikes, flipud {}, rate_at_white {:g}, bit_order {}, "
@@ -116,29 +108,26 @@ class SpikeReader:
         return self.timings[clip].sharp_step if self.opt.center is None else self.opt.center
 
     def window(self, clip: str) -> int:
-        """Return the number of steps around the target step that the representation uses."""
         return window_of(self.opt, self.timings[clip].exposure)
-
-    def reach(self, clip: str, center: int | None = None) -> Span:
-        """Return the steps [first, last) that the representation reads around a step; None: the target step."""
-        reach = REPRESENTATIONS[self.opt.representation].reach
-        return reach(self.window(clip), self.target_step(clip, center), self.timings[clip].exposure)
 
     def step_at(self, clip: str, time: float) -> int:
         """Return the step at a fraction of the exposure: 0 is its first step, 1 its last."""
         return step_of(*self.timings[clip].exposure, time)
 
-    def warp(self, clip: str) -> Warp | None:
-        """Return what moves planes of a clip from the sensor to the frames; None if nothing does."""
+    def warp(self, clip: str) -> Warp:
+        """Return what moves planes of a clip from the sensor to the frames."""
         alignment = self.timings[clip].alignment
-        return None if alignment is None else warp_of(alignment.matrix, self.sensor_of(clip).size)
+        return warp_of(alignment.matrix if alignment else IDENTITY, self.sensor_of(clip).size)
+
+    def whole(self, clip: str) -> Box:
+        return Box(0, 0, *self.sensor_of(clip).size)
 
     def exposed(self, clip: str, frame: str) -> np.ndarray:
         """Return the mean rate over the exposure at the frame's spike grid, (h, w) float32, spikes per step."""
-        whole, warp = Box(0, 0, *self.sensor_of(clip).size), self.warp(clip)
-        part = whole if warp is None else warp.region(whole)
+        whole, warp = self.whole(clip), self.warp(clip)
+        part = warp.region(whole)
         mean = tfp_of(self.read(clip, frame, self.timings[clip].exposure, rows=part.row_span, cols=part.col_span))
-        return mean if warp is None else warp(mean[None], whole)[0]
+        return warp(mean[None], whole)[0]
 
     def exposure_rate(self, clip: str, frame: str) -> float:
         """Return the mean rate of all pixels over the exposure, in spikes per step."""
@@ -156,13 +145,10 @@ class SpikeReader:
     def read(
         self, clip: str, frame: str, steps: Span, *, rows: Span | None = None, cols: Span | None = None
     ) -> np.ndarray:
-        """Read steps, rows and columns (half-open, row 0 at the top) around a frame.
+        """Read steps, rows and columns (half-open, row 0 at the top) around a frame, (T, h, w) uint8, 0 or 1.
 
         Steps count from the start of the frame's own `.dat` file. In a continuous stream they may lie in neighbouring
         files; beyond the ends of the stream, `spike.edge` applies.
-
-        Returns:
-            (T, h, w) uint8, 0 or 1.
 
         Raises:
             UserError: a file is missing, empty or truncated, or the stream lacks a step; names clip and frame.
@@ -170,18 +156,10 @@ class SpikeReader:
         return self.assembled(clip, frame, steps, lambda at, span: self._read_file(clip, at, span, rows, cols))
 
     def assembled(self, clip: str, frame: str, steps: Span, read: Callable[[str, Span], np.ndarray]) -> np.ndarray:
-        """Join what `read` returns for the files that hold some steps, mirrored at the stream's ends if allowed.
-
-        Args:
-            clip: clip name.
-            frame: the frame from whose file steps count.
-            steps: [first, last).
-            read: returns (n, h, w) for a frame and [first, last) of its file.
-        """
-        cut = self._timelines[clip].cut(frame, *steps)
-        problem = self._cut_problem(clip, cut, steps)
-        if problem:
+        """Do what `read` does, with a function that returns (n, h, w) for a frame and [first, last) of its file."""
+        if problem := self.problem(clip, frame, steps):
             raise UserError(f"clip {clip} frame {frame}: {problem}")
+        cut = self._timelines[clip].cut(frame, *steps)
         if self._keep_files:
             self._packed.hold(len(cut.pieces))
         parts = [read(at, (first, last)) for at, first, last in cut.pieces]
@@ -189,14 +167,9 @@ class SpikeReader:
         return joined if cut.is_whole else mirrored(joined, cut.before, cut.after)
 
     def problems(self, clips: Clips, times: Sequence[float] = ()) -> list[str]:
-        """Check existence, size and reach of the frames' files, by their sizes alone.
+        """Check existence, size and reach of the frames' files, by their sizes alone; one line per clip and problem.
 
-        Args:
-            clips: the frames of each clip.
-            times: fractions of the exposure that will be read too.
-
-        Returns:
-            One line per clip and problem, naming the frames that have it.
+        `times` are fractions of the exposure that will be read too.
         """
         unable = instant_problem(self.opt.representation) if times else None
         found = [line for clip, frames in clips.items() for line in self._problems(clip, frames, times)]
@@ -207,7 +180,9 @@ class SpikeReader:
         if not any(frame in sizes for frame in frames):
             where, steps = self.store.where(clip, frames[0]), self._allowed(clip, frames[0])[0]
             return [f"clip {clip} frame {frames[0]}: {unnamed(where, sizes, self.sensor_of(clip).size, steps)}"]
-        reaches = [self.reach(clip), *(self.reach(clip, self.step_at(clip, time)) for time in times)]
+        represent, exposure = REPRESENTATIONS[self.opt.representation], self.timings[clip].exposure
+        shown = [self.target_step(clip), *(self.step_at(clip, time) for time in times)]
+        reaches = [represent.reach(self.window(clip), step, exposure) for step in shown]
         reach = min(first for first, _ in reaches), max(last for _, last in reaches)
         alike: dict[str, list[str]] = {}  # problem without the file's name -> frames that have it
         for frame in frames:
@@ -227,8 +202,22 @@ class SpikeReader:
         return found
 
     def problem(self, clip: str, frame: str, steps: Span) -> str | None:
-        """Return why steps around a frame, counted as in `read`, cannot be read; None if they can."""
-        return self._cut_problem(clip, self._timelines[clip].cut(frame, *steps), steps)
+        """Return why steps around a frame, counted as in `read`, cannot be read; None if they can.
+
+        What the alignment moves beyond a stream's ends is mirrored with any `spike.edge`.
+        """
+        cut, alignment = self._timelines[clip].cut(frame, *steps), self.timings[clip].alignment
+        existing = sum(piece.last - piece.first for piece in cut.pieces)
+        moved = abs(alignment.steps) + abs(alignment.longer) if alignment else 0
+        if max(cut.before, cut.after) <= (existing if self.opt.edge == "mirror" else min(moved, existing)):
+            return None
+        first, last = steps[0] + cut.before, steps[1] - 1 - cut.after
+        alone = "" if self._is_continuous else " (manifest.json: not continuous)"
+        key = "spike.planes" if self.opt.representation == "moment" else "spike.window"
+        return (
+            f"steps {steps[0]}..{steps[1] - 1} are needed, the stream has {first}..{last}{alone}; "
+            f"lower {key}, change spike.center or set spike.edge to mirror"
+        )
 
     def room(self, clip: str, frame: str, steps: Span, most: int) -> Span:
         """Return by how many steps, at most `most`, a span around a frame can be moved within the stream."""
@@ -240,18 +229,14 @@ class SpikeReader:
         return self._timelines[clip].lengths[frame]
 
     def shape(self, clip: str, frame: str) -> tuple[int, int, int]:
-        """Return (T, h, w) of a frame's own `.dat` file, by its size at construction."""
         return self.num_steps(clip, frame), *self.sensor_of(clip).size
 
     def size_warning(self, clip: str, frame: str) -> str | None:
         """Return a warning if the bits of a file look like spikes of another size (H, W), else None."""
         size = self.sensor_of(clip).size
-        likelier = likelier_size(self._bytes(clip, frame), *size)
-        if not likelier:
-            return None
-        return "{}: looks like {}x{} spikes, not like {}x{}; check spike_h and spike_w".format(
-            self.store.where(clip, frame), *likelier, *size
-        )
+        likelier, where = likelier_size(self._bytes(clip, frame), *size), self.store.where(clip, frame)
+        text = "{}: looks like {}x{} spikes, not like {}x{}; check spike_h and spike_w"
+        return text.format(where, *likelier, *size) if likelier else None
 
     def _read_file(self, clip: str, frame: str, steps: Span, rows: Span | None, cols: Span | None) -> np.ndarray:
         height, width, flipud, _, order = self.sensor_of(clip)
@@ -263,16 +248,7 @@ class SpikeReader:
             raise UserError(f"clip {clip} frame {frame}: {error}") from None
 
     def _bytes(self, clip: str, frame: str) -> np.ndarray:
-        """Return the bytes of a `.dat` file, (n,) uint8."""
         return self._packed.get((clip, frame), partial(self.store.packed, clip, frame))
-
-    def _cut_problem(self, clip: str, cut: Cut, steps: Span) -> str | None:
-        return _edge_problem(cut, steps, self.opt, self.timings[clip].alignment, is_continuous=self._is_continuous)
-
-    def _evidence(self) -> Evidence:
-        clip, files = next(iter(self._sizes.items()))
-        frame, size = next(iter(files.items()))
-        return Evidence(self.store.where(clip, frame), size)
 
     def _lengths(self, clip: str) -> dict[str, int]:
         """Return the steps of every file of a clip; a file of the wrong size counts with its expected steps."""
@@ -298,7 +274,7 @@ class SpikeReader:
         for steps in allowed:
             if size * 8 == steps * height * width:
                 return steps
-        where, implied = self.store.where(clip, frame), _implied(self._frame_size, clip, (height, width), size, allowed)
+        where, implied = self.store.where(clip, frame), self._implied(clip, size, allowed)
         try:
             found = steps_in(size, height, width, implied)
         except UserError as error:
@@ -308,35 +284,15 @@ class SpikeReader:
             "correct spike_h and spike_w, or prepare the spikes of this clip again"
         )
 
-
-def _edge_problem(
-    cut: Cut, steps: Span, opt: SpikeOpt, alignment: Alignment | None, *, is_continuous: bool
-) -> str | None:
-    """Return why wanted steps cannot be read; None if they can.
-
-    What the alignment moves beyond a stream's ends is mirrored with any `spike.edge`.
-    """
-    existing = sum(piece.last - piece.first for piece in cut.pieces)
-    moved = abs(alignment.steps) + abs(alignment.longer) if alignment else 0
-    if max(cut.before, cut.after) <= (existing if opt.edge == "mirror" else min(moved, existing)):
-        return None
-    first, last = steps[0] + cut.before, steps[1] - 1 - cut.after
-    alone = "" if is_continuous else " (manifest.json: not continuous)"
-    key = "spike.planes" if opt.representation == "moment" else "spike.window"
-    return (
-        f"steps {steps[0]}..{steps[1] - 1} are needed, the stream has {first}..{last}{alone}; "
-        f"lower {key}, change spike.center or set spike.edge to mirror"
-    )
-
-
-def _implied(frame_size: Callable[[str], Size] | None, clip: str, own: Size, size: int, allowed: list[int]) -> str:
-    """Return the sizes that a clip's frames imply for a file of the wrong size, for a message; may be empty."""
-    if frame_size is None:
-        return ""
-    try:
-        frame = frame_size(clip)
-    except UserError:  # reported elsewhere
-        return ""
-    found = [each for each in implied_sizes(size, frame, allowed) if each != own]
-    fitting = " or ".join(f"{h}x{w} ({size * 8 // (h * w)} steps)" for h, w in found)
-    return f"the frames' {frame[0]}x{frame[1]} pixels imply {fitting}; " if fitting else ""
+    def _implied(self, clip: str, size: int, allowed: list[int]) -> str:
+        """Return the sizes that a clip's frames imply for a file of the wrong size, for a message; may be empty."""
+        if self._frame_size is None:
+            return ""
+        try:
+            frame = self._frame_size(clip)
+        except UserError:  # reported elsewhere
+            return ""
+        own = self.sensor_of(clip).size
+        found = [each for each in implied_sizes(size, frame, allowed) if each != own]
+        fitting = " or ".join(f"{h}x{w} ({size * 8 // (h * w)} steps)" for h, w in found)
+        return f"the frames' {frame[0]}x{frame[1]} pixels imply {fitting}; " if fitting else ""

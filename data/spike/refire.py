@@ -17,7 +17,7 @@ import numpy as np
 from data.geometry import Box
 from data.spike.alignment import IDENTITY, Warp, displaced, warp_of
 from data.spike.frame_planes import FramePlanes
-from data.spike.planes import Span, StepWindow
+from data.spike.planes import Span
 from data.spike.source import SpikeSource, picture_gain
 from data.spike.subframes import SubFrames
 from options.schema_augment import AugmentOpt
@@ -37,30 +37,21 @@ LOWER = 0.9  # of the recorded threshold; smaller ones cannot be had from record
 class Draw:
     """What one sample's sensor is like; all its frames share it.
 
-    Attributes:
-        theta: threshold, in white pixels x steps; None: that of the set.
-        pattern: standard deviation of the pixels' gains.
-        dark: spikes per step without light.
-        jitter: standard deviation of each step's threshold, as a share of it.
-        hot: share of hot pixels.
-        dead: share of pixels that never fire.
-        shift: (down, right) in spike pixels: each one sees what lies that far from its place in the frame.
-        steps_late: spike steps by which the stream is late; 0 for frames at whose end of the stream steps are missing.
-        is_dropped: there are no spikes at all.
-        seed: of the pixels and, with a frame's name, of its first charge and its noise.
-        apart: like `shift`, but known: planes are moved back, so spikes are interpolated; None: they are not.
+    shift: (down, right) in spike pixels: each one sees what lies that far from its place in the frame.
+    steps_late: spike steps by which the stream is late; 0 for frames at whose end of the stream steps are missing.
+    apart: like `shift`, but known: planes are moved back, so spikes are interpolated; None: they are not.
     """
 
-    theta: float | None = None
-    pattern: float = 0.0
-    dark: float = 0.0
-    jitter: float = 0.0
-    hot: float = 0.0
-    dead: float = 0.0
+    theta: float | None = None  # threshold, in white pixels x steps; None: that of the set
+    pattern: float = 0.0  # standard deviation of the pixels' gains
+    dark: float = 0.0  # spikes per step without light
+    jitter: float = 0.0  # standard deviation of each step's threshold, as a share of it
+    hot: float = 0.0  # share of hot pixels
+    dead: float = 0.0  # share of pixels that never fire
     shift: tuple[float, float] = (0.0, 0.0)
     steps_late: int = 0
-    is_dropped: bool = False
-    seed: int = 0
+    is_dropped: bool = False  # there are no spikes at all
+    seed: int = 0  # of the pixels and, with a frame's name, of its first charge and its noise
     apart: tuple[float, float] | None = None
 
 
@@ -120,12 +111,8 @@ def accumulated(function: np.ufunc, array: np.ndarray) -> np.ndarray:
 
 
 def charge_of_light(added: np.ndarray, sensor: Sensor) -> np.ndarray:
-    """Return the charge after each step, (T, h, w) float32; a step adds at most one threshold.
-
-    Args:
-        added: (T, h, w) float32, what each step adds in a mean pixel, in units of its threshold.
-        sensor: the pixels.
-    """
+    """Return the charge after each step, (T, h, w) float32, from what each adds in a mean pixel, in units of its
+    threshold; in any pixel it adds at most one threshold."""
     charge = added * sensor.gain
     charge += sensor.dark
     np.minimum(charge, 1, out=charge)
@@ -133,13 +120,7 @@ def charge_of_light(added: np.ndarray, sensor: Sensor) -> np.ndarray:
 
 
 def charge_of_spikes(spikes: np.ndarray, every: int, sensor: Sensor) -> np.ndarray:
-    """Return the charge after each step, (T, h, w) float32, if it takes `every` recorded spikes to fire.
-
-    Args:
-        spikes: (T, h, w) uint8, 0 or 1.
-        every: 1 or more.
-        sensor: the pixels.
-    """
+    """Return the charge after each step, (T, h, w) float32, if it takes `every` recorded spikes to fire."""
     charge = accumulated(np.add, spikes.astype(np.float32))
     charge *= sensor.gain
     charge /= np.float32(every)
@@ -148,12 +129,9 @@ def charge_of_spikes(spikes: np.ndarray, every: int, sensor: Sensor) -> np.ndarr
 
 
 def fire(charge: np.ndarray, jitter: float, rng: np.random.Generator) -> np.ndarray:
-    """Fire from what each pixel has been charged with; pixels start out of phase.
+    """Fire from the charge after each step, (T, h, w) float32 in units of the threshold, which is changed in place.
 
-    Args:
-        charge: (T, h, w) float32, after each step, in units of the threshold; changed in place.
-        jitter: standard deviation of each step's threshold, as a share of it.
-        rng: draws the first charge and the jitter.
+    Pixels start out of phase. `jitter` is the standard deviation of each step's threshold, as a share of it.
 
     Returns:
         (T, h, w) uint8, 0 or 1. Two spikes due in one step become one each in this and the next step. A pixel that is
@@ -205,10 +183,7 @@ def _looking(light: np.ndarray, part: float, margin: int) -> np.ndarray:
 def mean_rate(charges: np.ndarray, weights: np.ndarray, draw: Draw) -> float:
     """Return the mean rate that a drawn sensor is expected to show, in spikes per step.
 
-    Args:
-        charges: (n,) what a step adds in a mean pixel, in units of its threshold.
-        weights: (n,) how often each occurs.
-        draw: the sensor.
+    `charges` (n,) are what a step adds in a mean pixel, in units of its threshold, `weights` (n,) how often.
     """
     gains = np.maximum(1 + draw.pattern * NORMAL[:, None], 0)
     rates = np.minimum(charges * gains + draw.dark, 1).mean(axis=0)
@@ -225,23 +200,15 @@ class Picture(NamedTuple):
 
 
 class Refired:
-    """The spikes of a training set, fired anew.
+    """The spikes of a training set, fired anew from stored sub-frames or, without `light`, by thinning recorded ones.
 
-    Args:
-        source: the recorded spikes.
-        light: stored sub-frames; None: recorded spikes are thinned.
-        thresholds: (lowest, highest) that will be drawn; 0: that of the set.
+    `thresholds` are the (lowest, highest) that will be drawn; 0: that of the set.
 
     Raises:
         UserError: recorded spikes are to be thinned to a threshold below their own.
     """
 
-    def __init__(
-        self,
-        source: SpikeSource,
-        light: SubFrames | None,
-        thresholds: tuple[float, float] = (0, 0),
-    ) -> None:
+    def __init__(self, source: SpikeSource, light: SubFrames | None, thresholds: tuple[float, float] = (0, 0)) -> None:
         self.source, self.light = source, light
         manifest, rate_at_white = source.reader.manifest, source.sensor.rate_at_white
         self._theta = (manifest and manifest.theta) or 1 / rate_at_white
@@ -258,26 +225,21 @@ class Refired:
     ) -> FramePlanes:
         """Make the planes of one frame as another sensor would give them; arguments as of SpikeSource.planes."""
         reader = self.source.reader
-        first, last = reader.reach(clip, center)
-        warp = self._warp(clip, draw)
-        region = box if warp is None else warp.region(box)
-        spikes = self._spikes(clip, frame, (first, last), region, draw)
-        exposure = self.source.timings[clip].exposure
-        middle = reader.target_step(clip, center) - first
-        moment = StepWindow(spikes, middle, (exposure[0] - first, exposure[1] - first))
         white = max(mean_rate(np.array([self._charge_of_white(draw)]), np.ones(1), draw), DARKEST)
+        maker = self.source.maker(clip)._replace(rate_at_white=white, warp=self._warp(clip, draw))
+        step = reader.target_step(clip, center)
+        steps = maker.reach(step)
+        moment = maker.moment(self._spikes(clip, frame, steps, maker.warp.region(box), draw), steps[0], step)
         gain = self._gain(clip, frame, draw) if self.source.by_picture else 1 / white
-        moment = moment.reversed() if reverse else moment
-        return self.source.planes_of(clip, moment, box, gain, rate_at_white=white, warp=warp)
+        return maker.finished(maker.made(moment, box, reverse=reverse), gain)
 
-    def _warp(self, clip: str, draw: Draw) -> Warp | None:
+    def _warp(self, clip: str, draw: Draw) -> Warp:
         """Return what moves a clip's planes to its frames."""
         reader = self.source.reader
         if draw.apart is None:
             return reader.warp(clip)
         known = self.source.timings[clip].alignment
-        matrix = displaced(known.matrix if known else IDENTITY, draw.apart)
-        return warp_of(matrix, reader.sensor_of(clip).size)
+        return warp_of(displaced(known.matrix if known else IDENTITY, draw.apart), reader.sensor_of(clip).size)
 
     def _spikes(self, clip: str, frame: str, steps: Span, box: Box, draw: Draw) -> np.ndarray:
         """Fire the steps [first, last) of a box, (T, h, w) uint8."""
@@ -325,35 +287,28 @@ class Refired:
     def _exposed(self, clip: str, frame: str) -> np.ndarray:
         """Return every fourth sub-frame of an exposure, (n, h, w) uint8, as the frame's grid has them."""
         reader = self.source.reader
-        whole, exposure, warp = (
-            Box(0, 0, *reader.sensor_of(clip).size),
-            reader.timings[clip].exposure,
-            reader.warp(clip),
-        )
-        part = self.source.region(clip, whole)
-        stored = reader.assembled(
-            clip, frame, exposure, lambda at, span: self._stored(clip, at, span, part.rows, part.cols)
-        )
-        some = np.ascontiguousarray(stored[::4])
-        return some if warp is None else np.rint(warp(some, whole)).astype(np.uint8)
+        whole, warp = reader.whole(clip), reader.warp(clip)
+        some = np.ascontiguousarray(self._light(clip, frame, reader.timings[clip].exposure, warp.region(whole))[::4])
+        return np.rint(warp(some, whole)).astype(np.uint8) if warp.moves else some
 
     def _charges(self, clip: str, frame: str, steps: Span, box: Box, draw: Draw) -> np.ndarray:
         """Return what stored light adds in a mean pixel, (T, h, w) float32; the frame's border is repeated."""
-        height, width = self.source.reader.sensor_of(clip).size
-        shift = draw.shift if draw.apart is None else (draw.shift[0] + draw.apart[0], draw.shift[1] + draw.apart[1])
-        margin = margin_of(shift)
-        top, left = box.top - margin, box.left - margin
-        bottom, right = box.top + box.height + margin, box.left + box.width + margin
-        rows, cols = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
-        stored = self.source.reader.assembled(
-            clip, frame, steps, lambda at, span: self._stored(clip, at, span, rows, cols)
-        )
-        beyond = (0, 0), (rows.start - top, bottom - rows.stop), (cols.start - left, right - cols.stop)
+        down, right = draw.apart or (0.0, 0.0)
+        shift = draw.shift[0] + down, draw.shift[1] + right
+        around = box.grown(margin_of(shift))
+        part = around.within(self.source.reader.sensor_of(clip).size)
+        pairs = (around.row_span, part.row_span), (around.col_span, part.col_span)
+        beyond = [(inner[0] - outer[0], outer[1] - inner[1]) for outer, inner in pairs]
+        stored = self._light(clip, frame, steps, part)
         if np.any(beyond):
-            stored = np.pad(stored, beyond, mode="edge")
+            stored = np.pad(stored, [(0, 0), *beyond], mode="edge")
         charges = np.take(self._intensities * np.float32(self._charge_of_white(draw)), stored)
-        return shifted(charges, shift) if margin else charges
+        return shifted(charges, shift) if around != box else charges
 
-    def _stored(self, clip: str, frame: str, steps: Span, rows: slice, cols: slice) -> np.ndarray:
+    def _light(self, clip: str, frame: str, steps: Span, box: Box) -> np.ndarray:
+        """Return the stored light of the steps around a frame, (T, h, w) uint8, of a box on the sensor."""
         assert self.light is not None
-        return np.asarray(self.light.read(clip, frame)[steps[0] : steps[1], rows, cols])
+        read = self.light.read
+        return self.source.reader.assembled(
+            clip, frame, steps, lambda at, span: np.asarray(read(clip, at)[slice(*span), box.rows, box.cols])
+        )

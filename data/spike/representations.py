@@ -15,15 +15,7 @@ from utils.utils_error import UserError
 
 
 def tfp(spikes: np.ndarray, center: int, window: int) -> np.ndarray:
-    """Texture from playback: mean firing rate in a window of steps around `center`.
-
-    Args:
-        spikes: (T, H, W) uint8, 0 or 1, row 0 at the top; T sensor steps.
-        center: step index; center - window//2 .. center + window//2 must lie inside [0, T).
-        window: number of steps, odd.
-
-    Returns:
-        (H, W) float32, spikes per step in [0, 1].
+    """Texture from playback: mean firing rate in `window` (odd) steps around step `center`, (H, W) float32 in [0, 1].
 
     Raises:
         UserError: the window is even or leaves the stream; the message has center, window and T.
@@ -32,19 +24,7 @@ def tfp(spikes: np.ndarray, center: int, window: int) -> np.ndarray:
 
 
 def raw_window(spikes: np.ndarray, center: int, window: int) -> np.ndarray:
-    """Return the bits themselves, one plane per step, in time order; the middle plane is step `center`.
-
-    Args:
-        spikes: (T, H, W) uint8, 0 or 1.
-        center: step index; center - window//2 .. center + window//2 must lie inside [0, T).
-        window: L, number of steps, odd.
-
-    Returns:
-        (L, H, W) uint8, 0 or 1.
-
-    Raises:
-        UserError: the window is even or leaves the stream; the message has center, window and T.
-    """
+    """Return the bits of `window` steps, (window, H, W) uint8, in time order; the middle one is `center`; as `tfp`."""
     return spikes[_window("raw_window", center, window, len(spikes))]
 
 
@@ -53,15 +33,11 @@ def bins(spikes: np.ndarray, count: int) -> np.ndarray:
 
     Part k is the steps [k*T//S, (k+1)*T//S): lengths differ by at most one, and every step is used.
 
-    Args:
-        spikes: (T, H, W) uint8, 0 or 1: the steps to divide, such as those of the exposure.
-        count: S, number of parts, at most T.
-
     Returns:
         (S, H, W) float32, spikes per step in [0, 1].
 
     Raises:
-        UserError: count is not in [1, T].
+        UserError: S, `count`, is not in [1, T].
     """
     steps = len(spikes)
     if not 1 <= count <= steps:
@@ -79,12 +55,8 @@ def tfi(spikes: np.ndarray, center: int) -> tuple[np.ndarray, np.ndarray]:
     This interval measures the light of step center + 1; `isi` returns the one of a given step. In the time-reversed
     stream its center is T - 2 - center.
 
-    Args:
-        spikes: (T, H, W) uint8, 0 or 1.
-        center: step index in [0, T); at T - 1 every pixel is undefined, since no spike can follow.
-
     Returns:
-        Rate (H, W) float32 in [0, 1], and (H, W) bool, True where undefined.
+        Rate (H, W) float32 in [0, 1], and (H, W) bool, True where undefined: everywhere if center is T - 1.
 
     Raises:
         UserError: center is not in [0, T).
@@ -100,10 +72,6 @@ def isi(spikes: np.ndarray, steps: Sequence[int]) -> tuple[np.ndarray, np.ndarra
     step, so a step belongs to the spike that ends its interval. The rate at t thus equals `tfi` at t - 1, which counts
     a spike at its center as the start of the interval. Undefined pixels as in `tfi`; at step 0 all are.
 
-    Args:
-        spikes: (T, H, W) uint8, 0 or 1; all given steps are searched.
-        steps: S step indices in [0, T), in any order.
-
     Returns:
         Rates (S, H, W) float32 in [0, 1], in the order of `steps`, and (S, H, W) bool, True where undefined.
 
@@ -118,24 +86,11 @@ def isi(spikes: np.ndarray, steps: Sequence[int]) -> tuple[np.ndarray, np.ndarra
     return np.stack(rates), np.stack(undefined)
 
 
-def sdm(blur: np.ndarray, tfp_short: np.ndarray, tfp_exposure: np.ndarray) -> np.ndarray:
-    """Training-free sharp estimate: the blurred picture times the ratio of short-time to exposure-time firing rate.
-
-    The sensor's gain cancels out. The ratio is computed at spike size, then enlarged by `upsample`.
-
-    Args:
-        blur: (H, W, 3) float, RGB in [0, 1].
-        tfp_short: (h, w) float32, firing rate around the wanted instant.
-        tfp_exposure: (h, w) float32, firing rate over the exposure of `blur`.
-
-    Returns:
-        (H, W, 3) float32, RGB in [0, 1], clipped. The ratio is 0 at a spike pixel without a spike in the exposure.
-    """
-    return sharpened(blur, upsample(exposure_ratio(tfp_short, tfp_exposure), (blur.shape[0], blur.shape[1])))
-
-
 def exposure_ratio(tfp_short: np.ndarray, tfp_exposure: np.ndarray) -> np.ndarray:
-    """Return short-time over exposure-time firing rate, (h, w) float32, the factor of `sdm`; 0 where undefined."""
+    """Return short-time over exposure-time firing rate, (h, w) float32; 0 where undefined.
+
+    Times the blurred picture it is a training-free sharp estimate (SDM), from which the sensor's gain cancels out.
+    """
     return np.divide(tfp_short, tfp_exposure, out=np.zeros_like(tfp_short), where=tfp_exposure > 0)
 
 
@@ -145,28 +100,12 @@ def sharpened(blur: np.ndarray, ratio: np.ndarray) -> np.ndarray:
 
 
 def upsample(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize bilinearly with half-pixel centres; the border is repeated.
-
-    Args:
-        plane: (h, w) float32.
-        size: (H, W) of the result.
-
-    Returns:
-        (H, W) float32.
-    """
+    """Resize (h, w) float32 bilinearly to `size` (H, W), with half-pixel centres; the border is repeated."""
     return cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def repeat(planes: np.ndarray, ratio: int) -> np.ndarray:
-    """Enlarge by an integer ratio without interpolation: every pixel becomes ratio x ratio equal ones.
-
-    Args:
-        planes: (..., h, w), any dtype.
-        ratio: at least 1.
-
-    Returns:
-        (..., h * ratio, w * ratio), same dtype.
-    """
+    """Enlarge (..., h, w) without interpolation: every pixel becomes ratio x ratio equal ones."""
     return np.repeat(np.repeat(planes, ratio, axis=-1), ratio, axis=-2)
 
 

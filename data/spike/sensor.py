@@ -25,45 +25,28 @@ class Sensor(NamedTuple):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Return (H, W)."""
         return self.height, self.width
 
 
-class Evidence(NamedTuple):
-    """One file of the data set, to explain contradictions with."""
-
-    where: str
-    size: int  # bytes
-
-    def says(self, height: int, width: int) -> str:
-        """Return how many steps of (H, W) the file holds, for a message."""
-        steps, rest = divmod(self.size * 8, height * width)
-        return f"{steps} steps of {height}x{width}" if not rest else f"no whole number of {height}x{width} steps"
-
-
-def resolve_sensor(opt: DatasetOpt, manifest: Manifest | None, evidence: Evidence) -> Sensor:
+def resolve_sensor(opt: DatasetOpt, manifest: Manifest | None, where: str, size: int) -> Sensor:
     """Combine options, manifest and config.yaml; without a manifest, GoPro's flip, bit order and rate are the defaults.
 
-    Args:
-        opt: options of the data set.
-        manifest: its manifest, or None.
-        evidence: any of its `.dat` files.
-
     Raises:
-        UserError: a value is missing or contradictory; the message has both values and the file's size.
+        UserError: a value is missing or contradictory; the message has both values and what one of the set's files, of
+            `size` bytes, says of them.
     """
     spike, root = opt.spike, opt.dataroot_spike
     config = SpikeConfig.load(Path(root)) if root else None
-    size = _size(opt, manifest, config, evidence)
+    sides = _size(opt, manifest, config, where, size)
     if manifest is None:
         return Sensor(
-            *size,
+            *sides,
             GOPRO_FLIPUD if spike.flipud is None else spike.flipud,
             GOPRO_RATE_AT_WHITE if spike.rate_at_white is None else spike.rate_at_white,
             spike.bit_order or GOPRO_BIT_ORDER,
         )
     return Sensor(
-        *size,
+        *sides,
         _agreed(root, "spike.flipud", spike.flipud, manifest.flipud),
         _agreed(root, "spike.rate_at_white", spike.rate_at_white, manifest.rate_at_white),
         _agreed(root, "spike.bit_order", spike.bit_order, manifest.bit_order),
@@ -71,7 +54,7 @@ def resolve_sensor(opt: DatasetOpt, manifest: Manifest | None, evidence: Evidenc
 
 
 def _size(
-    opt: DatasetOpt, manifest: Manifest | None, config: SpikeConfig | None, evidence: Evidence
+    opt: DatasetOpt, manifest: Manifest | None, config: SpikeConfig | None, where: str, size: int
 ) -> tuple[int, int]:
     """Return (H, W); all sources that give one must agree."""
     given = {
@@ -87,10 +70,14 @@ def _size(
         )
     if len(set(sizes.values())) > 1:
         said = ", ".join(f"{source} {h}x{w}" for source, (h, w) in sizes.items())
-        judged = ", ".join(evidence.says(*size) for size in dict.fromkeys(sizes.values()))
+        steps = {sides: divmod(size * 8, sides[0] * sides[1]) for sides in sizes.values()}
+        judged = ", ".join(
+            f"no whole number of {h}x{w} steps" if rest else f"{whole} steps of {h}x{w}"
+            for (h, w), (whole, rest) in steps.items()
+        )
         raise UserError(
-            f"spike_h, spike_w: {said} for {opt.dataroot_spike}; {evidence.where} has {evidence.size} bytes: {judged}; "
-            "leave the keys out of the options, set them to null, or correct the wrong file"
+            f"spike_h, spike_w: {said} for {opt.dataroot_spike}; {where} has {size} bytes: {judged}; leave the keys "
+            "out of the options, set them to null, or correct the wrong file"
         )
     return next(iter(sizes.values()))
 

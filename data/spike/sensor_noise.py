@@ -40,12 +40,9 @@ class SensorNoise:
     dead_fraction: float = 3e-5  # of the pixels, which never fire; the capture has 2 in 62,500
 
     def camera(self, shape: tuple[int, int], theta: float, seed: int) -> "Camera":
-        """Draw one camera's fixed pattern; the same seed and shape give the same camera.
+        """Draw one camera's fixed pattern; the same seed and shape (H, W) give the same camera.
 
-        Args:
-            shape: (H, W) of the sensor, pixels.
-            theta: firing threshold of the mean pixel, in white pixels x steps.
-            seed: 0 or more.
+        `theta` is the firing threshold of the mean pixel, in white pixels x steps.
         """
         rng = np.random.default_rng([seed, 1])
         swing = 1 + rng.normal(self.offset_mean, self.offset_std, shape) / self.swing
@@ -78,13 +75,9 @@ class Camera:
         A long stream can be simulated in pieces by passing charge and rng on; the spikes do not depend on where it is
         cut. A pixel that fires early by jitter keeps a negative charge, so jitter does not change its mean rate.
 
-        Args:
-            intensity: (T, H, W) float32, 0 or more, the light of each step; white is 1.
-            rng: draws the noise, and the initial charge if `charge` is None.
-            charge: (H, W) float32 from the previous piece, as a fraction of each pixel's threshold; not modified.
-
         Returns:
-            Spikes (T, H, W) uint8, 0 or 1, and the charge left, (H, W) float32; jitter may keep it just above 1.
+            Spikes (T, H, W) uint8, 0 or 1, and the charge left, (H, W) float32, as a fraction of the threshold;
+            jitter may keep it just above 1.
 
         Raises:
             ValueError: a shape does not match the sensor.

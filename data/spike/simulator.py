@@ -7,10 +7,7 @@ BLOCK = 65536
 
 
 def integrate_and_fire(
-    intensity: np.ndarray,
-    theta: float,
-    rng: np.random.Generator | None = None,
-    charge: np.ndarray | None = None,
+    intensity: np.ndarray, theta: float, rng: np.random.Generator | None = None, charge: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Simulate pixels that add up intensity step by step, fire at `theta` and keep the rest (soft reset).
 
@@ -23,7 +20,7 @@ def integrate_and_fire(
         intensity: (T, H, W) float32, 0 or more, the charge of each step; white is 1.
         theta: firing threshold, > 0.
         rng: draws the initial charge, uniform in [0, theta), if `charge` is None.
-        charge: (H, W) float32 from the previous piece; not modified.
+        charge: (H, W) float32 of the previous piece; not modified.
 
     Returns:
         Spikes (T, H, W) uint8, 0 or 1, and the charge left, (H, W) float32 in [0, theta).

@@ -28,11 +28,9 @@ class SpikeStore(Protocol):
 
 
 class SpikeFolder:
-    """`<root>/<clip>/spike/<frame>.dat` or `<root>/<clip>/<frame>.dat`; for a single clip, root may be its folder.
+    """`<root>/<clip>/spike/<frame>.dat` or `<root>/<clip>/<frame>.dat` of the clips that will be read.
 
-    Args:
-        root: an existing folder.
-        clips: names of all clips that will be read.
+    If it is only one, root may be its folder.
     """
 
     def __init__(self, root: Path, clips: Iterable[str]) -> None:
@@ -40,20 +38,14 @@ class SpikeFolder:
         self._folders: dict[str, Path] = {}
 
     def sizes(self, clip: str) -> dict[str, int]:
-        """See SpikeStore."""
         sizes = {path.stem: _size(path) for path in _dat_files(self._folder(clip))}
         return {frame: sizes[frame] for frame in by_number(sizes)}
 
     def where(self, clip: str, frame: str) -> str:
-        """See SpikeStore."""
-        return str(self._path(clip, frame))
+        return str(self._folder(clip) / f"{frame}.dat")
 
     def packed(self, clip: str, frame: str) -> np.ndarray:
-        """See SpikeStore."""
-        return packed_bytes(self._path(clip, frame))
-
-    def _path(self, clip: str, frame: str) -> Path:
-        return self._folder(clip) / f"{frame}.dat"
+        return packed_bytes(Path(self.where(clip, frame)))
 
     def _folder(self, clip: str) -> Path:
         if clip not in self._folders:
@@ -88,23 +80,17 @@ class SpikeLmdb:
     """`.dat` files as values of an LMDB with the keys `<clip>/<frame>`."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self._store = LmdbStore(root)
-        self._clips = self._store.clips()
+        self.root, self._store = root, LmdbStore(root)
 
     def sizes(self, clip: str) -> dict[str, int]:
-        """See SpikeStore."""
-        clip = self._store.own(clip)
-        if clip not in self._clips:
+        if not (frames := self._store.frames(clip)):
             raise UserError(f"clip {clip}: {self.root} has no such clip; write the LMDB again with --force")
-        return {frame: self._store.get(clip, frame).size for frame in self._clips[clip]}
+        return {frame: self._store.get(clip, frame).size for frame in frames}
 
     def where(self, clip: str, frame: str) -> str:
-        """See SpikeStore."""
         return f"{self.root} key {clip}/{frame}"
 
     def packed(self, clip: str, frame: str) -> np.ndarray:
-        """See SpikeStore."""
         return self._store.get(clip, frame)
 
 

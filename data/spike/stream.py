@@ -26,17 +26,14 @@ class Cut(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the stream has all wanted steps."""
         return not self.before and not self.after
 
 
 class Timeline:
-    """The `.dat` files of one clip, end to end.
+    """The `.dat` files of one clip, end to end; `lengths` are the steps in each frame's file.
 
-    Args:
-        lengths: steps in each frame's file.
-        continuous: files of consecutive frame numbers form one stream, which ends at a gap in the numbers; otherwise
-            each file is its own stream.
+    If `continuous`, files of consecutive frame numbers form one stream, which ends at a gap in the numbers; otherwise
+    each file is its own stream.
     """
 
     def __init__(self, lengths: Mapping[str, int], continuous: bool) -> None:
@@ -66,14 +63,5 @@ class Timeline:
 
 
 def mirrored(spikes: np.ndarray, before: int, after: int) -> np.ndarray:
-    """Extend a stream by mirroring it at its ends: step -1 repeats step 0, step -2 repeats step 1.
-
-    Args:
-        spikes: (T, h, w).
-        before: steps to add in front.
-        after: steps to add at the end.
-
-    Returns:
-        (before + T + after, h, w).
-    """
+    """Extend (T, h, w) to (before + T + after, h, w) by mirroring its ends: step -1 repeats 0, step -2 repeats 1."""
     return np.pad(spikes, ((before, after), (0, 0), (0, 0)), mode="symmetric")

@@ -23,12 +23,7 @@ MAKE_AGAIN = "make the data set again"
 
 
 class SubFrames:
-    """The sub-frames below a root.
-
-    Args:
-        root: an existing folder, or an LMDB.
-        shape_of: returns the (T, h, w) of a frame's spikes, by clip and frame.
-    """
+    """The sub-frames below a folder or in an LMDB; `shape_of` a clip's frame is the (T, h, w) of its spikes."""
 
     def __init__(self, root: Path, shape_of: Callable[[str, str], Shape]) -> None:
         self.root, self._shape_of = root, shape_of
@@ -41,12 +36,14 @@ class SubFrames:
             UserError: there are none, they do not match the frame's spikes, or the file is damaged.
         """
         where = self.where(clip, frame)
+        array: np.ndarray
         try:
-            array = self._in_lmdb(clip, frame) if self._store is not None else _mapped(self._path(clip, frame))
+            array = npy.open_memmap(where, mode="r") if self._store is None else in_memory(self._store.get(clip, frame))
         except FileNotFoundError:
             raise UserError(f"{where}: no such file, expected sub-frames; make the data set with them") from None
         except (OSError, ValueError, TokenError) as error:
-            raise UserError(f"{where}: not a readable .npy ({_first_line(error)}); {MAKE_AGAIN}") from None
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{where}: not a readable .npy ({reason}); {MAKE_AGAIN}") from None
         wanted = self._shape_of(clip, frame)
         if array.shape != wanted or array.dtype != np.uint8:
             raise UserError(
@@ -57,7 +54,9 @@ class SubFrames:
 
     def where(self, clip: str, frame: str) -> str:
         """Return the place of a frame's sub-frames, for a message."""
-        return f"{self.root} key {clip}/{frame}" if self._store is not None else str(self._path(clip, frame))
+        if self._store is not None:
+            return f"{self.root} key {clip}/{frame}"
+        return str(own_path(self.root, clip) / f"{frame}.npy")
 
     def problems(self, clips: Mapping[str, tuple[str, ...]]) -> list[str]:
         """Look for the sub-frames of all frames, and into the first of each clip; one line per clip with a problem."""
@@ -80,15 +79,8 @@ class SubFrames:
 
     def _names(self, clip: str) -> set[str]:
         if self._store is not None:
-            return set(self._store.clips().get(self._store.own(clip), ()))
+            return set(self._store.frames(clip))
         return {path.stem for path in own_path(self.root, clip).glob("*.npy")}
-
-    def _path(self, clip: str, frame: str) -> Path:
-        return own_path(self.root, clip) / f"{frame}.npy"
-
-    def _in_lmdb(self, clip: str, frame: str) -> np.ndarray:
-        assert self._store is not None
-        return in_memory(self._store.get(clip, frame))
 
 
 def in_memory(data: np.ndarray) -> np.ndarray:
@@ -100,12 +92,3 @@ def in_memory(data: np.ndarray) -> np.ndarray:
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
     return data[file.tell() :].view(dtype).reshape(shape, order="F" if is_fortran else "C")
-
-
-def _mapped(path: Path) -> np.ndarray:
-    array: np.ndarray = npy.open_memmap(path, mode="r")
-    return array
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

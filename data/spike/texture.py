@@ -47,17 +47,10 @@ class Mean(NamedTuple):
 
 
 def periodicity(packed: np.ndarray, step_bytes: int) -> float:
-    """Measure how clearly the stream repeats after `step_bytes`.
+    """Measure how clearly the stream, (n,) uint8, repeats after H*W/8 bytes, in standard errors, see PERIODIC_MIN.
 
     The 30 % quantile over the first multiples of the step length: of a fraction of the true step, only every second,
-    third, ... multiple has a peak.
-
-    Args:
-        packed: (n,) uint8, the bytes of a stream; the first 2^19, but at least four steps, are read.
-        step_bytes: H*W/8.
-
-    Returns:
-        Standard errors; 0 if the stream is too short (under two steps) or blank. See PERIODIC_MIN.
+    third, ... multiple has a peak. 0 if the stream is too short (under two steps) or blank.
     """
     packed = packed[: max(QUICK_BYTES, 4 * step_bytes)]
     lags = _multiples(step_bytes, packed.size)
@@ -65,11 +58,7 @@ def periodicity(packed: np.ndarray, step_bytes: int) -> float:
 
 
 def mean_plane(packed: np.ndarray, step_bytes: int) -> np.ndarray:
-    """Return the mean firing of the first steps, bits in stored order, lowest first.
-
-    Args:
-        packed: (n,) uint8, the bytes of a stream of at least one step.
-        step_bytes: H*W/8.
+    """Return the mean firing of the first steps, of H*W/8 bytes each, in stored order.
 
     Returns:
         (step_bytes, 8) float32, spikes per step in [0, 1]: byte by byte, bit 0 to bit 7.
@@ -80,11 +69,8 @@ def mean_plane(packed: np.ndarray, step_bytes: int) -> np.ndarray:
 
 
 def seam(plane: np.ndarray) -> float:
-    """Return by how many standard errors lowest-bit-first joins bytes more smoothly; negative: highest first.
-
-    Args:
-        plane: (n, 8) from `mean_plane`; any whole number of bytes, the width does not matter.
-    """
+    """Return by how many standard errors lowest-bit-first joins bytes of a mean plane (n, 8) more smoothly; negative:
+    highest first. The width does not matter."""
     little = _mean(np.square(plane[:-1, 7] - plane[1:, 0]))
     big = _mean(np.square(plane[:-1, 0] - plane[1:, 7]))
     return big.exceeds(little)
@@ -99,10 +85,7 @@ def bit_order(plane: np.ndarray) -> BitOrder | None:
 def row_difference(plane: np.ndarray, width: int, order: BitOrder = "little") -> Mean:
     """Return the mean squared difference of pixels one width apart, over twice the variance: 1 unrelated, 0 equal.
 
-    Args:
-        plane: (n, 8) from `mean_plane`.
-        width: W, below 8 n.
-        order: matters only for widths that are not multiples of 8.
+    `plane` is (n, 8) from `mean_plane`; `order` matters only for widths that are not multiples of 8.
     """
     flat = (plane if order == "little" else plane[:, ::-1]).reshape(-1)
     variance = float(flat.var())
@@ -112,25 +95,16 @@ def row_difference(plane: np.ndarray, width: int, order: BitOrder = "little") ->
 
 
 def likelier_geometry(filepath: str | Path, spike_h: int, spike_w: int) -> tuple[int, int] | None:
-    """Return a size in use that fits the stream far better than the declared one, if any.
-
-    Args:
-        filepath: a `.dat` file whose size fits (H, W).
-        spike_h: H as declared.
-        spike_w: W as declared.
-
-    Returns:
-        (H, W) of the likelier size; None if the declared one looks right or the stream is inconclusive.
-
-    Raises:
-        UserError: the file does not fit (see `num_steps`).
-    """
+    """Do what `likelier_size` does for a `.dat` file; UserError if it does not fit (see `num_steps`)."""
     num_steps(filepath, spike_h, spike_w)
     return likelier_size(packed_bytes(filepath), spike_h, spike_w)
 
 
 def likelier_size(packed: np.ndarray, spike_h: int, spike_w: int) -> tuple[int, int] | None:
-    """Do what `likelier_geometry` does for bytes in memory, (n,) uint8, whose number fits (H, W)."""
+    """Return a size (H, W) in use that fits a stream far better than the declared one, which divides it.
+
+    None if the declared size looks right or the stream, (n,) uint8, is inconclusive.
+    """
     declared = spike_h, spike_w
     likelier = [size for size in fitting_sizes(packed.size) if suits_better(packed, size, declared)]
     # Multiples of the true step are periodic too, sometimes more clearly.
@@ -140,12 +114,9 @@ def likelier_size(packed: np.ndarray, spike_h: int, spike_w: int) -> tuple[int, 
 
 
 def suits_better(packed: np.ndarray, size: tuple[int, int], declared: tuple[int, int]) -> bool:
-    """Return whether a stream clearly has one size (H, W) rather than the declared one.
+    """Return whether a stream clearly has one size (H, W) rather than the declared one, which is kept in doubt.
 
-    Args:
-        packed: (n,) uint8, the bytes of a stream, at least one step of either size.
-        size: the size in question; H*W a multiple of 8.
-        declared: the size to keep in case of doubt; H*W a multiple of 8.
+    Both have a multiple of 8 pixels, and the stream, (n,) uint8, at least one step of either.
     """
     step, declared_step = size[0] * size[1] // 8, declared[0] * declared[1] // 8
     if size == declared or step > packed.size or (score := periodicity(packed, step)) < PERIODIC_MIN:
@@ -164,14 +135,9 @@ def suits_better(packed: np.ndarray, size: tuple[int, int], declared: tuple[int,
 
 
 def find_geometry(packed: np.ndarray, more: Sequence[tuple[int, int]] = ()) -> tuple[int, int] | None:
-    """Find H and W of a stream of unknown size: a periodic size in use, else the result of a search.
+    """Find (H, W) of a stream of unknown size, (n,) uint8: a periodic size in use or in `more`, else by a search.
 
-    Args:
-        packed: (n,) uint8, the bytes of a stream.
-        more: further sizes to try; those that do not fit are skipped.
-
-    Returns:
-        (H, W), or None if nothing stands out. Divides the stream without remainder unless no size fits.
+    None if nothing stands out. The size divides the stream without remainder unless none does.
     """
     tried = {size for size in [*more, *fitting_sizes(packed.size)] if size[0] * size[1] > 0}
     sizes = [(h, w) for h, w in tried if h * w % 8 == 0 and packed.size % (h * w // 8) == 0]
@@ -193,20 +159,12 @@ def find_geometry(packed: np.ndarray, more: Sequence[tuple[int, int]] = ()) -> t
 
 
 def search_geometry(packed: np.ndarray) -> tuple[int, int] | None:
-    """Find H and W of a stream of unknown size, even a truncated one.
+    """Find (H, W) of a stream of unknown size, even a truncated one; None if no step length or no width stands out.
 
-    Args:
-        packed: (n,) uint8, the bytes of a stream; the first 2^20 are searched, so a step must be much shorter.
-
-    Returns:
-        (H, W), or None if no step length or no width stands out.
+    The first 2^20 bytes are searched, so a step must be much shorter.
     """
-    steps = search_steps(packed)
-    for step in sorted(steps, key=lambda step: (packed.size % step != 0, step)):
-        found = search_width(mean_plane(packed, step))
-        if found is not None:
-            return found
-    return None
+    steps = sorted(search_steps(packed), key=lambda step: (packed.size % step != 0, step))
+    return next(filter(None, (search_width(mean_plane(packed, step)) for step in steps)), None)
 
 
 def search_steps(packed: np.ndarray) -> list[int]:

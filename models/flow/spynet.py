@@ -23,7 +23,6 @@ class BasicModule(nn.Module):
         self.basic_module = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 8, h, w) -> (N, 2, h, w)."""
         return self.basic_module(x)
 
 
@@ -40,7 +39,6 @@ class SpyNet(Flow):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, ref: Tensor, supp: Tensor) -> list[Tensor]:
-        """See Flow.forward."""
         height, width = ref.shape[-2:]
         padded = (-(-height // 32) * 32, -(-width // 32) * 32)
         refs, supps = self._pyramid(ref, padded), self._pyramid(supp, padded)

@@ -10,7 +10,6 @@ class SpyNetQuarter(SpyNet):
     """Same parameters and outputs as SpyNet; the flow is estimated at 1/4 scale and enlarged."""
 
     def forward(self, ref: Tensor, supp: Tensor) -> list[Tensor]:
-        """See Flow.forward."""
         height, width = ref.shape[-2:]
         small = (max(height // 4, 1), max(width // 4, 1))
         flow = super().forward(F.adaptive_avg_pool2d(ref, small), F.adaptive_avg_pool2d(supp, small))[0]

@@ -6,10 +6,8 @@ from torch import Tensor, nn
 class Fusion(nn.Module):
     """Makes of a frame and its spike planes the planes that the network sees.
 
-    Put RGB first: official weights and `netG.init_type` "identity" take the first three planes for it.
-
-    Args:
-        spike_channels: S, number of spike planes a frame; it may be 0.
+    Put RGB first: official weights and `netG.init_type` "identity" take the first three planes for it. There may be no
+    spike planes.
 
     Attributes:
         out_chans: planes a frame that `forward` gives; 3 + S, unless the operator says otherwise.

@@ -7,12 +7,7 @@ from models.fusion.base import Fusion
 
 
 class Concat(Fusion):
-    """RGB, then spike planes; the network's first convolution learns to combine them.
-
-    Args:
-        spike_channels: S, spike planes per frame.
-    """
+    """RGB, then spike planes; the network's first convolution learns to combine them."""
 
     def forward(self, rgb: Tensor, spike: Tensor) -> Tensor:
-        """(B, D, 3, H, W) and (B, D, S, H, W) -> (B, D, out_chans, H, W)."""
         return torch.cat((rgb, spike), dim=2) if spike.shape[2] else rgb

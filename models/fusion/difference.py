@@ -12,9 +12,6 @@ class Difference(Fusion):
 
     Spike planes in units of intensity (tfp) mostly repeat RGB; a network is slow to learn the small remainder, the lost
     detail. Given as a plane of its own, it is learnt several times sooner.
-
-    Args:
-        spike_channels: S, spike planes per frame.
     """
 
     gray: Tensor
@@ -24,5 +21,4 @@ class Difference(Fusion):
         self.register_buffer("gray", torch.tensor(BT601).view(3, 1, 1), persistent=False)
 
     def forward(self, rgb: Tensor, spike: Tensor) -> Tensor:
-        """(B, D, 3, H, W) and (B, D, S, H, W) -> (B, D, out_chans, H, W)."""
         return torch.cat((rgb - 0.5, spike - (rgb * self.gray).sum(2, keepdim=True)), dim=2)

@@ -94,7 +94,8 @@ class Guide(nn.Module):
         if planes is not None:
             planes = _padded(planes, math.lcm(self.grid, ratio) // ratio)
             planes = _resampled(planes, frames.shape[2] // self.ratio, frames.shape[3] // self.ratio)
-        share = len(frames) if torch.is_grad_enabled() else self._share(frames)
+        cells = frames.shape[2] * frames.shape[3] // (self.ratio * self.stride) ** 2
+        share = len(frames) if torch.is_grad_enabled() else max(PIXELS_AT_ONCE // cells, 1)
         parts = [
             self.on_grid(frames[at : at + share], None if planes is None else planes[at : at + share])
             for at in range(0, len(frames), share)
@@ -102,19 +103,10 @@ class Guide(nn.Module):
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
         return out[:, :, :height, :width].unflatten(0, rgb.shape[:2])
 
-    def _share(self, frames: Tensor) -> int:
-        cells = frames.shape[2] * frames.shape[3] // (self.ratio * self.stride) ** 2
-        return max(PIXELS_AT_ONCE // cells, 1)
-
     def on_grid(self, frames: Tensor, planes: Tensor | None) -> Tensor:
-        """Estimate frames whose sides are multiples of `grid`.
+        """Estimate frames, (N, 3, H, W), whose sides are multiples of `grid`; the result is not clamped.
 
-        Args:
-            frames: (N, 3, H, W) in [0, 1].
-            planes: (N, K + 2, H / ratio, W / ratio) in units of intensity; None with K = 0.
-
-        Returns:
-            (N, 3, H, W), not clamped.
+        `planes` are (N, K + 2, H / ratio, W / ratio) in units of intensity; None with K = 0.
         """
         seen = F.pixel_unshuffle(frames, self.ratio)
         if planes is not None:
@@ -139,12 +131,9 @@ class Guide(nn.Module):
 
 
 class GuideFusion(Concat):
-    """VRT behind a guide: flow, alignment and body see the guide's estimate and one plane of mean rate.
+    """VRT behind a guide: flow, alignment and body see the guide's estimate and one plane of mean rate, or none.
 
-    Args:
-        spike_channels: 1, or 0 without spikes: planes that VRT sees.
-        weights: file of a trained guide; None: VRT starts from the blurred frames.
-        guide: arguments of Guide.
+    `weights` is the file of a trained guide; without one, VRT starts from the blurred frames.
     """
 
     own_grid = True
@@ -156,7 +145,6 @@ class GuideFusion(Concat):
             load_weights(self.guide, weights)
 
     def estimate(self, rgb: Tensor, spike: Tensor | None) -> Tensor:
-        """See Fusion.estimate."""
         return self.guide(rgb, spike)
 
     def select(self, spike: Tensor) -> Tensor:
@@ -175,9 +163,6 @@ class GatedBlock(nn.Module):
     """Two residual halves: a depthwise 3x3 convolution between pointwise ones, then pointwise ones alone.
 
     One half of the channels multiplies the other: the only nonlinearity. A pixel depends on its 3x3 neighbours.
-
-    Args:
-        width: C, channels in and out.
     """
 
     def __init__(self, width: int) -> None:
@@ -192,7 +177,6 @@ class GatedBlock(nn.Module):
         self.scale2 = nn.Parameter(torch.full((width, 1, 1), SCALE))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C, h, w)."""
         x = x + self.scale1 * self.join(_gate(self.depthwise(self.spread(self.norm1(x)))))
         return x + self.scale2 * self.reduce(_gate(self.expand(self.norm2(x))))
 
@@ -201,7 +185,6 @@ class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of each pixel."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C, h, w)."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 

@@ -4,8 +4,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
-from typing import Protocol
 
 import torch
 
@@ -17,8 +15,8 @@ from utils.evaluation.clip import TestSet
 from utils.tiles.choice import Workload, candidates, largest, points_of, smaller
 from utils.utils_dist import Dist
 from utils.utils_error import counted
-from utils.utils_rgbspike import Window, random_like
 from utils.utils_rgbspike import bytes_of as bytes_of_window
+from utils.utils_rgbspike import random_like
 from utils.utils_tile import Restore, is_out_of_memory, mirrored_frames
 from utils.utils_tile_opt import TileOpt
 
@@ -28,58 +26,39 @@ CUDA_PROBE = (12, 256, 256)
 OUT = 3  # channels of a restored frame
 
 
-class Restorer(Protocol):
-    """The part of the model that is needed here: its process and device, and how it restores a tile."""
+def prepare(
+    restore: Restore, dist: Dist, net: NetOpt, test_set: TestSet, val: ValOpt, tile: TileOpt, *, auto: bool
+) -> TileOpt:
+    """Return the tile to use, the same in every process, and log the estimated cost. All processes must call this.
 
-    dist: Dist
-
-    def restore(self, x: Window, /) -> torch.Tensor:
-        """(B, n, C, h, w) -> (B, t, 3, h * s, w * s)."""
-        ...
-
-
-def prepare(job: Restorer, net: NetOpt, test_set: TestSet, val: ValOpt, tile: TileOpt, *, auto: bool) -> TileOpt:
-    """Choose the tile if `auto`, and log the estimated cost. All processes must call this.
-
-    Args:
-        job: the model.
-        net: options of its network.
-        test_set: the clips.
-        val: the options.
-        tile: the requested tile; with `auto`, its lengths other than 0 are upper bounds.
-        auto: choose the tile by the free memory.
-
-    Returns:
-        The tile to use, the same in every process.
+    It is the requested one or, with `auto`, chosen by the free memory, where lengths other than 0 are upper bounds.
     """
-    dist, device = job.dist, job.dist.device
+    device = dist.device
     clips = Counter(
         (len(clip.frames) + 2 * mirrored_frames(len(clip.frames)) * val.pad_seq, clip.size)
         for clip in (test_set[index] for index in range(len(test_set)))
     )
     example = test_set[0].network_input(0, 1)
-    restore = partial(_restore_shape, job.restore, example)
+
+    def restore_shape(x: torch.Tensor) -> torch.Tensor:
+        """Restore a random window of the shape of x, (B, n, any, h, w), with spikes if the example has them."""
+        return restore(random_like(example, x.shape))
+
     channels = bytes_of_window(example) / (FLOAT * len(example) * math.prod(test_set[0].size))
     load = Workload(clips, math.ceil(channels), net.extra_frames, net.upscale)
     everywhere = utils_dist.gather_objects(dist, memory_budget(device))
-    room = MemoryBudget(
-        min(one.device for one in everywhere), min(one.host for one in everywhere), everywhere[0].shared
-    )
+    least = min(one.device for one in everywhere), min(one.host for one in everywhere)
+    room = MemoryBudget(*least, everywhere[0].shared)
     if dist.is_main:
-        cost = probed(restore, load, tile, device)
+        cost = probed(restore_shape, load, tile, device)
         if auto:
             tile = choose(load, tile, cost, room)
             if device.type == "cuda":
-                tile = _shrunk_until_it_runs(restore, load, tile)
+                tile = _shrunk_until_it_runs(restore_shape, load, tile)
         calls = utils_eval.calls(test_set, val, tile, dist.world_size)
         for line in estimate(load, tile, cost, calls, room, device):
             LOG.info(line)
     return utils_dist.gather_objects(dist, tile)[0]
-
-
-def _restore_shape(restore: Restore, example: Window, x: torch.Tensor) -> torch.Tensor:
-    """Restore a random window of the shape of x, (B, n, any, h, w), with spikes if the example has them."""
-    return restore(random_like(example, x.shape))
 
 
 def probed(restore: Restore, load: Workload, tile: TileOpt, device: torch.device) -> CostPerPixel:
@@ -97,13 +76,9 @@ def probed(restore: Restore, load: Workload, tile: TileOpt, device: torch.device
 
 
 def choose(load: Workload, tile: TileOpt, cost: CostPerPixel, room: MemoryBudget) -> TileOpt:
-    """The first of `candidates` that fits. If none does, the smallest one, with a warning.
+    """The first of `candidates` that fits into `room`. If none does, the smallest one, with a warning.
 
-    Args:
-        load: what to restore.
-        tile: overlaps, and upper bounds of the lengths.
-        cost: measured cost.
-        room: memory that may be used.
+    `tile` has the overlaps, and upper bounds of the lengths.
     """
     fitting = first_fitting(load, tile, cost, room)
     if fitting is None:
@@ -130,16 +105,7 @@ def bytes_of(load: Workload, tile: TileOpt, cost: CostPerPixel) -> tuple[float, 
 def estimate(
     load: Workload, tile: TileOpt, cost: CostPerPixel, calls: Sequence[int], room: MemoryBudget, device: torch.device
 ) -> list[str]:
-    """Log lines: the amount of work, and estimates of its time and memory.
-
-    Args:
-        load: what to restore.
-        tile: the tile in use.
-        cost: measured cost.
-        calls: network evaluations per process.
-        room: memory that may be used.
-        device: device of the network.
-    """
+    """Log lines: the amount of work, and estimates of its time and memory; `calls` are evaluations per process."""
     frames = sum(count * number for (count, _), number in load.clips.items())
     sizes = sorted({size for _, size in load.clips})
     shown = " to ".join(f"{height}x{width}" for height, width in dict.fromkeys((sizes[0], sizes[-1])))

@@ -5,7 +5,7 @@ import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,13 +42,11 @@ CPU = torch.device("cpu")
 class Memory:
     """Bytes that one pass needs in addition to the weights, including its gradients.
 
-    Attributes:
-        peak: maximum at any time.
-        kept: by part, what remains after its forward pass: its output and, in training, what its backward pass reads.
-        peaks: by part, maximum during its forward pass, including what earlier parts hold.
+    kept: by part, what remains after its forward pass: its output and, in training, what its backward pass reads.
+    peaks: by part, maximum during its forward pass, including what earlier parts hold.
     """
 
-    peak: int = 0
+    peak: int = 0  # maximum at any time
     kept: Counter[str] = field(default_factory=Counter)
     peaks: dict[str, int] = field(default_factory=dict)
 
@@ -62,7 +60,6 @@ class LiveBytes(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator and count its outputs."""
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
@@ -89,7 +86,6 @@ class _Pass(nn.Module):
         self.net, self.dtype = net, dtype
 
     def forward(self, *inputs: Tensor) -> None:
-        """Run on the network's own inputs."""
         with autocast(inputs[0].device, self.dtype):
             out = self.net(*inputs)
         if self.net.training:
@@ -99,14 +95,10 @@ class _Pass(nn.Module):
 def memory_of(
     net: nn.Module, shape: Sequence[int], training: bool, dtype: torch.dtype | None = None, on_cpu: bool = False
 ) -> Memory:
-    """Run the network on tensors without values and measure the memory it holds.
+    """Run the network on a (B, D, C, H, W) input without values and measure the memory it holds.
 
-    Args:
-        net: the network; not changed.
-        shape: (B, D, C, H, W) of the input; see `input_shapes`.
-        training: forward and backward pass, with the checkpointing of the blocks; otherwise a forward pass.
-        dtype: of autocast, or None.
-        on_cpu: use the CPU's memory-saving kernels; otherwise compute as on a GPU.
+    `training` is a forward and backward pass, with the checkpointing of the blocks, otherwise a forward pass; `dtype`
+    that of autocast. `on_cpu` uses the CPU's memory-saving kernels; otherwise it computes as on a GPU.
     """
     memory, live = Memory(), LiveBytes()
     entered: list[tuple[int, int]] = []  # bytes at the start of a part, the peak until then
@@ -121,25 +113,14 @@ def memory_of(
         memory.peaks[name] = max(memory.peaks.get(name, 0), live.peak)
         live.peak = max(peak, live.peak)
 
-    was_training = net.training
-    net.train(training)
-    whole = _Pass(net, dtype)
-    with nullcontext() if on_cpu else without_onednn(), _quiet(), FakeTensorMode(), _watched(net, enter, leave):
-        weights, inputs = _stand_ins(whole), tuple(map(torch.empty, input_shapes(net, shape)))
-        with live, torch.set_grad_enabled(training):
-            functional_call(whole, weights, inputs)
-    net.train(was_training)
+    with nullcontext() if on_cpu else without_onednn():
+        _run(net, shape, training, dtype, live, enter, leave)
     memory.peak = live.peak
     return memory
 
 
 def flops_of(net: nn.Module, shape: Sequence[int]) -> Counter[str]:
-    """FLOPs of matrix products and convolutions, by part; a multiply-add counts as two.
-
-    Args:
-        net: the network; not changed.
-        shape: (B, D, C, H, W) of the input.
-    """
+    """FLOPs of matrix products and convolutions for a (B, D, C, H, W) input, by part; a multiply-add counts as two."""
     flops: Counter[str] = Counter()
     entered: list[int] = []
     ours = {
@@ -152,14 +133,8 @@ def flops_of(net: nn.Module, shape: Sequence[int]) -> Counter[str]:
     def leave(name: str) -> None:
         flops[name] += counter.get_total_flops() - entered.pop()
 
-    was_training = net.training
-    net.eval()
-    with _quiet(), FakeTensorMode(), _watched(net, lambda: entered.append(counter.get_total_flops()), leave):
-        weights, inputs = _stand_ins(net), tuple(map(torch.empty, input_shapes(net, shape)))
-        # Under autocast every product is a PyTorch operator that the counter knows.
-        with counter, torch.no_grad(), autocast(CPU, torch.bfloat16):
-            functional_call(net, weights, inputs)
-    net.train(was_training)
+    # Under autocast every product is a PyTorch operator that the counter knows.
+    _run(net, shape, False, torch.bfloat16, counter, lambda: entered.append(counter.get_total_flops()), leave)
     flops["rest"] = counter.get_total_flops() - flops.total()
     return flops
 
@@ -193,17 +168,10 @@ def has_checkpointing(net: nn.Module) -> bool:
 def choose_checkpointing(
     net: nn.Module, shape: Sequence[int], budget: float, dtype: torch.dtype | None = None, on_cpu: bool = False
 ) -> tuple[str, Memory]:
-    """Set the first policy of POLICIES whose training step fits, or the last if none does.
-
-    Args:
-        net: the network.
-        shape: (B, D, C, H, W) of a step's input.
-        budget: bytes available for activations and gradients.
-        dtype: of autocast, or None.
-        on_cpu: see `memory_of`.
+    """Set the first policy of POLICIES with which a training step's activations and gradients fit, else the last.
 
     Returns:
-        The policy's name and the memory of a step with it.
+        The policy's name and the memory of a step with it; arguments as of `memory_of`, `budget` in bytes.
     """
     for policy in POLICIES:
         set_checkpointing(net, policy)
@@ -216,14 +184,9 @@ def choose_checkpointing(
 def apply_policy(
     net: nn.Module, policy: str, shape: Sequence[int], device: torch.device, dtype: torch.dtype | None
 ) -> None:
-    """Apply and log `train.memory`, unless netG's own keys switch checkpointing on.
+    """Apply and log `train.memory`, unless netG's own keys switch checkpointing on; the weights are on `device`.
 
-    Args:
-        net: the network to train, its weights already on `device`.
-        policy: key of POLICIES, or "auto": the first that fits into the free memory of `device`.
-        shape: (B, D, C, H, W) of a step's input.
-        device: device of the training.
-        dtype: of autocast, or None.
+    `policy` is a key of POLICIES, or "auto": the first that fits into the free memory of `device`.
     """
     if has_checkpointing(net):
         if policy != "none":
@@ -235,7 +198,8 @@ def apply_policy(
         set_checkpointing(net, policy)
         LOG.info("checkpointing: %s (train.memory)", policy)
     else:
-        budget = free_bytes(net, device)
+        on_cuda = device.type == "cuda"  # where the optimizer's two moments come on top
+        budget = memory_budget(device).device - 2 * weight_bytes(net, trained=True) if on_cuda else CPU_BUDGET
         policy, memory = choose_checkpointing(net, shape, budget, dtype, device.type == "cpu")
         LOG.info(
             "checkpointing: %s (train.memory auto): a step needs about %.1f GiB of %.1f GiB%s",
@@ -244,13 +208,6 @@ def apply_policy(
             budget / 2**30,
             "" if memory.peak <= budget else ", which does not fit: lower gt_size, num_frame or dataloader_batch_size",
         )
-
-
-def free_bytes(net: nn.Module, device: torch.device) -> float:
-    """Bytes that a training step on `device` may use beyond the weights and the optimizer's two moments."""
-    if device.type != "cuda":
-        return CPU_BUDGET
-    return memory_budget(device).device - 2 * weight_bytes(net, trained=True)
 
 
 def weight_bytes(net: nn.Module, trained: bool = False) -> int:
@@ -268,37 +225,40 @@ def parts_of(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, child.guide if isinstance(child, GuideFusion) else child  # which is never called itself
 
 
-@contextmanager
-def _watched(net: nn.Module, enter: Callable[[], None], leave: Callable[[str], None]) -> Iterator[None]:
-    """Call `enter()` before each part runs and `leave(name)` after it."""
-    handles = []
+def _run(
+    net: nn.Module,
+    shape: Sequence[int],
+    training: bool,
+    dtype: torch.dtype | None,
+    counting: AbstractContextManager,
+    enter: Callable[[], None],
+    leave: Callable[[str], None],
+) -> None:
+    """Run one pass on tensors without values; calls `enter()` before each part runs and `leave(name)` after it.
+
+    Nothing is logged on backends meanwhile: the lines would name those of a CPU, whatever the run's device.
+    """
+    whole, was_training, level, handles = _Pass(net, dtype), net.training, LOG.level, []
     for name, part in parts_of(net):
         handles.append(part.register_forward_pre_hook(lambda *_: enter()))
         handles.append(part.register_forward_hook(lambda *_, name=name: leave(name)))
+    LOG.setLevel(logging.WARNING)
+    net.train(training)
     try:
-        yield
+        with FakeTensorMode():
+            named = (*whole.named_parameters(), *whole.named_buffers())
+            weights = {
+                name: torch.empty(value.shape, dtype=value.dtype).requires_grad_(value.requires_grad)
+                for name, value in named
+            }
+            inputs = tuple(map(torch.empty, input_shapes(net, shape)))
+            with counting, torch.set_grad_enabled(training):
+                functional_call(whole, weights, inputs)
     finally:
+        net.train(was_training)
+        LOG.setLevel(level)
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress log lines about backends: they would name those of a CPU, whatever the run's device."""
-    level = LOG.level
-    LOG.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        LOG.setLevel(level)
-
-
-def _stand_ins(module: nn.Module) -> dict[str, Tensor]:
-    """Tensors without values that replace a module's parameters and buffers, by name."""
-    return {
-        name: torch.empty(value.shape, dtype=value.dtype).requires_grad_(value.requires_grad)
-        for name, value in (*module.named_parameters(), *module.named_buffers())
-    }
 
 
 def _deform_flops(x: Sequence[int], _offset: Any, _mask: Any, weight: Sequence[int], *_: Any, **__: Any) -> int:

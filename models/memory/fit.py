@@ -21,36 +21,22 @@ CLIP = (1000, (4096, 4096))  # frames and size of the clip whose work is compare
 
 @dataclass(frozen=True)
 class TrainingFit:
-    """A training setup that fits.
+    """A training setup that fits."""
 
-    Attributes:
-        policy: key of estimate.POLICIES.
-        crop: side in pixels of the input.
-        batch: samples at once on one GPU.
-        bytes: total memory of a step.
-    """
-
-    policy: str
-    crop: int
-    batch: int
-    bytes: float
+    policy: str  # key of estimate.POLICIES
+    crop: int  # side in pixels of the input
+    batch: int  # samples at once on one GPU
+    bytes: float  # total memory of a step
 
 
 @dataclass(frozen=True)
 class TestingFit:
-    """The tile with the least repeated work that fits.
-
-    Attributes:
-        frames: frames of a tile.
-        side: side of a tile in input pixels.
-        useful: share of the work not repeated in overlaps.
-        bytes: total memory of a tile.
-    """
+    """The tile with the least repeated work that fits."""
 
     frames: int
-    side: int
-    useful: float
-    bytes: float
+    side: int  # in input pixels
+    useful: float  # share of the work not repeated in overlaps
+    bytes: float  # total memory of a tile
 
 
 def state_bytes(net: nn.Module, average: bool) -> int:
@@ -63,20 +49,12 @@ def propose_training(
 ) -> TrainingFit | None:
     """Choose the largest fitting crop up to the given one, then the least recomputation, then the largest batch.
 
-    Args:
-        net: the network.
-        shape: (B, D, C, H, W) of the wanted crop; B is ignored.
-        total: bytes of the GPU.
-        average: whether a moving average of the weights is kept.
-        dtype: of autocast, or None.
-
-    Returns:
-        The proposal; None if not even one sample of the smallest crop fits.
+    `shape` is (B, D, C, H, W) of the wanted crop, B ignored, and `total` the GPU's bytes; `average`: a moving average
+    of the weights is kept. None if not even one sample of the smallest crop fits.
     """
     fixed = state_bytes(net, average) + CONTEXT
     budget = CUDA_SHARE * total - fixed
-    crops = [shape[-1], *(crop for crop in CROPS if crop < shape[-1])]
-    for crop in crops:
+    for crop in (shape[-1], *(crop for crop in CROPS if crop < shape[-1])):
         sample = (1, *shape[1:3], crop, crop)
         set_checkpointing(net, "all")
         if memory_of(net, sample, training=True, dtype=dtype).peak > budget:
@@ -90,17 +68,9 @@ def propose_training(
 def propose_tile(
     net: nn.Module, channels: int, total: float, overlap: tuple[int, int], dtype: torch.dtype | None
 ) -> TestingFit | None:
-    """The first fitting one of the candidate tiles; memory is assumed proportional to the tile's pixels.
+    """The first fitting one of the candidate tiles, or None; memory is assumed proportional to the tile's pixels.
 
-    Args:
-        net: the network.
-        channels: channels of an input frame.
-        total: bytes of the GPU.
-        overlap: frames and pixels that neighbouring tiles share.
-        dtype: of autocast, or None.
-
-    Returns:
-        The proposal; None if not even the smallest tile fits.
+    `channels` are those of an input frame, `total` the GPU's bytes, `overlap` frames and pixels shared by neighbours.
     """
     fixed = weight_bytes(net) + CONTEXT
     frames, height, width = CUDA_PROBE

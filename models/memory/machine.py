@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -51,12 +51,7 @@ def memory_budget(device: torch.device) -> MemoryBudget:
 
 
 def measure(restore: Restore, shape: Sequence[int], device: torch.device) -> CostPerPixel:
-    """Restore one tile twice; measure the memory of the first and the time of the second run.
-
-    Args:
-        restore: (B, n, C, h, w) -> (B, t, 3, h * s, w * s).
-        shape: (1, n, C, h, w) of the tile.
-        device: device of the network.
+    """Restore one tile, (1, n, C, h, w), twice; measure the memory of the first and the time of the second run.
 
     Raises:
         torch.OutOfMemoryError: the tile does not fit.
@@ -77,7 +72,8 @@ def _start_watch(device: torch.device) -> float:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         return float(torch.cuda.memory_allocated(device))
-    _give_back()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None:
+        trim(0)  # returns freed memory to the system, so that later use shows
     with suppress(OSError):  # not permitted everywhere; the peak is then that of the process so far
         CLEAR_REFS.write_text("5")
     return host_memory.field(STATUS, "VmRSS", 0)
@@ -89,12 +85,3 @@ def _peak(device: torch.device) -> float:
         torch.cuda.synchronize(device)
         return float(torch.cuda.max_memory_allocated(device))
     return host_memory.field(STATUS, "VmHWM", 0)
-
-
-def _give_back() -> None:
-    """Return freed memory to the system, so that later use shows."""
-    trim: Callable[[int], int] | None = None
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -19,6 +19,7 @@ OVERRIDE = "SPIKEVRT_DEFORM"  # environment variable that names another backend 
 BACKENDS = ("chunks", "triton", "torchvision")
 
 
+@operator("deform_conv2d")
 def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Deformable convolution with stride 1 and "same" padding; returned in float32 or wider.
 
@@ -38,11 +39,6 @@ def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias:
     Raises:
         UserError: SPIKEVRT_DEFORM names an unknown backend, or one that cannot run here.
     """
-    return _forward(x, offset, mask, weight, bias)
-
-
-@operator("deform_conv2d")
-def _forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         if not x.shape[0]:
             return _empty_output(x, weight)

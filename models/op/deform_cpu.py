@@ -31,14 +31,7 @@ def chunks(n: int, height: int, bytes_per_row: int) -> Iterator[Chunk]:
 
 
 class Problem:
-    """The arguments of one call in one dtype, and values that its chunks share.
-
-    Args:
-        x: (N, C, H, W).
-        offset: (N, 2 * groups * taps, H, W) in pixels, (dy, dx) per (group, tap).
-        mask: (N, groups * taps, H, W).
-        weight: (C_out, C / n_conv, k, k).
-    """
+    """The arguments of one call, shaped as those of `deform_conv2d`, in one dtype, and values that its chunks share."""
 
     def __init__(self, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> None:
         self.n, self.channels, self.height, self.width = x.shape
@@ -115,14 +108,9 @@ def forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tenso
 
 
 def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of x, offset, mask, weight and bias, at least float32; the columns are sampled again per chunk.
+    """Gradients of x, offset, mask, weight and bias, at least float32, from that of the output, (N, C_out, H, W).
 
-    Args:
-        grad: gradient of the output, (N, C_out, H, W).
-        x: as in `forward`.
-        offset: as in `forward`.
-        mask: as in `forward`.
-        weight: as in `forward`.
+    The columns are sampled again per chunk.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     problem = Problem(x, offset, mask, weight)

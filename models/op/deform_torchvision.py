@@ -18,25 +18,15 @@ def forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tenso
 
 
 def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of x, offset, mask, weight and bias, at least float32.
-
-    Args:
-        grad: gradient of the output, (N, C_out, H, W).
-        x: as in `forward`.
-        offset: as in `forward`.
-        mask: as in `forward`.
-        weight: as in `forward`.
-    """
+    """Gradients of x, offset, mask, weight and bias, at least float32, from that of the output, (N, C_out, H, W)."""
     import torchvision  # noqa: F401 - registers the operator below
 
     kind = torch.promote_types(x.dtype, torch.float32)
     args = [tensor.to(kind).contiguous() for tensor in (grad, x, weight, offset, mask)]
     kernel = weight.shape[-1]
-    bias = args[0].new_zeros(weight.shape[0])
-    ones, padding = (1, 1), (kernel // 2, kernel // 2)
-    groups = mask.shape[1] // kernel**2
-    conv_groups = x.shape[1] // weight.shape[1]
+    groups, conv_groups = mask.shape[1] // kernel**2, x.shape[1] // weight.shape[1]
+    geometry = 1, 1, kernel // 2, kernel // 2, 1, 1  # stride, padding, dilation
     grad_x, grad_weight, grad_offset, grad_mask, grad_bias = torch.ops.torchvision._deform_conv2d_backward(
-        *args, bias, *ones, *padding, *ones, conv_groups, groups, True
+        *args, args[0].new_zeros(weight.shape[0]), *geometry, conv_groups, groups, True
     )
     return grad_x, grad_offset, grad_mask, grad_weight, grad_bias

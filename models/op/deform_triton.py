@@ -145,14 +145,9 @@ def forward(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tenso
 
 
 def backward(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of x, offset, mask, weight and bias in float32.
+    """Gradients of x, offset, mask, weight and bias in float32, from that of the output, (N, C_out, H, W).
 
-    Args:
-        grad: gradient of the output, (N, C_out, H, W); its products with half-precision x use the dtype of x.
-        x: as in `forward`.
-        offset: as in `forward`.
-        mask: as in `forward`.
-        weight: as in `forward`.
+    Its products with half-precision x use the dtype of x.
     """
     sizes = plan("input", x, mask, weight)
     grad, offset, mask, image = grad.contiguous(), offset.contiguous(), mask.contiguous(), pack_image(x, sizes)

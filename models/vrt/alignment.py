@@ -14,27 +14,17 @@ TAPS = 9
 
 @dataclass(frozen=True)
 class AlignArgs:
-    """How a stage aligns.
+    """How a stage aligns."""
 
-    Attributes:
-        groups: offset groups, shared by all neighbours; a multiple of `reach`.
-        reach: neighbours taken from each side, at distances 1 .. reach.
-        max_residue: bound of the learned part of an offset, in pixels of the stage's scale.
-    """
-
-    groups: int
-    reach: int
-    max_residue: float
+    groups: int  # offset groups, shared by all neighbours; a multiple of `reach`
+    reach: int  # neighbours taken from each side, at distances 1 .. reach
+    max_residue: float  # bound of the learned part of an offset, in pixels of the stage's scale
 
 
 class FlowGuidedDeformConv(nn.Module):
     """Deformable 3x3 convolution whose offsets are the flow plus a learned, bounded residue.
 
-    It is a grouped convolution over the neighbours: each yields dim / reach output channels.
-
-    Args:
-        dim: channels of a frame, in and out; a multiple of `args.reach`.
-        args: groups, neighbours and bound of the residue.
+    It is a grouped convolution over the neighbours: each yields dim / reach of the `dim` output channels of a frame.
     """
 
     def __init__(self, dim: int, args: AlignArgs) -> None:

@@ -22,28 +22,16 @@ HEAD_MULTIPLE = 8  # CUDA's fused kernels take head dimensions of 8, 16, 24, ...
 CHUNK_BYTES = {"cpu": 1 << 20, "cuda": 256 << 20}  # logits held at once; on a CPU per thread, to fit into its cache
 
 # (device, whether the bias needs a gradient) -> backend; other devices count as "cuda".
-DEFAULTS = {
-    ("cpu", False): "runs",
-    ("cpu", True): "chunked",
-    ("cuda", False): "folded",
-    ("cuda", True): "chunked",
-}
+DEFAULTS = {("cpu", False): "runs", ("cpu", True): "chunked", ("cuda", False): "folded", ("cuda", True): "chunked"}
 LOG = logging.getLogger("spikevrt")
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, runs: Sequence[Run]) -> Tensor:
     """softmax(q k^T / sqrt(head_dim) + bias + mask) v, per window and head.
 
-    Args:
-        q: (windows, tokens, heads, head_dim).
-        k: the same shape.
-        v: the same shape.
-        bias: (heads, tokens, tokens) or None; gets a gradient if it requires one.
-        runs: consecutive windows and their labels, covering all windows; tokens with different labels do not attend to
-            each other.
-
-    Returns:
-        (windows, tokens, heads, head_dim).
+    q, k, v and the result are (windows, tokens, heads, head_dim). The bias, (heads, tokens, tokens) or None, gets a
+    gradient if it requires one. The runs are consecutive windows and their labels, covering all windows; tokens with
+    different labels do not attend to each other.
     """
     learns = bias is not None and bias.requires_grad and torch.is_grad_enabled()
     name = DEFAULTS["cpu" if q.device.type == "cpu" else "cuda", learns]
@@ -132,16 +120,9 @@ def window_labels(runs: Sequence[Run], tokens: int, device: torch.device) -> Ten
 
 @operator("window_attention")
 def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Attention with one trained bias for all windows; the backward pass recomputes the logits chunk by chunk.
+    """Attention as `attend`, with one trained bias, float32 or wider, for all windows and without masks.
 
-    Args:
-        q: (windows, tokens, heads, head_dim).
-        k: the same shape.
-        v: the same shape.
-        bias: (heads, tokens, tokens), float32 or wider.
-
-    Returns:
-        (windows, tokens, heads, head_dim).
+    The backward pass recomputes the logits chunk by chunk.
     """
     # Fused kernels refuse a mask that requires a gradient; the function below computes it.
     q, k, v, bias = (t.detach() for t in (q, k, v, bias))

@@ -38,14 +38,9 @@ def sine_position_code(height: int, width: int, channels: int) -> Tensor:
 
 
 class WindowAttention(nn.Module):
-    """Attention inside windows. With `mutual`, the window's two frames also attend to each other.
+    """Attention inside windows (Wd, Wh, Ww).
 
-    Args:
-        dim: channels.
-        window: (Wd, Wh, Ww); Wd is 2 if `mutual`.
-        heads: number of heads; divides dim.
-        qkv_bias: whether the q, k, v projections have a bias.
-        mutual: add mutual attention with a sine position code.
+    With `mutual`, the window's two frames also attend to each other, by a sine position code.
     """
 
     relative_position_index: Tensor

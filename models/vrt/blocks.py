@@ -19,23 +19,16 @@ from models.vrt.window import Triple, effective_window, from_windows, pad_to_win
 class BlockArgs:
     """What all blocks of one stage share.
 
-    Attributes:
-        dim: channels.
-        heads: attention heads.
-        mlp_ratio: hidden width of the feed-forward part, relative to dim.
-        qkv_bias: bias of the q, k, v projections.
-        checkpoint_attn: recompute the attention part in the backward pass (training only).
-        checkpoint_ffn: the same for the feed-forward part.
-        keep_attended: when recomputing the attention part, keep the output of its self attention: the most expensive
-            step, for one more tensor of the input's size.
+    keep_attended: when recomputing the attention part, keep the output of its self attention: the most expensive step,
+        for one more tensor of the input's size.
     """
 
-    dim: int
+    dim: int  # channels
     heads: int
-    mlp_ratio: float = 2.0
+    mlp_ratio: float = 2.0  # hidden width of the feed-forward part, relative to dim
     qkv_bias: bool = True
-    checkpoint_attn: bool = False
-    checkpoint_ffn: bool = False
+    checkpoint_attn: bool = False  # recompute the attention part in the backward pass (training only)
+    checkpoint_ffn: bool = False  # the same for the feed-forward part
     keep_attended: bool = False
 
 
@@ -75,12 +68,10 @@ class TMSABlock(nn.Module):
         self.mlp = GEGLU(args.dim, int(args.dim * args.mlp_ratio), args.dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D, H, W, C) -> the same shape."""
-        attn, ffn = self._attention, self._feed_forward
-        saving = self.training and torch.is_grad_enabled()
-        x = x + self.drop_path(_run(attn, x, saving and self.args.checkpoint_attn, self.args.keep_attended))
+        saving, args = self.training and torch.is_grad_enabled(), self.args
+        x = x + self.drop_path(_run(self._attention, x, saving and args.checkpoint_attn, args.keep_attended))
         saving = saving and not self.mlp.keeps_input_alone(x)
-        return x + self.drop_path(_run(ffn, x, saving and self.args.checkpoint_ffn))
+        return x + self.drop_path(_run(self._feed_forward, x, saving and args.checkpoint_ffn))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.mlp(x, self.norm2)
@@ -106,7 +97,6 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) -> the same shape."""
         if not self.training or not self.rate:
             return x
         keep = 1 - self.rate
@@ -124,7 +114,6 @@ class TMSAGroup(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D, H, W, C) -> the same shape."""
         for block in self.blocks:
             x = block(x)
         return x
@@ -139,7 +128,6 @@ class RTMSA(nn.Module):
         self.linear = Linear(args.dim, args.dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D, H, W, C) -> the same shape."""
         return x + self.linear(self.residual_group(x))
 
 

@@ -77,13 +77,7 @@ def _piece_gradient(x: Tensor, slope: Tensor, parameters: list[Tensor], grads: l
 def geglu_by_rows(x: Tensor, parameters: Sequence[Tensor], norm: nn.LayerNorm | None = None) -> Tensor:
     """fc2(GELU(fc11 y) * fc12 y), y = norm(x), in float32 on a CPU; saves only x for the backward pass.
 
-    Args:
-        x: (..., C_in).
-        parameters: weight and bias of fc11, of fc12 and of fc2.
-        norm: over C_in; None: y = x.
-
-    Returns:
-        (..., C_out).
+    (..., C_in) -> (..., C_out); `parameters` are weight and bias of fc11, of fc12 and of fc2.
     """
     rows = x.reshape(-1, x.shape[-1])
     first = (1e-5, None, None) if norm is None else (norm.eps, norm.weight, norm.bias)

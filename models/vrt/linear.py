@@ -10,6 +10,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 GELU = "gelu"
 CHUNK_ROWS = 2048  # per thread
+GEOMETRY = [1, 1], [0, 0], [1, 1], False, [0, 0], 1  # of a convolution: stride, padding, dilation, direction, groups
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None, after: str = "none") -> Tensor:
@@ -60,29 +61,14 @@ def chunk_rows() -> int:
 def parameter_gradients(x: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of a linear layer's weight and bias, by oneDNN's 1x1 convolution: faster than a product.
 
-    Args:
-        x: (rows, C_in).
-        slope: (rows, C_out), gradient of the layer's output.
-
-    Returns:
-        (C_out, C_in) and (C_out,).
+    x is (rows, C_in), `slope` (rows, C_out) the gradient of the layer's output.
     """
     weight, bias = slope.new_zeros(slope.shape[1], x.shape[1]), slope.new_zeros(slope.shape[1])
     step = chunk_rows()
     for some, slopes in zip(x.split(step), slope.split(step), strict=True):
         pixels, slopes = (rows[None, None].permute(0, 3, 1, 2) for rows in (some, slopes))
         _, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            slopes,
-            pixels,
-            weight[..., None, None],
-            bias.shape,
-            [1, 1],
-            [0, 0],
-            [1, 1],
-            False,
-            [0, 0],
-            1,
-            [False, True, True],
+            slopes, pixels, weight[..., None, None], bias.shape, *GEOMETRY, [False, True, True]
         )
         weight += of_weight.view_as(weight)
         bias += of_bias
@@ -119,9 +105,7 @@ class Linear(nn.Linear):
     """`nn.Linear`, computed by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C_in) -> (..., C_out)."""
         return linear(x, self.effective_weight(), self.bias)
 
     def effective_weight(self) -> Tensor:
-        """(C_out, C_in), the weight in use."""
         return self.weight

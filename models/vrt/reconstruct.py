@@ -19,12 +19,7 @@ class FrameConv(nn.Conv3d):
 
 
 class Upsample(nn.Sequential):
-    """Upsample frames: convolution, pixel shuffle and LeakyReLU per factor of 2 (or 3), then a last convolution.
-
-    Args:
-        factor: 3 or a power of 2.
-        dim: channels in and out.
-    """
+    """Upsample `dim` channels: convolution, pixel shuffle, LeakyReLU per factor of 2 (or 3), a last convolution."""
 
     def __init__(self, factor: int, dim: int) -> None:
         steps = [3] if factor == 3 else [2] * (factor.bit_length() - 1)
@@ -36,11 +31,6 @@ class Upsample(nn.Sequential):
         super().__init__(*layers, FrameConv(dim, dim))
 
 
-def before_upsample(dim: int) -> nn.Sequential:
-    """The layers before `Upsample`: (B, D, dim, H, W) -> (B, D, 64, H, W)."""
-    return nn.Sequential(FrameConv(dim, FUSED), nn.LeakyReLU(0.01, inplace=True))
-
-
 def enlarge(frames: Tensor, factor: int, mode: str = "bilinear") -> Tensor:
     """(B, D, C, H, W) -> (B, D, C, H * factor, W * factor), "bilinear" or "nearest"."""
     if factor == 1:
@@ -50,17 +40,7 @@ def enlarge(frames: Tensor, factor: int, mode: str = "bilinear") -> Tensor:
     return big.view(*frames.shape[:3], *big.shape[2:])
 
 
-def mean_of(frames: Tensor) -> Tensor:
-    """Mean of (B, D, C, H, W) over frames and pixels: (B, 1, C, 1, 1)."""
-    return frames.mean(dim=(1, 3, 4), keepdim=True)
-
-
 def fuse_frames(features: Tensor, linear_fuse: nn.Module, conv_last: nn.Module) -> Tensor:
     """One frame from the features of all: (B, D, C, H, W) -> (B, 1, C_out, H, W), H and W > 3."""
     fused = F.leaky_relu(linear_fuse(features.flatten(1, 2)), 0.2)
     return conv_last(F.pad(fused, (3, 3, 3, 3), mode="reflect")).unsqueeze(1)
-
-
-def windows_of(frames: Tensor, length: int) -> list[Tensor]:
-    """All windows of `length` consecutive frames of (B, D, C, H, W), D >= length, in order."""
-    return [frames[:, start : start + length] for start in range(frames.shape[1] - length + 1)]

@@ -26,14 +26,8 @@ def reshape_layer(kind: str, dim_in: int, dim: int) -> nn.Sequential:
 class Stage(nn.Module):
     """Attention between pairs of frames, attention over all frames, and alignment at one scale.
 
-    Args:
-        kind: "none", "down" or "up", see `reshape_layer`.
-        dim_in: channels of the previous stage.
-        args: width and heads of the blocks.
-        window: (Wd, Wh, Ww) of the self attention; mutual attention takes (2, Wh, Ww).
-        drop_paths: one rate per block of the stage.
-        mutual_blocks: number of blocks with mutual attention.
-        align: how to align neighbouring frames; None: not at all.
+    Of its blocks, one per rate in `drop_paths`, the first `mutual_blocks` have mutual attention, in windows of
+    (2, Wh, Ww). `dim_in` are the channels of the previous stage; without `align`, neighbours are not aligned.
     """
 
     def __init__(

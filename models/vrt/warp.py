@@ -65,11 +65,8 @@ def with_neighbours(x: Tensor, own: Tensor, backward: Tensor, forward: Tensor) -
 def far_flows(flow: Tensor, reach: int) -> Tensor:
     """Flows to the frames at distances 1 .. reach, composed from flows between neighbours.
 
-    f(t, t+k) = f(t, t+1) + f(t+1, t+k) pulled along f(t, t+1).
-
-    Args:
-        flow: f(t, t+1) for every t but the last, (B, D-1, 2, H, W), in pixels.
-        reach: the largest distance, >= 1.
+    f(t, t+k) = f(t, t+1) + f(t+1, t+k) pulled along f(t, t+1), where `flow` is f(t, t+1) for every t but the last,
+    (B, D-1, 2, H, W), in pixels.
 
     Returns:
         (B, D-1, 2 * reach, H, W), two channels per distance, nearest first; zero where frame t+k does not exist.

@@ -35,30 +35,19 @@ def partition(x: Tensor, window: Triple) -> Tensor:
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive windows with the same mask.
+    """Consecutive windows with the same mask."""
 
-    Attributes:
-        count: number of windows.
-        labels: (tokens,) int64 below 8; tokens attend only to tokens with the same label. None: to all.
-    """
-
-    count: int
-    labels: Tensor | None
+    count: int  # of windows
+    labels: Tensor | None  # (tokens,) int64 below 8; tokens attend only to those with the same label. None: to all
 
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """How a volume is shifted, cut into windows and reassembled.
+    """How a volume is shifted, cut into windows and reassembled."""
 
-    Attributes:
-        rows: (B * D * H * W,) int64, the pixel at each place of the windows.
-        places: the inverse permutation.
-        runs: the windows in order, grouped by how the shift cuts them.
-    """
-
-    rows: Tensor
-    places: Tensor
-    runs: tuple[Run, ...]
+    rows: Tensor  # (B * D * H * W,) int64, the pixel at each place of the windows
+    places: Tensor  # the inverse permutation
+    runs: tuple[Run, ...]  # the windows in order, grouped by how the shift cuts them
 
 
 def window_plan(batch: int, size: Triple, window: Triple, shift: Triple, device: torch.device) -> WindowPlan:
@@ -99,7 +88,6 @@ class _Reorder(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, rows: Tensor, places: Tensor) -> Tensor:
-        """(n, C)[rows]."""
         ctx.save_for_backward(rows, places)
         return x.index_select(0, rows)
 

@@ -48,7 +48,7 @@ def source_of(root, name="tfp", channels=1, **spike):
     given = {"representation": name, "window": WINDOW, "planes": PLANES, **spike}
     opt = options(root, spike=given, spike_channels=channels)
     frames = {clip: tuple(f"{number:06d}" for number in range(FIRST, FIRST + 5)) for clip in ("clip_a", "clip_b")}
-    return SpikeSource(opt, frames, gray=lambda clip, frame, is_linear: 0.4)
+    return SpikeSource(opt, frames, lambda clip, frame: np.full((2, 2, 3), 102, np.uint8))
 
 
 BLUR = np.random.default_rng(3).integers(256, size=(2 * SPIKE_SIZE[0], 2 * SPIKE_SIZE[1], 3)).astype(np.uint8)

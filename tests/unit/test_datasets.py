@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from tiny_set import FIRST, SHARP, SPIKE_SIZE, make_set, options, rng
+from tiny_set import FIRST, SHARP, SPIKE_SIZE, make_set, options, rng, sdm
 
 from data.augment import Flips, draw_box
 from data.clip_index import find_clips
@@ -12,7 +12,6 @@ from data.dataset_video_test import VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.loader import StepBatches, train_batches
 from data.select_dataset import define_Dataset
-from data.spike.representations import sdm
 from models.vrt.reconstruct import enlarge
 from utils.spike_loader import read_spikes
 from utils.utils_error import UserError

@@ -430,3 +430,10 @@ def test_a_meta_line_without_a_start_is_said_or_answered_with_the_line_to_write(
 def test_other_templates_are_refused(shared_set, template):
     with pytest.raises(ValueError, match="filename_tmpl"):
         options(shared_set, filename_tmpl=template)
+
+
+@pytest.mark.parametrize("ask", ["size", "read"])
+def test_a_missing_frame_is_named_once(tmp_path, ask):
+    write_rgb(tmp_path / "a" / "000000.png", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(UserError, match="^clip a frame 000001: [^:]* has no image of that name; restore it$"):
+        getattr(FrameStore(tmp_path), ask)("a", "000001")

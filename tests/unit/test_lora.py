@@ -23,7 +23,7 @@ from models.vrt import linear as linear_module
 from models.vrt.blocks import GEGLU
 from models.vrt.linear import Linear
 from options.schema import NetOpt, Opt, TrainOpt
-from options.schema_lora import LoraOpt
+from options.schema_network import LoraOpt
 from scripts import convert_checkpoint
 from utils import utils_image, utils_option
 from utils.utils_checkpoint import load_weights, read_state_dict, write_file

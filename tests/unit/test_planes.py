@@ -6,7 +6,7 @@ import tiny_set
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_set import RATE, SHARP, SPIKE_SIZE, STEPS, intensities, make_set, options
+from tiny_set import RATE, SHARP, SPIKE_SIZE, STEPS, intensities, make_set, options, sdm
 
 from data.dataset_video_test import VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
@@ -17,7 +17,7 @@ from data.prepare import lmdb_writer
 from data.prepare.lmdb_sources import DatFiles
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.planes import REPRESENTATIONS, StepWindow, middles, moment_counts, steps_per_plane
-from data.spike.representations import bins, isi, raw_window, sdm, tfi
+from data.spike.representations import bins, isi, raw_window, tfi
 from utils.spike_loader import read_spikes, write_spikes
 from utils.utils_rgbspike import RGBSpike
 

@@ -160,8 +160,6 @@ def test_a_plane_of_rates_knows_the_drawn_threshold(gray_root, tmp_path, transfe
     if transfer == "linear":
         reader = dataset.spikes.reader
         reader.manifest = reader.manifest.model_copy(update={"transfer": transfer})
-        finish = dataset.spikes.finish
-        dataset.spikes.finish = finish._replace(is_linear=True)
         dataset.refired = refire.Refired(dataset.spikes, dataset.refired.light)
     for theta in (1.0, 4.0) if transfer == "srgb" else (1.0,):
         planes = [dataset.refired.planes("clip_a", frame, WHOLE, Draw(theta=theta)).planes for frame in FRAMES]

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from spike_scenes import GOPRO, real_file
+from tiny_set import sdm
 
-from data.spike.representations import bins, isi, raw_window, repeat, sdm, tfi, tfp, upsample
+from data.spike.representations import bins, isi, raw_window, repeat, tfi, tfp, upsample
 from utils.spike_loader import read_spikes
 from utils.utils_error import UserError
 

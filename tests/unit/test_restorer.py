@@ -22,7 +22,6 @@ from options.schema import Opt, SpikeOpt
 from restorer import Restorer
 from utils import utils_checkpoint, utils_option
 from utils.spike_loader import SpikeStreamSimple, write_spikes
-from utils.utils_colour import mean_gray
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb, to_uint8, write_rgb
 from utils.utils_tile_opt import TileOpt
@@ -153,8 +152,7 @@ def test_planes_of_arrays_are_those_of_files(representation, channels, changes, 
     frames, spikes = read_clip(root)
     shown = dict(zip(NAMES, frames, strict=True))
     opt = options(root, "Test", spike=spike, spike_channels=channels)
-    gray = lambda clip, name, is_linear: mean_gray(shown[name], is_linear=is_linear)  # noqa: E731
-    source = SpikeSource(opt, {"clip_a": tuple(NAMES)}, gray=gray)
+    source = SpikeSource(opt, {"clip_a": tuple(NAMES)}, lambda clip, name: shown[name])
     whole = Box(0, 0, *SPIKE_SIZE)
     wanted = [source.planes("clip_a", name, whole, 2, frame) for name, frame in shown.items()]
 

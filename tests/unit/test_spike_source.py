@@ -32,7 +32,12 @@ def test_a_cut_of_the_planes_is_that_cut_of_the_whole(shared_set):
 def test_a_reversed_sample_sees_its_spikes_mirrored_about_the_sharp_step(shared_set):
     source = VideoTrainDatasetRGBSpike(options(shared_set)).spikes
     seen = []
-    source.represent = Representation(lambda moment, *_: seen.append(moment) or np.zeros((1, 16, 24), "f4"))
+
+    def make(moment, window, channels):
+        seen.append(moment)
+        return np.zeros((1, 16, 24), "f4")
+
+    source.represent = Representation(make, reads_exposure=False)
     for reverse in (False, True):
         source.planes("clip_a", "000047", Box(0, 0, *SPIKE_SIZE), 1, reverse=reverse)
     path = shared_set / "spikes/train/clip_a/spike/000047.dat"

@@ -10,7 +10,7 @@ from tiny_network import TINY
 
 from data.dataset_video_test import VideoTestDataset
 from data.frame_order import by_number
-from data.task_clips import NoisyClip, middle_clips, middle_name, noisy_clips
+from data.task_clips import NoisyClip, middle_clips, middle_name
 from models.select_network import define_G
 from options.schema import DatasetOpt, NetOpt
 from utils import utils_checkpoint, utils_eval, utils_image, utils_metric
@@ -95,7 +95,7 @@ def test_sharp_frames_of_another_size_are_named(place):
 def test_noise_is_that_of_its_frame_whatever_is_read(tmp_path):
     write_clip(tmp_path, "a", numbered(*range(6)), 64, 64)
     write_clip(tmp_path, "b", numbered(*range(6)), 64, 64)
-    first, other = noisy_clips(clips_of(tmp_path), sigma=25)
+    first, other = (NoisyClip(clip, sigma=25) for clip in clips_of(tmp_path).clips)
     whole = first.network_input(0, 6)
     assert whole.shape == (6, 4, 64, 64)
     assert torch.equal(first.network_input(2, 5), whole[2:5])

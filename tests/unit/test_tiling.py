@@ -137,14 +137,13 @@ def test_prepare_chooses_for_all_and_says_what_comes(caplog, monkeypatch):
     monkeypatch.setattr(
         choose_tile, "measure", lambda restore, shape, device: restore(torch.zeros(*shape)) is None or COST
     )
-    job = SimpleNamespace(dist=Dist(), restore=restore)
     with caplog.at_level("INFO", "spikevrt"):
-        tile = choose_tile.prepare(job, DEBLUR, clips, ValOpt(), TileOpt(), auto=True)
+        tile = choose_tile.prepare(restore, Dist(), DEBLUR, clips, ValOpt(), TileOpt(), auto=True)
     assert shapes == [((1, 6, 3, 96, 96), (1, 6, 1, 48, 48))], "a small probe, with spikes on a grid of their own"
     assert sum(bytes_of(Workload(Counter({(40, (180, 320)): 1}), 4), tile, COST)) <= 3e8
     assert math.prod(tile.size) < 180 * 320
     assert f"tiles of {tile}" in caplog.text
-    assert choose_tile.prepare(job, DEBLUR, clips, ValOpt(), TileOpt(6), auto=False) == TileOpt(6)
+    assert choose_tile.prepare(restore, Dist(), DEBLUR, clips, ValOpt(), TileOpt(6), auto=False) == TileOpt(6)
 
 
 def test_a_probe_that_does_not_fit_a_card_is_a_smaller_one_and_never_an_error(monkeypatch):

@@ -137,7 +137,7 @@ def measured(monkeypatch):
     """The tiles that are chosen by measuring, one after the other."""
     chosen = []
 
-    def prepare(model, net, test_set, val, tile, *, auto):
+    def prepare(restore, dist, net, test_set, val, tile, *, auto):
         chosen.append(replace(tile, size=(64 + 8 * len(chosen), 64), frames=6))
         return chosen[-1]
 

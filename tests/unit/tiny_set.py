@@ -3,7 +3,7 @@
 import numpy as np
 
 from data.spike.manifest import ClipTiming, Manifest
-from data.spike.representations import upsample
+from data.spike.representations import exposure_ratio, sharpened, upsample
 from options.schema import DatasetOpt
 from utils.spike_loader import write_spikes
 from utils.utils_image import write_rgb
@@ -52,6 +52,11 @@ def make_set(root, clips=("clip_a", "clip_b"), frames=5, ratio=2, manifest=True,
             clips=dict.fromkeys(clips, timing),
         ).save(root / "spikes")
     return root
+
+
+def sdm(blur, tfp_short, tfp_exposure):
+    """The training-free estimate of (H, W, 3) in [0, 1], from rates (h, w)."""
+    return sharpened(blur, upsample(exposure_ratio(tfp_short, tfp_exposure), blur.shape[:2]))
 
 
 def intensities(made):
