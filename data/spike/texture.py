@@ -150,7 +150,7 @@ def find_geometry(packed: np.ndarray, more: Sequence[tuple[int, int]] = ()) -> t
         order = bit_order(plane) or "little"
         fitting = sorted((h, w) for h, w in sizes if h * w // 8 == min(periodic))
         best = min(fitting, key=lambda size: row_difference(plane, size[1], order).value)
-    if best in SIZES_IN_USE:
+    if best in SIZES_IN_USE and not _repeats_within(packed, min(periodic)):
         return best
     searched = search_geometry(packed)
     if best is None or searched is None:
@@ -242,6 +242,13 @@ def _is_temporal(packed: np.ndarray, step: int, width: int) -> bool:
     """
     row = step + max(1, width // 8)
     return row < _LONGEST_LAG * packed.size and _is_sharp(packed, step) and not _is_sharp(packed, row)
+
+
+def _repeats_within(packed: np.ndarray, step: int) -> bool:
+    """Return whether single pixels repeat after a part of `step` bytes: it is several steps of a smaller sensor."""
+    part = packed[: max(QUICK_BYTES // 4, 2 * step)]
+    shorter = [step // parts for parts in range(2, step // _SMALLEST_STEP + 1) if step % parts == 0]
+    return any(_is_sharp(part, lag) and periodicity(part, lag) > PERIODIC_MIN for lag in shorter)
 
 
 def _is_sharp(packed: np.ndarray, lag: int) -> bool:

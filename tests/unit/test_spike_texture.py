@@ -100,6 +100,15 @@ def test_photographs_are_never_doubted_and_always_found(case):
         assert likelier_size(packed, *declared) == (h, w), declared
 
 
+@pytest.mark.parametrize(("true", "multiple"), [((72, 128), 16), ((48, 80), 15), ((64, 96), 24), ((90, 160), 4)])
+def test_several_steps_of_a_small_sensor_are_not_one_of_a_sensor_in_use(true, multiple):
+    steps = multiple * (1 + 3000 // (multiple * true[0]))
+    streams = [pack(fire(scene(*true), steps, np.random.default_rng(1))), photograph("coffee", *true, steps, 0.05)]
+    for packed in streams:
+        assert any(size[0] * size[1] == multiple * true[0] * true[1] for size in SIZES_IN_USE), "not a hard case"
+        assert find_geometry(packed) == true
+
+
 def test_real_streams_are_never_doubted_and_always_found():
     for name, (packed, true) in real_streams().items():
         assert likelier_size(packed, *true) is None, name
