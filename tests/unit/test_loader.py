@@ -262,7 +262,7 @@ def test_a_batch_that_a_worker_cannot_hand_over_ends_the_run(quick, monkeypatch,
     monkeypatch.setattr(loader, "default_collate", lambda samples: {"key": lambda: None})
     with pytest.raises(StalledError, match="all 2 data workers are idle; one could not hand over its batch"):
         batches(num_workers=2)
-    assert "pickle" in capfd.readouterr().err
+    assert "local object" in capfd.readouterr().err
 
 
 def test_slow_samples_are_waited_for(quick):

@@ -175,15 +175,15 @@ def test_databases_beside_the_demo_set_do_not_make_it_anew(tmp_path):
     assert demo.why_make(root, TINY, force=True) == "--force"
 
 
-def test_demo_set_is_deterministic_and_made_once(demo_set, tmp_path, capsys):
+def test_demo_set_is_deterministic_and_made_once(demo_set, tmp_path, heard):
     before = digests(demo_set)
     assert not demo.make_demo_dataset(demo_set, TINY)
-    assert "up to date" in capsys.readouterr().out
+    assert "up to date" in heard.text
     assert demo.make_demo_dataset(tmp_path / "again", TINY)
     assert digests(tmp_path / "again") == before
     (tmp_path / "again" / "train_GT" / "demo_train_00" / "000000.png").unlink()
     assert demo.make_demo_dataset(tmp_path / "again", TINY)
-    assert "files are missing" in capsys.readouterr().out
+    assert "files are missing" in heard.text
     (tmp_path / "again" / demo.STAMP).unlink()
     assert demo.why_make(tmp_path / "again", TINY, force=False) == "it is incomplete: no stamp"
     assert digests(demo_set) == before
