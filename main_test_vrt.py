@@ -241,10 +241,10 @@ def start_or_resume_results(
         if job.resume and results_folder.check_same(folder, record):
             results_folder.sweep(folder, test_set)
             LOG.info("resuming: %d of %d frames exist", *results_folder.count_existing(folder, test_set))
-        elif job.save_frames:
+        else:
             if job.resume:
                 LOG.info("%s has no frames to resume from; starting from the beginning", folder)
-            results_folder.begin(folder, record, test_set)
+            results_folder.begin(folder, record if job.save_frames else None, test_set)
         with results_folder.disk_errors_in_words(folder):
             utils_option.save(opt, ResultsFolder(folder).options)
     return results_folder.existing_frames(folder) if job.resume else lambda clip, index: None

@@ -83,7 +83,7 @@ from utils.records import profiling
 from utils.report import metric_files
 from utils.report.results_folder import frame_writer
 from utils.utils_dist import Dist
-from utils.utils_eval import evaluate
+from utils.utils_eval import conditions, evaluate
 from utils.utils_file import write_text
 from utils.utils_json import read_json
 from utils.utils_logger import Run, Stopwatch, train_line
@@ -316,9 +316,9 @@ class Tester:
             return False
         metric = opt.val.best_metric
         if dist.is_main and metric is not None and metric in result["mean"]:
-            score = result["mean"][metric]
-            if run_checkpoints.is_best(opt.run_dir, metric, score):
-                run_checkpoints.save_best(opt.run_dir, model, step, metric, score)
+            score, measured = result["mean"][metric], conditions(result, metric, opt.val)
+            if run_checkpoints.is_best(opt.run_dir, metric, score, measured):
+                run_checkpoints.save_best(opt.run_dir, model, step, metric, score, measured)
         pictures.show(run, step, dist)
         run.log_test(step, result)
         return True

@@ -28,7 +28,7 @@ class FrameStore:
         cache: keep every decoded frame in this process's memory.
         filename_tmpl: format of frame names; videos use only its number format.
         key: option that names the root, for messages; also selects the blurred or sharp subfolder of each clip.
-        pictures_beside: ignore images beside clip folders.
+        pictures_beside: ignore the pictures that a test writes beside its clip folders.
 
     Raises:
         UserError: the root does not match the backend, or its LMDB is damaged.
@@ -50,6 +50,11 @@ class FrameStore:
         self._names: dict[str, set[str]] = {}
         self._cache: dict[tuple[str, str], np.ndarray] | None = {} if cache else None
 
+    @property
+    def is_one_clip(self) -> bool:
+        """Whether the root is a clip itself: a folder of frames, or a video."""
+        return self._frames.is_one_clip
+
     def problems(self, clips: Clips, *, exact: bool) -> list[str]:
         """Return one line per wanted frame or clip that is missing, with `exact` also per one beyond the wanted."""
         if found := self.root_problems(clips):
@@ -67,7 +72,7 @@ class FrameStore:
 
     def root_problems(self, clips: Clips) -> list[str]:
         """Report a root that holds a single clip when several are wanted."""
-        if not self._frames.is_one_clip or len(clips) < 2:
+        if not self.is_one_clip or len(clips) < 2:
             return []
         return [
             f"{self._key or 'frames'}: {self._root} holds the frames of one clip, expected those of {len(clips)} "

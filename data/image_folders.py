@@ -14,6 +14,7 @@ from pathlib import Path
 from data.frame_order import by_number, in_time
 from utils.utils_error import UserError, say_once
 from utils.utils_file import own_path
+from utils.utils_run_folder import ResultsFolder
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 # Image formats that are not read, but named in messages.
@@ -57,8 +58,9 @@ def clip_folders(root: Path, ext: str | None) -> list[str]:
 
 
 class ImageFolders:
-    """The clips below an existing folder, found from its files; with `pictures_beside`, those beside clips are ignored.
+    """The clips below an existing folder, found from its files.
 
+    With `pictures_beside`, the pictures that a test writes beside its clip folders are ignored.
     If clips have a folder for each of their parts, the key dataroot_lq or dataroot_gt selects one.
 
     Raises:
@@ -70,16 +72,17 @@ class ImageFolders:
         self.root, self.ext, self._key = root, ext, key
         self._part, self._places = "", dict[str, Path]()
         self._files: dict[str, dict[str, str]] = {}
-        self.is_one_clip = _has_images(root, ext)
+        frames = [name for name in _files(root) if _is_wanted(os.path.splitext(name)[1], ext)]
         folders = _folders(root)
         self._direct = [name for name in folders if _has_images(root / name, ext)]
         self._deeper: list[str] = []
         if pictures_beside and (self._direct or any(self._inner(folders).values())):
-            self.is_one_clip = False
+            results = ResultsFolder(root)
+            frames = [name for name in frames if root / name not in (results.comparison_picture, results.instants)]
+        self.is_one_clip = bool(frames)
         if self.is_one_clip and self._direct:
-            frame = next(iter(image_files(root, ext).values()))
             raise UserError(
-                f"{root}: holds frames ({frame}) and clip folders ({self._direct[0]}); move the frames away"
+                f"{root}: holds frames ({min(frames)}) and clip folders ({self._direct[0]}); move the frames away"
             )
         if self._are_parts(self._direct):
             self.is_one_clip, self._part = True, self._wanted_part(self._direct)

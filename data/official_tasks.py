@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.clip_index import existing_folder
+from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import Manifest
 from options.schema import Opt, ValOpt
 from utils import utils_option
@@ -83,7 +84,7 @@ def noise_level(opt: Opt, sigma: float | None) -> float | None:
 
 
 def spike_changes(opt: Opt, folder: str | None) -> dict[str, Any]:
-    """Return the test set's options given by --folder_spike; without a manifest GoPro's spike size is assumed."""
+    """Return the test set's options given by --folder_spike; spikes that no file describes have GoPro's size."""
     test = opt.datasets.test
     if folder is None:
         if test is not None and test.uses_spikes:
@@ -91,5 +92,6 @@ def spike_changes(opt: Opt, folder: str | None) -> dict[str, Any]:
         return {}
     if test is None or not test.uses_spikes:
         raise UserError(f"--folder_spike is {folder}, but {opt.task} takes no spikes; leave it out")
-    size = {} if Manifest.load(folder) else dict(zip(("spike_h", "spike_w"), GOPRO_SPIKE_SIZE, strict=True))
+    described = Manifest.load(folder) or SpikeConfig.load(folder)
+    size = {} if described else dict(zip(("spike_h", "spike_w"), GOPRO_SPIKE_SIZE, strict=True))
     return {"dataroot_spike": folder, **size}

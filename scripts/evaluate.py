@@ -3,10 +3,10 @@
 python scripts/evaluate.py --restored D --gt D [--lq D] [--ext png] [--metrics psnr ssim ...] [--border N]
                            [--out DIR] [--name-by-order] [--workers N]
 
-Each D is a folder of clip folders (pictures beside them are ignored), one folder of frames, or an LMDB. Clips and
-frames are paired by name; two single folders of frames are one clip, whatever their names. --name-by-order pairs
-equally many differing names in order, 2 before 10. Frames of --lq, the blurred input, may be smaller by an integer
-ratio; they are enlarged bilinearly. --out gets metrics.json and metrics.csv.
+Each D is a folder of clip folders (beside them comparison.png and instants.png are ignored), one folder of frames, or
+an LMDB. Clips and frames are paired by name; two single folders of frames are one clip, whatever their names.
+--name-by-order pairs equally many differing names in order, 2 before 10. Frames of --lq, the blurred input, may be
+smaller by an integer ratio; they are enlarged bilinearly. --out gets metrics.json and metrics.csv.
 """
 
 import argparse
@@ -172,8 +172,8 @@ def paired(wanted: Sequence[str], given: Sequence[str], where: str, by_order: bo
 
 def partners(gt: dict[str, Frames], others: dict[str, Frames], by_order: bool) -> dict[str, Frames]:
     """Return the frames that belong to those of each clip in `gt`, in the same order; UserError as `paired`."""
-    option = next(iter(others.values())).option
-    alone = len(gt) == len(others) == 1
+    first = next(iter(others.values()))
+    option, alone = first.option, first.store.is_one_clip and next(iter(gt.values())).store.is_one_clip
     clips = list(others) if alone else paired(list(gt), list(others), f"{option}: of the clips it", by_order)
     found = {}
     for name, clip in zip(gt, clips, strict=True):

@@ -26,7 +26,8 @@ usage() {
   GPU_COUNT          number of GPUs, 0 for the CPU (default: 1 if there is a GPU, else 0)
   CONFIG.json        option file, also as --opt CONFIG.json (default: $DEFAULT_CONFIG)
   --gpus 0,2         use these GPUs; without GPU_COUNT all of them$demo_help$restarts
-  --set KEY=VALUE    change options for this run, dotted keys and JSON values: --set train.total_iter=200
+  --set KEY=VALUE    change options for this run, dotted keys and JSON values: --set train.total_iter=200;
+                     relative paths in them start at the project's folder
   --dataset-root P   read sharp, blurred and spike folders below P instead of those in CONFIG.json
   --spike-root P     read the spikes from P/train and P/test
   --gopro-root P     folder of the downloaded GoPro set, for --prepare-data
@@ -43,9 +44,28 @@ MASTER_PORT; without LOCAL_RANK and with a GPU_COUNT above 1, they count machine
 EOF
 }
 
+# from_home PATH: replace a leading ~, which the shell leaves in --dataset-root=~/x.
+from_home() {
+    if [[ "$1" == "~" || "$1" == "~/"* ]]; then printf '%s' "$HOME${1:1}"; else printf '%s' "$1"; fi
+}
+
 # from_caller PATH: make a path absolute that was typed in a folder other than the checkout.
 from_caller() {
-    if [[ "$1" == /* || "$PWD" == "$ROOT" ]]; then printf '%s' "$1"; else printf '%s' "$PWD/$1"; fi
+    local path
+    path="$(from_home "$1")"
+    if [[ "$path" == /* || "$PWD" == "$ROOT" ]]; then printf '%s' "$path"; else printf '%s' "$PWD/$path"; fi
+}
+
+# say_where KEY=VALUE: paths in options start at the checkout; say so where one exists in the caller's folder.
+say_where() {
+    local path="${1#*=}"
+    path="${path//\"/}"
+    if [[ "$PWD" == "$ROOT" || "$path" == /* || ! -e "$path" ]]; then return; fi
+    case "${1%%=*}" in
+        *dataroot_* | *meta_info_file | *pretrained_net? | *shipped_netG | *weights | *spynet_path | path.root)
+            say "note: --set $1 is taken from $ROOT, not from this folder; for the one here give $PWD/$path"
+            ;;
+    esac
 }
 
 die_unknown() {
@@ -76,7 +96,7 @@ print(near_option_file(pathlib.Path(sys.argv[1])))' "$1" 2>/dev/null)" || true
 
 set_config() {
     if [[ -n "$CONFIG" ]]; then die 2 "two option files: $CONFIG and $1; give one"; fi
-    CONFIG="$1"
+    CONFIG="$(from_home "$1")"
 }
 
 parse_arguments() {
@@ -103,7 +123,7 @@ parse_arguments() {
             --spike-root) SPIKE_ROOT="$(from_caller "$2")" && shift ;;
             --set)
                 if [[ ! "$2" =~ $KEY_VALUE ]]; then die 2 "--set $2: expected KEY=VALUE, such as train.total_iter=200"; fi
-                while [[ "${2:-}" =~ $KEY_VALUE ]]; do SETS+=("$2") && shift; done
+                while [[ "${2:-}" =~ $KEY_VALUE ]]; do say_where "$2" && SETS+=("$2") && shift; done
                 ;;
             --demo)
                 if [[ $MODE != train ]]; then die 2 "--demo belongs to ./launch_train.sh, which tests as well"; fi

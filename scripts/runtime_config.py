@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.layout import SPIKES, Split, gt_dir, instant_dir, lq_dir, meta_info_path, subframe_dir
+from data.layout import META_INFO, SPIKES, Split, gt_dir, instant_dir, lq_dir, meta_info_path, subframe_dir
 from data.lmdb_store import is_lmdb, lmdb_path
+from data.meta_info import read_meta_info
+from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import Manifest
 from options.schema import DatasetOpt, Opt
 from utils import utils_option
 from utils.utils_cli import Parser, program
 from utils.utils_error import UserError
-from utils.utils_file import write_text
+from utils.utils_file import own_path, write_text
 
 OPTIONAL = ("dataroot_spike", "dataroot_subframes", "dataroot_instants")  # are read from folders, too
 
@@ -70,9 +72,22 @@ def changed_options(
         changes["io_backend"] = {"type": "lmdb"}
     if lmdb or dataset.io_backend.type == "lmdb":
         moved = lmdb_roots(dataset, moved)
-    if "dataroot_spike" in moved and Manifest.load(moved["dataroot_spike"]):
-        changes |= {"spike_h": None, "spike_w": None}  # that manifest has them
+    spikes = moved.get("dataroot_spike")
+    if spikes and (Manifest.load(spikes) or SpikeConfig.load(spikes)):
+        changes |= {"spike_h": None, "spike_w": None}  # these files have them
+    if root is not None and dataset.meta_info_file is not None and "meta_info_file" not in moved:
+        changes |= old_meta_info(Path(dataset.meta_info_file), lq_dir(root, split))
     return {key: str(path) for key, path in moved.items()} | changes
+
+
+def old_meta_info(path: Path, clips: Path) -> dict[str, None]:
+    """Return the change of meta_info_file for a moved folder of clips without its own; say which is used on stderr."""
+    if not path.is_file():
+        return {}  # an error when the data are read
+    is_others = clips.is_dir() and not any(own_path(clips, clip).exists() for clip in read_meta_info(path))
+    used = "names none of its clips, so all of them are used" if is_others else "is used"
+    print(f"note: {clips.parent} has no {META_INFO} for {clips.name}; {path} {used}", file=sys.stderr)
+    return {"meta_info_file": None} if is_others else {}
 
 
 def checked_options(config: Path, mode: str, overrides: list[str], *, moves: bool) -> Opt:

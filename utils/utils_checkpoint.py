@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import pickle
 import struct
 import zipfile
@@ -22,6 +23,7 @@ from utils.utils_lora import adapted_to
 from utils.utils_run_folder import check_exists
 from utils.utils_zoo import located
 
+LOG = logging.getLogger("spikevrt")
 CONTAINERS = ("params", "params_ema")
 # Last name parts of constant buffers, and the counter of torch.optim.swa_utils.AveragedModel.
 BUFFERS = ("relative_position_index", "position_bias", "attn_mask", "mean", "std", "n_averaged")
@@ -152,11 +154,14 @@ def read_state_dict(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of a .pth or .safetensors file onto the CPU, without running any code in it.
 
     `sha256` is that of the file, if known. Raises UserError if the file is absent, damaged, needs code to be unpickled,
-    or holds no tensors.
+    or holds no tensors. Of several containers the first of CONTAINERS is read, and a log line says so.
     """
     content = read_file(path, sha256)
     if isinstance(content, Mapping):
-        content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), content)
+        held = [key for key in CONTAINERS if isinstance(content.get(key), Mapping)]
+        if len(held) > 1:
+            LOG.warning("%s has %s: %s is taken, as KAIR does for netG", path, " and ".join(held), held[0])
+        content = content[held[0]] if held else content
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(
             f"{path}: has no weights, expected a dict of tensors, bare or under one of {CONTAINERS}; give another file"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from options.schema_train import ValOpt
 from utils import utils_dist, utils_image, utils_metric, utils_tile
+from utils.checkpoint.option_changes import options_hash
 from utils.evaluation import ensemble
 from utils.evaluation.clip import Clip, Frame, TestSet
 from utils.evaluation.work_split import Share, Work, split_work
@@ -265,6 +266,22 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "mean_over_frames": mean_over_frames,
         "clips": clips,
         "frames": rows,
+    }
+
+
+def conditions(result: Mapping[str, Any], metric: str, val: ValOpt) -> dict[str, Any]:
+    """What a score depends on besides the weights, as JSON values; scores measured under other ones do not compare.
+
+    `result` is that of `evaluate`; `inputs`, the scores of the input frames, stands for their content.
+    """
+    unused = {"save_img", "output", "times", "tile_batch", "task_name", "metrics"}
+    inputs = {key: result["mean"].get(key) for key in (f"lq_{metric}", f"sdm_{metric}")}
+    return {
+        "frames": len(result["frames"]),
+        "frame_names": options_hash({"names": [(row["clip"], row["frame"]) for row in result["frames"]]}),
+        "inputs": ", ".join(f"{key} {score:.4g}" for key, score in inputs.items() if score is not None),
+        "protocol": result["protocol"],
+        "val": val.model_dump(mode="json", exclude=unused),
     }
 
 

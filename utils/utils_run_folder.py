@@ -26,7 +26,7 @@ class RunFolder:
         self.metrics = root / "metrics.jsonl"  # one JSON object per line: values of training and of tests
         self.weights = root / WEIGHTS  # folder of the checkpoints
         self.best = self.weights / "best_G.pth"  # the weights with the best test result so far
-        self.best_score = self.weights / "best.json"  # step and score of these weights
+        self.best_score = self.weights / "best.json"  # their step, score, and what it was measured on
         self.tile = root / "tile.json"  # the tile of the run's tests, if it was chosen automatically
         self.images = root / "images"  # folder of the frames restored in tests, by step
         self.profile = root / "profile"  # folder of torch.profiler's records

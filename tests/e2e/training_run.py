@@ -16,6 +16,7 @@ from tiny_network import TRAINED
 from tiny_set import make_set, options
 from warm_python import WarmPython
 
+from utils.checkpoint import run_checkpoints
 from utils.utils_image import read_rgb, write_rgb
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,8 +134,8 @@ class Training:
 
     @property
     def best(self):
-        """What the run says of its best weights."""
-        return json.loads((self.models / "best.json").read_text())
+        """Step and score of the run's best weights."""
+        return run_checkpoints.best(self.models.parent)
 
     def alive(self):
         """Processes of all runs in this folder that still run; torchrun gives each of its own a session."""

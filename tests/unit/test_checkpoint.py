@@ -49,6 +49,16 @@ def test_weights_load_from_any_container_and_buffers_are_ignored(tmp_path, conta
     assert torch.equal(net.layer.weight, weights["layer.weight"])
 
 
+def test_of_weights_and_their_average_in_one_file_it_is_said_which_are_taken(tmp_path, heard):
+    path, weights, average = tmp_path / "both.pth", Net().state_dict(), Net().state_dict()
+    utils_checkpoint.write_file({"params_ema": average, "params": weights}, path)
+    assert torch.equal(utils_checkpoint.read_state_dict(path)["layer.weight"], weights["layer.weight"])
+    assert [f"{path} has params and params_ema: params is taken" in line.message for line in heard.records] == [True]
+    utils_checkpoint.write_file({"params_ema": average}, path)
+    utils_checkpoint.read_state_dict(path)
+    assert len(heard.records) == 1
+
+
 def test_safetensors_load_too(tmp_path):
     weights = Net().state_dict()
     save_file(weights, tmp_path / "weights.safetensors")

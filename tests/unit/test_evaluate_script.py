@@ -5,6 +5,7 @@ import csv
 import json
 import pickle
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -91,8 +92,31 @@ def test_writes_and_prints_what_the_metrics_give(folders, run):
 
 
 def test_pictures_beside_clip_folders_are_no_frames(folders, run):
-    write_rgb(folders / "out/comparison.png", np.zeros((8, 8, 3), np.uint8))
+    for name in ("comparison", "instants"):
+        write_rgb(folders / f"out/{name}.png", np.zeros((8, 8, 3), np.uint8))
     assert run()[0] == 0
+
+
+@pytest.mark.parametrize("root", ["out", "gt"])
+def test_frames_with_an_older_test_in_a_folder_below_are_refused(folders, run, root):
+    shutil.copytree(folders / root / "two", folders / root / "two" / "old")
+    code, _, err = run(restored="out/two", gt="gt/two")
+    assert code == 2
+    assert re.fullmatch(f"error: .*/{root}/two: holds frames .000000.png. and clip folders .old.; move .*\n", err)
+
+
+@pytest.mark.parametrize("single", ["neither", "gt", "out"])
+def test_one_clip_each_of_other_names_is_no_pair(folders, run, single):
+    shutil.rmtree(folders / "out/one")
+    shutil.rmtree(folders / "gt/one")
+    before = run("--metrics", "psnr")
+    assert before[0] == 0
+    (folders / "out/two").rename(folders / "out/three")
+    places = {"gt": {"gt": "gt/two"}, "out": {"restored": "out/three"}}.get(single, {})
+    code, _, err = run("--metrics", "psnr", **places)
+    assert code == 2
+    assert "--restored: of the clips it lacks two: 1 found, 1 in --gt" in err
+    assert run("--metrics", "psnr", "--name-by-order", **places) == before
 
 
 def test_a_single_folder_is_one_clip_whatever_its_name(folders, run):

@@ -150,6 +150,24 @@ def test_file_and_roots_are_taken_from_the_callers_folder(machine):
     assert machine.calls[0][-4:] == ["--opt", f"{folder}/mine.json", "--dataset-root", f"{folder}/sets"]
 
 
+def test_a_tilde_that_the_shell_leaves_is_the_home(machine):
+    assert machine.launch("--opt=~/mine.json", "--dataset-root=~/sets", cwd=machine.folder).returncode == 0
+    folder = str(machine.folder)
+    assert machine.calls[0][-4:] == ["--opt", f"{folder}/mine.json", "--dataset-root", f"{folder}/sets"]
+
+
+def test_a_path_in_an_option_that_exists_here_is_said_to_be_taken_from_the_checkout(machine):
+    (machine.folder / "docs").mkdir()
+    sets = ["--set", "datasets.test.dataroot_lq=docs", "task=docs", "datasets.test.dataroot_gt=gone"]
+    result = machine.launch("mine.json", *sets, cwd=machine.folder)
+    assert (result.returncode, machine.calls[0][-3:]) == (0, sets[1:])
+    assert re.findall("note: .*", result.stderr) == [
+        f"note: --set datasets.test.dataroot_lq=docs is taken from {ROOT}, not from this folder; for the one here give "
+        f"{machine.folder}/docs"
+    ]
+    assert "note: " not in machine.launch("0", *sets).stderr
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -592,6 +610,29 @@ def test_options_without_mistakes_pass_before_there_are_data(run_program, option
     words = ["scripts/runtime_config.py", "--check", "--mode", "train", "--lmdb", "--opt", option_file]
     assert run_program(*words) == (0, "", "")
     assert not (tmp_path / "experiments").exists()
+
+
+@pytest.mark.parametrize(("name", "kept"), [("elsewhere", False), ("clip_b", True)])
+def test_the_list_of_another_set_gives_way_at_a_root_without_one(option_file, tmp_path, capsys, name, kept):
+    tree = json.loads(option_file.read_text())
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{name} 5 (32,48,3) 47\n")
+    tree["datasets"]["train"]["meta_info_file"] = str(listed)
+    option_file.write_text(json.dumps(tree))
+    (tmp_path / "set/train_GT_blurred/clip_b").mkdir(parents=True)
+    moved = moved_by(option_file, tmp_path / "set")["train"]
+    assert moved.get("meta_info_file", "as it was") == ("as it was" if kept else None)
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"{listed} is used" in err if kept else f"{listed} names none of its clips" in err
+
+
+def test_spike_size_of_the_options_gives_way_to_a_config_yaml_at_the_new_root(option_file, tmp_path):
+    (tmp_path / "spikes/train").mkdir(parents=True)
+    (tmp_path / "spikes/config.yaml").write_text("spike_h: 250\nspike_w: 400\nfilename: mine\n")
+    path = runtime_config.write_runtime_config(option_file, "train", None, tmp_path / "spikes", [])
+    moved = json.loads(path.read_text())["datasets"]["train"]
+    assert moved == {"dataroot_spike": f"{tmp_path}/spikes/train", "spike_h": None, "spike_w": None}
 
 
 def test_spike_root_moves_the_spikes_only(option_file, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from tiny_network import TINY, overrides
 import main_test_vrt
 from data import official_tasks
 from data.layout import DatasetWriter, Frame
+from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import ClipTiming, Manifest
 from models.select_network import define_G
 from options.schema import NetOpt, Opt
@@ -119,16 +120,29 @@ def test_older_flags_without_saving_write_only_metrics(data_root, place):
     run("--task", RGB_TASK, *folders, "--tile", 0, 0, 0, *tiny_flags())
     written = sorted(path.name for path in (place / "results" / RGB_TASK).iterdir())
     assert written == ["metrics.csv", "metrics.json", "one", "options.json", "report.html"]
-    assert earlier.is_file(), "a run that writes no frames removes none"
+    assert earlier.is_file(), "a run that writes no frames removes none of which nothing is known"
+    record = place / "results" / RGB_TASK / "run.json"
+    record.write_text(json.dumps({"clips": {"one": ["000001"]}}))
+    run("--task", RGB_TASK, *folders, "--tile", 0, 0, 0, *tiny_flags())
+    assert not earlier.exists(), "one folder shows one test"
+    assert not record.exists()
+    earlier.parent.mkdir()
+    earlier.write_text("a frame of an interrupted run")
+    record.write_text(json.dumps({"clips": {"one": ["000001", "000002"]}}))
+    (place / "results" / RGB_TASK / "report.html").unlink()
+    with pytest.raises(UserError, match="has 1 of 2 frames of an interrupted test"):
+        run("--task", RGB_TASK, *folders, "--tile", 0, 0, 0, *tiny_flags())
 
 
-def test_spikes_without_manifest_are_gopros(tmp_path):
+def test_spikes_that_nothing_describes_are_gopros(tmp_path):
     opt = utils_option.load(official_tasks.task_file(SPIKE_TASK), Opt)
     assert official_tasks.spike_changes(opt, str(tmp_path)) == {
         "dataroot_spike": str(tmp_path),
         "spike_h": 360,
         "spike_w": 640,
     }
+    SpikeConfig(filename="mine", spike_h=250, spike_w=400).save(tmp_path)
+    assert official_tasks.spike_changes(opt, str(tmp_path)) == {"dataroot_spike": str(tmp_path)}
 
 
 DEBLUR = (1, (6, 192, 192), (6, 8, 8), (8,) * 7 + (4,) * 4, (9, 10), (96,) * 7 + (120,) * 4, 2, 16)

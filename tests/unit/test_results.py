@@ -90,6 +90,29 @@ def test_frames_of_other_weights_do_not_survive_a_start_on_part_of_the_clips(tmp
         results_folder.check_same(tmp_path, {**part, "clips": NAMES})
 
 
+def test_a_test_that_saves_no_frames_removes_what_the_earlier_one_recorded_alone(tmp_path, clips):
+    results_folder.begin(tmp_path, {**RECORD, "clips": {"a": NAMES["a"]}}, clips[:1])
+    write_all(tmp_path, clips)  # nothing tells where those of b come from
+    for made in ("a.mp4", "comparison.png", "comparison.mp4", "metrics.json", "report.html", "notes.txt"):
+        (tmp_path / made).write_text("of the earlier test, or mine")
+    results_folder.begin(tmp_path, None, clips)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["b/0000.png", "b/0001.png", "notes.txt"]
+
+
+def test_frames_to_go_on_from_are_not_deleted_by_a_test_that_saves_none(tmp_path, clips):
+    results_folder.begin(tmp_path, RECORD, clips)
+    results_folder.begin(tmp_path, None, clips)  # the earlier one stopped before its first frame
+    results_folder.begin(tmp_path, RECORD, clips)
+    write_all(tmp_path, clips[1:])
+    with pytest.raises(UserError, match="has 2 of 6 frames of an interrupted test.*--resume.*--save_result.*task_name"):
+        results_folder.begin(tmp_path, None, clips)
+    assert results_folder.count_existing(tmp_path, clips) == (2, 6)
+    (tmp_path / "report.html").write_text("all is done")
+    results_folder.begin(tmp_path, None, clips)
+    assert results_folder.count_existing(tmp_path, clips) == (0, 6)
+
+
 @pytest.mark.parametrize(("before", "now", "same"), [("png", None, True), (None, "png", False), ("png", "jpg", False)])
 def test_frames_of_any_suffix_are_those_of_the_one_before(tmp_path, before, now, same):
     """Earlier versions knew no "any" and recorded png; two files that would be one frame are refused."""

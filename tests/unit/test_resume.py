@@ -414,6 +414,31 @@ def test_with_another_metric_the_best_is_chosen_anew_and_that_is_said(tmp_path, 
     assert "by ssim the new ones are best" in heard.text
 
 
+MEASURED = {"frames": 3, "val": {"flip_seq": False}}
+
+
+@pytest.mark.parametrize("now", [{"frames": 9, "val": {"flip_seq": False}}, {"frames": 3, "val": {"flip_seq": True}}])
+def test_scores_of_another_measurement_do_not_hold_back_new_weights(tmp_path, heard, now):
+    run_checkpoints.save_best(tmp_path, Trainee(), 5, "psnr", 31.5, MEASURED)
+    assert run_checkpoints.best(tmp_path) == {"step": 5, "psnr": 31.5}
+    assert not run_checkpoints.is_best(tmp_path, "psnr", 31.0, MEASURED)
+    assert not run_checkpoints.is_best(tmp_path, "psnr", 31.0, {**MEASURED, "of a later version": 1})
+    assert not run_checkpoints.is_best(tmp_path, "psnr", float("nan"), now)
+    assert heard.text == ""
+    assert run_checkpoints.is_best(tmp_path, "psnr", 20.0, now)
+    assert len(heard.records) == 1
+    assert "31.5}, were measured otherwise (" in heard.text
+    run_checkpoints.save_best(tmp_path, Trainee(), 6, "psnr", 20.0, now)
+    assert not run_checkpoints.is_best(tmp_path, "psnr", 19.0, now)
+
+
+def test_a_best_of_which_nobody_noted_what_was_measured_is_compared_by_its_score(tmp_path):
+    run_checkpoints.save_best(tmp_path, Trainee(), 5, "psnr", 31.5)
+    (tmp_path / "models" / "best.json").write_text('{"step": 5, "psnr": 31.5}\n')
+    assert not run_checkpoints.is_best(tmp_path, "psnr", 31.0, MEASURED)
+    assert run_checkpoints.is_best(tmp_path, "psnr", 32.0, MEASURED)
+
+
 def test_where_there_are_no_weights_runs_that_have_some_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"to a file$"):

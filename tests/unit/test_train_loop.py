@@ -165,6 +165,36 @@ def test_all_processes_take_the_tile_that_the_first_one_has_kept(tmp_path, measu
     assert sent[1] == {}
 
 
+def result_of(mean, frames=2, protocol="border 0"):
+    rows = [{"clip": "a", "frame": f"{number:06d}"} for number in range(frames)]
+    return {"mean": mean, "frames": rows, "protocol": protocol}
+
+
+INPUT = {"psnr": 20.0, "lq_psnr": 15.0}
+
+
+@pytest.mark.parametrize(
+    ("result", "val"),
+    [
+        (result_of(INPUT, frames=3), {}),
+        (result_of(INPUT | {"lq_psnr": 14.9}), {}),
+        (result_of(INPUT | {"sdm_psnr": 14.9}), {}),
+        (result_of(INPUT, protocol="border 8"), {}),
+        (result_of(INPUT), {"num_frame_testing": 6}),
+    ],
+    ids=["a frame more", "other input", "with spikes", "another protocol", "other tiles"],
+)
+def test_after_another_test_set_or_protocol_the_next_weights_are_the_best(tmp_path, monkeypatch, result, val):
+    shown = SimpleNamespace(show=lambda *given: None)
+    monkeypatch.setattr(main_train_vrt.metric_files, "BoardImages", lambda test_set: shown)
+    measured = [({}, result_of(INPUT | {"psnr": 30.0})), ({"tile_batch": 2}, result_of(INPUT)), (val, result)]
+    for step, (val_of_step, found) in enumerate(measured, start=1):
+        monkeypatch.setattr(main_train_vrt, "evaluate", lambda *given, found=found, **more: found)
+        parts = parts_of(tmp_path, **val_of_step)
+        main_train_vrt.Tester(parts, StopRequest()).test(step)
+        assert run_checkpoints.best(parts.opt.run_dir)["step"] == (3 if step == 3 else 1)
+
+
 @pytest.mark.parametrize(
     ("metrics", "scores", "best"),
     [
@@ -179,7 +209,7 @@ def test_whatever_is_measured_chooses_the_best_weights(tmp_path, monkeypatch, me
     monkeypatch.setattr(main_train_vrt.metric_files, "BoardImages", lambda test_set: shown)
     parts = parts_of(tmp_path, metrics=metrics)
     for step, mean in enumerate(scores, start=1):
-        monkeypatch.setattr(main_train_vrt, "evaluate", lambda *given, mean=mean, **more: {"mean": mean})
+        monkeypatch.setattr(main_train_vrt, "evaluate", lambda *given, mean=mean, **more: result_of(mean))
         assert main_train_vrt.Tester(parts, StopRequest()).test(step)
     assert run_checkpoints.best(parts.opt.run_dir) == best
     assert (parts.opt.run_dir / "models/best_G.pth").is_file() == (best is not None)

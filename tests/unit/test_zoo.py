@@ -285,7 +285,7 @@ def run(zoo):
     utils_option.save(opt, folder / "options.json")
     state = stand_in(opt)
     utils_checkpoint.write_file(state, folder / "models" / "best_G.pth")
-    (folder / "models" / "best.json").write_text('{"step": 20, "psnr": 30.5}\n')
+    (folder / "models" / "best.json").write_text('{"step": 20, "psnr": 30.5, "measured": {"frames": 3}}\n')
     lines = [{"step": 10, "split": "train", "time": 2.0}, {"step": 20, "split": "train", "time": 3.0}]
     lines += [{"step": 20, "split": "test", "psnr": 30.5}, {"step": 30, "split": "train", "time": 3.0}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -26,6 +26,7 @@ from utils.utils_run_folder import RunFolder
 LOG = logging.getLogger("spikevrt")
 KINDS = ("G", "E", "state")  # in the order in which the files of a set appear
 TEMPORARY = re.compile(r"\.(\d+)_(?:G|E|state)\..*\.tmp\.pth")
+MEASURED = "measured"  # in best.json: what the score depends on besides the weights
 MOST_NAMED = 3  # damaged checkpoints described in an error
 
 
@@ -75,38 +76,56 @@ def save(run_dir: Path, step: int, model: Resumable, record: Mapping[str, Any], 
             _remove(run, old, KINDS)
 
 
-def save_best(run_dir: Path, model: Resumable, step: int, metric: str, score: float) -> None:
-    """Write best_G.pth (the averaged weights if the model has them), then best.json with step and score; as `save`."""
+def save_best(
+    run_dir: Path, model: Resumable, step: int, metric: str, score: float, measured: Mapping[str, Any] | None = None
+) -> None:
+    """Write best_G.pth (the averaged weights if the model has them), then best.json with step and score; as `save`.
+
+    `measured`: what the score depends on besides the weights, see `utils_eval.conditions`.
+    """
     run, states = RunFolder(run_dir), model.state_dicts()
     with _disk_errors_in_words(run, f"the best weights, of step {step},"):
         write_file(_on_cpu(states.get("E", states["G"])), run.best)
-        write_text(run.best_score, json.dumps({"step": step, metric: float(score)}) + "\n")
+        write_text(run.best_score, json.dumps({"step": step, metric: float(score), MEASURED: measured or {}}) + "\n")
 
 
 def best(run_dir: Path) -> dict[str, Any] | None:
     """{"step", <metric>} of the run's best weights so far; None if there are none."""
+    found = _best(run_dir)
+    return found and found[0]
+
+
+def _best(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """As `best`, and what was measured: empty if an earlier version, which did not note it, wrote the file."""
     path = RunFolder(run_dir).best_score
     if not path.is_file():
         return None
     try:
         content = json.loads(read_text(path))
-        ((metric, score),) = ((key, value) for key, value in content.items() if key != "step")
-        return {"step": int(content["step"]), metric: float(score)}
+        ((metric, score),) = ((key, value) for key, value in content.items() if key not in ("step", MEASURED))
+        return {"step": int(content["step"]), metric: float(score)}, dict(content.get(MEASURED, {}))
     except (AttributeError, ValueError, KeyError, TypeError):
         LOG.warning("%s is damaged: the next measured weights count as the best", path)
         return None
 
 
-def is_best(run_dir: Path, metric: str, score: float) -> bool:
-    """Whether a score beats the run's best weights so far, or is the first of its metric."""
-    found = best(run_dir)
-    if math.isnan(score) or found is None:
+def is_best(run_dir: Path, metric: str, score: float, measured: Mapping[str, Any] | None = None) -> bool:
+    """Whether a score beats the run's best weights so far, or is the first of its metric or its `measured`.
+
+    `measured` is as in `save_best`; what only one of the two has is not compared.
+    """
+    noted = _best(run_dir)
+    if math.isnan(score) or noted is None:
         return not math.isnan(score)
+    found, before = noted
     if metric not in found:
         LOG.warning("best weights so far were chosen by another metric, %s; by %s the new ones are best", found, metric)
         return True
-    before: float = found[metric]
-    return score < before if lower_is_better(metric) else score > before
+    if differing := "; ".join(str(change) for change in changes(before, measured or {}) if change.known):
+        LOG.warning("best weights so far, %s, were measured otherwise (%s): the new ones are best", found, differing)
+        return True
+    highest: float = found[metric]
+    return score < highest if lower_is_better(metric) else score > highest
 
 
 def resume(run_dir: Path, model: Resumable, options: Mapping[str, Any]) -> Resumed:

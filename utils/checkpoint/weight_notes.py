@@ -6,6 +6,7 @@ from typing import Any
 
 from options.schema import Opt
 from utils import __version__, utils_option
+from utils.checkpoint.run_checkpoints import MEASURED
 from utils.utils_file import read_text
 from utils.utils_run_folder import SET_FILE, RunFolder, options_of
 from utils.utils_zoo import commit
@@ -70,6 +71,7 @@ def _step_and_score(run: RunFolder, weights: Path) -> tuple[int | None, dict[str
     if saved or not run.best_score.is_file() or weights.name != run.best.name:
         return (int(saved[1]) if saved else None), None
     score = json.loads(read_text(run.best_score))
+    score.pop(MEASURED, None)
     return score.pop("step"), score
 
 

@@ -17,7 +17,7 @@ from utils.checkpoint.option_changes import changes
 from utils.evaluation.clip import Clip, Frame, TestSet
 from utils.processes import folder_lock, signals
 from utils.utils_dist import Dist
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_file import read_text, safe_name, write_text
 from utils.utils_progress import progress
 from utils.utils_run_folder import VIDEO_SUFFIXES, ResultsFolder
@@ -69,23 +69,42 @@ def recorded_tile(folder: Path) -> TileOpt | None:
     return None if tile is None else TileOpt.from_json(tile)
 
 
-def begin(folder: Path, record: Mapping[str, Any], test_set: TestSet) -> None:
+def begin(folder: Path, record: Mapping[str, Any] | None, test_set: TestSet) -> None:
     """Start afresh: delete what an earlier call left, then write the record; DiskError if the folder cannot be written.
 
-    `record` is everything that the frames depend on, JSON values; its "clips" lists all frame names.
+    `record` is everything that the frames depend on, JSON values; its "clips" lists all frame names. None: this test
+    saves no frames; of frames and videos, those that the earlier record lists are deleted, and then the record itself;
+    UserError if they are of an interrupted test.
     """
+    if record is None:
+        _check_finished(folder)
     sweep(folder, test_set)
     results = ResultsFolder(folder)
     with disk_errors_in_words(folder):
         for path in results.summaries:
             path.unlink(missing_ok=True)
         frames = {clip.name: clip.frames for clip in (test_set[index] for index in range(len(test_set)))}
-        for made in (read_record(folder).get("clips", {}), frames):
+        for made in (read_record(folder).get("clips", {}), {} if record is None else frames):
             for clip, names in made.items():
                 for kind in VIDEO_SUFFIXES:
                     results.video(clip, kind).unlink(missing_ok=True)
                 _remove(folder / clip, names)
-        write_text(results.record, json.dumps({"version": __version__, **record}, indent=2) + "\n")
+        if record is None:
+            results.record.unlink(missing_ok=True)
+        else:
+            write_text(results.record, json.dumps({"version": __version__, **record}, indent=2) + "\n")
+
+
+def _check_finished(folder: Path) -> None:
+    """Refuse a folder with frames that `--resume` could continue from."""
+    results, clips = ResultsFolder(folder), read_record(folder).get("clips", {})
+    paths = [results.frame(clip, name) for clip, names in clips.items() for name in names]
+    existing = sum(path.is_file() for path in paths)
+    if existing and not results.report.is_file():  # the report is written last
+        raise UserError(
+            f"{folder}: has {existing} of {counted(len(paths), 'frame')} of an interrupted test, which a test that "
+            f"saves none would delete; continue that test with --resume, replace it with --save_result, or {OTHER_NAME}"
+        )
 
 
 def check_apart(folder: Path, inputs: Mapping[str, str | None]) -> None:
