@@ -30,7 +30,7 @@ from options.schema import Opt
 from utils import utils_option
 from utils.processes import thread_count
 from utils.utils_error import UserError, counted
-from utils.utils_file import write_text
+from utils.utils_file import digest, write_text
 from utils.utils_run_folder import RELEASE, ResultsFolder, find_weights
 from utils.utils_tile_opt import TileOpt, tile_of
 from utils.utils_zoo import located
@@ -158,7 +158,7 @@ from data.spike.align.warning import warn_at_start
 from data.task_clips import clips_to_restore, protocol_of
 from models.memory import choose_tile
 from models.select_model import define_restorer
-from utils import utils_checkpoint, utils_dist, utils_eval, utils_metric
+from utils import utils_dist, utils_eval, utils_metric
 from utils.evaluation.clip import Clip, TestSet
 from utils.report import comparison_video, instants_picture, metric_files, results_folder, test_page
 from utils.tiles.choice import ShrinkingTile
@@ -256,7 +256,7 @@ def write_pages(
 ) -> None:  # fmt: skip
     """Write the report page; delete the frames if only videos are requested."""
     opt, folder = job.opt, job.folder
-    weights = f"{job.weights} ({job.reason}), SHA-256 {utils_checkpoint.digest(job.weights)}"
+    weights = f"{job.weights} ({job.reason}), SHA-256 {digest(job.weights)}"
     about = {
         "title": folder.name,
         "options": opt.model_dump(mode="json"),

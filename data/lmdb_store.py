@@ -5,6 +5,7 @@ A key is `<clip>/<frame>` (no extension), its value the bytes of the frame's fil
 88 spike steps. The order of the lines does not matter.
 """
 
+import json
 import os
 import re
 from pathlib import Path
@@ -51,6 +52,21 @@ def lmdb_path(folder: Path) -> Path:
 def record_path(target: Path) -> Path:
     """Return the path of an LMDB writer's record of its source files."""
     return target.with_name(f".{target.name}.sources.json")
+
+
+def stamp_of(path: Path) -> tuple[int, int, int]:
+    """Return size in bytes, mtime and ctime in ns; ctime changes even if an older file replaces this one."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def read_stamps(target: Path) -> dict[str, list[int]]:
+    """Read the stamps of an LMDB's source files by key; empty if there is no record or it belongs to another LMDB."""
+    try:
+        record = json.loads(read_text(record_path(target)))
+        return dict(record["files"]) if record["data"] == list(stamp_of(target / DATA)) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def key_of(clip: str, frame: str) -> bytes:

@@ -6,9 +6,9 @@ from typing import Any
 
 from data.spike.manifest import Manifest
 from options.schema import Opt
-from utils import utils_checkpoint
 from utils.checkpoint.option_changes import NET_KEYS_THAT_KEEP_WEIGHTS
 from utils.evaluation.clip import TestSet
+from utils.utils_file import digest
 from utils.utils_tile_opt import TileOpt
 
 
@@ -36,7 +36,7 @@ def restoration_key(opt: Opt, weights: Path, sigma: float | None, tile: TileOpt,
     manifest = Manifest.load(spikes) if spikes is not None else None
     keys = ("spike_h", "spike_w", "filename_ext", "filename_tmpl", "meta_info_file")
     return {
-        "weights": utils_checkpoint.digest(weights),
+        "weights": digest(weights),
         "netG": net,
         "data": {**places, **{key: getattr(test, key) for key in keys}, "spike": test.spike.model_dump(mode="json")},
         "manifest": manifest and manifest.model_dump(mode="json"),

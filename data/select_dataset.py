@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from data.dataset_video_test import SingleVideoTestDataset, VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
+from data.lmdb_age import warn_of_old_lmdbs
 from data.mixture import SampleSource
 from options.kair_keys import OTHER_DATASET_TYPES, only_tested
 from options.schema import DatasetOpt
@@ -50,6 +51,7 @@ def define_Dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
     if opt.dataset_type not in DATASETS:
         raise UserError(f"dataset_type is {opt.dataset_type!r}: {only_tested(OTHER_DATASET_TYPES[opt.dataset_type])}")
     dataset = DATASETS[opt.dataset_type](opt)
+    warn_of_old_lmdbs(opt)
     if dataset.scale not in (None, upscale):
         raise UserError(
             f"dataroot_gt: frames of {opt.dataroot_gt} are {dataset.scale} times as large as those of dataroot_lq, "

@@ -10,7 +10,8 @@ The official layout also holds the constants of the network and, in a .pth file,
 .safetensors file is flat. Both layouts can be loaded with main_test_vrt.py --weights or path.pretrained_netG.
 Spike channels start without effect: the initial outputs equal those of the converted weights.
 Low-rank changes (netG.lora) are merged into the weights. --lora_only instead writes a small file with only what such a
-training changed in BASE, the weights it started from: the low-rank changes and the fully trained parameters.
+training changed in BASE, the weights it started from: the low-rank changes and the fully trained parameters. It notes
+a digest of BASE, which --add checks.
 
 IN may be a run's folder: its best weights, else its last, averaged ones if there are any. Made from a run, a
 .safetensors file also notes the network's options, step, score, seconds, seed, version and commit of the program;
@@ -18,6 +19,7 @@ Restorer.from_checkpoint then needs no option file. --note adds to these notes o
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -27,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.utils_cli import Parser, program
 from utils.utils_error import UserError
 
+BASE = "base"  # key in a part of the digest of the weights that it was made from
 SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors"}
 
 
@@ -88,15 +91,40 @@ def with_spikes(state: dict[str, Tensor], spike_channels: int) -> Tensor:
     return utils_checkpoint.widened(weight, copies, utils_checkpoint.RGB + spike_channels)
 
 
-def trained_part(state: dict[str, Tensor], base: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the low-rank changes in `state` and what else differs from `base`; UserError without low-rank changes."""
+def check_lora(state: dict[str, Tensor], given: str) -> None:
+    """Raise UserError if weights, `given` by an option, have no low-rank changes."""
     if not any(map(utils_lora.is_lora, state)):
-        raise UserError("--lora_only: the weights have no low-rank changes; give those of a training with netG.lora")
+        raise UserError(f"{given}: the weights have no low-rank changes; give those of a training with netG.lora")
+
+
+def trained_part(state: dict[str, Tensor], base: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the low-rank changes in `state` and what else differs from `base`."""
     return {
         key: value
         for key, value in state.items()
         if utils_lora.is_lora(key) or key not in base or not torch.equal(value, base[key])
     }
+
+
+def digest_of(state: dict[str, Tensor]) -> str:
+    """SHA-256 of parameters by name, whatever the file's format and layout."""
+    sha = hashlib.sha256()
+    for key in sorted(key for key in state if not utils_checkpoint.is_buffer(key)):
+        value = state[key]
+        sha.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+        sha.update(value.flatten().contiguous().view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def read_part(path: Path, base: dict[str, Tensor], weights: Path) -> dict[str, Tensor]:
+    """Read a file of --lora_only; UserError if it is none, or tells that it was made from other weights than `base`."""
+    part = utils_checkpoint.read_state_dict(path)
+    check_lora(part, f"--add {path}")
+    is_safe = path.suffix == utils_checkpoint.SAFE
+    told = (utils_checkpoint.read_notes(path) if is_safe else utils_checkpoint.read_file(path)).get(BASE)
+    if told not in (None, digest_of(base)):
+        raise UserError(f"--add {path}: was made from other weights than {weights}; give the BASE of its --lora_only")
+    return part
 
 
 def convert(args: argparse.Namespace) -> None:
@@ -117,11 +145,16 @@ def convert(args: argparse.Namespace) -> None:
     is_guide = notes.get("options", {}).get("netG", {}).get("net_type") == "guide"
     layout = args.layout or ("plain" if is_guide else "official")
     if args.lora_only:
-        state, layout = trained_part(state, utils_checkpoint.read_state_dict(args.lora_only)), "plain"
+        check_lora(state, f"--lora_only {args.lora_only}: IN {weights}")
+        base, layout = utils_checkpoint.read_state_dict(args.lora_only), "plain"
+        state, notes = trained_part(state, base), notes | {BASE: digest_of(base)}
     else:
-        added = utils_checkpoint.read_state_dict(args.add) if args.add else {}
+        added = read_part(args.add, state, weights) if args.add else {}
         state = converted(state | added, args.spike_channels, layout)
-    utils_checkpoint.write_weights(state, out, "params" if layout == "official" else None, notes)
+    if args.lora_only and out.suffix != utils_checkpoint.SAFE:
+        utils_checkpoint.write_file({"params": state, BASE: notes[BASE]}, out)
+    else:
+        utils_checkpoint.write_weights(state, out, "params" if layout == "official" else None, notes)
     first = state.get(utils_checkpoint.FIRST)
     planes = f", {first.shape[1]} input planes" if first is not None else ""
     print(f"{out}: {len(state)} entries, {layout} layout{planes}, from {weights}")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from utils.utils_error import UserError
-from utils.utils_file import whole_file
+from utils.utils_file import digest, whole_file
 from utils.utils_lora import adapted_to
 from utils.utils_run_folder import check_exists
 from utils.utils_zoo import located
@@ -34,7 +34,6 @@ READ_ERRORS = (  # possible errors when reading a damaged file
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError,
     ValueError, SafetensorError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-BLOCK = 2**20  # bytes read at once
 SAFE, NOTES = ".safetensors", "spikevrt"  # suffix; key of our notes in such a file's metadata
 
 
@@ -283,16 +282,6 @@ def _widen_for(own: Mapping[str, nn.Parameter], state: dict[str, Tensor], report
     if alike and channels > RGB and spare[0] == spare[1]:
         state[FIRST] = widened(old, copies, channels)
         report.widened.append(f"{FIRST}: {RGB} -> {channels} channels per frame")
-
-
-def digest(path: Path, start: int = 0) -> str:
-    """SHA-256 of a file's bytes from `start` on, as hex digits."""
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(start)
-        while block := file.read(BLOCK):
-            sha.update(block)
-    return sha.hexdigest()
 
 
 def _check(path: Path, sha256: str | None) -> None:

@@ -10,7 +10,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,31 +104,25 @@ def whole(text: str, least: int = 0) -> int:
 positive = functools.partial(whole, least=1)
 
 
-def number(text: str) -> float:
-    """Parse a finite number, for `add_argument(type=...)`."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a number")
-    return value
+def _number_type(expected: str, is_good: Callable[[float], bool]) -> Callable[[str], float]:
+    """Return a parser of finite numbers that are good, for `add_argument(type=...)`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and is_good(value)):
+            raise argparse.ArgumentTypeError(f"{text} is not a {expected}")
+        return value
+
+    return parse
 
 
-def above_zero(text: str) -> float:
-    """Parse a number above 0."""
-    value = number(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def up_to_one(text: str) -> float:
-    """Parse a number from 0 to 1."""
-    value = number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
-    return value
+number = _number_type("finite number", lambda value: True)
+above_zero = _number_type("number above 0", lambda value: value > 0)
+up_to_one = _number_type("number from 0 to 1", lambda value: 0 <= value <= 1)
+above_zero_up_to_one = _number_type("number above 0, up to 1", lambda value: 0 < value <= 1)
 
 
 def shard(text: str) -> Shard:

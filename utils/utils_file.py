@@ -5,6 +5,7 @@ Python represents file names that are not UTF-8 with surrogates, and such string
 
 import codecs
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from utils.utils_error import UserError
 # Names the process with its start and machine.
 TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)-(?P<started>[0-9a-f]+)-(?P<machine>[0-9a-f]{8})\.tmp(?:\.[^.]+)?")
 ABANDONED = 3600.0  # seconds without a change after which another machine's temporary file counts as abandoned
+BLOCK = 2**20  # bytes read at once
 
 _writing: set[Path] = set()  # unfinished temporary files of this process
 MARKS = {  # byte order mark -> encoding; UTF-32 before UTF-16, as its marks begin the same way
@@ -33,6 +35,16 @@ MARKS = {  # byte order mark -> encoding; UTF-32 before UTF-16, as its marks beg
 
 class DiskError(RuntimeError):
     """Something could not be written; one line with its path, the reason, what is kept and what to do."""
+
+
+def digest(path: Path, start: int = 0) -> str:
+    """SHA-256 of a file's bytes from `start` on, as hex digits."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(start)
+        while block := file.read(BLOCK):
+            sha.update(block)
+    return sha.hexdigest()
 
 
 @contextmanager

@@ -136,6 +136,12 @@ def common_length(frames: Sequence[str], exposures: Sequence[Exposure]) -> int:
         UserError: they differ, or are shorter than a step.
     """
     lengths = {frame: last - first for frame, (first, last) in zip(frames, exposures, strict=True)}
+    for frame, (first, last) in zip(frames, exposures, strict=True):
+        if not math.isfinite(last - first):
+            raise UserError(
+                f"frame {frame}: its exposure, steps {first:g} to {last:g}, is not finite, expected finite times; "
+                "check --fps, --time-unit, --clock-hz and the times"
+            )
     usual = median(lengths.values())
     shortest, longest = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
     if lengths[shortest] < 1:

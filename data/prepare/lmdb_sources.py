@@ -13,7 +13,7 @@ from data.clip_index import Clips, scan_clips
 from data.frame_order import by_number
 from data.frame_store import FrameStore
 from data.image_folders import is_hidden
-from data.lmdb_store import Entry
+from data.lmdb_store import Entry, stamp_of
 from data.spike.store import SpikeFolder
 from data.spike.subframes import in_memory
 from utils.spike_loader import steps_in
@@ -191,12 +191,6 @@ class NpyFiles(Files):
 
 def _folder_names(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
-
-
-def stamp_of(path: Path) -> tuple[int, int, int]:
-    """Return size in bytes, mtime and ctime in ns; ctime changes even if an older file replaces this one."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def encode_png(image: np.ndarray, compression: int) -> np.ndarray:

@@ -21,13 +21,24 @@ import numpy as np
 
 from data.clip_index import existing_folder
 from data.layout import SPIKES, Split, gt_dir, instant_dir, lq_dir, spike_dir, subframe_dir
-from data.lmdb_store import DATA, META, Entry, LmdbStore, is_lmdb, key_of, lmdb_path, record_path
-from data.prepare.lmdb_sources import DatFiles, Files, NpyFiles, PngFiles, stamp_of
+from data.lmdb_store import (
+    DATA,
+    META,
+    Entry,
+    LmdbStore,
+    is_lmdb,
+    key_of,
+    lmdb_path,
+    read_stamps,
+    record_path,
+    stamp_of,
+)
+from data.prepare.lmdb_sources import DatFiles, Files, NpyFiles, PngFiles
 from data.spike.config_yaml import SpikeConfig
 from data.spike.manifest import Manifest
 from utils.processes import folder_lock
 from utils.utils_error import UserError, counted, shown
-from utils.utils_file import read_text, sync_folder, write_text
+from utils.utils_file import sync_folder, write_text
 from utils.utils_progress import progress
 
 LOG = logging.getLogger("spikevrt")
@@ -174,15 +185,6 @@ def stamps_of(source: Files, pool: ThreadPoolExecutor) -> dict[str, list[int]]:
     keys = keys_of(source)
     stamps = pool.map(lambda key: list(source.stamp(*key)), keys)
     return {"/".join(key): stamp for key, stamp in zip(keys, stamps, strict=True)}
-
-
-def read_stamps(target: Path) -> dict[str, list[int]]:
-    """Read the record of `stamps_of` for this LMDB; empty if there is none or it belongs to another file."""
-    try:
-        record = json.loads(read_text(record_path(target)))
-        return dict(record["files"]) if record["data"] == list(stamp_of(target / DATA)) else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def keys_of(source: Files) -> list[tuple[str, str]]:

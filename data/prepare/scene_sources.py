@@ -1,9 +1,8 @@
 """The pictures and videos that scenes are made of, and who sees which: nothing held out is trained on."""
 
-import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +16,9 @@ from data.geometry import size_text
 from data.image_folders import IMAGE_SUFFIXES
 from data.layout import Split
 from data.prepare.photo_scene import FINEST
+from data.prepare.recordings import Source
 from utils.utils_error import UserError, counted, say_once
+from utils.utils_file import digest
 from utils.utils_image import read_rgb
 from utils.utils_progress import progress
 
@@ -76,10 +77,27 @@ def find_pictures(
     pictures = []
     for index in progress(kept, unit="picture"):
         path, name, split = files[index]
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        is_test = split == "test" or int(digest[:8], 16) < holdout * 2**32
-        pictures.append(Picture(path, name, digest, "test" if is_test else "train"))
+        sha256 = digest(path)
+        is_test = split == "test" or int(sha256[:8], 16) < holdout * 2**32
+        pictures.append(Picture(path, name, sha256, "test" if is_test else "train"))
     return sorted(pictures, key=lambda picture: picture.digest)
+
+
+def video_digests(videos: Mapping[Split, Sequence[Source]]) -> dict[Split, list[str]]:
+    """Return the SHA-256 of each video's file, in their order.
+
+    Raises:
+        UserError: a video to hold out has the bytes of one to train on.
+    """
+    digests = {split: [digest(video.path) for video in found] for split, found in videos.items()}
+    for video, sha256 in zip(videos["test"], digests["test"], strict=True):
+        if sha256 in digests["train"]:
+            same = videos["train"][digests["train"].index(sha256)].path
+            raise UserError(
+                f"--test-videos: {video.path} has the same bytes as {same} of --videos, expected videos that are not "
+                "trained on; leave one of them out"
+            )
+    return digests
 
 
 def _files(places: Sequence[Path]) -> list[tuple[Path, str]]:

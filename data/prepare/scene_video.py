@@ -12,6 +12,7 @@ from data.prepare.recordings import Source
 from data.prepare.video_light import Windows, make_frames
 
 CUT = 30.0  # gray levels by which small pictures of neighbouring frames differ at a cut
+COUNTS = 3, 5, 7, 9  # source frames per blurred frame
 SMALL = 32, 18  # width and height of these pictures
 TRIES = 12
 LEAST_STEPS, MOST_STEPS = 6, 24  # spike steps from one source frame to the next
@@ -29,10 +30,15 @@ class Part(NamedTuple):
 
 def draw_windows(exposure: int, theta: float, spike_scale: int, instants: int, rng: np.random.Generator) -> Windows:
     """Draw how many source frames make an exposure of about that many steps."""
-    lengths = {count: round((exposure - 1) / (count - 1)) for count in (3, 5, 7, 9)}
+    lengths = {count: round((exposure - 1) / (count - 1)) for count in COUNTS}
     count = int(rng.choice([one for one, steps in lengths.items() if LEAST_STEPS <= steps <= MOST_STEPS]))
     stored = min(instants, count - 1)
     return Windows(lengths[count], spike_scale, blur_frames=count, theta=theta, subframes=True, instants=stored)
+
+
+def frames_needed(frames: int, blur_frames: int = max(COUNTS)) -> int:
+    """Return the source frames of a clip of `frames` frames; one more follows the last window."""
+    return frames * blur_frames + 1
 
 
 def draw_part(source: Source, frames: int, windows: Windows, size: tuple[int, int], rng: np.random.Generator) -> Part:
@@ -40,7 +46,7 @@ def draw_part(source: Source, frames: int, windows: Windows, size: tuple[int, in
 
     If there are cuts everywhere, it is the last one tried.
     """
-    needed = frames * windows.blur_frames + 1
+    needed = frames_needed(frames, windows.blur_frames)
     least = max(size[0] / source.frame_size[0], size[1] / source.frame_size[1])
     scale = log_uniform(rng, least, min(FINEST * least, 1.0)) if least < 1 else least
     place = float(rng.random()), float(rng.random())
@@ -59,7 +65,7 @@ def _has_cut(source: Source, first: int, count: int) -> bool:
 
 def part_frames(part: Part, frames: int, size: tuple[int, int], rng: np.random.Generator) -> Iterator[Frame]:
     """Yield the frames of a clip of (H, W) pixels, made of a part; `rng` draws the first charge."""
-    count = frames * part.windows.blur_frames + 1
+    count = frames_needed(frames, part.windows.blur_frames)
 
     def crops() -> Iterator[np.ndarray]:
         for name in part.source.names[part.first : part.first + count]:

@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.layout import SPLITS
 from data.prepare.lmdb_writer import create_lmdbs
-from utils.utils_cli import Parser, program
+from utils.utils_cli import Parser, positive, program
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="splits to write")
     parser.add_argument("--compression", type=int, choices=range(10), default=0, help="PNG level of the frames, 0 to 9")
     parser.add_argument("--force", action="store_true", help="rewrite existing LMDBs")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that encode frames")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="threads that encode frames")
     parser.add_common()
     args = parser.parse_args()
     with program(args.debug, args.quiet):

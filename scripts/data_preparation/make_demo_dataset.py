@@ -26,7 +26,7 @@ from data.prepare.rendered import rendered_frames
 from data.spike.manifest import ClipTiming, Manifest, simulated_manifest
 from utils.processes import folder_lock
 from utils.processes.folder_lock import acquire
-from utils.utils_cli import Parser, program
+from utils.utils_cli import Parser, program, whole
 from utils.utils_error import UserError
 from utils.utils_file import read_text, write_text
 from utils.utils_progress import progress
@@ -173,7 +173,7 @@ def main() -> None:
     """Read the command line and make the set."""
     parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("datasets/demo"), help="folder of the set")
-    parser.add_argument("--seed", type=int, default=Recipe.seed, help="the same seed gives the same bytes")
+    parser.add_argument("--seed", type=whole, default=Recipe.seed, help="the same seed gives the same bytes")
     parser.add_argument("--force", action="store_true", help="make it anew even if it is up to date")
     parser.add_common()
     args = parser.parse_args()

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.prepare.demo_scene import Scene
 from data.spike.simulator import integrate_and_fire
 from utils.spike_loader import write_spikes
-from utils.utils_cli import Parser, positive, program
+from utils.utils_cli import Parser, positive, program, whole
 from utils.utils_colour import to_gray
 from utils.utils_error import UserError
 from utils.utils_file import write_text
@@ -77,7 +77,7 @@ def main() -> None:
         "--out", type=Path, default=Path("datasets/demo_recording"), help="a new folder for the recording"
     )
     parser.add_argument("--frames", type=positive, default=6, metavar="N", help="blurred frames")
-    parser.add_argument("--seed", type=int, default=5, help="the same seed gives the same bytes")
+    parser.add_argument("--seed", type=whole, default=5, help="the same seed gives the same bytes")
     parser.add_common()
     args = parser.parse_args()
     with program(args.debug, args.quiet):

@@ -10,8 +10,8 @@ Stored with the usual frames and spikes: the light of every step, from which tra
 (docs/augmentation.md), and sharp frames at other instants.
 
 Training and test clips share no picture. All pictures of --test-photos and --test-videos are held out, and a share of
-the others (--holdout). Only one of several similar pictures is used. meta_info/scenes.json records pictures, splits
-and clips.
+the others (--holdout). Only one of several similar pictures is used; a video in both lists is refused.
+meta_info/scenes.json records pictures, videos, splits and clips.
 
 The same pictures and options give the same bytes. The same command resumes an interrupted run. --shard 0/4 makes
 every fourth clip; the shards of a set may run at the same time, on several machines too.
@@ -33,23 +33,24 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.clip_index import raise_first
 from data.instants import step_of
 from data.layout import DatasetWriter, Frame, Split, known_clips, meta_info_path
 from data.prepare.photo_scene import MARGIN, MOST_LAYERS, SLOW, SPEEDS, PhotoScene
 from data.prepare.recordings import Source, video_source
 from data.prepare.rendered import rendered_frames
-from data.prepare.scene_sources import Picture, find_pictures, read_picture
-from data.prepare.scene_video import draw_part, draw_windows, part_frames
+from data.prepare.scene_sources import Picture, find_pictures, read_picture, video_digests
+from data.prepare.scene_video import draw_part, draw_windows, frames_needed, part_frames
 from data.spike.manifest import ClipTiming, Manifest, simulated_manifest
 from utils.utils_cli import Parser, Shard, positive, program
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 from utils.utils_file import read_text, write_text
 from utils.utils_progress import progress
 
 EXPOSURES = 33, 97  # steps, odd
 MOST_GAP = 16  # steps from an exposure to the next
 BATCH = 32  # clips that become part of the set together
-RECORD = "scenes.json"
+RECORD, DIGESTS = "scenes.json", "video_sha256"  # the record, and its key for the digests of videos
 VERSION = 1  # increased whenever the output changes
 
 
@@ -79,7 +80,9 @@ class Recipe:
             ("--holdout", self.holdout, 0 <= self.holdout < 1, "0 to below 1"),
             ("--video-share", self.video_share, 0 <= self.video_share <= 1, "0 to 1"),
             ("--still-share", self.still_share, 0 <= self.still_share <= 1, "0 to 1"),
-            ("--theta", self.theta, self.theta >= 1, "1 or more: white fires every theta steps"),
+            ("--theta", self.theta, 1 <= self.theta <= EXPOSURES[0],
+             f"1 to {EXPOSURES[0]} steps, the shortest exposure: white fires every theta"),
+            ("--instants", self.instants, self.instants >= 0, "0 or more"),
             ("--seed", self.seed, self.seed >= 0, "0 or more"),
         ]  # fmt: skip
         for option, value, good, expected in checks:
@@ -129,15 +132,26 @@ def plan(recipe: Recipe, sources: Sources) -> list[Job]:
     """Choose what each clip is made of.
 
     Raises:
-        UserError: a split of which clips are wanted has neither pictures nor videos.
+        UserError: a split of which clips are wanted has neither pictures nor videos, or a video is too short.
     """
+    needed, every = frames_needed(recipe.frames), [video for found in sources.videos.values() for video in found]
+    raise_first(
+        [
+            f"{video.path}: {counted(len(video.names), 'frame')}, expected {needed} or more for clips of --frames "
+            f"{recipe.frames}; give a longer video or fewer --frames"
+            for video in every
+            if len(video.names) < needed
+        ]
+    )
     jobs = []
     counts: list[tuple[Split, int]] = [("train", recipe.clips), ("test", recipe.test_clips)]
     for split, count in counts:
         pictures, videos = sources.of(split), sources.videos[split]
         if count and not pictures and not videos:
+            of_split, change = ("--", "lower") if split == "train" else ("--test-", "raise")
             raise UserError(
-                f"{split}: no pictures for {count} clips among {len(sources.pictures)}; give more, or change --holdout"
+                f"{split}: no pictures or videos for {counted(count, 'clip')} among {len(sources.pictures)} pictures; "
+                f"give {of_split}photos or {of_split}videos, or {change} --holdout"
             )
         for index in range(count):
             key = recipe.seed, int(split == "test"), index
@@ -175,7 +189,10 @@ def record(recipe: Recipe, sources: Sources, jobs: list[Job]) -> dict[str, Any]:
     pictures = [{"name": one.name, "sha256": one.digest, "split": one.split} for one in sources.pictures]
     videos = {split: [video.path.name for video in found] for split, found in sources.videos.items()}
     clips = {job.clip: [job.video.path.name] if job.video else [one.name for one in job.pictures] for job in jobs}
-    return {"recipe": asdict(recipe), "pictures": pictures, "videos": videos, "clips": clips}
+    return {
+        "recipe": asdict(recipe), "pictures": pictures, "videos": videos, "clips": clips,
+        DIGESTS: video_digests(sources.videos),
+    }  # fmt: skip
 
 
 def start_or_go_on(out: Path, wanted: dict[str, Any]) -> set[str]:
@@ -192,8 +209,10 @@ def start_or_go_on(out: Path, wanted: dict[str, Any]) -> set[str]:
         write_text(path, json.dumps(wanted, indent=1) + "\n", names=True)
         return known
     found = json.loads(read_text(path, "surrogateescape"))
+    wanted = {key: value for key, value in wanted.items() if key in found or key != DIGESTS}  # absent in older ones
     if found != json.loads(json.dumps(wanted)):
-        key = next((key for key, value in wanted["recipe"].items() if found["recipe"].get(key) != value), "pictures")
+        other = "videos" if found["pictures"] == wanted["pictures"] else "pictures"
+        key = next((key for key, value in wanted["recipe"].items() if found["recipe"].get(key) != value), other)
         raise UserError(f"{path}: the set was begun with other {key}; give the same command, or a new folder to --out")
     return known
 

@@ -40,7 +40,7 @@ from data.spike.doctor.declared import Given
 from data.spike.doctor.examine import Report
 from data.spike.formats import FORMATS
 from data.spike.manifest import ClipTiming, Manifest
-from utils.utils_cli import Parser, above_zero, number, positive, program, up_to_one, whole
+from utils.utils_cli import Parser, above_zero, above_zero_up_to_one, number, positive, program, up_to_one, whole
 from utils.utils_error import UserError, counted
 from utils.utils_file import write_text
 from utils.utils_image import write_rgb
@@ -288,8 +288,9 @@ def make_parser() -> Parser:
                        help="align the cameras")  # fmt: skip
     group.add_argument("--sharp-at", type=up_to_one, default=0.5, metavar="T",
                        help="the moment of the sharp frames, as a fraction of the exposure")  # fmt: skip
-    group.add_argument("--rate-at-white", type=above_zero, metavar="R", help="spikes per step of a white pixel "
-                       "(default: estimated; spike.gain \"picture\" does not use it)")  # fmt: skip
+    group.add_argument("--rate-at-white", type=above_zero_up_to_one, metavar="R",
+                       help="spikes per step of a white pixel (default: estimated; "
+                       "spike.gain \"picture\" does not use it)")  # fmt: skip
     group.add_argument("--transfer", choices=["srgb", "linear"],
                        help="what the sensor integrates (default: what fits the frames better)")  # fmt: skip
     parser.add_common()

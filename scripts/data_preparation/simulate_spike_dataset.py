@@ -69,12 +69,18 @@ class Settings(Windows):
 
     def __post_init__(self) -> None:
         first, last = self.span
+        most = max(self.steps_per_frame * (self.blur_frames - 1) + 1, self.steps_per_frame)
         odd = self.blur_frames > 0 and self.blur_frames % 2 == 1
         checks = [
             ("--blur-frames", self.blur_frames, odd, "an odd number, so that one frame is the middle"),
             ("--steps-per-frame", self.steps_per_frame, self.steps_per_frame > 0, "1 or more"),
             ("--spike-scale", self.spike_scale, self.spike_scale > 0, "1 or more"),
-            ("--theta", self.theta, 1 <= self.theta < math.inf, "1 or more: white fires every theta steps"),
+            (
+                "--theta",
+                self.theta,
+                1 <= self.theta <= most,
+                f"1 to {most} steps, an exposure: white fires every theta",
+            ),
             ("--seed", self.seed, self.seed >= 0, "0 or more"),
             ("--range", f"{first}:{last}", last is None or first < last, "FIRST below LAST"),
             ("--fps", self.fps, self.fps is None or 0 < self.fps < math.inf, "more than 0"),
@@ -118,11 +124,17 @@ def find_sources(paths: list[Path], settings: Settings, video: bool) -> list[Sou
     """Open the recordings.
 
     Raises:
-        UserError: one is missing, its size or frame rate differs from the first one's, or two give clips of one name.
+        UserError: one is missing or too short, its size or frame rate differs from the first one's, or two give clips
+            of one name.
     """
     sources = [(video_source if video else folder_source)(path, settings.span, settings.fps) for path in paths]
     manifest, clips = make_manifest(sources[0], settings), [source.clip for source in sources]
     for source in sources:
+        if len(source.names) < settings.blur_frames:
+            raise UserError(
+                f"{source.path}: {counted(len(source.names), 'frame')}, expected {settings.blur_frames} or more, the "
+                "--blur-frames of one blurred frame; give a longer recording, or correct --range or --blur-frames"
+            )
         if make_manifest(source, settings) != manifest:
             raise UserError(
                 f"{source.path}: frames of {size_text(source.frame_size)} at {source.fps:g} per second, expected "

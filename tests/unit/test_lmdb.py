@@ -30,6 +30,7 @@ from data.loader import train_batches
 from data.prepare import lmdb_writer
 from data.prepare.lmdb_sources import DatFiles, PngFiles, encode_png
 from data.select_dataset import define_Dataset
+from options.schema import DatasetOpt
 from scripts.data_preparation import create_lmdb
 from utils.processes.folder_lock import acquire
 from utils.utils_error import UserError
@@ -489,6 +490,41 @@ def test_only_files_that_may_have_changed_are_read(data_set, monkeypatch, caplog
     lmdb_writer.create_lmdbs(data_set, ["train"])
     assert read == [("clip_b", "000050")]
     assert "comparing the 1 of 10 files that may have changed" in caplog.text
+
+
+OLD = {
+    "changed": lambda root: os.utime(root / "train_GT/clip_b/000050.png"),
+    "removed": lambda root: (root / "train_GT/clip_b/000050.png").unlink(),
+    "added": lambda root: shutil.copytree(root / "train_GT/clip_b", root / "train_GT/clip_c"),
+    "spikes": lambda root: cut(root / SPIKES / "train/clip_b/spike/000050.dat"),
+}
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("change", OLD)
+def test_an_lmdb_older_than_its_folder_is_said_when_it_is_opened(data_set, heard, change, recorded):
+    roots = {"gt": "train_GT", "lq": "train_GT_blurred", "spike": f"{SPIKES}/train"}
+    given = {f"dataroot_{key}": str(lmdb_path(data_set / name)) for key, name in roots.items()}
+    opt = DatasetOpt.model_validate(
+        {"dataset_type": "VideoRecurrentTestDatasetRGBSpike", "io_backend": {"type": "lmdb"}, **given}
+    )
+    lmdb_writer.create_lmdbs(data_set, ["train"])
+    for path in data_set.rglob(".*.sources.json"):
+        path.unlink() if not recorded else None
+    (data_set / SPIKES / "train/clip_b/spike/preview.png").touch()
+    heard.clear()
+    define_Dataset(opt)
+    assert "older than" not in heard.text
+    OLD[change](data_set)
+    define_Dataset(opt)
+    (line,) = [line for line in heard.messages if "older than" in line]
+    name = f"{SPIKES}/train" if change == "spikes" else "train_GT"
+    assert line.startswith(f"{data_set}/{name}.lmdb: is older than {data_set}/{name}: ")
+    assert f"create_lmdb.py --dataset-root {data_set} --splits train --force" in line
+    heard.clear()
+    shutil.rmtree(data_set / name)
+    define_Dataset(opt)
+    assert "older than" not in heard.text
 
 
 def test_hidden_folders_beside_clips_are_no_clips(data_set):

@@ -303,10 +303,35 @@ def test_the_trained_part_alone_and_its_base_make_the_whole(tmp_path, capsys):
     net = net_of("restoration")
     load_weights(net, tmp_path / "whole.pth")
     assert torch.allclose(output(net, CLIP), output(trained, CLIP), atol=1e-6)
-    with pytest.raises(SystemExit):
-        convert_checkpoint.main([names["base"], "--out", str(tmp_path / "x.pth"), "--lora_only", names["base"]])
-    assert "no low-rank changes" in capsys.readouterr().err
+    for option in ("--lora_only", "--add"):
+        with pytest.raises(SystemExit):
+            convert_checkpoint.main([names["base"], "--out", str(tmp_path / "x.pth"), option, names["base"]])
+        error = capsys.readouterr().err
+        assert f"{option} {names['base']}" in error
+        assert "the weights have no low-rank changes" in error
     assert not (tmp_path / "x.pth").exists()
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_part_is_added_to_its_own_base_alone(tmp_path, capsys, suffix):
+    def convert(*words):
+        convert_checkpoint.main([*map(str, words)])
+
+    base, part, other = tmp_path / "base.pth", tmp_path / f"part.{suffix}", tmp_path / "other.pth"
+    write_file(PLAIN.state_dict(), base)
+    write_file(LORA.state_dict(), tmp_path / "best_G.pth")
+    convert(tmp_path / "best_G.pth", "--out", part, "--lora_only", base)
+    convert(base, "--out", tmp_path / "base.safetensors")  # other layout and format, the same weights
+    convert(tmp_path / "base.safetensors", "--out", tmp_path / "whole.pth", "--add", part)
+    write_file({key: value + 1 for key, value in PLAIN.state_dict().items()}, other)
+    with pytest.raises(SystemExit):
+        convert(other, "--out", tmp_path / "x.pth", "--add", part)
+    error = capsys.readouterr().err
+    assert f"--add {part}: was made from other weights than {other}" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "x.pth").exists()
+    write_file(read_state_dict(part), tmp_path / "old.pth")  # as earlier versions wrote parts
+    convert(other, "--out", tmp_path / "x.pth", "--add", tmp_path / "old.pth")
 
 
 def test_testing_needs_no_word_about_them(tmp_path, monkeypatch):

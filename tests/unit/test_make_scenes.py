@@ -172,9 +172,15 @@ def test_still_clips_are_training_clips_that_move_less(whole, photos, tmp_path):
     assert same.items() <= digests(still).items()
 
 
-def video(frames):
+def video(frames, path=Path("v.mp4")):
     names = [str(index) for index in range(len(frames))]
-    return Source(Path("v.mp4"), "v", names, lambda name: frames[int(name)], frames[0].shape[:2], 25.0)
+    return Source(path, "v", names, lambda name: frames[int(name)], frames[0].shape[:2], 25.0)
+
+
+def video_file(path, frames=40, content=b"v"):
+    path.write_bytes(content)
+    base = picture(9, (24, 90))
+    return video([np.ascontiguousarray(base[:20, at : at + 40]) for at in range(frames)], path)
 
 
 def test_parts_of_videos_have_no_cut():
@@ -193,14 +199,40 @@ def test_windows_of_videos_are_about_as_long_as_drawn(exposure):
     assert abs(timing.exposure[1] - exposure) <= 4
 
 
-def test_clips_of_videos_are_made(tmp_path, photos):
-    base = picture(9, (24, 90))
-    source = video([np.ascontiguousarray(base[:20, at : at + 40]) for at in range(40)])
-    recipe = replace(RECIPE, clips=1, test_clips=1, video_share=1.0)
-    root = made(tmp_path / "set", photos, recipe, videos={"train": [source], "test": []})
-    record = json.loads((root / "meta_info" / scenes.RECORD).read_text())
+VIDEOS = replace(RECIPE, clips=1, test_clips=1, video_share=1.0)
+
+
+def test_clips_of_videos_are_made_and_go_on_with_the_same_bytes_alone(tmp_path, photos):
+    def videos(content):
+        return {"train": [video_file(tmp_path / "v.mp4", content=content)], "test": []}
+
+    root = made(tmp_path / "set", photos, VIDEOS, videos=videos(b"v"))
+    path = root / "meta_info" / scenes.RECORD
+    record = json.loads(path.read_text())
     assert record["clips"]["scene_train_00000"] == ["v.mp4"]
-    assert len(list((root / "train_subframes/scene_train_00000").iterdir())) == recipe.frames
+    assert len(list((root / "train_subframes/scene_train_00000").iterdir())) == VIDEOS.frames
+    with pytest.raises(UserError, match="begun with other videos"):
+        made(root, photos, VIDEOS, videos=videos(b"w"))
+    del record["video_sha256"]  # as written by earlier versions
+    path.write_text(json.dumps(record))
+    made(root, photos, VIDEOS, videos=videos(b"w"))
+
+
+def test_a_video_to_hold_out_is_not_trained_on_under_any_name(tmp_path, photos):
+    train, test = video_file(tmp_path / "v.mp4"), video_file(tmp_path / "w.mp4")
+    for other in (train, test):
+        with pytest.raises(UserError, match=rf"--test-videos: .*{other.path.name} has the same bytes as .*v.mp4"):
+            made(tmp_path / "set", photos, VIDEOS, videos={"train": [train], "test": [other]})
+    assert not (tmp_path / "set").exists()
+
+
+def test_videos_too_short_for_a_clip_are_named_before_anything_is_made(tmp_path, photos):
+    short = video_file(tmp_path / "short.mp4", frames=18)
+    with pytest.raises(UserError, match=r"short.mp4: 18 frames, expected 19 or more for clips of --frames 2"):
+        made(tmp_path / "set", photos, VIDEOS, videos={"train": [], "test": [short]})
+    assert not (tmp_path / "set").exists()
+    windows = [draw_windows(exposure, 2.0, 2, 2, rng(seed)) for exposure in range(33, 98, 2) for seed in range(9)]
+    assert max(2 * one.blur_frames + 1 for one in windows) == 19
 
 
 def refused(call, *arguments, **named):
@@ -217,9 +249,14 @@ def test_mistakes_are_told_in_one_line(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no such folder" in refused(find_pictures, [tmp_path / "none"], [], 0, SIZE)
     assert "has no pictures" in refused(find_pictures, [tmp_path / "empty"], [], 0, SIZE)
-    assert "test: no pictures for 2 clips" in refused(made, tmp_path / "set", photos, replace(RECIPE, holdout=0))
+    lacking = refused(made, tmp_path / "set", photos, replace(RECIPE, holdout=0))
+    assert "test: no pictures or videos for 2 clips" in lacking
+    assert "give --test-photos or --test-videos, or raise --holdout" in lacking
     assert "multiples of 16 pixels" in refused(scenes.Recipe, height=20)
     assert "--holdout: 1" in refused(scenes.Recipe, holdout=1.0)
+    for changes in ({"theta": np.inf}, {"theta": np.nan}, {"theta": 34.0}):
+        assert "expected 1 to 33 steps, the shortest exposure" in refused(scenes.Recipe, **changes)
+    assert "--instants: -1, expected 0 or more" in refused(scenes.Recipe, instants=-1)
 
 
 @pytest.mark.parametrize(

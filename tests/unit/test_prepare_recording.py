@@ -339,6 +339,10 @@ BAD_CALLS = {
     "no whole ratio": (("--crop", 0, 0, 60, 80), "ratios, 1.875 and 2, .* --resize 1 .* such as --crop 0 2 60 75"),
     "no whole bytes": (("--spike-crop", 0, 0, 31, 39), "--spike-crop 3 0 24 39"),
     "two sources of times": (("--fps", 30), "--fps: 30 is given beside --times"),
+    "an endless exposure": (
+        ("--exposure", 1e308, "--fps", 30),
+        "frame shot_1: its exposure, steps 0 to inf, is not finite",
+    ),
     "two exposures": (("--exposure", 0.003), "frame shot_1 has its own exposure, --exposure another"),
     "a name with blanks": (("--clip", "a b"), "--clip 'a b': expected letters"),
     "no sharp folder": (("--sharp", "/nowhere"), "no such folder"),
@@ -348,7 +352,7 @@ BAD_CALLS = {
 @pytest.mark.parametrize("case", BAD_CALLS)
 def test_bad_calls_are_one_line(recording, tmp_path, case):
     words, message = BAD_CALLS[case]
-    timed = case in ("no times", "no rate")
+    timed = case in ("no times", "no rate", "an endless exposure")
     with pytest.raises(UserError, match=message) as raised:
         run(tmp_path / "out", recording, *(() if timed else ("--times", recording / "seconds.csv")), *words)
     assert "\n" not in str(raised.value)

@@ -96,6 +96,9 @@ def test_two_ranges_make_both_splits(tmp_path):
     [
         ({"blur_frames": 6}, "--blur-frames: 6"),
         ({"theta": 0.5}, "--theta: 0.5"),
+        ({"theta": 50.0}, "--theta: 50.0, expected 1 to 49 steps, an exposure"),
+        ({"theta": 9.0, "blur_frames": 1}, "--theta: 9.0, expected 1 to 8 steps"),
+        ({"theta": float("inf")}, "--theta: inf, expected 1 to 49 steps"),
         ({"span": (5, 5)}, "--range: 5:5"),
     ],
 )
@@ -112,8 +115,9 @@ def test_bad_recordings_are_named(tmp_path):
     with pytest.raises(UserError, match=r"text.mp4 is not a readable video"):
         simulation.simulate([tmp_path / "text.mp4"], tmp_path / "out", "train", settings)
     make_folder(tmp_path / "short", 3)
-    with pytest.raises(UserError, match="clip short: 0 frames"):
-        simulation.simulate([tmp_path / "short"], tmp_path / "out", "train", settings, video=False)
+    make_folder(tmp_path / "enough", 7)
+    with pytest.raises(UserError, match="short: 3 frames, expected 7 or more, the --blur-frames"):
+        simulation.simulate([tmp_path / "enough", tmp_path / "short"], tmp_path / "out", "train", settings, video=False)
     assert not layout.gt_dir(tmp_path / "out", "train").exists()
 
 
@@ -122,7 +126,14 @@ def test_bad_recordings_are_named(tmp_path):
 
 def simulate_video(path: Path, out: Path, **changes: object) -> list[np.ndarray]:
     """Simulate a video of which every frame is a sharp one, and return these."""
-    settings = {"blur_frames": 1, "steps_per_frame": 1, "spike_scale": 1, "interpolation": "blend", **changes}
+    settings = {
+        "blur_frames": 1,
+        "steps_per_frame": 1,
+        "spike_scale": 1,
+        "interpolation": "blend",
+        "theta": 1.0,
+        **changes,
+    }
     simulation.simulate([path], out, "train", simulation.Settings(**settings))
     return [read_rgb(file) for file in sorted(layout.gt_dir(out, "train").rglob("*.png"))]
 
