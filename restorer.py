@@ -1,36 +1,46 @@
 """Restore clips in memory, from notebooks and other programs; see docs/python.md."""
 
 import difflib
-import logging
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.geometry import whole_ratio
+from data.arguments import (
+    array,
+    check_frames,
+    check_spikes_show,
+    check_tile,
+    checked_planes,
+    checked_spikes,
+    checked_times,
+    number,
+    path_of,
+    recording_of,
+    refused,
+)
+from data.clip_index import existing_folder, listed
+from data.layout import SPLITS, Split, lq_dir, spike_dir
 from data.official_tasks import task_file
-from data.spike.alignment import Alignment, Matrix
 from data.spike.arrays import Recording, planes_of
 from data.spike.planes import REPRESENTATIONS
 from data.spike.source import planes_in_time
+from data.task_clips import clips_to_restore
 from models.model_vrt import ModelVRT
 from models.select_model import define_restorer
-from options.schema import Opt
+from options.schema import DatasetOpt, Opt
 from utils import utils_checkpoint, utils_eval, utils_image, utils_option, utils_run_folder
 from utils.utils_dist import Dist
 from utils.utils_error import UserError
 from utils.utils_rgbspike import RGBSpike, Window
+from utils.utils_tile import Read
 from utils.utils_tile_opt import TileOpt, tile_of
 from utils.utils_zoo import TASKS, located
 
-LOG = logging.getLogger("spikevrt")
-
 RGB = 3
-T = TypeVar("T", np.ndarray, np.ndarray | None)
 
 
 class Restorer:
@@ -64,7 +74,8 @@ class Restorer:
         Raises:
             UserError: there are no weights or options, or they do not fit together.
         """
-        path = Path(path).expanduser()
+        path = path_of("path", path, "a run's folder, such as experiments/<task>, or a weights file")
+        check_tile(tile)
         weights, reason = _weights(path)
         opt = options if isinstance(options, Opt) else _options(path, options)
         with torch.random.fork_rng(devices=[]):
@@ -80,8 +91,8 @@ class Restorer:
         `name` is "guide" or "guide_tiny", see model_zoo/README.md; `device` as in `from_checkpoint`, `tile` too, but
         None: whole frames. Raises UserError if there are no weights of this name, or their file is missing or damaged.
         """
-        if name not in TASKS:
-            raise UserError(f"name: found {name!r}, expected {' or '.join(map(repr, TASKS))}, the weights that ship")
+        if not isinstance(name, str) or name not in TASKS:
+            raise refused("name", name, f"{' or '.join(map(repr, TASKS))}, the weights that ship")
         opt = utils_option.load(task_file(TASKS[name]), Opt)
         assert opt.path.shipped_netG is not None
         return cls.from_checkpoint(located(opt.path.shipped_netG), options=opt, device=device, tile=tile)
@@ -127,34 +138,85 @@ class Restorer:
         Raises:
             UserError: an argument does not fit the network, another argument or its range; names it.
         """
-        frames, spikes, planes = _array("frames", frames), _array("spikes", spikes), _array("planes", planes)
-        _check_frames(frames, clean=sigma is None)
+        frames, spikes, planes = array("frames", frames), array("spikes", spikes), array("planes", planes)
+        sigma = None if sigma is None else number("sigma", sigma, "the noise level of the frames; white is 255")
+        check_frames(frames, clean=sigma is None)
+        known = recording_of(rate_at_white, sharp_step, exposure, transfer, continuous, alignment)
         self._check_kind(frames, spikes, planes, sigma)
         shown = frames if frames.dtype == np.uint8 else frames.astype(np.float32, copy=False)
         rgb = utils_image.to_float(shown)
         if sigma is not None:
             rgb = torch.cat((rgb, rgb.new_full((len(frames), 1, *frames.shape[1:3]), sigma / 255)), dim=1)
         x: Window = rgb
-        times = _checked_times(times, spikes, exposure)
+        times = checked_times(times)
+        if times and (spikes is None or exposure is None):
+            raise UserError("times: found, but other instants need spikes= and exposure=; give both or leave times out")
         if spikes is not None:
-            if transfer not in ("srgb", "linear"):
-                raise UserError(f"transfer: found {transfer!r}, expected 'srgb' or 'linear'")
-            is_linear = transfer == "linear"
-            known = Recording(rate_at_white, sharp_step, exposure, is_linear, continuous, _matrix(alignment))
             x = self._with_spikes(rgb, shown, spikes, known, times)
         elif planes is not None:
-            x = RGBSpike(rgb, _checked_planes(planes, frames, self._spike_channels))
+            x = RGBSpike(rgb, checked_planes(planes, frames, self._spike_channels))
         out = np.stack([_picture(frame, frames.dtype) for frame in self._tiled(x)])
         return out.reshape(len(frames), len(times), *out.shape[1:]) if times else out
+
+    def restore_clip(
+        self, root: str | Path, clip: str, *, split: Split = "test", times: Sequence[float] = ()
+    ) -> np.ndarray:
+        """Restore a clip of a prepared set like main_test_vrt.py, with what its manifest says of timing and light.
+
+        Args:
+            root: the set's folder, as prepare_recording.py makes it, see docs/data.md.
+            clip: name of the clip.
+            split: "test" or "train".
+            times: as in `restore`.
+
+        Returns:
+            As `restore`, uint8.
+
+        Raises:
+            UserError: there is no such clip, its files have defects, or they do not fit the network; names it.
+        """
+        times = checked_times(times)
+        if self.opt.netG.nonblind_denoising:
+            raise UserError("restore_clip: the network removes noise of a known level; use restore(frames, sigma=...)")
+        datasets = self.opt.datasets.model_copy(update={"test": self._prepared(root, split)})
+        val = self.opt.val.model_copy(update={"times": times})
+        clips = clips_to_restore(self.opt.model_copy(update={"datasets": datasets, "val": val}), None)
+        by_name = {each.name: each for each in (clips[index] for index in range(len(clips)))}
+        if clip not in by_name:
+            raise refused("clip", clip, f"one of {listed(by_name)}")
+        found = by_name[clip]
+        restored = self._restored(found.network_input, len(found.frames), found.size)
+        out = np.stack([utils_image.to_uint8(frame) for frame in restored])
+        return out.reshape(-1, len(times), *out.shape[1:]) if times else out
+
+    def _prepared(self, root: str | Path, split: Split) -> DatasetOpt:
+        """Return the options of a prepared set, with the planes that the network reads."""
+        if split not in SPLITS:
+            raise refused("split", split, "'test' or 'train'")
+        folder = path_of("root", root, "the folder of a prepared set")
+        blurred = existing_folder(lq_dir(folder, split), "root")
+        given: dict[str, Any] = {"dataset_type": "VideoRecurrentTestDataset", "dataroot_lq": str(blurred)}
+        if self._dataset is not None:
+            given |= {
+                "dataset_type": "VideoRecurrentTestDatasetRGBSpike",
+                "dataroot_spike": str(spike_dir(folder, split)),
+                "spike": self._dataset.spike,
+                "spike_channels": self._dataset.spike_channels,
+            }
+        return DatasetOpt.model_validate(given)
 
     def _tiled(self, x: Window) -> Iterator[Tensor]:
         """Yield restored frames, (3, H * s, W * s), of (T, C, H, W) in order."""
         extra = self.opt.netG.extra_frames
+        return self._restored(lambda start, stop: x[start : stop + extra], len(x) - extra, (x.shape[2], x.shape[3]))
+
+    def _restored(self, read: Read, length: int, size: tuple[int, int]) -> Iterator[Tensor]:
+        """Yield restored frames, (3, H * s, W * s); arguments as of restore_tiled."""
         restored = utils_eval.restored_frames(
             self.model.restore,
-            lambda start, stop: x[start : stop + extra],
-            len(x) - extra,
-            (x.shape[2], x.shape[3]),
+            read,
+            length,
+            size,
             self.opt.val,
             self.tile,
             planes_in_time=self._planes_in_time,
@@ -202,8 +264,9 @@ class Restorer:
                 "spikes: the options have no data set that defines how they become planes; add datasets.test with "
                 "dataset_type VideoRecurrentTestDatasetRGBSpike, or pass planes="
             )
-        spikes = _checked_spikes(spikes, len(frames))
+        spikes = checked_spikes(spikes, len(frames))
         made = planes_of(frames, spikes, dataset.spike, dataset.spike_channels, recording, times)
+        check_spikes_show(spikes, frames, recording.exposure)
         rgb = rgb.repeat_interleave(len(times), 0) if times else rgb
         scale = None if made.scale is None else torch.from_numpy(made.scale)
         in_counts = REPRESENTATIONS[dataset.spike.representation].gives == "counts"
@@ -223,7 +286,7 @@ def _weights(path: Path) -> tuple[Path, str]:
 def _options(path: Path, options: str | Path | None) -> Opt:
     """The options of the weights: the given ones, else those of their run, of an official task, of their own notes."""
     if options is not None:
-        return utils_option.load(Path(options), Opt)
+        return utils_option.load(path_of("options", options, "an Opt or an option file"), Opt)
     known = utils_option.task_files()
     files = [utils_run_folder.options_of(path), None if path.is_dir() else known.get(path.stem)]
     found = next((file for file in files if file is not None and file.is_file()), None)
@@ -240,79 +303,17 @@ def _options(path: Path, options: str | Path | None) -> Opt:
 
 
 def _device(device: str | torch.device | None) -> torch.device:
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise refused("device", device, "'cpu', 'cuda', 'cuda:1' and so on") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device: found {chosen}, but no GPU is usable here; pass device='cpu' or leave it out")
     return chosen
 
 
-def _matrix(matrix: np.ndarray | None) -> Matrix | None:
-    if matrix is None:
-        return None
-    try:
-        return Alignment(matrix=np.asarray(matrix, float).tolist()).matrix
-    except ValueError as error:
-        raise UserError(
-            f"alignment: found {np.asarray(matrix).tolist()}, expected a 3x3 matrix near the identity; "
-            "see docs/alignment.md"
-        ) from error
-
-
-def _array(name: str, value: T) -> T:
-    """The array without negative strides, which PyTorch does not support; None stays None."""
-    if value is None:
-        return value
-    if not isinstance(value, np.ndarray):
-        raise UserError(f"{name}: found a {type(value).__name__}, expected a NumPy array")
-    return np.ascontiguousarray(value)
-
-
-def _check_frames(frames: np.ndarray, *, clean: bool) -> None:
-    if frames.ndim != 4 or frames.shape[3] != RGB or not all(frames.shape):
-        raise UserError(f"frames: found an array of {frames.shape}, expected (T, H, W, 3) RGB, not empty")
-    if frames.dtype == np.uint8:
-        return
-    if not np.issubdtype(frames.dtype, np.floating):
-        raise UserError(f"frames: found {frames.dtype}, expected uint8 or floats in [0, 1]; convert them")
-    low, high = float(frames.min()), float(frames.max())
-    if not np.isfinite([low, high]).all() or (clean and (low < 0 or high > 1)):
-        raise UserError(f"frames: found values from {low:g} to {high:g}, expected [0, 1]; scale or clip them")
-
-
 def _picture(frame: Tensor, dtype: np.dtype) -> np.ndarray:
     """(3, H, W) -> (H, W, 3), uint8 or float32 in [0, 1]."""
     return utils_image.to_uint8(frame) if dtype == np.uint8 else frame.clamp(0, 1).movedim(0, -1).numpy()
-
-
-def _checked_times(
-    times: Sequence[float], spikes: np.ndarray | None, exposure: tuple[int, int] | None
-) -> tuple[float, ...]:
-    times = tuple(map(float, times))
-    if times and (spikes is None or exposure is None):
-        raise UserError("times: found, but other instants need spikes= and exposure=; give both or leave times out")
-    if any(not 0 <= time <= 1 for time in times) or any(a >= b for a, b in pairwise(times)):
-        raise UserError(f"times: found {list(times)}, expected ascending fractions of the exposure, from 0 to 1")
-    return times
-
-
-def _checked_spikes(spikes: np.ndarray, count: int) -> np.ndarray:
-    """(T, steps, h, w) uint8, 0 or 1."""
-    if spikes.ndim != 4 or not all(spikes.shape) or len(spikes) != count:
-        raise UserError(f"spikes: found an array of {spikes.shape}, expected ({count}, steps, h, w)")
-    if spikes.dtype not in (np.bool_, np.uint8) or int(spikes.max()) > 1:
-        raise UserError(f"spikes: found {spikes.dtype} up to {spikes.max()}, expected bool or uint8, 0 or 1")
-    return spikes.view(np.uint8)
-
-
-def _checked_planes(planes: np.ndarray, frames: np.ndarray, channels: int) -> Tensor:
-    """(T, S, h, w) float32."""
-    wanted = (len(frames), channels, *frames.shape[1:3])
-    fits = planes.shape[:2] == wanted[:2] and planes.ndim == 4 and whole_ratio(wanted[2:], planes.shape[2:])
-    if not fits or not np.issubdtype(planes.dtype, np.floating):
-        raise UserError(
-            f"planes: found {planes.dtype} of {planes.shape}, expected floats of {wanted}, or rows and columns smaller "
-            "by a whole ratio; white is 1"
-        )
-    if not np.isfinite(planes).all():
-        raise UserError("planes: found NaN or infinite values, expected finite ones, white is 1")
-    return torch.from_numpy(planes.astype(np.float32))

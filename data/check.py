@@ -16,9 +16,11 @@ from data.mixture import Mixture, OneOfSeveral, WithoutSpikes
 from data.select_dataset import define_Dataset
 from data.spike.align.warning import warn_of_clips
 from data.spike.doctor.orientation import match
+from data.spike.firing import VERDICTS, only_bit
 from data.spike.manifest import Manifest
 from data.spike.planes import REPRESENTATIONS
 from data.spike.reader import SpikeReader, clip_timing
+from data.spike.source import SpikeSource
 from data.spike.store import open_store
 from data.spike.texture import bit_order, mean_plane
 from options.schema import DatasetOpt, DatasetsOpt
@@ -94,14 +96,23 @@ def open_dataset(opt: DatasetOpt, upscale: int = 1) -> Any:
     raise ProblemsError(defects)
 
 
+def _open_firing(opt: DatasetOpt, upscale: int) -> Any:
+    """Do what `open_dataset` does, and warn of spikes that show nothing; UserError if a clip has no others."""
+    data_set = open_dataset(opt, upscale)
+    spikes: SpikeSource | None = getattr(data_set, "spikes", None)
+    if spikes is not None:
+        spikes.check_firing()
+    return data_set
+
+
 def open_test_set(opt: DatasetsOpt, upscale: int = 1) -> Any:
     """Build the test set as `open_dataset` does; without spikes it shows dropped ones, if the options say so.
 
     Raises:
-        UserError: as `open_dataset`.
+        UserError: as `open_dataset`, or no frame of a clip has spikes that show anything.
     """
     assert opt.test is not None
-    test_set, like = open_dataset(opt.test, upscale), opt.with_spikes
+    test_set, like = _open_firing(opt.test, upscale), opt.with_spikes
     if "test" in opt.dropping and like is not None:
         manifest = Manifest.load(str(like.dataroot_spike))
         is_linear = manifest is not None and manifest.transfer == "linear"
@@ -115,12 +126,12 @@ def open_train_sets(opt: DatasetsOpt, upscale: int = 1) -> Mixture:
     """Build the training sets, each as `open_dataset` does; beside sets with spikes, those without show dropped ones.
 
     Raises:
-        UserError: as `open_dataset`; of several sets it names the block.
+        UserError: as `open_test_set`; of several sets it names the block.
     """
     blocks, sets = opt.train_sets, {}
     for name, block in blocks.items():
         try:
-            sets[name] = open_dataset(block, upscale)
+            sets[name] = _open_firing(block, upscale)
         except UserError as error:
             if len(blocks) == 1:
                 raise
@@ -168,14 +179,9 @@ def spike_defects(clip: str, frame: str, reader: SpikeReader, blur: np.ndarray |
     `blur` is the blurred frame, (H, W, 3) uint8, RGB, or None.
     """
     spikes = reader.read(clip, frame, (0, reader.num_steps(clip, frame)))
-    steps = len(spikes)
     found: list[str | None] = []
-    if not spikes.any():
-        found.append(f"no pixel fires in any of its {steps} steps; was the lens covered, the file preallocated?")
-    elif spikes.all():
-        found.append(
-            f"every pixel fires in each of its {steps} steps; the sensor is saturated, or the file holds no spikes"
-        )
+    if (bit := only_bit(spikes, 1)) is not None:
+        found.append(VERDICTS[bit].format(f"of its {len(spikes)} steps"))
     else:
         found += [reader.size_warning(clip, frame), _order_defect(clip, frame, reader)]
         if blur is not None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from data.clip_index import existing_folder, find_clips, raise_first, warn_of_gaps
 from data.frame_store import FrameStore, instants_store, store_of
 from data.geometry import whole_ratio
-from data.instants import instant_name
+from data.instants import instant_name, steps_at
 from data.recent import Recent
 from data.spike.frame_planes import stacked
 from data.spike.source import SpikeSource, planes_in_time
@@ -72,14 +71,8 @@ class TestClip:
         if self._spikes is None:
             raise UserError(f"val.times: clip {self.name} has no spikes that show other instants; leave it out")
         reader = self._spikes.reader
-        target, steps = reader.target_step(self.name), [reader.step_at(self.name, time) for time in times]
-        for (time, step), (other, same) in pairwise(zip(times, steps, strict=True)):
-            if step == same:
-                first, last = reader.timings[self.name].exposure
-                raise UserError(
-                    f"val.times: {time:g} and {other:g} are both step {step} of clip {self.name}, whose exposure is "
-                    f"steps {first} to {last - 1}; leave one out"
-                )
+        target = reader.target_step(self.name)
+        steps = steps_at(reader.timings[self.name].exposure, times, "val.times", f"clip {self.name}")
         shots = []
         for shot in self._shots:
             for time, step in zip(times, steps, strict=True):
@@ -201,7 +194,7 @@ class VideoTestDataset:
             TestClip(name, [Shot(each, each, None, (gt, each) if gt else None) for each in frames], lq, spikes, recent)
             for name, frames in clips.items()
         ]
-        self._spikes, self._frames = spikes, clips
+        self.spikes, self._frames = spikes, clips
         self.scale = self._find_scale()
 
     def _find_scale(self) -> int | None:
@@ -225,8 +218,8 @@ class VideoTestDataset:
         if self.opt.dataroot_instants is not None and self.opt.dataroot_gt is not None:
             root = existing_folder(self.opt.dataroot_instants, f"{self.opt.name}: dataroot_instants")
             instants = instants_store(self.opt, root)
-        if self._spikes is not None:
-            raise_first(self._spikes.reader.problems(self._frames, times))
+        if self.spikes is not None:
+            raise_first(self.spikes.reader.problems(self._frames, times))
         self.clips = [clip.at(times, instants) for clip in self.clips]
 
     def drop_spikes(self, channels: int, *, is_linear: bool) -> None:

@@ -5,6 +5,9 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from utils.utils_error import UserError
 
 SUFFIX = re.compile(r"(.+)_t(0\.\d\d|1\.00)")
 
@@ -12,6 +15,19 @@ SUFFIX = re.compile(r"(.+)_t(0\.\d\d|1\.00)")
 def step_of(first: int, last: int, time: float) -> int:
     """Return the step at a fraction of the exposure [first, last)."""
     return first + round(time * (last - 1 - first))
+
+
+def steps_at(exposure: tuple[int, int], times: Sequence[float], key: str, whose: str) -> list[int]:
+    """Return the steps at ascending fractions of the exposure of `whose`; UserError if two are the same step."""
+    first, last = exposure
+    steps = [step_of(first, last, time) for time in times]
+    for (time, step), (other, same) in pairwise(zip(times, steps, strict=True)):
+        if step == same:
+            raise UserError(
+                f"{key}: {time:g} and {other:g} are both step {step} of {whose}, whose exposure is steps {first} to "
+                f"{last - 1}; leave one out"
+            )
+    return steps
 
 
 def instant_name(frame: str, time: float) -> str:

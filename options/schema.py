@@ -175,7 +175,7 @@ class Opt(Block):
             f"{spikes[0][0]}.{key} is {getattr(spikes[0][1], key)}, but {name}.{key} is {getattr(spike, key)}; a "
             f"network needs the same planes in {'both' if len(spikes) == 2 else 'all'}"
             for name, spike in spikes[1:]
-            for key in ("representation", "window", "planes", "center")
+            for key in ("representation", "window", "planes", "steps_per_plane", "gain", "center")
             if getattr(spikes[0][1], key) != getattr(spike, key)
         ]
         if self.datasets.dropping and spikes[0][1].representation == "sdm":

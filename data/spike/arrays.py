@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.geometry import Box, whole_ratio
-from data.instants import step_of
+from data.instants import steps_at
 from data.spike.alignment import IDENTITY, Matrix, warp_of
 from data.spike.frame_planes import FramePlanes, PlaneMaker, stacked
 from data.spike.planes import REPRESENTATIONS, Span, instant_problem, tfp_of
@@ -122,7 +122,7 @@ def _steps_shown(opt: SpikeOpt, recording: Recording, steps: int, times: Sequenc
         raise UserError(f"sharp_step: found {center}, expected one of the {steps} steps of a frame, counted from 0")
     if not 0 <= exposure[0] < exposure[1] <= steps:
         raise UserError(f"exposure: found {tuple(exposure)}, expected [first, last) within a frame's {steps} steps")
-    return [step_of(*exposure, time) for time in times] or [center], (exposure[0], exposure[1])
+    return steps_at(exposure, times, "times", "a frame") or [center], exposure
 
 
 def _steps(spikes: np.ndarray, timeline: Timeline, name: str, reach: Span, opt: SpikeOpt) -> np.ndarray:

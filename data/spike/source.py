@@ -9,6 +9,7 @@ import numpy as np
 from data.clip_index import Clips, raise_first
 from data.geometry import Box, whole_ratio
 from data.recent import Recent
+from data.spike.firing import check_firing, only_bit
 from data.spike.frame_planes import FramePlanes, PlaneMaker
 from data.spike.planes import REPRESENTATIONS, Representation, StepWindow
 from data.spike.reader import SpikeReader
@@ -66,10 +67,27 @@ class SpikeSource:
         # Planes of all clips have one type.
         self._is_moved = is_moved or any(self.reader.warp(clip).moves for clip in clips)
         raise_first(self.reader.problems(clips))
+        self._clips = clips
         firsts = {self.reader.sensor_of(clip).size: (clip, frames[0]) for clip, frames in reversed(clips.items())}
         for clip, frame in firsts.values():  # the first clip of each size
             if warning := self.reader.size_warning(clip, frame):
                 LOG.warning(warning)
+
+    def check_firing(self) -> None:
+        """Warn of clips with frames whose spikes show nothing, one line each; UserError if it is all of its frames."""
+        for clip, frames in self._clips.items():
+            bits = {frame: self._only_bit(clip, frame) for frame in frames}
+            check_firing(f"clip {clip}", bits, partial(self._brightness, clip))
+
+    def _only_bit(self, clip: str, frame: str) -> int | None:
+        """Return the bit that a frame's exposure consists of, as far as it lies in its own file; None if of both."""
+        height, width = self.reader.sensor_of(clip).size
+        first, last = self.timings[clip].exposure
+        steps = self.reader.store.packed(clip, frame).reshape(-1, height * width // 8)
+        return only_bit(steps[max(first, 0) : max(last, 0)], 255)
+
+    def _brightness(self, clip: str, frame: str) -> float:
+        return float(self._blurred(clip, frame).mean()) / 255
 
     def ratio(self, size: tuple[int, int], clip: str) -> int:
         """Return the number of RGB pixels per spike pixel along each axis, for RGB frames of (H, W).

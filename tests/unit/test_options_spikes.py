@@ -67,3 +67,14 @@ def test_networks_that_cannot_be_trained_yet_say_that_testing_works(tmp_path, ke
     untrained = load(tmp_path, {}, **{key: value}).untrained
     assert untrained.startswith(f"netG.{key} is {str(value).lower()}: this task can be tested here but not trained")
     assert "main_test_vrt.py --task" in untrained
+
+
+@pytest.mark.parametrize(("key", "value"), [("gain", "manifest"), ("steps_per_plane", 3), ("planes", 9)])
+def test_spikes_mean_the_same_in_training_and_testing(tmp_path, key, value):
+    spike = {"representation": "moment"}
+    test = DATASET | {"dataset_type": "VideoRecurrentTestDatasetRGBSpike", "spike": spike | {key: value}}
+    tree = {"train": DATASET | {"spike": spike}, "test": test}
+    path = tmp_path / "opt.json"
+    path.write_text(json.dumps({"task": "t", "datasets": tree, "netG": {"net_type": "guide"}}), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"datasets\.test\.spike\.{key} is {value}; a network needs the same planes"):
+        utils_option.load(path, Opt)

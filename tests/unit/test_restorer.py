@@ -10,6 +10,7 @@ import torch
 from tiny_network import TINY
 from tiny_set import FIRST, RATE, SHARP, SPIKE_SIZE, STEPS, WINDOW, make_set, options
 from torch import nn
+from two_cameras import make_pair, matrix_of
 
 import main_test_vrt
 from data.geometry import Box
@@ -26,7 +27,8 @@ from utils.utils_error import UserError
 from utils.utils_image import read_rgb, to_uint8, write_rgb
 from utils.utils_tile_opt import TileOpt
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "python.md"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs" / "python.md"
 EXPOSURE = (2, 20)
 NAMES = [f"{FIRST + index:06d}" for index in range(5)]
 
@@ -266,7 +268,7 @@ def test_the_callers_random_numbers_stay(place):
 
 
 PICTURES = noise(2, 16, 24, 3)
-BITS = np.ones((2, 24, 8, 12), np.uint8)
+BITS = np.random.default_rng(1).integers(0, 2, (2, 24, 8, 12), dtype=np.uint8)
 ENDLESS = np.full((2, 1, 16, 24), np.inf)
 TOLD = {"rate_at_white": 0.5, "sharp_step": 10}
 
@@ -299,6 +301,32 @@ TOLD = {"rate_at_white": 0.5, "sharp_step": 10}
         (PICTURES, {"sharp_step": 2}, r"spikes of frame 0: steps -2..6 are needed, the stream has 0..6"),
         (PICTURES, {"exposure": (3, 30)}, r"exposure: found \(3, 30\)"),
         (PICTURES, {"transfer": "gamma"}, "transfer: found 'gamma'"),
+        (PICTURES, {"exposure": (10, 43, 2)}, r"exposure: found \(10, 43, 2\), expected \(first, last\)"),
+        (PICTURES, {"exposure": 33}, "exposure: found 33, expected"),
+        (PICTURES, {"exposure": "10:43"}, "exposure: found '10:43', expected"),
+        (PICTURES, {"exposure": {10, 43}}, "exposure: found {.*}, expected"),
+        (PICTURES, {"exposure": (2.5, 20)}, r"exposure: found 2.5, expected .* whole numbers"),
+        (PICTURES, {"sharp_step": 10.5}, "sharp_step: found 10.5, expected a step"),
+        (PICTURES, {"sharp_step": True}, "sharp_step: found True, expected a step"),
+        (PICTURES, {"sharp_step": np.nan}, "sharp_step: found nan, expected a step"),
+        (PICTURES, {"rate_at_white": "0.5"}, "rate_at_white: found '0.5', expected spikes per step"),
+        (PICTURES, {"continuous": "no"}, "continuous: found 'no', expected True or False"),
+        (PICTURES, {"transfer": 1}, "transfer: found 1, expected 'srgb' or 'linear'"),
+        (PICTURES, {"alignment": [[1, 2], [3]]}, r"alignment: found \[\[1, 2\], \[3\]\], expected a 3x3 matrix"),
+        (PICTURES, {"alignment": {"matrix": 1}}, "alignment: found {'matrix': 1}, expected a 3x3 matrix"),
+        (PICTURES, {"times": 0.5}, "times: found 0.5, expected ascending fractions"),
+        (PICTURES, {"times": np.array(0.5)}, "times: found array.0.5., expected ascending fractions"),
+        (PICTURES, {"times": "0.5"}, "times: found '0.5', expected ascending fractions"),
+        (PICTURES, {"times": None}, "times: found None, expected ascending fractions"),
+        (PICTURES, {"times": ["0.5"]}, "times: found '0.5', expected ascending fractions"),
+        (
+            PICTURES,
+            {"times": [0.49, 0.5], "exposure": (2, 20)},
+            "times: 0.49 and 0.5 are both step 10 of a frame, whose exposure is steps 2 to 19; leave one out",
+        ),
+        (PICTURES, {"sigma": "20"}, "sigma: found '20', expected the noise level"),
+        (PICTURES, {"spikes": 0 * BITS}, "spikes: 2 of 2 frames, the first 0: no pixel fires in any step of the exp"),
+        (PICTURES, {"spikes": BITS | 1}, "spikes: 2 of 2 frames, the first 0: every pixel fires in each step of the"),
         (PICTURES, {"sigma": 20.0}, "sigma: found 20, but the network takes no noise level"),
     ],
 )
@@ -307,6 +335,46 @@ def test_mistakes_get_one_line(frames, changes, message, with_spikes):
     with pytest.raises(UserError, match=message) as error:
         with_spikes.restore(frames, **arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Restorer.from_checkpoint(None), "path: found None, expected a run's folder"),
+        (lambda: Restorer.from_checkpoint("x", tile=(1, 2)), r"tile: found \(1, 2\), expected a TileOpt"),
+        (lambda: Restorer.from_checkpoint(".", device="gpu"), "device: found 'gpu', expected 'cpu', 'cuda'"),
+        (lambda: Restorer.from_checkpoint(".", options=5), "options: found 5, expected an Opt or an option file"),
+        (lambda: Restorer.from_pretrained(["guide"]), r"name: found \['guide'\], expected 'guide' or 'guide_tiny'"),
+    ],
+)
+def test_mistakes_in_loading_get_one_line(call, message, place):
+    utils_checkpoint.write_file({}, Path("models/best_G.pth"))
+    utils_option.save(tiny_opt(), Path("options.json"))
+    with pytest.raises(UserError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_whole_floats_are_steps(with_spikes):
+    wanted = with_spikes.restore(PICTURES, BITS, rate_at_white=0.5, sharp_step=10, exposure=(2, 20))
+    given = {"rate_at_white": np.float32(0.5), "sharp_step": 10.0, "exposure": np.array([2.0, 20.0])}
+    assert np.array_equal(with_spikes.restore(PICTURES, BITS, **given), wanted)
+
+
+def test_spikes_that_show_nothing_in_some_frames_get_a_warning(with_spikes, heard):
+    dead = BITS.copy()
+    dead[1, 2:20] = 1
+    with_spikes.restore(PICTURES, dead, **TOLD, exposure=(2, 20))
+    assert heard.text.count("spikes: 1 of 2 frames, the first 1: every pixel fires in each step of the exposure") == 1
+    heard.clear()
+    with_spikes.restore(0 * PICTURES, 0 * BITS, **TOLD)
+    with_spikes.restore(0 * PICTURES + 1, BITS | 1, **TOLD)
+    assert not heard.text, "spikes of black and white frames"
+
+
+def test_floats_cast_to_bytes_get_a_warning(deblur, heard):
+    deblur.restore(PICTURES.round().astype(np.uint8))
+    assert heard.text.count("frames: found uint8 values of 0 and 1 alone") == 1
 
 
 def test_spikes_need_a_network_and_options_for_them(deblur, place):
@@ -336,3 +404,64 @@ def test_the_guides_example_runs(shared_set, place):
         write_spikes(f"spike/{index:06d}.dat", rng.integers(0, 2, (30, 8, 12), dtype=np.uint8))
     exec(code.replace("360, 640", "8, 12"), {})  # noqa: S102 - the guide's own lines
     assert read_rgb("restored.png").shape == (16, 24, 3)
+
+
+# Prepared sets
+
+
+def samples(page):
+    """The lines of a page's Python examples that restore a clip of a set."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    return [block for block in blocks if "restore_clip" in block]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A folder with datasets/mine: a sensor of linear light, turned and late."""
+    place = tmp_path_factory.mktemp("recorded")
+    root = make_pair(place / "datasets/mine", clips=("other", "walk"), matrix=matrix_of(right=2, turn=1), late=5)
+    path = root / "GOPRO_Large_spike_seq/manifest.json"
+    manifest = json.loads(path.read_text())
+    seen = {"matrix": matrix_of(right=2, turn=1).tolist(), "steps": 5, "longer": 1}
+    manifest["transfer"] = "linear"
+    manifest["clips"]["walk"]["alignment"] = seen
+    path.write_text(json.dumps(manifest))
+    return place
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/my_camera.md"])
+def test_a_clip_of_a_set_is_restored_as_the_command_does(page, recorded, monkeypatch):
+    monkeypatch.chdir(recorded)
+    (code,) = samples(page)
+    names = {}
+    exec(code, names)  # noqa: S102 - the page's own lines
+    restored = names["restored"]
+    words = ["--task", "spike_guide", "--folder_lq", "datasets/mine/test_GT_blurred"]
+    words += ["--folder_spike", "datasets/mine/GOPRO_Large_spike_seq/test", "--times", "0.1", "0.5", "0.9"]
+    main_test_vrt.main(main_test_vrt.read_job(main_test_vrt.parse_args(words)))
+    written = [[read_rgb(f"results/spike_guide/walk/{index:06d}_t{time}.png") for time in ("0.10", "0.50", "0.90")]
+               for index in range(6)]  # fmt: skip
+    assert np.array_equal(restored, written)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"clip": "wlak"}, "clip: found 'wlak', expected one of other, walk"),
+        ({"root": "nowhere"}, "root: .*nowhere/test_GT_blurred"),
+        ({"root": None}, "root: found None, expected the folder of a prepared set"),
+        ({"split": "val"}, "split: found 'val', expected 'test' or 'train'"),
+        ({"times": 0.5}, "times: found 0.5, expected ascending fractions"),
+    ],
+)
+def test_clips_that_are_not_there_are_refused_in_one_line(given, message, recorded, monkeypatch):
+    monkeypatch.chdir(recorded)
+    with pytest.raises(UserError, match=message) as error:
+        Restorer.from_pretrained("guide_tiny").restore_clip(**{"root": "datasets/mine", "clip": "walk"} | given)
+    assert "\n" not in str(error.value)
+
+
+def test_a_clip_without_spikes_is_restored_too(recorded, deblur):
+    found = deblur.restore_clip(recorded / "datasets/mine", "walk")
+    frames = [read_rgb(recorded / f"datasets/mine/test_GT_blurred/walk/{index:06d}.png") for index in range(6)]
+    assert np.array_equal(found, deblur.restore(np.stack(frames)))

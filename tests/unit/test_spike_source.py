@@ -7,6 +7,7 @@ from spike_scenes import GOPRO, real_file
 from tiny_set import SHARP, SPIKE_SIZE, STEPS, WINDOW, make_set, options, rng
 
 from data.augment import draw_box
+from data.check import open_dataset, open_test_set, open_train_sets
 from data.dataset_video_test import VideoTestDataset
 from data.dataset_video_train_rgbspike import VideoTrainDatasetRGBSpike
 from data.geometry import Box
@@ -14,6 +15,7 @@ from data.select_dataset import define_Dataset
 from data.spike.manifest import ClipTiming, Manifest
 from data.spike.planes import Representation
 from data.spike.representations import upsample
+from options.schema import DatasetsOpt
 from utils.spike_loader import read_spikes, write_spikes
 from utils.utils_colour import linear_to_srgb
 from utils.utils_error import UserError
@@ -140,3 +142,51 @@ def test_planes_of_a_sensor_of_linear_light_are_in_srgb(tmp_path):
     coded = VideoTrainDatasetRGBSpike(options(tmp_path)).spikes.planes(name, frame, whole, 1).planes
     assert np.allclose(coded, linear_to_srgb(plain), atol=1e-6)
     assert coded.mean() > plain.mean() + 0.05
+
+
+# Spikes that never or always fire
+
+
+def fire(root, clip, frames, bit):
+    for frame in frames:
+        path = root / f"spikes/train/{clip}/spike/{frame}.dat"
+        steps = read_spikes(path, *SPIKE_SIZE)
+        steps[2:20] = bit  # the exposure
+        write_spikes(path, steps)
+
+
+FRAMES = [f"{number:06d}" for number in range(47, 52)]
+OPENED = {
+    "Test": lambda root: open_test_set(DatasetsOpt(test=options(root, "Test"))),
+    "Train": lambda root: open_train_sets(DatasetsOpt(train=options(root))),
+}
+VERDICTS = {0: "no pixel fires in any step of the exposure", 1: "every pixel fires in each step of the exposure"}
+
+
+@pytest.mark.parametrize("kind", OPENED)
+@pytest.mark.parametrize("bit", VERDICTS)
+def test_a_clip_whose_spikes_show_nothing_is_refused_and_single_frames_are_told(kind, bit, own_set, heard):
+    fire(own_set, "clip_b", FRAMES[1:4], bit)
+    OPENED[kind](own_set)
+    said = f"clip clip_b: 3 of 5 frames, the first 000048: {VERDICTS[bit]}"
+    assert [record.message.partition(";")[0] for record in heard.records if "fires" in record.message] == [said]
+    fire(own_set, "clip_b", FRAMES, bit)
+    with pytest.raises(UserError, match=f"clip clip_b: 5 of 5 frames, the first 000047: {VERDICTS[bit]}") as error:
+        OPENED[kind](own_set)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("bit", VERDICTS)
+def test_black_and_white_frames_may_have_such_spikes(bit, own_set, heard):
+    for frame in FRAMES:
+        write_rgb(own_set / f"lq/clip_b/{frame}.png", np.full((32, 48, 3), 255 * bit, np.uint8))
+    fire(own_set, "clip_b", FRAMES, bit)
+    OPENED["Test"](own_set)
+    assert "fires" not in heard.text
+
+
+def test_a_program_may_measure_what_a_network_does_without_spikes(own_set):
+    """benchmarks/spikes_pay.py fires none on purpose, and opens its sets by `open_dataset`."""
+    fire(own_set, "clip_a", FRAMES, 0)
+    clip = open_dataset(options(own_set, "Test"))[0]
+    assert not clip.spike(0, 1).any()
