@@ -26,7 +26,7 @@ from utils.processes import folder_lock
 from utils.processes.folder_lock import Lock, acquire
 from utils.spike_loader import write_spikes
 from utils.utils_error import UserError
-from utils.utils_file import write_text
+from utils.utils_file import disk_errors_in_words, write_text
 from utils.utils_image import write_rgb
 
 Split = Literal["train", "test"]
@@ -181,7 +181,8 @@ def _acquire(root: Path, part: str, wait: float) -> Lock:
     advice = "wait until it ends and give the same command again, or use another folder"
     folder = root / STAGING
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        with disk_errors_in_words(root, "choose a folder that can be written", kind=UserError):
+            folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # another process has finished and removed the folder
             return acquire(folder / name, what, advice, wait=wait)
 

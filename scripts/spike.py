@@ -22,10 +22,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.geometry import size_text
 from data.spike.doctor import survey
-from data.spike.doctor.declared import Declared, Given, declared_for
+from data.spike.doctor.declared import Declared, Given, declared_for, refuse_unused
 from data.spike.doctor.examine import DEFAULT_FLIPUD
 from data.spike.doctor.inspection import inspect_file, report_text
-from data.spike.formats import FORMATS, Found, open_spikes
+from data.spike.formats import FORMATS, Found, format_of, open_spikes
 from data.spike.texture import likelier_geometry
 from options.schema import Opt
 from utils import utils_option
@@ -107,7 +107,9 @@ def align(args: argparse.Namespace) -> int:
 
 def read(args: argparse.Namespace, steps: tuple[int, int] | None = None) -> tuple[np.ndarray, Found, Declared]:
     """Read a file's spikes as declared or, without a declaration, as the bits imply."""
-    declared = declared_for(args.file, given_by(args))
+    given = given_by(args)
+    refuse_unused(args.file, args.format or format_of(args.file), given)
+    declared = declared_for(args.file, given)
     size = next(iter(declared.sizes.values()), None)
     order = next(iter(declared.orders.values()), None)
     flipud = next(iter(declared.flips.values()), DEFAULT_FLIPUD)

@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 
 from data.geometry import size_text
+from data.image_folders import is_hidden
 from data.prepare.video_light import Transfer, gray_light
 from data.spike.description import SPIKE_SUFFIXES
 from data.spike.doctor.declared import Given
 from data.spike.doctor.examine import DEFAULT_FLIPUD, Report
 from data.spike.doctor.inspection import inspect_file
 from data.spike.doctor.orientation import Match, correlation, match
-from data.spike.formats import RAW416_PICTURE, Format, Found, open_spikes, step_reader
+from data.spike.formats import BARE, RAW416_PICTURE, Format, Found, format_of, open_spikes, step_reader
 from data.spike.texture import SIGNIFICANT
 from utils.spike_loader import Size
 from utils.utils_error import UserError
@@ -31,19 +32,16 @@ class Streams:
     """The spikes of a recording, as stored but for the flips.
 
     paths: one file, or one per frame.
+    is_one: there is one stream for all frames.
     found: their properties; all files are alike but for their steps.
     flipud, fliplr: rows are stored bottom-up, columns right to left.
     """
 
     paths: tuple[Path, ...]
+    is_one: bool
     found: tuple[Found, ...]
     flipud: bool
     fliplr: bool
-
-    @property
-    def is_one(self) -> bool:
-        """Whether there is one stream for all frames."""
-        return len(self.paths) == 1
 
     @property
     def size(self) -> Size:
@@ -80,7 +78,7 @@ def open_streams(path: Path, frames: Sequence[str], given: Given, format: Format
     """Find the spikes of frames, and let the doctor determine what they are.
 
     Args:
-        path: a spike file for all frames, or a folder with one per frame.
+        path: a spike file for all frames, or a folder with it or with one per frame.
         frames: their names.
         given: what the user declares.
         format: None detects it.
@@ -92,13 +90,19 @@ def open_streams(path: Path, frames: Sequence[str], given: Given, format: Format
         UserError: a file is missing, the doctor found something wrong, or it cannot tell size or bit order.
     """
     paths = _files(path, frames)
+    is_one = path.is_file() or paths[0].stem not in frames
     report = inspect_file(paths[len(paths) // 2], given, format=format, find_up=False)
     if report.wrong and given.bit_order is None:  # perhaps the bits contradict the default order, which nobody declared
         as_found = given._replace(bit_order=report.bit_order)
         report = inspect_file(paths[len(paths) // 2], as_found, format=format, find_up=False)
     if report.wrong:
         raise UserError(f"{report.file}: {'; '.join(report.wrong)}")
-    is_packed = report.format in ("dat", "raw416")
+    is_packed = report.format in BARE
+    for each in paths if format is None else ():
+        if (kind := format_of(each)) != format_of(Path(report.file)):
+            raise UserError(
+                f"{each}: is {kind}, expected {report.format} as {Path(report.file).name}; give files of one format"
+            )
     if is_packed and given.bit_order is None and abs(report.evidence["seam"]) < SIGNIFICANT:
         raise UserError(
             f"{report.file}: the bits do not show their order, expected a textured picture; add --bit_order little, or "
@@ -114,7 +118,7 @@ def open_streams(path: Path, frames: Sequence[str], given: Given, format: Format
             sizes = [size_text((one.height, one.width)) for one in (other, found[0])]
             raise UserError(f"{each}: has steps of {sizes[0]}, expected {sizes[1]} as in {paths[0].name}; remove it")
     flipud = given.flipud if given.flipud is not None else is_packed and DEFAULT_FLIPUD
-    return Streams(paths, tuple(found), flipud, fliplr=False), report
+    return Streams(paths, is_one, tuple(found), flipud, fliplr=False), report
 
 
 def _files(path: Path, frames: Sequence[str]) -> tuple[Path, ...]:
@@ -122,8 +126,16 @@ def _files(path: Path, frames: Sequence[str]) -> tuple[Path, ...]:
         return (path,)
     if not path.is_dir():
         raise UserError(f"--spikes {path}: no such file or folder, expected spikes; check the path")
-    files = {each.stem: each for each in sorted(path.iterdir()) if each.suffix in SPIKE_SUFFIXES}
-    if len(files) == 1:
+    files: dict[str, Path] = {}
+    for each in sorted(path.iterdir()):
+        if each.suffix not in SPIKE_SUFFIXES or is_hidden(each.name):
+            continue
+        if (other := files.setdefault(each.stem, each)) is not each:
+            raise UserError(
+                f"--spikes {path}: {other.name} and {each.name} would both be the spikes of frame {each.stem}; move "
+                "one away"
+            )
+    if len(files) == 1 and not files.keys() & set(frames):
         return tuple(files.values())
     missing = [frame for frame in frames if frame not in files]
     if missing:

@@ -24,12 +24,14 @@ from utils.utils_error import UserError
 
 Format = Literal["dat", "raw416", "raw1024", "npz", "npy"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+BARE: tuple[Format, ...] = ("dat", "raw416")  # their flip and bit order differ from file to file
 
 RAW416 = 250, 416
 RAW416_PICTURE = 250, 400  # without the row headers
 _HEADER_CONTRAST = 3.0  # times the usual difference of neighbouring columns
 
 RAW1024 = 1000, 1024
+RAW1024_PICTURE = 1000, 1000  # without the row headers
 _FRAME1024 = 1000 * 1024 // 8
 _HALF_ROW, _HALF_PIXELS, _WORD = 64, 500, 16  # bytes, pixels, bytes
 _START_LINE, _START_CHANNEL = 500, 0
@@ -97,6 +99,7 @@ def open_spikes(
         return array[_window(path, steps, len(array))], found
     packed = packed_bytes(path)
     if kind == "raw1024":
+        _check_given(path, size, RAW1024_PICTURE)
         return _open_raw1024(path, packed, steps)
     if kind == "raw416":
         _check_given(path, size, RAW416, RAW416_PICTURE)

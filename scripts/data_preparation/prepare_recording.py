@@ -8,9 +8,10 @@ Each call adds one clip; docs/my_camera.md goes through it. The frames are renam
 the clip's spikes has their former names and the steps of their exposures.
 
 Times. --times names a csv, txt or json file with one row per frame: `start end`, `frame start end`, or one time per
-frame completed by --exposure; a header (frame, start, end, exposure) names columns. Without it frames are regular:
---fps (a video has its own), --exposure, --start. All times are in --time-unit, seconds unless said otherwise, on one
-clock, on which --stream-start is the time of the stream's first step. In steps, an exposure is [first, last).
+frame completed by --exposure; a header (frame, start, end, exposure) names columns, and units (start_ms). Without it
+frames are regular: --fps (a video has its own), --exposure, --start. Times are in --time-unit, seconds unless said
+otherwise, on one clock, on which --stream-start is the time of the stream's first step. In steps, an exposure is
+[first, last).
 With a folder of spike files, one per frame, times count from the start of each file.
 
 The set is then aligned, as `scripts/spike.py align` does: geometry and time between the cameras go into its manifest.
@@ -102,17 +103,23 @@ def read_recording(args: argparse.Namespace, manifest: Manifest | None) -> tuple
     names = source.names
     if not names:
         raise UserError(f"--range: leaves none of the {len(every)} frames of {args.frames}; correct it")
-    sharp = None if args.sharp is None else _sharp(args.sharp, source)
+    sharp = None if args.sharp is None else _sharp(args.sharp, source, every)
     size = (args.spike_h, args.spike_w) if args.spike_h else None
     given = Given(size, args.bit_order, args.flipud)
     streams, report = pairing.open_streams(args.spikes, names, given, args.format)
     for note in report.notes:
         print(f"note: {note}")
     clock = exposures.Clock(_clock_hz(args, report, manifest), args.time_unit, args.stream_start)
-    found = _exposures(args, source, every, clock)[slice(*args.range)]
+    found = _exposures(args, source, every, clock, streams)[slice(*args.range)]
     if streams.is_one:
         exposures.check_order(names, found)
     length = exposures.common_length(names, found)
+    if streams.is_one:
+        exposures.check_overlap(names, found)
+    elif args.continuous:
+        raise UserError(
+            f"--continuous: {args.spikes} has one file per frame, expected one stream; leave the option out"
+        )
     totals = streams.totals(len(names))
     firsts = cutting.first_steps(names, found, length, totals)
     margin = cutting.default_margin(length) if args.margin is None else args.margin
@@ -199,21 +206,31 @@ def _frames(path: Path, span: Span) -> tuple[Source, Sequence[str]]:
     return source, in_time(image_files(path, None), f"--frames {path}")
 
 
-def _sharp(path: Path, blurred: Source) -> Source:
-    """Open the sharp frames of the blurred ones."""
+def _sharp(path: Path, blurred: Source, every: Sequence[str]) -> Source:
+    """Open the sharp frames of the blurred ones; `every` has the names of all blurred frames."""
     sharp = video_source(path) if path.is_file() else folder_source(path)
     if sharp.frame_size != blurred.frame_size:
         sizes = size_text(sharp.frame_size), size_text(blurred.frame_size)
         raise UserError(f"--sharp {path}: has frames of {sizes[0]}, the blurred ones have {sizes[1]}; resize them")
+    counts = f"--sharp {path}: has {counted(len(sharp.names), 'frame')}, --frames {blurred.path} {len(every)}"
+    differ = len(sharp.names) != len(every)
+    if differ and (path.is_file() or blurred.path.is_file()):  # the names are only numbers
+        raise UserError(f"{counts}, expected one sharp frame per blurred one; bring both to one frame rate and length")
     known = set(sharp.names)
     missing = [name for name in blurred.names if name not in known]
     if missing:
         raise UserError(f"--sharp {path}: has no frame {missing[0]}, expected the names of the blurred ones; add it")
+    if differ:
+        LOG.warning("%s; frames of one name are paired, so check that they show one moment", counts)
     return replace(sharp, names=blurred.names)
 
 
 def _exposures(
-    args: argparse.Namespace, source: Source, names: Sequence[str], clock: exposures.Clock
+    args: argparse.Namespace,
+    source: Source,
+    names: Sequence[str],
+    clock: exposures.Clock,
+    streams: pairing.Streams,
 ) -> list[exposures.Exposure]:
     """Return the exposures of all frames of the source."""
     if args.times:
@@ -223,11 +240,20 @@ def _exposures(
                     f"{option}: {value:g} is given beside --times, which has the times; leave one of them out"
                 )
         return exposures.from_file(args.times, names, clock, exposure=args.exposure, moment=args.timestamp)
+    if args.timestamp != "start":
+        raise UserError(
+            f"--timestamp {args.timestamp}: is about the times of --times; add them, or give --start instead"
+        )
+    if args.fps and not streams.is_one:
+        raise UserError(
+            f"--fps: {args.spikes} has one file per frame, from whose start times count, so frames have no rate; leave "
+            "the option out"
+        )
     fps = args.fps or (source.fps if args.frames.is_file() else None)
-    if args.exposure is None or (fps is None and args.spikes.is_file()):
+    if args.exposure is None or (fps is None and streams.is_one and len(names) > 1):
         lacking = "--exposure" if args.exposure is None else "--fps"
         raise UserError(f"{lacking}: not given, nor --times; give the times of the frames, or their rate and exposure")
-    rate = fps if args.spikes.is_file() else None
+    rate = fps if streams.is_one else None
     return exposures.regular(names, clock, fps=rate, exposure=args.exposure, start=args.start)
 
 
@@ -301,7 +327,7 @@ def add_times(group: argparse._ArgumentGroup) -> None:
     """Add the options about times."""
     group.add_argument("--times", type=Path, metavar="FILE", help="csv, txt or json: when each frame was exposed")
     group.add_argument("--time-unit", choices=exposures.UNITS, default="s",
-                       help="unit of all times, --exposure, --start and --stream-start")  # fmt: skip
+                       help="unit of --exposure, --start, --stream-start and of times without their own")  # fmt: skip
     group.add_argument("--exposure", type=above_zero, metavar="T", help="length of every exposure, in --time-unit")
     group.add_argument("--timestamp", choices=exposures.MOMENTS, default="start",
                        help="what a single time per frame marks: start, middle or end of its exposure")  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ import main_test_vrt
 from data import layout
 from data.check import check_dataset
 from data.dataset_video_test import VideoTestDataset
+from data.prepare.recordings import folder_source
 from data.select_dataset import define_Dataset
 from data.spike.manifest import Manifest
 from data.spike.simulator import integrate_and_fire
 from models.select_network import define_G
 from options.schema import DatasetOpt, NetOpt
 from utils import utils_checkpoint
-from utils.spike_loader import read_spikes
+from utils.spike_loader import read_spikes, write_spikes
 from utils.utils_error import UserError
 from utils.utils_image import read_rgb, write_rgb
 
@@ -180,6 +182,51 @@ def test_one_file_per_frame_is_cut_alike(recording, spikes, tmp_path):
         np.testing.assert_array_equal(piece, spikes[first - 10 : last + 10])
 
 
+def test_a_folder_with_one_stream_is_that_stream(made, recording, spikes, tmp_path):
+    write_spikes(tmp_path / "walk" / "all.dat", spikes)
+    words = WAYS["regular, in ms"]
+    assert digest(run(tmp_path / "out", recording, *words, spikes=tmp_path / "walk")) == digest(made)
+
+
+def test_one_file_per_frame_has_no_rate_and_no_single_stream(recording, spikes, tmp_path):
+    for at, (first, last) in enumerate(TIMES):
+        write_spikes(tmp_path / "walk" / f"shot_{at + 1}.dat", spikes[first:last])
+    words = ("--exposure", EXPOSURE, "--time-unit", "steps")
+    for option, message in (
+        ("--fps=222", "--fps: .* one file per frame"),
+        ("--continuous", "--continuous: .* one file per"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(tmp_path / "out", recording, *words, option, spikes=tmp_path / "walk")
+
+
+def test_options_that_an_array_does_not_have_are_refused(recording, spikes, tmp_path):
+    np.save(tmp_path / "walk.npy", spikes)
+    words = ("--times", recording / "seconds.csv", "--bit_order", "big")
+    with pytest.raises(UserError, match="walk.npy: is npy, .* expected no --bit_order big"):
+        run(tmp_path / "out", recording, *words, spikes=tmp_path / "walk.npy")
+
+
+def test_a_set_that_cannot_be_written_is_one_line(recording):
+    with pytest.raises(UserError, match="walk.dat/set: Not a directory; choose a folder that can be written"):
+        run(recording / "walk.dat" / "set", recording, "--times", recording / "seconds.csv")
+
+
+def test_sharp_frames_of_another_number_are_refused_or_said(recording, tmp_path, caplog):
+    every = [f"shot_{at + 1}" for at in range(FRAMES)]
+    picture = read_rgb(recording / "frames" / "shot_1.png")
+    for name in [*every, "shot_5"]:
+        write_rgb(tmp_path / "sharp" / f"{name}.png", picture)
+    source = folder_source(recording / "frames")
+    prepare_recording._sharp(tmp_path / "sharp", source, every)
+    assert "has 5 frames, --frames" in caplog.text
+    video = replace(source, path=recording / "walk.dat")  # a file, as a video is
+    with pytest.raises(
+        UserError, match="has 5 frames, --frames .*walk.dat 4, expected one sharp frame per blurred one"
+    ):
+        prepare_recording._sharp(tmp_path / "sharp", video, every)
+
+
 def test_cropped_spikes_crop_the_frames_alike(recording, spikes, tmp_path):
     words = ("--times", recording / "seconds.csv", "--spike-crop", 4, 8, 16, 24)
     root = run(tmp_path / "out", recording, *words)
@@ -312,7 +359,6 @@ BAD_TIMES = {
     "no exposure": ("bad.txt", "30\n120\n210\n300\n", "frame shot_1 has one time, .* --exposure"),
     "an end before its start": ("bad.txt", "90 30\n120 180\n210 270\n300 360\n", "exposure 90 to 30"),
     "no number": ("bad.txt", "30 90\n120 x\n210 270\n300 360\n", "frame shot_2 has the time 'x'"),
-    "another unit": ("bad.csv", "start_ms,end_ms\n1.5,4.5\n6,9\n10.5,13.5\n15,18\n", "column start_ms is not in steps"),
     "no times": ("bad.csv", "\n", "bad.csv: is empty"),
     "two rows for a frame": ("bad.csv", "frame,start\nshot_1,1\nshot_1,2\n", "has two rows for shot_1"),
     "broken json": ("bad.json", "[[30, 90]", "bad.json: is not valid JSON"),
@@ -345,6 +391,11 @@ BAD_CALLS = {
     ),
     "two exposures": (("--exposure", 0.003), "frame shot_1 has its own exposure, --exposure another"),
     "a name with blanks": (("--clip", "a b"), "--clip 'a b': expected letters"),
+    "a moment without times": (
+        ("--fps", 222, "--exposure", 0.003, "--timestamp", "end"),
+        "--timestamp end: .* --times",
+    ),
+    "exposures of many frames": (("--fps", 8000, "--exposure", 0.003), "exposures of 60 steps start every 2.5 steps"),
     "no sharp folder": (("--sharp", "/nowhere"), "no such folder"),
 }
 
@@ -352,7 +403,13 @@ BAD_CALLS = {
 @pytest.mark.parametrize("case", BAD_CALLS)
 def test_bad_calls_are_one_line(recording, tmp_path, case):
     words, message = BAD_CALLS[case]
-    timed = case in ("no times", "no rate", "an endless exposure")
+    timed = case in (
+        "no times",
+        "no rate",
+        "an endless exposure",
+        "a moment without times",
+        "exposures of many frames",
+    )
     with pytest.raises(UserError, match=message) as raised:
         run(tmp_path / "out", recording, *(() if timed else ("--times", recording / "seconds.csv")), *words)
     assert "\n" not in str(raised.value)

@@ -128,6 +128,15 @@ def test_preview_of_very_short_streams(run, tmp_path, spikes):
             assert run("preview", tmp_path / "s.dat", *SIZE, "--out", out, "--force")[0] == 0
 
 
+@pytest.mark.parametrize("options", [["--flipud"], ["--no-flipud"], ["--bit_order", "big"]])
+@pytest.mark.parametrize("command", ["inspect", "decode", "preview"])
+def test_options_that_arrays_do_not_have_are_refused(run, tmp_path, spikes, command, options):
+    np.save(tmp_path / "x.npy", spikes)
+    code, _, err = run(command, tmp_path / "x.npy", *options, *(["--out", "y.npy"] if command == "decode" else []))
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"is npy, upright and of one bit order, expected no {' '.join(options)}" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -106,6 +106,8 @@ def test_raw1024_finds_its_frames_and_reports_the_rest(tmp_path, before, after):
     assert np.array_equal(got, spikes[1:])
     assert found == ("raw1024", 1000, 1000, 3, False, "little", (before, after))
     assert np.array_equal(step_reader(path, found)(1, 3), got)
+    with pytest.raises(UserError, match="--spike_h 250 --spike_w 400, but the file has 1000x1000"):
+        open_spikes(path, size=(250, 400), format="raw1024")
 
 
 def test_raw1024_needs_every_frame_to_start_alike():

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from data.spike import config_yaml
 from data.spike.config_yaml import SpikeConfig
 from data.spike.description import find_description
+from data.spike.formats import BARE, Format
 from data.spike.manifest import FILE_NAME, ClipTiming, Manifest, gopro_timing
 from utils.spike_loader import BitOrder
 from utils.utils_error import UserError
@@ -59,6 +60,17 @@ def declared_for(path: Path, given: Given = Given()) -> Declared:  # noqa: B008 
     if config and not (manifest and timing and timing.spike_size):  # config.yaml has one size for all clips
         sizes[str(place)] = config.spike_h, config.spike_w
     return Declared(sizes, orders, flips, manifest, timing)
+
+
+def refuse_unused(path: Path, kind: Format, given: Given) -> None:
+    """Raise UserError if the user declares what files of a format do not have: a flip or a bit order."""
+    unused = [f"--bit_order {given.bit_order}"] if given.bit_order else []
+    if given.flipud is not None:
+        unused.append("--flipud" if given.flipud else "--no-flipud")
+    if unused and kind not in BARE:
+        raise UserError(
+            f"{path}: is {kind}, upright and of one bit order, expected no {' '.join(unused)}; leave the option out"
+        )
 
 
 def clip_of(path: Path) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from data.geometry import size_text
-from data.spike.doctor.declared import Declared, Given, declared_for
+from data.spike.doctor.declared import Declared, Given, declared_for, refuse_unused
 from data.spike.doctor.examine import DEFAULT_FLIPUD, Report, examine
 from data.spike.doctor.health import health
 from data.spike.doctor.orientation import brighter_up, match, paired_picture
-from data.spike.formats import Format, format_of, is_raw1024, open_spikes, read_bits
+from data.spike.formats import BARE, Format, format_of, is_raw1024, open_spikes, read_bits
 from data.spike.manifest import GOPRO_SHORT_BY
 from utils.spike_loader import packed_bytes
 from utils.utils_error import counted
@@ -44,11 +44,13 @@ def inspect_file(
     Raises:
         UserError: the file is missing, not a spike file, or its size is unknown.
     """
-    declared = declared_for(path, given or Given())
+    given = given or Given()
+    declared = declared_for(path, given)
     kind = format or format_of(path)
     if kind == "dat" and format is None and not declared.sizes and is_raw1024(packed_bytes(path)):
         kind = "raw1024"
-    if kind in ("dat", "raw416"):
+    refuse_unused(path, kind, given if find_up else given._replace(flipud=None))
+    if kind in BARE:
         report = examine(packed_bytes(path), str(path), declared, header=kind == "raw416")
     else:
         report = _examine_array(path, kind, declared)
@@ -82,7 +84,7 @@ def _middle(path: Path, report: Report) -> np.ndarray:
     window = first, min(report.steps, first + most)
     if window != (0, report.steps):
         report.notes.append(f"pixels and noise are measured in steps {window[0]} to {window[1] - 1}")
-    if report.format in ("dat", "raw416"):
+    if report.format in BARE:
         header = report.format == "raw416"
         whole = packed_bytes(path)[: report.steps * report.size[0] * report.size[1] // 8]
         order = report.bit_order or "little"
@@ -92,7 +94,7 @@ def _middle(path: Path, report: Report) -> np.ndarray:
 
 def _check_orientation(report: Report, spikes: np.ndarray, declared: Declared, picture: Path | None) -> np.ndarray:
     """Check the orientation against the picture, or guess it; return the spikes upright as far as known."""
-    stored_bits = report.format in ("dat", "raw416")
+    stored_bits = report.format in BARE
     middle = len(spikes) // 2
     around = spikes[max(0, middle - _PICTURE_STEPS // 2) : middle + _PICTURE_STEPS // 2 + 1]
     plane = around.mean(axis=0, dtype=np.float32)

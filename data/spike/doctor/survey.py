@@ -7,7 +7,7 @@ from typing import Any
 from data.frame_order import by_number
 from data.geometry import size_text
 from data.spike.description import SPIKE_SUFFIXES
-from data.spike.doctor.declared import Declared, Given, Size, declared_for
+from data.spike.doctor.declared import Declared, Given, Size, declared_for, refuse_unused
 from data.spike.doctor.examine import Report, examine
 from data.spike.doctor.inspection import check_timing, inspect_file
 from data.spike.formats import format_of, open_spikes
@@ -63,6 +63,7 @@ def _folder(folder: Path, files: list[Path], given: Given, bar: Any) -> dict[str
         bar.update()
         try:
             declared = declared_for(path, given)
+            refuse_unused(path, format_of(path), given)
             report = _quick(path, declared)
             if report.size in sizes:
                 report.notes.clear()
