@@ -117,7 +117,7 @@ def check_frames(frames: np.ndarray, *, clean: bool) -> None:
     if frames.ndim != 4 or frames.shape[3] != RGB or not all(frames.shape):
         raise UserError(f"frames: found an array of {frames.shape}, expected (T, H, W, 3) RGB, not empty")
     if frames.dtype == np.uint8:
-        if frames.max() <= 1:
+        if frames.max() == 1:
             LOG.warning(
                 "frames: found uint8 values of 0 and 1 alone, expected 0 to 255; floats in [0, 1] must stay floats"
             )

@@ -64,7 +64,7 @@ def video_source(path: Path, span: Span = WHOLE, fps: float | None = None) -> So
     if path.is_dir():
         raise UserError(f"--video {path}: is a folder; give a video, or use --frames for a folder of frames")
     if not path.is_file():
-        raise UserError(f"{path}: no such file, expected a video; check --video")
+        raise UserError(f"{path}: no such file, expected a video; check the path")
     video = VideoFrames(path, as_light=True)
     names = sorted(video.names(path.stem), key=int)
     size, chosen = video.size(path.stem, names[0]), names[slice(*span)]
