@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from options.schema_train import ValOpt
-from utils.utils_error import UserError
+from utils.utils_error import UserError, counted
 
 Blend = Literal["smooth", "kair"]
 Sides = int | tuple[int, int]
@@ -50,8 +50,8 @@ class TileOpt:
         return cls(**fields)
 
     def __str__(self) -> str:
-        sides = zip(["frames", "rows", "columns"], (self.frames, *self.size), strict=True)
-        return ", ".join(f"{length or 'all'} {name}" for name, length in sides) + (
+        sides = zip(["frame", "row", "column"], (self.frames, *self.size), strict=True)
+        return ", ".join(counted(length, name) if length else f"all {name}s" for name, length in sides) + (
             f", {self.batch} at once" if self.batch > 1 else ""
         )
 

@@ -126,6 +126,17 @@ def test_no_tiling_is_one_call_on_the_whole_clip():
     assert torch.equal(out, clip[:, :3])
 
 
+@pytest.mark.parametrize(
+    ("tile", "text"),
+    [
+        (TileOpt(1, 0), "1 frame, all rows, all columns"),
+        (TileOpt(size=(128, 1), overlap=(0, 0)), "all frames, 128 rows, 1 column"),
+    ],
+)
+def test_a_tile_is_named_in_words(tile, text):
+    assert str(tile) == text
+
+
 def test_a_constant_stays_a_constant():
     clip = torch.full((7, 3, 31, 45), 0.25)
     out, _ = run(rgb, clip, TileOpt(3, 1, (12, 16), (4, 7)))
