@@ -296,9 +296,9 @@ def test_the_picture_of_instants_stays_small_and_is_no_strip(tmp_path, clips, co
 def test_the_picture_of_instants_shows_all_of_them_in_rows_of_one_length(tmp_path, monkeypatch, size):
     rows, paint = [], instants_picture.side_by_side
 
-    def seen(title, pictures, widths):
+    def seen(title, pictures, *layout):
         rows.append((title.partition(":")[0], list(pictures)))
-        return paint(title, pictures, widths)
+        return paint(title, pictures, *layout)
 
     monkeypatch.setattr(instants_picture, "side_by_side", seen)
     for sharp in (True, False, lambda index: index == 2):
@@ -310,6 +310,7 @@ def test_the_picture_of_instants_shows_all_of_them_in_rows_of_one_length(tmp_pat
         assert len({len(labels) for labels in restored[:-1]} | {len(restored[0])}) == 1
         known = restored if sharp is True else [labels for labels in restored if sharp and clips[0].frames[2] in labels]
         assert below == known, "no row of sharp instants where none is known"
+        assert sharp or len(restored) == 1, "without sharp instants the blurred frame is shown once"
         rows.clear()
     clips = [pretend("a", (48, 64), 4), pretend("b", (32, 96), 4)]
     instants_file(tmp_path, clips, 4)

@@ -13,6 +13,7 @@ from utils.report import page_template
 from utils.report.metric_files import BAND, GAP, side_by_side
 from utils.report.results_folder import disk_errors_in_words, frame_path
 from utils.utils_run_folder import ResultsFolder
+from utils.utils_video import fit
 
 CLIPS, INSTANTS = 3, 8  # most clips, and instants of each, shown
 PIXELS = 1.5e6  # of all pictures together, so that the file stays below 5 MB
@@ -69,10 +70,11 @@ def write_instants(folder: Path, test_set: TestSet, count: int) -> None:
     rows = []
     for clip in clips:
         shown = _shown(clip, count, INSTANTS)
-        for at in range(0, len(shown), most):
-            rows += _rows(folder, clip, shown[at : at + most], width)
+        step = most if clip.has_gt else len(shown)  # instants that have a row of sharp ones below
+        for at in range(0, len(shown), step):
+            rows += _rows(folder, clip, shown[at : at + step], width, 1 + most)
     widest = max(row.shape[1] for row in rows)
-    rows = [np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0))) for row in rows]
+    rows = [fit(row, (row.shape[0], widest)) for row in rows]
     with disk_errors_in_words(folder):
         utils_image.write_rgb(ResultsFolder(folder).instants, np.concatenate(rows))
 
@@ -90,10 +92,11 @@ def _width(clips: Sequence[Clip], pictures: int, pixels: float) -> int:
 def _layout(clips: Sequence[Clip], instants: int) -> tuple[int, int]:
     """Width of a picture, and how many instants stand in a row, for a whole of about ASPECT."""
     tallest = max(clip.size[0] / clip.size[1] for clip in clips)
-    tracks = sum(1 + clip.has_gt for clip in clips)
 
     def layout(most: int) -> tuple[float, int, int]:
-        columns, rows = 1 + most, math.ceil(instants / most) * tracks
+        columns = 1 + most
+        with_sharp, without = 2 * math.ceil(instants / most), math.ceil((1 + instants) / columns)
+        rows = sum(with_sharp if clip.has_gt else without for clip in clips)
         width = _width(clips, columns * rows, PIXELS)
         aspect = columns * (width + GAP) / (rows * (2 * BAND + width * tallest + GAP))
         return abs(math.log(aspect / ASPECT)), width, most
@@ -108,12 +111,12 @@ def _shown(clip: Clip, count: int, most: int) -> list[int]:
     return [first + round(at) for at in np.linspace(0, count - 1, min(count, most))]
 
 
-def _rows(folder: Path, clip: Clip, shown: list[int], width: int) -> list[np.ndarray]:
+def _rows(folder: Path, clip: Clip, shown: list[int], width: int, columns: int) -> list[np.ndarray]:
     blurred = {"blurred": utils_image.to_uint8(clip.lq(shown[0], shown[0] + 1)[0])}
     restored = {clip.frames[index]: utils_image.read_rgb(frame_path(folder, clip, index)) for index in shown}
     title = f"{clip.name}: restored from one blurred frame"
     widths = width // 2, width
-    rows = [side_by_side(title, blurred | restored, widths)]
+    rows = [side_by_side(title, blurred | restored, widths, columns)]
     sharp = {clip.frames[index]: clip.gt(index, index + 1) for index in shown} if clip.has_gt else {}
     below = {name: found[0] if len(found) else np.zeros_like(restored[name]) for name, found in sharp.items()}
     if any(len(found) for found in sharp.values()):
