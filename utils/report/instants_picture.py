@@ -97,8 +97,9 @@ def _layout(clips: Sequence[Clip], instants: int) -> tuple[int, int]:
         columns = 1 + most
         with_sharp, without = 2 * math.ceil(instants / most), math.ceil((1 + instants) / columns)
         rows = sum(with_sharp if clip.has_gt else without for clip in clips)
+        titles = sum(with_sharp if clip.has_gt else 1 for clip in clips)
         width = _width(clips, columns * rows, PIXELS)
-        aspect = columns * (width + GAP) / (rows * (2 * BAND + width * tallest + GAP))
+        aspect = columns * (width + GAP) / (titles * BAND + rows * (BAND + width * tallest + GAP))
         return abs(math.log(aspect / ASPECT)), width, most
 
     _, width, most = min(layout(math.ceil(instants / rows)) for rows in range(1, instants + 1))
